@@ -1,0 +1,37 @@
+// A command of the fathom program: `fathom NAME [config.yml] [key=value ...]`.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fathom/config/run_config.h"
+
+namespace fathom {
+
+struct Command {
+  std::string name;                // "train"; two words for a sub-command: "check golden"
+  std::string summary;             // one line for `fathom --help`
+  std::vector<std::string> flags;  // every flag that it reads beyond the common ones (threads, seed, log_level, json): what --help lists
+  int (*run)(const RunConfig& config);  // returns the exit code; throws Error
+};
+
+// Every command, in the order of --help. One line per command in apps/commands.cc.
+const std::vector<Command>& Commands();
+
+// apps/<name>.cc defines each of these.
+Command TrainCommand();
+Command DecodeCommand();
+Command CheckLogitsCommand();
+Command CheckGoldenCommand();
+Command CheckFilesCommand();
+Command ConvertCommand();
+Command TokenizerTrainCommand();
+Command TokenizerEncodeCommand();
+Command TokenizerDecodeCommand();
+Command InspectCommand();
+Command ConfigCommand();
+Command PlanCommand();
+Command BenchCommand();
+Command EvalPerplexityCommand();
+
+}  // namespace fathom

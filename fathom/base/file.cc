@@ -1,0 +1,107 @@
+#include "fathom/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "fathom/base/error.h"
+
+namespace fathom {
+namespace {
+
+std::string Reason() { return std::strerror(errno); }
+
+void WriteAll(int fd, const std::filesystem::path& path, const std::byte* data, size_t size, off_t* offset) {
+  while (size > 0) {
+    const ssize_t n = offset ? ::pwrite(fd, data, size, *offset) : ::write(fd, data, size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) Throw(ErrorCode::kResource, "{}: cannot write: {}", path.string(), Reason());
+    data += n;
+    size -= static_cast<size_t>(n);
+    if (offset) *offset += n;
+  }
+}
+
+}  // namespace
+
+MappedFile::MappedFile(std::filesystem::path path, const std::byte* data, size_t size)
+    : path_(std::move(path)), data_(data), size_(size) {}
+
+MappedFile::~MappedFile() {
+  if (size_ > 0) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+std::shared_ptr<MappedFile> MappedFile::Open(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) Throw(ErrorCode::kInput, "{}: cannot open: {}", path.string(), Reason());
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    ::close(fd);
+    Throw(ErrorCode::kInput, "{}: not a regular file", path.string());
+  }
+  const auto size = static_cast<size_t>(info.st_size);
+  void* data = nullptr;
+  if (size > 0) data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  const std::string reason = Reason();
+  ::close(fd);
+  if (data == MAP_FAILED) Throw(ErrorCode::kResource, "{}: cannot map: {}", path.string(), reason);
+  return std::shared_ptr<MappedFile>(new MappedFile(path, static_cast<const std::byte*>(data), size));
+}
+
+void MappedFile::DropPages(size_t offset, size_t length) const {
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + page - 1) / page * page, end = std::min(size_, offset + length) / page * page;
+  if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
+std::string ReadTextFile(const std::filesystem::path& path, size_t limit) {
+  const auto file = MappedFile::Open(path);
+  const auto bytes = file->bytes();
+  if (bytes.size() > limit) Throw(ErrorCode::kInput, "{}: {} bytes, at most {} are allowed", path.string(), bytes.size(), limit);
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+OutputFile::OutputFile(const std::filesystem::path& path) : path_(path), fd_(::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot create: {}", path.string(), Reason());
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void OutputFile::Write(std::span<const std::byte> bytes) { WriteAll(fd_, path_, bytes.data(), bytes.size(), nullptr); }
+
+void OutputFile::Write(std::string_view text) { Write(std::as_bytes(std::span(text))); }
+
+void OutputFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
+  auto at = static_cast<off_t>(offset);
+  WriteAll(fd_, path_, bytes.data(), bytes.size(), &at);
+}
+
+void OutputFile::Close() {
+  const int fd = std::exchange(fd_, -1);
+  const bool synced = ::fsync(fd) == 0;
+  const std::string reason = Reason();
+  if (::close(fd) != 0 || !synced) Throw(ErrorCode::kResource, "{}: cannot write: {}", path_.string(), reason);
+}
+
+void WriteFileAtomically(const std::filesystem::path& path, std::string_view content) {
+  const std::filesystem::path temporary = path.string() + ".tmp";
+  OutputFile file(temporary);
+  file.Write(content);
+  file.Close();
+  if (::rename(temporary.c_str(), path.c_str()) != 0) Throw(ErrorCode::kResource, "{}: cannot rename: {}", path.string(), Reason());
+}
+
+void SyncDirectory(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) Throw(ErrorCode::kResource, "{}: cannot open: {}", path.string(), Reason());
+  ::fsync(fd);
+  ::close(fd);
+}
+
+}  // namespace fathom

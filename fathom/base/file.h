@@ -1,0 +1,64 @@
+// Files: mapped reading, writing beside and renaming. Every failure is an Error that names the path and the reason.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace fathom {
+
+// A whole file mapped read-only. The mapping lives as long as the object.
+class MappedFile {
+ public:
+  // Throws Error(kInput): absent, not a regular file, no permission.
+  static std::shared_ptr<MappedFile> Open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::filesystem::path& path() const { return path_; }
+  // Tells the kernel that these bytes will not be needed again soon, so that they stop counting as resident.
+  void DropPages(size_t offset, size_t length) const;
+
+ private:
+  MappedFile(std::filesystem::path path, const std::byte* data, size_t size);
+  std::filesystem::path path_;
+  const std::byte* data_;
+  size_t size_;
+};
+
+// The whole file as text. Throws Error(kInput) if it can't be read or is larger than limit bytes.
+std::string ReadTextFile(const std::filesystem::path& path, size_t limit = size_t{1} << 31);
+
+// Writes path + ".tmp", syncs it, renames it to path: readers see the old or the new content, never a part.
+// Throws Error(kResource).
+void WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
+
+// A file being written from front to back. Throws Error(kResource) with the path and the system's reason.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::filesystem::path& path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  void Write(std::span<const std::byte> bytes);
+  void Write(std::string_view text);
+  // Positioned write, for streams that fill a file out of order.
+  void WriteAt(uint64_t offset, std::span<const std::byte> bytes);
+  // Flushes to disk and closes; errors that only show then (disk full) are thrown here.
+  void Close();
+
+ private:
+  std::filesystem::path path_;
+  int fd_;
+};
+
+// fsync on a directory, so that renames inside it survive a power cut.
+void SyncDirectory(const std::filesystem::path& path);
+
+}  // namespace fathom

@@ -1,0 +1,17 @@
+// JSON from files: nlohmann's parser behind a depth limit, errors with the path.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace fathom {
+
+using Json = nlohmann::json;
+
+// where names the file in the error. Throws Error(kInput): not JSON, deeper than max_depth, a key twice in one object.
+Json ParseJson(std::string_view text, const std::string& where, int max_depth = 64);
+Json ReadJsonFile(const std::filesystem::path& path, int max_depth = 64);
+
+}  // namespace fathom

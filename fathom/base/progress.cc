@@ -1,0 +1,54 @@
+#include "fathom/base/progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+namespace fathom {
+namespace {
+constexpr double kTerminalPeriod = 0.2, kLogPeriod = 10.0;  // seconds between two lines
+}
+
+std::string FormatSeconds(double seconds) {
+  const auto s = static_cast<int64_t>(seconds + 0.5);
+  if (s >= 3600) return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
+  if (s >= 60) return fmt::format("{}m{:02}s", s / 60, s % 60);
+  return fmt::format("{}s", s);
+}
+
+std::string FormatBytes(double bytes) {
+  if (bytes >= 1e12) return fmt::format("{:.2f} TB", bytes / 1e12);
+  if (bytes >= 1e9) return fmt::format("{:.2f} GB", bytes / 1e9);
+  if (bytes >= 1e6) return fmt::format("{:.1f} MB", bytes / 1e6);
+  if (bytes >= 1e3) return fmt::format("{:.1f} kB", bytes / 1e3);
+  return fmt::format("{:.0f} B", bytes);
+}
+
+Progress::Progress(std::string what, std::string unit, double total, double unit_size)
+    : what_(std::move(what)), unit_(std::move(unit)), total_(total), unit_size_(unit_size), terminal_(isatty(2) != 0) {}
+
+Progress::~Progress() {
+  if (terminal_ && drawn_) std::fputc('\n', stderr);
+}
+
+void Progress::Update(double done, const std::string& note) {
+  if (clock_.Seconds() < next_) return;
+  Draw(done, note);
+  next_ = clock_.Seconds() + (terminal_ ? kTerminalPeriod : kLogPeriod);
+}
+
+void Progress::Finish() { Draw(total_, ""); }
+
+void Progress::Draw(double done, const std::string& note) {
+  const double seconds = clock_.Seconds(), rate = seconds > 0 ? done / seconds : 0;
+  std::string line = fmt::format("{} {:.4g}/{:.4g} {}, {:.3g} {}/s", what_, done / unit_size_, total_ / unit_size_, unit_,
+                                 rate / unit_size_, unit_);
+  if (rate > 0 && done < total_) line += ", " + FormatSeconds((total_ - done) / rate) + " left";
+  if (!note.empty()) line += ", " + note;
+  std::fprintf(stderr, terminal_ ? "\r%s\033[K" : "%s\n", line.c_str());
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+}  // namespace fathom

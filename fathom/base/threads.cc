@@ -1,0 +1,22 @@
+#include "fathom/base/threads.h"
+
+#include <sched.h>
+
+namespace fathom {
+namespace {
+
+int AllowedCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return omp_get_num_procs();
+  const int n = CPU_COUNT(&set);
+  return n > 0 ? n : 1;
+}
+
+}  // namespace
+
+void SetThreads(int n) { omp_set_num_threads(n > 0 ? n : AllowedCores()); }
+
+int NumThreads() { return omp_get_max_threads(); }
+
+}  // namespace fathom

@@ -1,0 +1,45 @@
+#include "fathom/tensor/arena.h"
+
+#include <sys/mman.h>
+
+#include <utility>
+
+namespace fathom {
+namespace {
+constexpr int64_t kAlignment = 64;
+}
+
+Arena::Arena(int64_t capacity_bytes) : capacity_(capacity_bytes) {
+  void* p = ::mmap(nullptr, static_cast<size_t>(capacity_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) Throw(ErrorCode::kResource, "out of memory: cannot reserve {} bytes for activations", capacity_bytes);
+  base_ = static_cast<std::byte*>(p);
+}
+
+Arena::~Arena() {
+  if (base_ != nullptr) ::munmap(base_, static_cast<size_t>(capacity_));
+}
+
+Arena::Arena(Arena&& other) noexcept
+    : base_(std::exchange(other.base_, nullptr)), capacity_(other.capacity_), used_(other.used_), peak_(other.peak_) {}
+
+std::byte* Arena::AllocBytes(int64_t bytes) {
+  FATHOM_CHECK(bytes >= 0, "{} bytes", bytes);
+  const int64_t begin = used_;
+  used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (used_ > peak_) peak_ = used_;
+  if (counting()) return nullptr;
+  if (used_ > capacity_) {
+    used_ = begin;
+    Throw(ErrorCode::kResource, "activation memory: {} bytes asked beyond the {} planned", bytes, capacity_);
+  }
+  return base_ + begin;
+}
+
+View Arena::Alloc(DType dtype, Shape shape) { return View(AllocBytes(shape.NumElements() * DTypeSize(dtype)), dtype, shape); }
+
+void Arena::Release(int64_t mark) {
+  FATHOM_CHECK(mark <= used_, "mark {} beyond {}", mark, used_);
+  used_ = mark;
+}
+
+}  // namespace fathom

@@ -1,0 +1,55 @@
+// Scratch and activation memory: one reservation of address space, handed out in stack order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "fathom/tensor/view.h"
+
+namespace fathom {
+
+// Allocates by moving an offset; frees by moving it back (ArenaScope). The address range is reserved at construction and
+// takes memory only where it is touched, so after the first step nothing is allocated from the system any more.
+class Arena {
+ public:
+  // Counts only: allocations give views with a null pointer; used to plan memory before a run.
+  static Arena Counting() { return Arena(); }
+  explicit Arena(int64_t capacity_bytes);
+  ~Arena();
+  Arena(Arena&& other) noexcept;
+  Arena& operator=(Arena&&) = delete;
+
+  // Uninitialised, aligned to 64 bytes. Throws Error(kResource) beyond the capacity.
+  View Alloc(DType dtype, Shape shape);
+  template <class T>
+  T* AllocArray(int64_t n) {
+    return reinterpret_cast<T*>(AllocBytes(n * static_cast<int64_t>(sizeof(T))));
+  }
+  std::byte* AllocBytes(int64_t bytes);
+
+  bool counting() const { return base_ == nullptr; }
+  int64_t used() const { return used_; }
+  int64_t peak() const { return peak_; }
+  int64_t capacity() const { return capacity_; }
+  void Release(int64_t mark);
+
+ private:
+  Arena() = default;
+  std::byte* base_ = nullptr;
+  int64_t capacity_ = 0, used_ = 0, peak_ = 0;
+};
+
+// Gives back everything allocated since construction.
+class ArenaScope {
+ public:
+  explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.used()) {}
+  ~ArenaScope() { arena_.Release(mark_); }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  Arena& arena_;
+  int64_t mark_;
+};
+
+}  // namespace fathom
