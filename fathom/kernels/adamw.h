@@ -1,0 +1,24 @@
+// AdamW as optax writes it (Loshchilov and Hutter, 2019):
+//   m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2,  w -= lr ( m/(1-b1^t) / (sqrt(v/(1-b2^t) + eps_root) + eps) + decay w )
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/tensor/view.h"
+
+namespace fathom {
+
+struct AdamWStep {
+  float learning_rate, b1, b2, eps, eps_root, weight_decay;
+  int64_t t;         // 1 for the first update
+  float grad_scale;  // multiplies g first: clipping
+};
+
+// w, m, v, g: the same number of elements, contiguous. w F32 or BF16 (updated in f32, then rounded), m F32|BF16, v F32, g F32. Updates w, m, v.
+// bf16_copy, unless empty, gets the new w rounded to BF16.
+void AdamWUpdate(const AdamWStep& step, View w, View m, View v, ConstView g, View bf16_copy);
+
+// w -= lr (g * grad_scale + decay w): plain SGD.
+void SgdUpdate(float learning_rate, float weight_decay, float grad_scale, View w, ConstView g, View bf16_copy);
+
+}  // namespace fathom

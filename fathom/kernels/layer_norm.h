@@ -1,0 +1,17 @@
+// Layer norm with bias, for the indexer's keys:  y = (x - mean) * rstd * w + b over the last axis.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/tensor/arena.h"
+#include "fathom/tensor/view.h"
+
+namespace fathom {
+
+// x [T,D] F32|BF16, w and b [D] F32|BF16; overwrites y [T,D] F32|BF16 and, unless empty, stats [T,2] F32 (mean, rstd).
+void LayerNormForward(ConstView x, ConstView w, ConstView b, float eps, View y, View stats);
+
+// Overwrites dx [T,D] F32; adds to dw, db [D] F32 (fixed order of the sum).
+void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, View dx, View dw, View db, Arena& scratch);
+
+}  // namespace fathom

@@ -1,0 +1,36 @@
+// Multi-head latent attention, expanded form (DeepSeek-V2 report, section 2.1): causal softmax attention inside segments,
+// blockwise with a running maximum and sum, never a T x T matrix, forward or backward.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "fathom/tensor/arena.h"
+#include "fathom/tensor/view.h"
+
+namespace fathom {
+
+struct MlaShape {
+  int64_t heads, nope_dim, rope_dim, v_dim;  // H, Dn, Dr, Dv
+  float scale;                               // multiplies every score
+};
+
+// Queries q_begin..q_end attend to keys k_begin..k_end of one document. The last query sees all keys, the one before it all but
+// the last, and so on: query i sees keys k_begin .. k_end - (q_end - 1 - i). In training both ranges are the same tokens.
+struct Segment {
+  int64_t q_begin, q_end, k_begin, k_end;
+};
+
+// q [T,H*(Dn+Dr)] and k_rope [S,Dr] are rotated already; kv [S,H*(Dn+Dv)] holds each head's nope key, then its value.
+// o [T,H*Dv] is overwritten; lse [T,H] F32, the log of each row's sum, is overwritten unless empty. All but lse F32 or all BF16.
+void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, View o, View lse,
+                         Arena& scratch);
+
+// From d_o [T,H*Dv]: overwrites dq, dkv, dk_rope (shapes and dtypes of q, kv, k_rope). o and lse are the forward's.
+// Tokens outside every segment get zero gradients. Segments do not overlap; q and k ranges are equal (training).
+void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, ConstView o,
+                          ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch);
+
+int64_t MlaAttentionScratchBytes(const MlaShape& shape, int64_t tokens);
+
+}  // namespace fathom

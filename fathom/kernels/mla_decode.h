@@ -1,0 +1,28 @@
+// Multi-head latent attention, absorbed form: queries are carried into the latent space, the cache is read as it is
+// (DeepSeek-V2 report, section 2.1.2). For decoding: few queries, long caches; bound by the reading of the cache.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "fathom/tensor/arena.h"
+#include "fathom/tensor/view.h"
+
+namespace fathom {
+
+// q_latent [M,H*R] F32: q_nope W_uk per head; q_rope [M,H*Dr] F32, rotated. cache [S,R+Dr] F32 or BF16: normed latent, then
+// the rotated key. Query m attends to rows 0..visible[m]-1, or, when chosen is not empty, to the rows chosen[m*k..m*k+k)
+// (a negative entry ends the list). o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times the latents.
+struct MlaDecodeShape {
+  int64_t heads, latent_dim, rope_dim;  // H, R, Dr
+  float scale;
+};
+void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
+               std::span<const int32_t> chosen, int64_t k, View o_latent, Arena& scratch);
+
+// y_h = x_h W_h for every head: x [M,H*A], y [M,H*B] F32, overwritten. W_h are the rows of a weight w [H*C,K] (kv_b_proj: C = Dn+Dv,
+// K = R) from row `first` of each head: kToLatent (A = rows, B = K): y = x W; kFromLatent (A = K, B = rows): y = x W^T.
+enum class HeadProduct { kToLatent, kFromLatent };
+void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t first, int64_t rows, ConstView x, View y, Arena& scratch);
+
+}  // namespace fathom

@@ -1,0 +1,27 @@
+// Plain passes over arrays.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/tensor/view.h"
+
+namespace fathom {
+
+// y = x with y's dtype (F32, BF16, F16 in; F32, BF16 out); matrices, rows may be strided.
+void Cast(ConstView x, View y);
+// y = y * scale, F32, any shape, contiguous.
+void Scale(float scale, View y);
+// y += scale * x (x F32|BF16, y F32); matrices, rows may be strided.
+void AddScaled(float scale, ConstView x, View y);
+// x = 0.
+void Fill(float value, View x);
+// Sum of squares in double over F32|BF16 elements, in fixed chunks (same bits for any number of threads).
+double SumSquares(ConstView x);
+// Sum in double, likewise.
+double Sum(ConstView x);
+// Any NaN or infinity in F32|BF16|F16|F64?
+bool HasNonFinite(ConstView x);
+// sum_i x_i y_i of each row: out [T] F32.  x, y [T,D] F32|BF16.
+void RowDots(ConstView x, ConstView y, View out);
+
+}  // namespace fathom
