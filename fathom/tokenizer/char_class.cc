@@ -1,0 +1,31 @@
+#include "fathom/tokenizer/char_class.h"
+
+#include <span>
+
+#include "fathom/tokenizer/unicode_tables.h"
+
+namespace fathom {
+
+const CharClassTable& CharClassTable::Get() {
+  static const CharClassTable table;
+  return table;
+}
+
+CharClassTable::CharClassTable() : classes_(0x110000, 0) {
+  const auto mark = [this](uint8_t bit, std::span<const unicode_tables::Range> ranges) {
+    for (const auto& range : ranges) {
+      for (uint32_t c = range.first; c <= range.last; ++c) classes_[c] |= bit;
+    }
+  };
+  mark(kLetter, unicode_tables::kLetter);
+  mark(kMark, unicode_tables::kMark);
+  mark(kNumber, unicode_tables::kNumber);
+  mark(kPunctuation, unicode_tables::kPunctuation);
+  mark(kSymbol, unicode_tables::kSymbol);
+  mark(kSpace, unicode_tables::kSpace);
+  constexpr unicode_tables::Range kCjkRanges[] = {{0x3040, 0x30FF}, {0x4E00, 0x9FA5}}, kNewlineRanges[] = {{'\n', '\n'}, {'\r', '\r'}};
+  mark(kCjk, kCjkRanges);
+  mark(kNewline, kNewlineRanges);
+}
+
+}  // namespace fathom
