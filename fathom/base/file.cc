@@ -97,6 +97,20 @@ void WriteFileAtomically(const std::filesystem::path& path, std::string_view con
   if (::rename(temporary.c_str(), path.c_str()) != 0) Throw(ErrorCode::kResource, "{}: cannot rename: {}", path.string(), Reason());
 }
 
+void WriteOutput(const std::string& path, std::string_view content) {
+  const bool standard = path == "-" || path == "/dev/stdout";
+  std::error_code ignored;
+  const auto type = std::filesystem::status(path, ignored).type();
+  if (!standard && (type == std::filesystem::file_type::regular || type == std::filesystem::file_type::not_found)) {
+    return WriteFileAtomically(path, content);
+  }
+  const int fd = standard ? STDOUT_FILENO : ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) Throw(ErrorCode::kResource, "{}: cannot write: {}", path, Reason());
+  const auto bytes = std::as_bytes(std::span(content));
+  WriteAll(fd, path, bytes.data(), bytes.size(), nullptr);
+  if (!standard) ::close(fd);
+}
+
 void SyncDirectory(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) Throw(ErrorCode::kResource, "{}: cannot open: {}", path.string(), Reason());

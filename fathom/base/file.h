@@ -39,6 +39,10 @@ std::string ReadTextFile(const std::filesystem::path& path, size_t limit = size_
 // Throws Error(kResource).
 void WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
 
+// For an output that a user names: "-" and "/dev/stdout" are standard output, a pipe or device is written in place, anything else
+// goes through WriteFileAtomically. Throws Error(kResource).
+void WriteOutput(const std::string& path, std::string_view content);
+
 // A file being written from front to back. Throws Error(kResource) with the path and the system's reason.
 class OutputFile {
  public:
