@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstddef>
-#include <limits>
 
 #include "fathom/base/error.h"
 
@@ -90,7 +89,7 @@ void BpeModel::MergeAt(const Scratch::Candidate& top, Scratch& scratch) const {
 }
 
 void BpeModel::EncodeLong(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
-  if (piece.size() > std::numeric_limits<int32_t>::max()) Throw(ErrorCode::kInput, "a word of {} bytes is too long to encode", piece.size());
+  FATHOM_CHECK(piece.size() <= kMaxPieceBytes, "{} bytes", piece.size());
   const auto n = static_cast<int32_t>(piece.size());
   scratch.symbols.clear();
   scratch.heap.clear();

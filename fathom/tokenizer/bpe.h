@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,8 @@ struct BpeMerge {
 
 class BpeModel {
  public:
+  static constexpr size_t kMaxPieceBytes = 0x7FFFFFFF;
+
   // byte_ids: the token of each byte. merges: in order of rank; all ids >= 0; of a pair that stands twice the later rank holds.
   BpeModel(const std::array<int32_t, 256>& byte_ids, const std::vector<BpeMerge>& merges);
 
@@ -35,7 +38,7 @@ class BpeModel {
     std::vector<uint64_t> pairs;
   };
 
-  // Appends the tokens of the piece to ids. O(n log n) in the piece's length. Throws Error(kInput): 2^31 bytes or more.
+  // Appends the tokens of the piece to ids. At most kMaxPieceBytes. O(n log n) in the piece's length.
   void Encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
 
  private:

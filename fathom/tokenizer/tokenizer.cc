@@ -53,6 +53,7 @@ struct Tokenizer::Impl {
   }
 
   std::optional<int32_t> FindToken(const std::string& name, const std::string& what) const;
+  void CheckArguments(std::string_view text, const EncodeOptions& options) const;
   void EncodePieces(std::string_view text, Workspace& w, std::vector<int32_t>& ids) const;
   // Text between added tokens of the matchers from number `level` on.
   void EncodeAround(size_t level, std::string_view text, Workspace& w, std::vector<int32_t>& ids) const;
@@ -73,6 +74,11 @@ std::optional<int32_t> Tokenizer::Impl::FindToken(const std::string& name, const
   const auto it = std::find_if(added.begin(), added.end(), [&](const AddedToken& t) { return t.content == name; });
   if (it == added.end()) Throw(ErrorCode::kInput, "tokenizer_config.json: {} is none of tokenizer.json's added tokens", what);
   return it->id;
+}
+
+void Tokenizer::Impl::CheckArguments(std::string_view text, const EncodeOptions& options) const {
+  if (options.add_bos && !bos_id) Throw(ErrorCode::kUsage, "add_bos: the tokenizer names no bos_token; add one to tokenizer_config.json");
+  if (text.size() > BpeModel::kMaxPieceBytes) Throw(ErrorCode::kInput, "a text of {} bytes is too long to encode; cut it into documents", text.size());
 }
 
 void Tokenizer::Impl::EncodePieces(std::string_view text, Workspace& w, std::vector<int32_t>& ids) const {
@@ -122,10 +128,8 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 void Tokenizer::EncodeTo(std::string_view text, const EncodeOptions& options, std::vector<int32_t>& ids) const {
-  if (options.add_bos) {
-    if (!impl_->bos_id) Throw(ErrorCode::kUsage, "add_bos: the tokenizer names no bos_token; add one to tokenizer_config.json");
-    ids.push_back(*impl_->bos_id);
-  }
+  impl_->CheckArguments(text, options);
+  if (options.add_bos) ids.push_back(*impl_->bos_id);
   auto workspace = impl_->pool.Take();
   impl_->EncodeAround(options.added_tokens ? 0 : impl_->matchers.size(), text, *workspace, ids);
   impl_->pool.Return(std::move(workspace));
@@ -139,7 +143,7 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text, const EncodeOption
 }
 
 std::vector<std::vector<int32_t>> Tokenizer::EncodeBatch(std::span<const std::string_view> texts, const EncodeOptions& options) const {
-  if (options.add_bos) (void)Encode("", options);  // an error is thrown here, not on another thread
+  for (const std::string_view text : texts) impl_->CheckArguments(text, options);  // no error may be thrown on another thread
   std::vector<std::vector<int32_t>> ids(texts.size());
   ParallelJobs(static_cast<int64_t>(texts.size()), [&](int64_t i) {
     ids[static_cast<size_t>(i)] = Encode(texts[static_cast<size_t>(i)], options);

@@ -32,7 +32,8 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
   // text: UTF-8; bytes that are not become the tokens of these bytes, so that Decode's bytes are always the text's.
-  // Time is O(n log n) in the longest piece, linear in the rest. Throws Error(kUsage) for add_bos without a bos_id().
+  // Time is O(n log n) in the longest piece, linear in the rest. Throws Error(kUsage) for add_bos without a bos_id(),
+  // Error(kInput) for a text of 2 GiB or more.
   std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options = {}) const;
   // Appends to ids instead.
   void EncodeTo(std::string_view text, const EncodeOptions& options, std::vector<int32_t>& ids) const;
