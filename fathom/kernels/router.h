@@ -15,7 +15,7 @@ struct RouterShape {
   int64_t groups = 1, kept_groups = 1;   // groups == 1: no limit
   bool sigmoid = false;                  // else softmax
   bool group_top2 = false;               // group score: sum of the two largest (noaux_tc), else the largest
-  bool normalize = false;                // norm_topk_prob: weights / (sum + 1e-20)
+  bool normalize = false;                // norm_topk_prob: weights / (sum + 1e-20), unless K == 1
   float scaling = 1;                     // routed_scaling_factor
 };
 
