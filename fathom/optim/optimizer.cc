@@ -1,0 +1,146 @@
+#include "fathom/optim/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "fathom/base/error.h"
+#include "fathom/base/threads.h"
+#include "fathom/kernels/adamw.h"
+#include "fathom/kernels/vector_ops.h"
+#include "fathom/optim/name_mask.h"
+
+namespace fathom {
+namespace {
+
+// Elements a thread takes at a time: w, m, v and g together fit its L2 cache, so the norm of the new w is read from there.
+constexpr int64_t kPartElements = 1 << 15;
+
+bool HasMoments(const OptimizerConfig& config, const OptimizerParam& p) {
+  return config.type != OptimizerType::kSgd && p.trainable && !IsRouterBias(p.name);
+}
+
+void CheckParam(const OptimizerParam& p) {
+  const int64_t n = p.value.NumElements();
+  FATHOM_CHECK(p.value.contiguous() && (p.value.dtype() == DType::kF32 || p.value.dtype() == DType::kBF16), "{}", p.name);
+  FATHOM_CHECK(p.grad.empty() || (p.grad.contiguous() && p.grad.NumElements() == n && p.grad.dtype() == DType::kF32), "{}", p.name);
+  FATHOM_CHECK(p.bf16_copy.empty() || (p.bf16_copy.contiguous() && p.bf16_copy.NumElements() == n), "{}", p.name);
+  FATHOM_CHECK(!p.trainable || IsRouterBias(p.name) || !p.grad.empty(), "{} is trainable and has no gradient", p.name);
+}
+
+// Elements [begin, end) of a contiguous view; an empty one stays empty.
+template <class V>
+V Slice(const V& v, int64_t begin, int64_t end) {
+  return v.empty() ? V() : v.Reshape(Shape{v.NumElements()}).Rows(begin, end);
+}
+
+AdamWStep StepValues(const OptimizerConfig& c, bool decayed, int64_t t, double learning_rate, double grad_scale) {
+  const auto f = [](double x) { return static_cast<float>(x); };
+  return {f(learning_rate), f(c.b1), f(c.b2), f(c.eps), f(c.eps_root), f(decayed ? c.weight_decay : 0), t, f(grad_scale)};
+}
+
+}  // namespace
+
+OptimizerType ParseOptimizerType(std::string_view name) {
+  if (name == "adamw") return OptimizerType::kAdamW;
+  if (name == "adam_pax") return OptimizerType::kAdamPax;
+  if (name == "sgd") return OptimizerType::kSgd;
+  Throw(ErrorCode::kUsage, "opt_type={}: must be adamw, adam_pax or sgd", name);
+}
+
+void ApplyMasks(const std::vector<std::string>& adamw_mask, const std::vector<std::string>& trainable_mask, std::vector<OptimizerParam>& params) {
+  std::vector<std::string> names;
+  for (const OptimizerParam& p : params) names.push_back(p.name);
+  const std::vector<bool> undecayed = MatchNames("adamw_mask", adamw_mask, names);
+  const std::vector<bool> trainable = MatchNames("trainable_parameters_mask", trainable_mask, names);
+  for (size_t i = 0; i < params.size(); ++i) {
+    const bool bias = IsRouterBias(names[i]);
+    params[i].decayed = !undecayed[i] && !bias;
+    params[i].trainable = (trainable_mask.empty() || trainable[i]) && !bias;
+  }
+}
+
+int64_t Optimizer::StateBytes(const OptimizerConfig& config, const std::vector<OptimizerParam>& params) {
+  int64_t bytes = 0;
+  for (const OptimizerParam& p : params) {
+    if (HasMoments(config, p)) bytes += p.value.NumElements() * (DTypeSize(config.mu_dtype) + DTypeSize(DType::kF32));
+  }
+  return bytes;
+}
+
+Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params) : config_(config), params_(std::move(params)) {
+  FATHOM_CHECK(config_.mu_dtype == DType::kF32 || config_.mu_dtype == DType::kBF16, "mu_dtype {}", DTypeName(config_.mu_dtype));
+  for (size_t i = 0; i < params_.size(); ++i) {
+    const OptimizerParam& p = params_[i];
+    CheckParam(p);
+    moments_of_.push_back(HasMoments(config_, p) ? static_cast<int64_t>(moments_.size()) : -1);
+    if (moments_of_.back() >= 0) {
+      Tensor m(config_.mu_dtype, p.value.shape()), v(DType::kF32, p.value.shape());
+      moments_.push_back({p.name, m.mutable_view(), v.mutable_view()});
+      storage_.push_back(std::move(m));
+      storage_.push_back(std::move(v));
+    }
+    if (IsRouterBias(p.name)) continue;
+    for (int64_t begin = 0; begin < p.value.NumElements(); begin += kPartElements) {
+      parts_.push_back({i, begin, std::min(begin + kPartElements, p.value.NumElements())});
+    }
+  }
+  partials_.resize(parts_.size());
+}
+
+double Optimizer::SumPartials() const {
+  double sum = 0;
+  for (const double x : partials_) sum += x;
+  return sum;
+}
+
+double Optimizer::GradNorm() {
+  ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
+    const Part& part = parts_[static_cast<size_t>(i)];
+    const View grad = Slice(params_[part.param].grad, part.begin, part.end);
+    partials_[static_cast<size_t>(i)] = grad.empty() ? 0 : SumSquares(grad);
+  });
+  return std::sqrt(SumPartials());
+}
+
+void Optimizer::UpdatePart(const Part& part, double learning_rate, double grad_scale) {
+  const OptimizerParam& p = params_[part.param];
+  const View w = Slice(p.value, part.begin, part.end), copy = Slice(p.bf16_copy, part.begin, part.end);
+  const View g = Slice(p.grad, part.begin, part.end);
+  const int64_t moments = moments_of_[part.param];
+  if (moments < 0) {
+    SgdUpdate(static_cast<float>(learning_rate), 0, static_cast<float>(grad_scale), w, g, copy);
+    return;
+  }
+  const Moments& state = moments_[static_cast<size_t>(moments)];
+  AdamWUpdate(StepValues(config_, p.decayed, step_count_ + 1, learning_rate, grad_scale), w, Slice(state.m, part.begin, part.end),
+              Slice(state.v, part.begin, part.end), g, copy);
+}
+
+double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {
+  ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
+    const Part& part = parts_[static_cast<size_t>(i)];
+    const OptimizerParam& p = params_[part.param];
+    if (p.trainable) UpdatePart(part, learning_rate, grad_scale);
+    partials_[static_cast<size_t>(i)] = SumSquares(Slice(p.value, part.begin, part.end));
+  });
+  return std::sqrt(SumPartials());
+}
+
+OptimizerReport Optimizer::Step(double learning_rate) {
+  OptimizerReport report;
+  report.raw_grad_norm = GradNorm();
+  if (!std::isfinite(report.raw_grad_norm)) {
+    report.grad_norm = report.raw_grad_norm;
+    return report;
+  }
+  const double threshold = config_.gradient_clipping_threshold;
+  const double scale = threshold > 0 && report.raw_grad_norm > threshold ? threshold / report.raw_grad_norm : 1;
+  report.grad_norm = report.raw_grad_norm * scale;
+  report.param_norm = UpdateAndParamNorm(learning_rate, scale);
+  report.applied = true;
+  ++step_count_;
+  return report;
+}
+
+}  // namespace fathom

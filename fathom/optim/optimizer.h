@@ -1,0 +1,90 @@
+// One update of all parameters: gradient norm, clipping, AdamW or SGD, parameter norm.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fathom/tensor/tensor.h"
+
+namespace fathom {
+
+// kAdamPax keeps its moments bias-corrected (t-dependent decays instead of a division); that is AdamW's update in exact arithmetic,
+// and it is computed as AdamW here.
+enum class OptimizerType { kAdamW, kAdamPax, kSgd };
+
+// "adamw", "adam_pax", "sgd". Throws Error(kUsage) with what is allowed.
+OptimizerType ParseOptimizerType(std::string_view name);
+
+struct OptimizerConfig {
+  OptimizerType type = OptimizerType::kAdamW;
+  double b1 = 0.9, b2 = 0.95, eps = 1e-8, eps_root = 0;
+  double weight_decay = 0.1;                 // adam_weight_decay; SGD has none
+  double gradient_clipping_threshold = 1.0;  // of the global norm; 0: no clipping
+  DType mu_dtype = DType::kF32;              // of the first moment: F32 or BF16
+};
+
+// Contiguous views of the same number of elements; they outlive the optimizer.
+struct OptimizerParam {
+  std::string name;
+  View value;        // F32 or BF16
+  View grad;         // F32; empty for a parameter that has no gradient
+  View bf16_copy;    // BF16, gets the new value; may be empty
+  bool trainable = true;
+  bool decayed = true;
+};
+
+// Sets `decayed` (false where adamw_mask matches) and `trainable` (true only where trainable_mask matches, if it has patterns).
+// Router biases are neither. Throws Error(kUsage) as MatchNames.
+void ApplyMasks(const std::vector<std::string>& adamw_mask, const std::vector<std::string>& trainable_mask, std::vector<OptimizerParam>& params);
+
+struct OptimizerReport {
+  double raw_grad_norm = 0;  // global L2 norm over all parameters, frozen ones too, router biases not
+  double grad_norm = 0;      // after clipping
+  double param_norm = 0;     // after the update
+  bool applied = false;      // false: raw_grad_norm was not finite and nothing was changed
+};
+
+class Optimizer {
+ public:
+  // Allocates the moments (zero) of every trainable parameter; after that a step allocates nothing.
+  Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params);
+
+  // w of every trainable parameter from its gradient, which stays as it is. Same bits for any number of threads.
+  OptimizerReport Step(double learning_rate);
+
+  // State for checkpoints: m [any] mu_dtype, v [any] F32, shaped as the value; none with SGD.
+  struct Moments {
+    std::string name;
+    View m, v;
+  };
+  const std::vector<Moments>& moments() const { return moments_; }
+  int64_t step_count() const { return step_count_; }  // updates applied so far
+  void set_step_count(int64_t n) { step_count_ = n; }
+  const std::vector<OptimizerParam>& params() const { return params_; }
+
+  // Bytes that the constructor will allocate, for planning: views of params may point nowhere.
+  static int64_t StateBytes(const OptimizerConfig& config, const std::vector<OptimizerParam>& params);
+
+ private:
+  struct Part {  // of one parameter: what a thread takes at a time
+    size_t param;
+    int64_t begin, end;
+  };
+  double GradNorm();
+  double UpdateAndParamNorm(double learning_rate, double grad_scale);
+  void UpdatePart(const Part& part, double learning_rate, double grad_scale);
+  double SumPartials() const;
+
+  OptimizerConfig config_;
+  std::vector<OptimizerParam> params_;
+  std::vector<Tensor> storage_;
+  std::vector<Moments> moments_;
+  std::vector<int64_t> moments_of_;  // index into moments_ by parameter, -1: none
+  std::vector<Part> parts_;
+  std::vector<double> partials_;  // one sum of squares per part
+  int64_t step_count_ = 0;
+};
+
+}  // namespace fathom
