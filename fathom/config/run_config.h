@@ -34,6 +34,7 @@ class RunConfig {
   const std::string& String(std::string_view key) const;                  // null reads as ""
   const std::vector<std::string>& Strings(std::string_view key) const;
 
+  bool IsNull(std::string_view key) const;  // flags whose default is null: not set
   bool Given(std::string_view key) const;  // on the command line or in the environment
   const std::map<std::string, Flag, std::less<>>& flags() const { return flags_; }
   // Non-flag words on the command line, in order ("golden" of `check golden`).

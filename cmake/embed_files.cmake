@@ -1,0 +1,15 @@
+# cmake -DOUTPUT=x.cc -DROOT=configs -P embed_files.cmake: writes a C++ table of the yml files below ROOT, named relative to it.
+file(GLOB_RECURSE files RELATIVE ${ROOT} ${ROOT}/*.yml)
+list(SORT files)
+set(code "#include \"fathom/config/built_in_files.h\"\n\nnamespace fathom {\n\nconst std::vector<BuiltInFile>& BuiltInFiles() {\n  static const std::vector<BuiltInFile> files = {\n")
+foreach(name ${files})
+  file(READ ${ROOT}/${name} content)
+  # A string literal of more than 64 KiB is not portable.
+  string(LENGTH "${content}" length)
+  if(length GREATER 65000)
+    message(FATAL_ERROR "${name} is too long to embed")
+  endif()
+  string(APPEND code "      {\"${name}\", R\"yml(${content})yml\"},\n")
+endforeach()
+string(APPEND code "  };\n  return files;\n}\n\n}  // namespace fathom\n")
+file(WRITE ${OUTPUT} "${code}")

@@ -1,0 +1,231 @@
+#include "fathom/config/flag_table.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "fathom/base/error.h"
+#include "fathom/base/nearest.h"
+#include "fathom/config/built_in_files.h"
+#include "fathom/config/flag_yaml.h"
+
+namespace fathom {
+namespace {
+
+constexpr double kMax = std::numeric_limits<double>::max();
+
+// The type of flags whose default is null.
+struct NullDefault {
+  std::string_view flag;
+  FlagType type;
+};
+constexpr NullDefault kNullDefaults[] = {
+    {"atol", FlagType::kFloat},
+    {"clip_logits_epsilon", FlagType::kFloat},
+    {"max_kl_div", FlagType::kFloat},
+    {"max_num_checkpoints_to_keep", FlagType::kInt},
+    {"muon_consistent_rms", FlagType::kFloat},
+    {"token_size", FlagType::kInt},
+};
+
+// Words that a flag takes; a leading '|' allows the empty one.
+struct Choice {
+  std::string_view flag, words;
+};
+constexpr Choice kChoices[] = {
+    {"attention_type", "mla"},
+    {"chat_template", "|v2|v3|r1|v31|v32"},
+    {"compat", "|maxtext"},
+    {"context_parallel_strategy", "all_gather"},
+    {"dataset_type", "text|synthetic|hf|grain|tfds|c4_mlperf|olmo_grain"},
+    {"decode_sampling_strategy", "greedy|weighted|topk|nucleus|composite"},
+    {"decoder_block", "deepseek"},
+    {"dtype", "float32|bfloat16|float16|float8"},
+    {"eager_load_method", "auto|safetensors|transformers"},
+    {"grad_dtype", "float32|bfloat16"},
+    {"log_level", "debug|info|warning|error|off"},
+    {"lr_schedule_type", "cosine|wsd"},
+    {"matmul_precision", "default|high|highest"},
+    {"mtp_input", "after_norm|before_norm"},
+    {"mu_dtype", "|float32|bfloat16"},
+    {"opt_type", "adamw|adam_pax|sgd|muon"},
+    {"profiler", "|xplane|nsys"},
+    {"quantization", "|fp8_block"},
+    {"remat_policy",
+     "full|minimal|none|minimal_with_context|minimal_with_quantization|minimal_with_context_and_quantization|save_dot_with_context_except_mlp|"
+     "save_dot_except_mlpwi|save_dot_except_mlp|save_qkv_proj|save_out_proj|qkv_proj_offloaded|minimal_offloaded|custom"},
+    {"rope_type", "yarn|default"},
+    {"routed_score_func", "|softmax|sigmoid"},
+    {"save_dtype", "|float32|bfloat16|float16"},
+    {"scale_fmt", "|float32|ue8m0"},
+    {"source_checkpoint_layout", "orbax|safetensors|safetensors_dynamic"},
+    {"speculative", "|mtp"},
+    {"to", "|hf|orbax"},
+    {"tokenizer_type", "huggingface|sentencepiece|tiktoken"},
+    {"weight_dtype", "float32|bfloat16|float16"},
+    {"wsd_decay_style", "linear|cosine"},
+};
+
+struct Range {
+  std::string_view flag;
+  double low, high;
+};
+constexpr Range kRanges[] = {
+    {"adam_b1", 0, 1},
+    {"adam_b2", 0, 1},
+    {"adam_eps", 0, kMax},
+    {"adam_eps_root", 0, kMax},
+    {"adam_weight_decay", 0, kMax},
+    {"atol", 0, kMax},
+    {"checkpoint_period", 1, kMax},
+    {"checkpoint_storage_target_data_file_size_bytes", 1, kMax},
+    {"decode_sampling_nucleus_p", -1, 1},
+    {"decode_sampling_temperature", 0, kMax},
+    {"decode_sampling_top_k", 0, kMax},
+    {"draft_tokens", 1, 64},
+    {"eval_interval", -1, kMax},
+    {"eval_per_device_batch_size", 0, kMax},
+    {"eval_start_step", 0, kMax},
+    {"eval_steps", -1, kMax},
+    {"gradient_accumulation_steps", 1, kMax},
+    {"gradient_clipping_threshold", 0, kMax},
+    {"indexer_loss_scaling_factor", 0, kMax},
+    {"learning_rate", 0, kMax},
+    {"learning_rate_final_fraction", 0, kMax},
+    {"learning_rate_schedule_steps", -1, kMax},
+    {"load_balance_loss_weight", 0, kMax},
+    {"log_period", 1, kMax},
+    {"max_kl_div", 0, kMax},
+    {"max_new_tokens", -1, kMax},
+    {"max_num_checkpoints_to_keep", 1, kMax},
+    {"max_prefill_predict_length", 0, kMax},
+    {"max_segments_per_seq", -1, kMax},
+    {"max_shard_size", 1, kMax},
+    {"max_target_length", 1, kMax},
+    {"memory_limit", 1, kMax},
+    {"mtp_eval_target_module", 0, 64},
+    {"mtp_loss_scaling_factor", 0, kMax},
+    {"mtp_num_layers", 0, 64},
+    {"num_epoch", 1, kMax},
+    {"num_shots", 0, 100},
+    {"per_device_batch_size", 1e-9, kMax},
+    {"routed_bias_update_rate", 0, kMax},
+    {"rtol", 0, kMax},
+    {"skip_step_interval", 2, kMax},
+    {"skip_step_scaling_factor", 0, kMax},
+    {"steps", -1, kMax},
+    {"threads", 0, 65536},
+    {"token_size", 1, kMax},
+    {"vocab_size", 1, 1 << 30},
+    {"warmup_steps_fraction", 0, 1},
+    {"wsd_decay_steps_fraction", 0, 1},
+    {"z_loss_multiplier", 0, kMax},
+};
+
+constexpr std::string_view kSizes[] = {"checkpoint_storage_target_data_file_size_bytes", "max_shard_size", "memory_limit"};
+constexpr std::string_view kLiterals[] = {"prompt", "text"};
+constexpr std::string_view kRepeats[] = {"input", "stop"};
+
+std::vector<std::string> Split(std::string_view words, char separator) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= words.size();) {
+    const size_t end = std::min(words.find(separator, begin), words.size());
+    parts.emplace_back(words.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+FlagType TypeOf(const std::string& name, const FlagValue& value) {
+  if (std::holds_alternative<bool>(value)) return FlagType::kBool;
+  if (std::holds_alternative<int64_t>(value)) return FlagType::kInt;
+  if (std::holds_alternative<double>(value)) return FlagType::kFloat;
+  if (std::holds_alternative<std::string>(value)) return FlagType::kString;
+  if (std::holds_alternative<std::vector<std::string>>(value)) return FlagType::kList;
+  const auto* declared = std::find_if(std::begin(kNullDefaults), std::end(kNullDefaults), [&](const NullDefault& x) { return x.flag == name; });
+  FATHOM_CHECK(declared != std::end(kNullDefaults), "base.yml: {} is null and has no declared type", name);
+  return declared->type;
+}
+
+// name -> the comment that follows its value.
+std::map<std::string, std::string, std::less<>> ReadHelp(std::string_view yml) {
+  std::map<std::string, std::string, std::less<>> help;
+  for (const std::string& line : Split(yml, '\n')) {
+    const size_t colon = line.find(": "), hash = line.rfind("  # ");
+    if (!line.starts_with('#') && colon != line.npos && hash != line.npos) help[line.substr(0, colon)] = line.substr(hash + 4);
+  }
+  return help;
+}
+
+void ApplyRules(FlagTable& table) {
+  const auto flag = [&](std::string_view name) -> FlagSpec& {
+    const auto found = table.find(name);
+    FATHOM_CHECK(found != table.end(), "a rule names {}, which base.yml lacks", name);
+    return found->second;
+  };
+  for (const Choice& choice : kChoices) flag(choice.flag).allowed = Split(choice.words, '|');
+  for (const Range& range : kRanges) std::tie(flag(range.flag).low, flag(range.flag).high) = std::pair(range.low, range.high);
+  for (const auto name : kSizes) flag(name).is_size = true;
+  for (const auto name : kLiterals) flag(name).is_literal = true;
+  for (const auto name : kRepeats) flag(name).repeats = true;
+}
+
+FlagTable MakeTable() {
+  const auto& files = BuiltInFiles();
+  const auto base = std::find_if(files.begin(), files.end(), [](const BuiltInFile& file) { return file.name == "base.yml"; });
+  FATHOM_CHECK(base != files.end(), "configs/base.yml is not part of this binary");
+  const auto help = ReadHelp(base->text);
+  FlagTable table;
+  for (auto& [name, value] : ReadYamlByLook(base->text, "base.yml")) {
+    const auto comment = help.find(name);
+    FATHOM_CHECK(comment != help.end(), "base.yml: {} has no comment", name);
+    table[name] = FlagSpec{.name = name, .type = TypeOf(name, value), .default_value = value, .help = comment->second};
+  }
+  ApplyRules(table);
+  return table;
+}
+
+std::string NumberText(const FlagSpec& flag, std::string_view kind) {
+  const bool has_low = flag.low > -kMax, has_high = flag.high < kMax;
+  if (has_low && has_high) return fmt::format("{} from {} to {}", kind, flag.low, flag.high);
+  if (has_low) return fmt::format("{} from {}", kind, flag.low);
+  return std::string(kind);
+}
+
+std::string ChoiceText(const std::vector<std::string>& allowed) {
+  std::vector<std::string> words;
+  for (const std::string& word : allowed) words.push_back(word.empty() ? "nothing" : word);
+  return words.size() == 1 ? words[0] : fmt::format("one of {}", fmt::join(words, ", "));
+}
+
+}  // namespace
+
+std::string FlagSpec::AllowedText() const {
+  std::string text;
+  switch (type) {
+    case FlagType::kBool: text = "true or false"; break;
+    case FlagType::kInt: text = NumberText(*this, is_size ? "a whole number or a size such as 5GB," : "a whole number"); break;
+    case FlagType::kFloat: text = NumberText(*this, "a number"); break;
+    case FlagType::kString: text = allowed.empty() ? "a string" : ChoiceText(allowed); break;
+    case FlagType::kList: text = "a list such as [a,b]"; break;
+  }
+  return nullable() ? text + ", or null" : text;
+}
+
+const FlagTable& Flags() {
+  static const FlagTable table = MakeTable();
+  return table;
+}
+
+const FlagSpec& FindFlag(std::string_view name, const std::string& where) {
+  std::string key(name);
+  std::replace(key.begin(), key.end(), '-', '_');
+  const auto found = Flags().find(key);
+  if (found != Flags().end()) return found->second;
+  std::vector<std::string> names;
+  for (const auto& [known, spec] : Flags()) names.push_back(known);
+  Throw(ErrorCode::kUsage, "{}: unknown flag {}; did you mean {}?", where, name, NearestName(key, names));
+}
+
+}  // namespace fathom
