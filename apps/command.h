@@ -13,6 +13,7 @@ struct Command {
   std::string summary;             // one line for `fathom --help`
   std::vector<std::string> flags;  // every flag that it reads beyond the common ones (threads, seed, log_level, json): what --help lists
   int (*run)(const RunConfig& config);  // returns the exit code; throws Error
+  std::string operands = "";            // bare words that it takes (RunConfig::words), for --help: "DIR"; empty: a bare word is an error
 };
 
 // Every command, in the order of --help. One line per command in apps/commands.cc.

@@ -1,0 +1,52 @@
+// fathom config: every flag, its value and where it came from.
+#include <fmt/format.h>
+
+#include "apps/command.h"
+#include "fathom/base/file.h"
+#include "fathom/base/json.h"
+#include "fathom/config/flag_table.h"
+#include "fathom/config/flag_text.h"
+
+namespace fathom {
+namespace {
+
+bool IsShown(const RunConfig& config, const Flag& flag) { return !config.Bool("changed_only") || flag.source != "base.yml"; }
+
+Json ToJson(const FlagValue& value) {
+  struct Converter {
+    Json operator()(std::monostate) const { return nullptr; }
+    Json operator()(bool x) const { return x; }
+    Json operator()(int64_t x) const { return x; }
+    Json operator()(double x) const { return x; }
+    Json operator()(const std::string& x) const { return x; }
+    Json operator()(const std::vector<std::string>& x) const { return x; }
+  };
+  return std::visit(Converter(), value);
+}
+
+int RunConfigCommand(const RunConfig& config) {
+  Json result = Json::object();
+  std::string table;
+  for (const auto& [key, flag] : config.flags()) {
+    if (!IsShown(config, flag)) continue;
+    table += fmt::format("{:<48} {:<32} {}\n", key, FormatFlag(flag.value), flag.source);
+    result[key] = {{"value", ToJson(flag.value)}, {"source", flag.source}};
+  }
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), result.dump(1) + "\n");
+  if (config.String("json") != "-" && config.String("json") != "/dev/stdout") fmt::print("{}", table);
+  return 0;
+}
+
+std::vector<std::string> AllFlags() {
+  std::vector<std::string> names;
+  for (const auto& [name, flag] : Flags()) names.push_back(name);
+  return names;
+}
+
+}  // namespace
+
+Command ConfigCommand() {
+  return {"config", "prints the resolved flags and what set each of them", AllFlags(), &RunConfigCommand, "[COMMAND]"};
+}
+
+}  // namespace fathom

@@ -1,0 +1,142 @@
+// fathom COMMAND [config.yml] [key=value ...]
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <set>
+
+#include "apps/command.h"
+#include "fathom/base/env.h"
+#include "fathom/base/error.h"
+#include "fathom/base/log.h"
+#include "fathom/base/nearest.h"
+#include "fathom/base/threads.h"
+#include "fathom/config/flag_table.h"
+#include "fathom/config/flag_text.h"
+#include "fathom/kernels/simd.h"
+
+namespace fathom {
+namespace {
+
+const std::vector<std::string>& CommonFlags() {
+  static const std::vector<std::string> flags = {"threads", "seed", "log_level", "json"};
+  return flags;
+}
+
+// Flags that Resolve itself reads, so they have an effect on every command.
+const std::vector<std::string>& ResolvedFlags() {
+  static const std::vector<std::string> flags = {"model_name", "override_model_config", "base_config"};
+  return flags;
+}
+
+void PrintUsage() {
+  fmt::print("fathom {}: trains, converts, checks and decodes the DeepSeek family on CPUs\n\n", FATHOM_VERSION);
+  fmt::print("usage: fathom COMMAND [config.yml] [key=value ...]\n\ncommands:\n");
+  for (const Command& command : Commands()) fmt::print("  {:<20} {}\n", command.name, command.summary);
+  fmt::print("\nfathom COMMAND --help lists the command's flags; --version prints the version.\n");
+}
+
+void PrintFlags(const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    const FlagSpec& flag = FindFlag(name, "help");
+    fmt::print("  {:<44} {}\n", fmt::format("{}={}", name, FormatFlag(flag.default_value)), flag.help);
+  }
+}
+
+void PrintHelp(const Command& command) {
+  fmt::print("fathom {}: {}\n\nusage: fathom {} {}{}[config.yml] [key=value ...]\n", command.name, command.summary, command.name, command.operands,
+             command.operands.empty() ? "" : " ");
+  if (!command.flags.empty()) fmt::print("\nflags, with their defaults:\n");
+  PrintFlags(command.flags);
+  fmt::print("\nof every command:\n");
+  PrintFlags(CommonFlags());
+}
+
+std::vector<std::string> Split(const std::string& name) {
+  const size_t space = name.find(' ');
+  return space == name.npos ? std::vector{name} : std::vector{name.substr(0, space), name.substr(space + 1)};
+}
+
+// Takes the command's words from the front of words. A first word that only two-word commands have lists those.
+const Command& TakeCommand(std::vector<std::string>& words) {
+  std::vector<std::string> names, relatives;
+  for (const Command& command : Commands()) {
+    const auto parts = Split(command.name);
+    if (words.size() >= parts.size() && std::equal(parts.begin(), parts.end(), words.begin())) {
+      words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(parts.size()));
+      return command;
+    }
+    names.push_back(command.name);
+    if (parts[0] == words[0]) relatives.push_back(command.name);
+  }
+  if (!relatives.empty()) Throw(ErrorCode::kUsage, "fathom {}: which one? {}", words[0], fmt::join(relatives, ", "));
+  const std::string name = words.size() > 1 && words[1].find('=') == words[1].npos ? words[0] + " " + words[1] : words[0];
+  Throw(ErrorCode::kUsage, "unknown command {}; did you mean {}? (fathom --help lists all)", words[0], NearestName(name, names));
+}
+
+// One line for flags that were given and that this command does not read.
+void NameUnread(const Command& command, const RunConfig& config) {
+  std::set<std::string> read(command.flags.begin(), command.flags.end());
+  read.insert(CommonFlags().begin(), CommonFlags().end());
+  read.insert(ResolvedFlags().begin(), ResolvedFlags().end());
+  std::vector<std::string> unread;
+  for (const auto& [key, flag] : config.flags()) {
+    if (flag.source == "command line" && !read.contains(key)) unread.push_back(key);
+  }
+  if (!unread.empty()) spdlog::info("accepted, no effect here: {}", fmt::join(unread, ", "));
+}
+
+int Run(std::vector<std::string> words) {
+  if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
+    PrintUsage();
+    return words.empty() ? static_cast<int>(ErrorCode::kUsage) : 0;
+  }
+  if (words[0] == "--version") {
+    fmt::print("fathom {}\n", FATHOM_VERSION);
+    return 0;
+  }
+  const Command& command = TakeCommand(words);
+  if (std::any_of(words.begin(), words.end(), [](const std::string& word) { return word == "--help" || word == "-h"; })) {
+    PrintHelp(command);
+    return 0;
+  }
+  SetUpLogging("info");
+  const RunConfig config = RunConfig::Resolve(words);
+  SetUpLogging(config.String("log_level"));
+  if (!config.words().empty() && command.operands.empty()) {
+    Throw(ErrorCode::kUsage, "{}: unexpected {}; flags are written key=value (fathom {} --help lists them)", command.name, config.words()[0], command.name);
+  }
+  NameUnread(command, config);
+  SetThreads(static_cast<int>(config.Int("threads")));
+  PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));
+  return command.run(config);
+}
+
+// A message must stay one line whatever file name or text it quotes.
+void PrintError(std::string message) {
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  fmt::print(stderr, "fathom: error: {}\n", message);
+}
+
+int RunGuarded(std::vector<std::string> words) {
+  try {
+    return Run(std::move(words));
+  } catch (const Error& e) {
+    PrintError(e.what());
+    return e.exit_code();
+  } catch (const std::bad_alloc&) {
+    PrintError("out of memory: use a smaller batch or model, or a machine with more memory");
+    return static_cast<int>(ErrorCode::kResource);
+  } catch (const std::exception& e) {
+    PrintError(e.what());
+    return static_cast<int>(ErrorCode::kFailed);
+  }
+}
+
+}  // namespace
+}  // namespace fathom
+
+int main(int argc, char** argv) { return fathom::RunGuarded(std::vector<std::string>(argv + 1, argv + argc)); }
