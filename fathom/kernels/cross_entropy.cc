@@ -56,7 +56,8 @@ void StoreElement(const OutRow& row, int64_t i, float value) {
 double TokenLoss(const float* x, int64_t n, int32_t target, float weight, float z_loss, float scale, const OutRow& d, CrossEntropySums& sums) {
   const float largest = RowMax(x, n);
   const double sum = ExpSum(x, n, largest);
-  const double lse = static_cast<double>(largest) + std::log(sum), log_p = x[target] - lse;
+  const double log_sum = std::log(sum), lse = static_cast<double>(largest) + log_sum;
+  const double log_p = (static_cast<double>(x[target]) - largest) - log_sum;  // not x - lse: keeps the digits of a target that is nearly certain
   sums.loss -= weight * log_p;
   sums.z_loss += static_cast<double>(weight) * z_loss * lse * lse;
   sums.weight += weight;
@@ -64,7 +65,7 @@ double TokenLoss(const float* x, int64_t n, int32_t target, float weight, float 
   if (d.data != nullptr) {
     const double outer = static_cast<double>(weight) * scale, z = 2.0 * z_loss * lse;
     SoftmaxRow(x, n, largest, static_cast<float>(outer * (1 + z) / sum), d);
-    // p - 1 of a target that is nearly certain would cancel in f32.
+    // expm1 because p - 1 would cancel.
     StoreElement(d, target, static_cast<float>(outer * (std::expm1(log_p) + z * std::exp(log_p))));
   }
   return -log_p;
