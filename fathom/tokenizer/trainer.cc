@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kMaxVocabulary = int64_t{1} << 22;
 constexpr size_t kChunkBytes = size_t{1} << 20;
+constexpr size_t kMergesPerUpdate = 512;
 
 // Parts of about kChunkBytes that end after a '\n'.
 std::vector<std::string_view> SplitAtLines(std::string_view text) {
@@ -93,9 +94,9 @@ class Trainer {
       } else {
         queue_.push({count, top.pair});
       }
-      progress.Update(static_cast<double>(bpe_.tokens.size()));
+      if (bpe_.merges.size() % kMergesPerUpdate == 0) progress.Update(static_cast<double>(bpe_.tokens.size()));
     }
-    progress.Finish();
+    if (bpe_.merges.size() >= kMergesPerUpdate) progress.Finish();
     return std::move(bpe_);
   }
 
