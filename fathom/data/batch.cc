@@ -1,0 +1,50 @@
+#include "fathom/data/batch.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "fathom/base/error.h"
+
+namespace fathom {
+
+void Batch::Clear(int64_t new_rows, int64_t new_length) {
+  rows = new_rows;
+  length = new_length;
+  const auto n = static_cast<size_t>(tokens());
+  for (auto* array : {&ids, &targets, &positions, &segment_ids}) array->assign(n, 0);
+  weights.assign(n, 0.0f);
+  segments.clear();
+  target_count = text_bytes = 0;
+}
+
+void Batch::AddSegment(int64_t begin, int64_t n, const int32_t* new_ids, const int32_t* new_targets, int32_t segment_id) {
+  FATHOM_CHECK(n > 0 && begin >= 0 && begin / length == (begin + n - 1) / length && begin + n <= tokens(), "{} tokens at {}", n, begin);
+  std::copy_n(new_ids, n, ids.begin() + begin);
+  std::copy_n(new_targets, n, targets.begin() + begin);
+  std::iota(positions.begin() + begin, positions.begin() + begin + n, 0);
+  std::fill_n(segment_ids.begin() + begin, n, segment_id);
+  std::fill_n(weights.begin() + begin, n, 1.0f);
+  segments.push_back({begin, begin + n});
+  target_count += n;
+}
+
+void SliceRows(const Batch& batch, int64_t begin, int64_t end, Batch* out) {
+  FATHOM_CHECK(0 <= begin && begin <= end && end <= batch.rows, "rows {}..{} of {}", begin, end, batch.rows);
+  const int64_t first = begin * batch.length, last = end * batch.length;
+  out->rows = end - begin;
+  out->length = batch.length;
+  const auto copy = [&](const auto& from, auto& to) { to.assign(from.begin() + first, from.begin() + last); };
+  copy(batch.ids, out->ids);
+  copy(batch.targets, out->targets);
+  copy(batch.positions, out->positions);
+  copy(batch.segment_ids, out->segment_ids);
+  copy(batch.weights, out->weights);
+  out->segments.clear();
+  for (const TokenRange& s : batch.segments) {
+    if (s.begin >= first && s.begin < last) out->segments.push_back({s.begin - first, s.end - first});
+  }
+  out->target_count = std::count_if(out->weights.begin(), out->weights.end(), [](float w) { return w != 0; });
+  out->text_bytes = 0;
+}
+
+}  // namespace fathom

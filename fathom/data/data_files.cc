@@ -1,0 +1,134 @@
+#include "fathom/data/data_files.h"
+
+#include <glob.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <string_view>
+#include <system_error>
+
+#include "fathom/base/error.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> SplitAtCommas(const std::string& list) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    if (end > begin) parts.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+std::vector<fs::path> Glob(const std::string& pattern) {
+  glob_t found = {};
+  std::vector<fs::path> paths;
+  if (::glob(pattern.c_str(), 0, nullptr, &found) == 0) paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
+  ::globfree(&found);
+  return paths;
+}
+
+bool Hidden(const fs::path& path) { return path.filename().native().starts_with("."); }
+
+void AddFolder(const fs::path& folder, std::vector<fs::path>& files) {
+  std::error_code error;
+  auto it = fs::recursive_directory_iterator(folder, error);
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    if (Hidden(it->path())) {
+      it.disable_recursion_pending();
+    } else if (it->is_regular_file()) {
+      files.push_back(it->path());
+    }
+  }
+  if (error) Throw(ErrorCode::kInput, "dataset_path: folder {}: {}", folder.string(), error.message());
+}
+
+DataFile Describe(const fs::path& path) {
+  const std::string name = path.filename().string();
+  for (const std::string_view ending : {".gz", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".arrayrecord", ".tfrecord", ".safetensors", ".bin"}) {
+    if (name.ends_with(ending)) Throw(ErrorCode::kInput, "{}: not text; give plain text, .jsonl, or either compressed with zstd (.zst)", path.string());
+  }
+  std::error_code error;
+  const auto bytes = fs::file_size(path, error);
+  if (error) Throw(ErrorCode::kInput, "{}: {}", path.string(), error.message());
+  if (::access(path.c_str(), R_OK) != 0) Throw(ErrorCode::kInput, "{}: {}", path.string(), std::strerror(errno));
+  return {path, static_cast<int64_t>(bytes), name.ends_with(".jsonl") || name.ends_with(".jsonl.zst"), name.ends_with(".zst")};
+}
+
+// Where an extent of plain text that should reach `end` is cut: at a paragraph or line end among its last bytes if there is one.
+int64_t CutNear(std::ifstream& in, const DataFile& file, int64_t begin, int64_t end) {
+  constexpr int64_t kLookBack = 8192;
+  const int64_t from = std::max(begin, end - kLookBack);
+  std::string text(static_cast<size_t>(end - from) + 1, '\0');
+  in.seekg(from);
+  if (!in.read(text.data(), static_cast<int64_t>(text.size()))) Throw(ErrorCode::kInput, "{}: can't read bytes {}..{}", file.path.string(), from, end);
+  return from + static_cast<int64_t>(CutPoint(text, text.size() - 1));
+}
+
+// A line belongs to the extent in which it begins, so extents of JSON lines are cut anywhere.
+void CutFile(const DataFile& file, int64_t index, int64_t size, std::vector<Extent>& extents) {
+  if (file.compressed || file.bytes <= size) {
+    if (file.bytes > 0) extents.push_back({index, 0, file.bytes});
+    return;
+  }
+  std::ifstream in(file.path, std::ios::binary);
+  for (int64_t begin = 0; begin < file.bytes;) {
+    const int64_t nominal = begin + size;
+    const int64_t end = nominal >= file.bytes ? file.bytes : file.json_lines ? nominal : CutNear(in, file, begin, nominal);
+    extents.push_back({index, begin, end});
+    begin = end;
+  }
+}
+
+}  // namespace
+
+std::vector<DataFile> FindDataFiles(const std::string& dataset_path) {
+  std::vector<fs::path> paths;
+  for (const std::string& part : SplitAtCommas(dataset_path)) {
+    const size_t before = paths.size();
+    const std::vector<fs::path> found = fs::exists(part) ? std::vector<fs::path>{part} : Glob(part);
+    for (const fs::path& path : found) {
+      if (fs::is_directory(path)) {
+        AddFolder(path, paths);
+      } else {
+        paths.push_back(path);
+      }
+    }
+    if (paths.size() == before) Throw(ErrorCode::kInput, "dataset_path: no file matches {}", part);
+  }
+  if (paths.empty()) Throw(ErrorCode::kInput, "dataset_path is empty: give files, folders or globs, separated by commas");
+  std::sort(paths.begin(), paths.end());
+  paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
+  std::vector<DataFile> files;
+  for (const fs::path& path : paths) files.push_back(Describe(path));
+  return files;
+}
+
+std::vector<Extent> CutIntoExtents(const std::vector<DataFile>& files, int64_t extent_bytes) {
+  int64_t total = 0;
+  for (const DataFile& f : files) total += f.bytes;
+  const int64_t size = std::max(extent_bytes, total / 65536);
+  std::vector<Extent> extents;
+  for (size_t i = 0; i < files.size(); ++i) CutFile(files[i], static_cast<int64_t>(i), size, extents);
+  return extents;
+}
+
+size_t CutPoint(std::string_view text, size_t limit) {
+  if (text.size() <= limit) return text.size();
+  const std::string_view half = text.substr(limit / 2, limit - limit / 2);
+  for (const std::string_view end : {"\n\n", "\n"}) {
+    const size_t found = half.rfind(end);
+    if (found != std::string_view::npos) return limit / 2 + found + end.size();
+  }
+  size_t cut = limit;
+  while (cut > limit - 4 && cut > 1 && (static_cast<uint8_t>(text[cut]) & 0xC0) == 0x80) --cut;
+  return cut;
+}
+
+}  // namespace fathom

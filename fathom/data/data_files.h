@@ -1,0 +1,36 @@
+// The files of a text data set, and how they are cut into pieces that can be read and shuffled independently.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fathom {
+
+struct DataFile {
+  std::filesystem::path path;
+  int64_t bytes;    // on disk
+  bool json_lines;  // *.jsonl, *.jsonl.zst: an object per line; otherwise plain text
+  bool compressed;  // *.zst
+};
+
+// dataset_path: files, folders (all files below them, hidden ones not) and globs, separated by commas. Sorted by path, each file once.
+// Throws Error(kInput): a part that matches nothing, nothing at all, a file that cannot be read, a format that is not text.
+std::vector<DataFile> FindDataFiles(const std::string& dataset_path);
+
+// Bytes [begin, end) of a file. Plain text is cut at the end of a paragraph or line where there is one; JSON lines anywhere (a line
+// belongs to the extent in which it begins); a compressed file is one extent.
+struct Extent {
+  int64_t file, begin, end;
+};
+
+// Every byte of every file, in order, in extents of at most extent_bytes (larger when there would be more than 65,536 of them).
+std::vector<Extent> CutIntoExtents(const std::vector<DataFile>& files, int64_t extent_bytes);
+
+// The length of a first part of text, at most limit: up to the last empty line in its second half, else the last line end there, else
+// before the last character that would be cut in two. text.size() if that is not above limit.
+size_t CutPoint(std::string_view text, size_t limit);
+
+}  // namespace fathom

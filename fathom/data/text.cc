@@ -1,0 +1,271 @@
+#include "fathom/data/text.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <numeric>
+#include <thread>
+#include <utility>
+
+#include "fathom/base/error.h"
+#include "fathom/base/rng.h"
+
+namespace fathom {
+namespace {
+
+// f(i) for i in [0, n) on threads of their own, apart from the pool that computes; the first exception is thrown here.
+template <class F>
+void OnOwnThreads(size_t n, int threads, const F& f) {
+  std::atomic<size_t> next = 0;
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    try {
+      for (size_t i = next++; i < n; i = next++) f(i);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      failure = std::current_exception();
+      next = n;
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    for (int t = 1; t < threads; ++t) helpers.emplace_back(work);
+    work();
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+uint64_t HashSettings(const TextConfig& c) {
+  return HashName(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {}", c.stream.text_field, c.stream.seed, c.stream.shuffle,
+                              c.stream.held_out_fraction, static_cast<int>(c.stream.split), c.stream.extent_bytes, c.length,
+                              static_cast<int>(c.packing), c.max_segments, c.epochs, c.bos_id, c.eos_id, c.window_bytes));
+}
+
+}  // namespace
+
+// Some documents, tokenised and packed; the rows are used in `order`.
+struct TextSource::Window {
+  DocumentPosition start, next;
+  std::vector<int32_t> tokens;
+  PackedRows packed;
+  std::vector<int64_t> order;
+  int64_t targets = 0;
+  bool ends_epoch = false;
+  bool ends_data = false;  // nothing comes after it
+};
+
+class TextSource::Reader {
+ public:
+  Reader(const TextConfig& config, const EncodeFunction& encode, const DocumentPosition& start)
+      : config_(config), encode_(encode), stream_(config.stream), start_(start) {
+    stream_.Seek(start);
+  }
+  ~Reader() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+  }
+  uint64_t files_hash() const { return stream_.files_hash(); }
+
+  // Waits for the next window; null after the last one.
+  std::unique_ptr<Window> Take() {
+    if (!thread_.joinable()) thread_ = std::jthread([this] { Run(); });
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return ready_ != nullptr || finished_; });
+    if (ready_ == nullptr && failure_) std::rethrow_exception(failure_);
+    std::unique_ptr<Window> window = std::move(ready_);
+    lock.unlock();
+    changed_.notify_all();
+    return window;
+  }
+
+ private:
+  void Run() {
+    std::exception_ptr failure;
+    try {
+      while (Offer(Build())) {
+      }
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      failure_ = failure;
+      finished_ = true;
+    }
+    changed_.notify_all();
+  }
+
+  // Hands the window over once the one before it is taken; false when it was the last or nobody wants it.
+  bool Offer(std::unique_ptr<Window> window) {
+    const bool last = window->ends_data;
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return ready_ == nullptr || stopping_; });
+    if (stopping_) return false;
+    ready_ = std::move(window);
+    lock.unlock();
+    changed_.notify_all();
+    return !last;
+  }
+
+  std::unique_ptr<Window> Build() {
+    auto window = std::make_unique<Window>();
+    window->start = stream_.position();
+    ReadDocuments(*window);
+    Tokenise(*window);
+    const int64_t rows = window->packed.rows();
+    if (config_.stream.shuffle) {
+      const DocumentPosition& s = window->start;
+      window->order = ShuffledOrder(rows, config_.stream.seed, fmt::format("data rows {} {} {}", s.epoch, s.extent, s.document));
+    } else {
+      window->order.resize(static_cast<size_t>(rows));
+      std::iota(window->order.begin(), window->order.end(), int64_t{0});
+    }
+    epoch_targets_ += window->targets;
+    if (window->ends_epoch) EndEpoch(*window);
+    window->next = stream_.position();
+    return window;
+  }
+
+  void ReadDocuments(Window& window) {
+    documents_.clear();
+    Document document;
+    for (int64_t bytes = 0; bytes < config_.window_bytes;) {
+      if (!stream_.Next(&document)) {
+        window.ends_epoch = true;
+        return;
+      }
+      bytes += static_cast<int64_t>(document.text.size());
+      documents_.push_back(std::move(document));
+    }
+  }
+
+  void Tokenise(Window& window) {
+    std::vector<std::vector<int32_t>> ids(documents_.size());
+    OnOwnThreads(documents_.size(), config_.threads, [&](size_t i) { ids[i] = encode_(documents_[i].text); });
+    Packer packer(config_.packing, config_.length, config_.max_segments);
+    for (size_t i = 0; i < documents_.size(); ++i) {
+      const auto begin = static_cast<int64_t>(window.tokens.size());
+      if (config_.bos_id >= 0) window.tokens.push_back(config_.bos_id);
+      window.tokens.insert(window.tokens.end(), ids[i].begin(), ids[i].end());
+      if (config_.eos_id >= 0 && documents_[i].ends) window.tokens.push_back(config_.eos_id);
+      const int64_t targets = static_cast<int64_t>(window.tokens.size()) - begin - 1;
+      packer.Add(begin, targets, static_cast<int64_t>(documents_[i].text.size()));
+      window.targets += std::max<int64_t>(targets, 0);
+    }
+    window.packed = packer.Finish();
+  }
+
+  void EndEpoch(Window& window) {
+    const int64_t epoch = stream_.position().epoch;
+    if (start_ == DocumentPosition{epoch, 0, 0}) CheckEnough();
+    window.ends_data = config_.epochs > 0 && epoch + 1 >= config_.epochs;
+    epoch_targets_ = 0;
+    stream_.Seek({epoch + 1, 0, 0});
+  }
+
+  // After the first epoch that was read as a whole.
+  void CheckEnough() const {
+    const int64_t batch = config_.ranks * config_.rows * config_.length;
+    if (epoch_targets_ == 0) {
+      Throw(ErrorCode::kInput, "dataset_path={}: no text{}", config_.stream.dataset_path,
+            config_.stream.split == Split::kHeldOut ? " is held out; give a larger fraction" : "");
+    }
+    if (config_.epochs == 0 && epoch_targets_ < batch) {
+      Throw(ErrorCode::kInput, "dataset_path={}: {} tokens are fewer than one batch of {}; give more text or a smaller per_device_batch_size",
+            config_.stream.dataset_path, epoch_targets_, batch);
+    }
+  }
+
+  TextConfig config_;
+  EncodeFunction encode_;
+  DocumentStream stream_;
+  DocumentPosition start_;
+  std::vector<Document> documents_;
+  int64_t epoch_targets_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::unique_ptr<Window> ready_;
+  std::exception_ptr failure_;
+  bool finished_ = false, stopping_ = false;
+  std::jthread thread_;  // last: it ends before the rest goes
+};
+
+TextSource::TextSource(const TextConfig& config, EncodeFunction encode)
+    : config_(config), encode_(std::move(encode)), settings_hash_(HashSettings(config)) {
+  FATHOM_CHECK(config_.rows > 0 && config_.length > 0 && config_.rank < config_.ranks && config_.threads > 0);
+  StartAt({}, 0);
+}
+
+TextSource::~TextSource() = default;
+
+void TextSource::StartAt(const DocumentPosition& position, int64_t row) {
+  window_.reset();
+  reader_.reset();
+  reader_ = std::make_unique<Reader>(config_, encode_, position);
+  files_hash_ = reader_->files_hash();
+  start_ = position;
+  row_ = row;
+}
+
+void TextSource::Reset() { StartAt({}, 0); }
+
+// Lays the next row of the group over row batch_row of batch (-1: another rank's, skipped). False at the end of the data.
+bool TextSource::NextRow(Batch* batch, int64_t batch_row) {
+  while (window_ == nullptr || row_ >= window_->packed.rows()) {
+    if (window_ != nullptr) {
+      if (window_->ends_data) return false;
+      start_ = window_->next;
+      row_ = 0;
+    }
+    window_ = reader_->Take();
+    if (window_ == nullptr) return false;
+  }
+  const auto r = static_cast<size_t>(window_->order[static_cast<size_t>(row_++)]);
+  const PackedRows& packed = window_->packed;
+  int64_t at = batch_row * config_.length;
+  for (int64_t s = packed.first_span[r]; batch_row >= 0 && s < packed.first_span[r + 1]; ++s) {
+    const PackedSpan& span = packed.spans[static_cast<size_t>(s)];
+    const int32_t* tokens = window_->tokens.data() + span.begin;
+    batch->AddSegment(at, span.count, tokens, tokens + 1, static_cast<int32_t>(s - packed.first_span[r]) + 1);
+    batch->text_bytes += span.text_bytes;
+    at += span.count;
+  }
+  return true;
+}
+
+bool TextSource::Next(Batch* batch) {
+  batch->Clear(config_.rows, config_.length);
+  const int64_t first = config_.rank * config_.rows;
+  for (int64_t r = 0; r < config_.ranks * config_.rows; ++r) {
+    const bool mine = r >= first && r < first + config_.rows;
+    if (!NextRow(batch, mine ? r - first : -1)) return r > 0;
+  }
+  return true;
+}
+
+Json TextSource::State() const {
+  return {{"kind", "text"},          {"files", files_hash_},     {"settings", settings_hash_}, {"epoch", start_.epoch},
+          {"extent", start_.extent}, {"document", start_.document}, {"row", row_}};
+}
+
+void TextSource::Restore(const Json& state) {
+  if (!state.is_object() || state.value("kind", "") != "text") {
+    Throw(ErrorCode::kInput, "the checkpoint's data position is not one of dataset_type=text; resume with the dataset_type it was trained with");
+  }
+  if (state.value("files", uint64_t{0}) != files_hash_) {
+    Throw(ErrorCode::kInput, "dataset_path={}: other files than the checkpoint was trained on (names or sizes differ); give the same ones",
+          config_.stream.dataset_path);
+  }
+  if (state.value("settings", uint64_t{0}) != settings_hash_) {
+    Throw(ErrorCode::kInput, "data settings (seed, shuffling, packing, max_target_length, BOS and EOS, held-out part) differ from the checkpoint's; resume with the same ones");
+  }
+  StartAt({state.value("epoch", int64_t{0}), state.value("extent", int64_t{0}), state.value("document", int64_t{0})}, state.value("row", int64_t{0}));
+}
+
+}  // namespace fathom

@@ -1,0 +1,63 @@
+// dataset_type=text: files of plain text or JSON lines, tokenised in the background and packed into rows.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fathom/data/batch_source.h"
+#include "fathom/data/document_stream.h"
+#include "fathom/data/packer.h"
+
+namespace fathom {
+
+// Called from several threads at once.
+using EncodeFunction = std::function<std::vector<int32_t>(std::string_view)>;
+
+struct TextConfig {
+  StreamConfig stream;
+  int64_t rows = 0, length = 0;  // of this rank's batch
+  int rank = 0, ranks = 1;       // rank r gets rows r*rows .. of each global batch of ranks*rows
+  Packing packing = Packing::kFirstFit;
+  int64_t max_segments = -1;     // per row; 0 or less: any number
+  int64_t epochs = 0;            // 0: without end
+  int32_t bos_id = -1;           // put before every document, and every part of a long plain text; -1: none
+  int32_t eos_id = -1;           // the last target of every document; -1: none
+  int64_t window_bytes = 4 << 20;  // of text that is tokenised, packed and whose rows are shuffled together
+  int threads = 2;               // that tokenise
+};
+
+// Every token of the data is once a target in an epoch (with bos_id also the first of a document), never across documents.
+// The order is that of the whole group of ranks, so a run may resume with another number of them. Memory: about three windows.
+// Files are read, parsed and tokenised on every rank; a fault there is thrown by Next.
+class TextSource final : public BatchSource {
+ public:
+  // Throws Error(kInput) as FindDataFiles.
+  TextSource(const TextConfig& config, EncodeFunction encode);
+  ~TextSource() override;
+
+  // Throws Error(kInput): nothing to read in the whole data set; with epochs = 0, less in it than one global batch.
+  bool Next(Batch* batch) override;
+  Json State() const override;
+  void Restore(const Json& state) override;
+  void Reset() override;
+
+ private:
+  class Reader;    // prepares windows in a thread of its own
+  struct Window;
+  void StartAt(const DocumentPosition& position, int64_t row);
+  bool NextRow(Batch* batch, int64_t batch_row);
+
+  TextConfig config_;
+  EncodeFunction encode_;
+  uint64_t settings_hash_, files_hash_ = 0;
+  std::unique_ptr<Reader> reader_;
+  std::unique_ptr<Window> window_;  // being used up
+  DocumentPosition start_;          // of window_, or of the next one
+  int64_t row_ = 0;                 // of window_
+};
+
+}  // namespace fathom
