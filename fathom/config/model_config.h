@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "fathom/base/error.h"
 #include "fathom/base/json.h"
 
 namespace fathom {
@@ -58,7 +59,15 @@ struct ModelConfig {
 ModelConfig ParseModelConfig(const Json& json, const std::string& where);
 ModelConfig ReadModelConfig(const std::filesystem::path& checkpoint_dir);
 
-// config.json for a model made from flags (training from scratch); fields as the hub's files have them.
+// Throws Error(code) naming `where`, the field, what was found and what is allowed: sizes that are out of range or contradict each other.
+// What ParseModelConfig checks, for a config made otherwise.
+void CheckModelConfig(const ModelConfig& config, const std::string& where, ErrorCode code = ErrorCode::kInput);
+
+// "deepseek_v2", "deepseek_v3", "deepseek_v32".
+const char* ModelTypeName(ModelFamily family);
+
+// config.json for a model made from flags (training from scratch); fields as the hub's files have them. Starts from
+// config.raw where there is one, so that fields without effect are kept.
 Json ModelConfigToJson(const ModelConfig& config);
 
 }  // namespace fathom

@@ -1,0 +1,147 @@
+#include "fathom/config/model_from_flags.h"
+
+#include <spdlog/spdlog.h>
+
+#include <bit>
+
+#include "fathom/config/model_sizes.h"
+
+namespace fathom {
+namespace {
+
+// MaxText spreads log2 of global_parameter_scale over width, heads and MLP widths, and layers; the remainder of the division by three goes to
+// heads and MLP first, then to the width.
+struct Scales {
+  int64_t width, heads, layers;
+};
+Scales ScalesOf(int64_t global_parameter_scale) {
+  const int log = std::countr_zero(static_cast<uint64_t>(global_parameter_scale));
+  const int third = log / 3, rest = log % 3;
+  return {int64_t{1} << (third + (rest > 1)), int64_t{1} << (third + (rest > 0)), int64_t{1} << third};
+}
+
+// A product of sizes that are out of range anyway must not overflow.
+int64_t Times(const RunConfig& config, const char* key, int64_t scale) {
+  int64_t product = 0;
+  if (__builtin_mul_overflow(config.Int(key), scale, &product)) Throw(ErrorCode::kUsage, "{}={} is too large", key, config.Int(key));
+  return product;
+}
+
+void SetWidths(const RunConfig& config, ModelConfig& model) {
+  const Scales scales = ScalesOf(config.Int("global_parameter_scale"));
+  model.vocab_size = config.Int("vocab_size");
+  model.hidden_size = Times(config, "base_emb_dim", scales.width);
+  model.intermediate_size = Times(config, "base_mlp_dim", scales.heads);
+  model.moe_intermediate_size = Times(config, "base_moe_mlp_dim", scales.heads);
+  model.num_attention_heads = Times(config, "base_num_query_heads", scales.heads);
+  model.num_hidden_layers = Times(config, "base_num_decoder_layers", scales.layers);
+  model.first_k_dense_replace = config.Int("first_num_dense_layers");
+  model.q_lora_rank = config.Int("q_lora_rank");
+  model.kv_lora_rank = config.Int("kv_lora_rank");
+  model.qk_nope_head_dim = config.Int("qk_nope_head_dim");
+  model.qk_rope_head_dim = config.Int("qk_rope_head_dim");
+  model.v_head_dim = config.Int("v_head_dim");
+  model.num_nextn_predict_layers = config.Int("mtp_num_layers");
+}
+
+void SetRouting(const RunConfig& config, ModelConfig& model) {
+  const bool sigmoid = config.String("routed_score_func") == "sigmoid";
+  const int64_t groups = config.Int("n_routing_groups"), kept = config.Int("topk_routing_group");
+  model.n_routed_experts = config.Int("num_experts") == 1 ? 0 : config.Int("num_experts");
+  model.num_experts_per_tok = config.Int("num_experts_per_tok");
+  model.n_shared_experts = config.Int("shared_experts");
+  model.n_group = groups == -1 ? 1 : groups;
+  model.topk_group = kept == -1 ? model.n_group : kept;
+  model.routed_scaling_factor = config.Float("routed_scaling_factor");
+  model.norm_topk_prob = sigmoid;
+  model.scoring_func = sigmoid ? ScoringFunc::kSigmoid : ScoringFunc::kSoftmax;
+  model.topk_method = sigmoid ? TopkMethod::kNoauxTc : model.n_group > 1 ? TopkMethod::kGroupLimitedGreedy : TopkMethod::kGreedy;
+  if (model.n_routed_experts > 0 && sigmoid != config.Bool("routed_bias")) {
+    Throw(ErrorCode::kUsage, "routed_score_func and routed_bias don't fit: sigmoid goes with routed_bias=true, softmax with routed_bias=false");
+  }
+}
+
+void SetRope(const RunConfig& config, ModelConfig& model) {
+  model.rope_theta = config.Float("rope_max_timescale");
+  model.max_position_embeddings = config.Int("max_position_embeddings");
+  if (config.String("rope_type") != "yarn") return;
+  model.rope_scaling = RopeScaling{.factor = config.Float("rope_factor"),
+                                   .beta_fast = config.Float("beta_fast"),
+                                   .beta_slow = config.Float("beta_slow"),
+                                   .mscale = config.Float("mscale"),
+                                   .mscale_all_dim = config.Float("mscale"),
+                                   .original_max_position_embeddings = config.Int("original_max_position_embeddings")};
+}
+
+void SetIndexer(const RunConfig& config, ModelConfig& model) {
+  if (!config.Bool("use_indexer")) return;
+  model.index_n_heads = config.Int("indexer_n_heads");
+  model.index_head_dim = config.Int("indexer_head_dim");
+  model.index_topk = config.Int("indexer_topk");
+}
+
+ModelFamily FamilyOf(const RunConfig& config) {
+  if (config.Bool("use_indexer")) return ModelFamily::kV32;
+  return config.String("routed_score_func") == "sigmoid" ? ModelFamily::kV3 : ModelFamily::kV2;
+}
+
+void CheckVariants(const RunConfig& config) {
+  const int64_t query = config.Int("base_num_query_heads"), kv = config.Int("base_num_kv_heads");
+  if (query != kv) Throw(ErrorCode::kUsage, "base_num_kv_heads={}: MLA has as many as base_num_query_heads ({})", kv, query);
+  if (config.Bool("logits_via_embedding")) Throw(ErrorCode::kUsage, "logits_via_embedding=true: DeepSeek's models have a head of their own");
+  if (config.Strings("mlp_activations") != std::vector<std::string>{"silu", "linear"}) {
+    Throw(ErrorCode::kUsage, "mlp_activations: allowed is [silu,linear] (SwiGLU)");
+  }
+}
+
+bool NamesModel(const RunConfig& config) { return !config.String("model_name").empty() && config.String("model_name") != "default"; }
+
+}  // namespace
+
+ModelConfig ModelFromFlags(const RunConfig& config) {
+  CheckVariants(config);
+  ModelConfig model;
+  model.family = FamilyOf(config);
+  SetWidths(config, model);
+  SetRouting(config, model);
+  SetRope(config, model);
+  SetIndexer(config, model);
+  model.rms_norm_eps = config.Float("normalization_layer_epsilon");
+  model.initializer_range = config.Float("initializer_range");
+  model.bos_token_id = config.Int("bos_token_id");
+  model.eos_token_id = config.Int("eos_token_id");
+  model.torch_dtype = config.String("weight_dtype");
+  CheckModelConfig(model, "the model that the flags describe", ErrorCode::kUsage);
+  return model;
+}
+
+void CheckModelName(const RunConfig& config, const ModelConfig& model, const std::string& where) {
+  if (!NamesModel(config)) return;
+  const ModelConfig named = ModelFromFlags(config);
+  const std::string& name = config.String("model_name");
+  if (named.family != model.family) {
+    Throw(ErrorCode::kUsage, "model_name={} is a {}, but {} says {}: leave model_name out or name another", name, ModelTypeName(named.family), where,
+          ModelTypeName(model.family));
+  }
+  for (const ModelSize& size : ModelSizes()) {
+    const int64_t expected = named.*size.field, found = model.*size.field;
+    if (expected == found || size.field == &ModelConfig::num_nextn_predict_layers) continue;
+    spdlog::warn("model_name={} has {} {}, {} has {}: config.json decides", name, size.name, expected, where, found);
+    return;
+  }
+}
+
+void CheckTrainingFlags(const RunConfig& config, const ModelConfig& model) {
+  const int64_t length = config.Int("max_target_length");
+  if (length > model.max_position_embeddings) {
+    Throw(ErrorCode::kUsage, "max_target_length={} is beyond the model's max_position_embeddings ({})", length, model.max_position_embeddings);
+  }
+  if (config.Float("routed_bias_update_rate") > 0 && model.topk_method != TopkMethod::kNoauxTc) {
+    Throw(ErrorCode::kUsage, "routed_bias_update_rate={}: only models with a routing bias (noaux_tc) have what it updates", config.Float("routed_bias_update_rate"));
+  }
+  if (config.Float("indexer_loss_scaling_factor") > 0 && !model.has_indexer()) {
+    Throw(ErrorCode::kUsage, "indexer_loss_scaling_factor={}: this model has no indexer", config.Float("indexer_loss_scaling_factor"));
+  }
+}
+
+}  // namespace fathom

@@ -1,0 +1,24 @@
+// The model that MaxText's flags describe, and how flags and a checkpoint's config.json get along.
+#pragma once
+
+#include <string>
+
+#include "fathom/config/model_config.h"
+#include "fathom/config/run_config.h"
+
+namespace fathom {
+
+// base_emb_dim, q_lora_rank (0: none), n_routing_groups (-1: one), use_indexer ... times global_parameter_scale. The family follows from
+// use_indexer (V3.2) and routed_score_func (sigmoid: V3, softmax: V2). Throws Error(kUsage): sizes out of range, a combination that no
+// DeepSeek model has.
+ModelConfig ModelFromFlags(const RunConfig& config);
+
+// A checkpoint's config.json decides on the model; a model_name given beside it is only checked: another family is Error(kUsage), other
+// sizes are one warning. where names the config.json.
+void CheckModelName(const RunConfig& config, const ModelConfig& model, const std::string& where);
+
+// Flags of training that this model can't follow: Error(kUsage). A balance bias without noaux_tc, an indexer loss without an indexer,
+// a sequence beyond the model's context.
+void CheckTrainingFlags(const RunConfig& config, const ModelConfig& model);
+
+}  // namespace fathom
