@@ -42,4 +42,16 @@ void ParallelJobs(int64_t n, const F& f) {
   for (int64_t i = 0; i < n; ++i) f(i);
 }
 
+// The same with the number of the worker that runs it, in [0, NumWorkers()): each worker has scratch of its own.
+inline int NumWorkers() { return omp_in_parallel() ? 1 : NumThreads(); }
+template <class F>
+void ParallelWorkerJobs(int64_t n, const F& f) {
+  if (n <= 1 || NumWorkers() == 1) {
+    for (int64_t i = 0; i < n; ++i) f(i, 0);
+    return;
+  }
+#pragma omp parallel for schedule(dynamic, 1) num_threads(NumThreads())
+  for (int64_t i = 0; i < n; ++i) f(i, omp_get_thread_num());
+}
+
 }  // namespace fathom

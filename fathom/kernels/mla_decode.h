@@ -19,6 +19,8 @@ struct MlaDecodeShape {
 };
 void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
                std::span<const int32_t> chosen, int64_t k, View o_latent, Arena& scratch);
+// Scratch of one call for this many queries, each of which sees at most most_rows rows.
+int64_t MlaDecodeScratchBytes(const MlaDecodeShape& shape, int64_t queries, int64_t most_rows);
 
 // y_h = x_h W_h for every head: x [M,H*A], y [M,H*B] F32, overwritten. W_h are the rows of a weight w [H*C,K] (kv_b_proj: C = Dn+Dv,
 // K = R) from row `first` of each head: kToLatent (A = rows, B = K): y = x W; kFromLatent (A = K, B = rows): y = x W^T.

@@ -1,0 +1,32 @@
+// Small matrix products on blocks in cache, for attention: compiled once per SIMD target in block_product.cc, declared per target
+// in block_product-inl.h.
+#pragma once
+
+#include <cstdint>
+
+namespace fathom {
+
+// Widths of blocks are padded to this many f32, the widest vector of any target.
+inline constexpr int64_t kBlockPad = 16;
+inline constexpr int64_t PadBlock(int64_t n) { return (n + kBlockPad - 1) / kBlockPad * kBlockPad; }
+
+// The left factor: element (i, k) is data[i * row + k * col], so a transposed block costs nothing.
+struct BlockLeft {
+  const float* data;
+  int64_t row, col;
+};
+// A row-major block of f32, its rows `stride` apart.
+struct Block {
+  float* data;
+  int64_t stride;
+};
+struct ConstBlock {
+  const float* data;
+  int64_t stride;
+  ConstBlock(const float* d, int64_t s) : data(d), stride(s) {}
+  ConstBlock(const Block& b) : data(b.data), stride(b.stride) {}
+};
+
+enum class Into { kOverwrite, kAdd, kScaleAdd };
+
+}  // namespace fathom
