@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Fails on an include that goes up (docs/architecture.md, "Folders") and on a library or a call outside the one place that may use it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# folder -> folders that it may include, besides itself. Tests may also include testing.
+declare -A allowed=(
+  [base]=""
+  [tensor]="base"
+  [testing]="base tensor"
+  [config]="base"
+  [kernels]="base tensor"
+  [parallel]="base tensor"
+  [tokenizer]="base config"
+  [data]="base config tokenizer"
+  [layers]="base tensor config kernels parallel"
+  [model]="base tensor config kernels parallel checkpoint layers"
+  [checkpoint]="base tensor config kernels parallel"
+  [optim]="base tensor kernels parallel"
+  [train]="base tensor config kernels parallel tokenizer data layers model checkpoint optim"
+  [infer]="base tensor config kernels parallel tokenizer layers model checkpoint"
+  [eval]="base tensor config kernels parallel tokenizer data layers model checkpoint optim train infer"
+  [serve]="base tensor config kernels parallel tokenizer layers model checkpoint infer"
+)
+status=0
+fail() { echo "$1" >&2; status=1; }
+
+check_folders() {
+  local file line folder target rest may
+  while IFS=: read -r file line rest; do
+    folder=${file#fathom/}; folder=${folder%%/*}
+    target=${rest#*\"fathom/}; target=${target%%/*}
+    [[ -v allowed[$folder] ]] || { fail "$file:$line: folder $folder is not in scripts/check_includes.sh"; continue; }
+    may=" $folder ${allowed[$folder]} "
+    [[ $file == *_test.cc ]] && may+="testing "
+    [[ $may == *" $target "* ]] || fail "$file:$line: $folder may not include $target"
+  done < <(grep -rnE '^#include "fathom/' fathom --include='*.h' --include='*.cc')
+}
+
+# only_in PATTERN ALLOWED_PATHS WHAT: source lines that match PATTERN lie in files that match ALLOWED_PATHS.
+only_in() {
+  local hit
+  while IFS= read -r hit; do
+    [[ -n $hit ]] && fail "$hit: $3"
+  done < <(grep -rnE "$1" fathom apps --include='*.h' --include='*.cc' | grep -vE "^($2)" | cut -d: -f1,2)
+}
+
+check_folders
+only_in '^#include .*apps/' 'apps/' 'a library may not include apps'
+only_in '(dnnl::|#include .*dnnl)' 'fathom/kernels/(gemm|simd\.cc)' 'oneDNN is used in kernels/gemm only (simd.cc pins its instruction set)'
+only_in '#include .*mpi\.h' 'fathom/parallel/mpi_comm' 'MPI is used in parallel/mpi_comm only'
+only_in '(^|[^a-zA-Z_.>])(std::|::)?(secure_)?getenv\(' 'fathom/base/env' 'the environment is read in base/env only'
+only_in '#include .*yaml-cpp' 'fathom/config/flag_yaml' 'yaml-cpp is used in config/flag_yaml only'
+exit $status
