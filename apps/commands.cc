@@ -4,6 +4,9 @@ namespace fathom {
 
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {
+      TokenizerTrainCommand(),
+      TokenizerEncodeCommand(),
+      TokenizerDecodeCommand(),
       ConfigCommand(),
   };
   return commands;

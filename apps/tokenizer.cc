@@ -125,11 +125,10 @@ int Decode(const RunConfig& config) {
 }
 
 int Train(const RunConfig& config) {
-  const auto& inputs = config.Strings("input");
+  std::vector<std::string> inputs = config.Strings("input");
+  inputs.insert(inputs.end(), config.words().begin(), config.words().end());  // input=a.txt b.txt
   if (inputs.empty()) Throw(ErrorCode::kUsage, "input: none given; name the text files to learn from");
   if (config.String("output").empty()) Throw(ErrorCode::kUsage, "output: none given; name the folder to write");
-  std::vector<std::string> special_tokens = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"};
-  if (config.Given("special_tokens")) special_tokens = config.Strings("special_tokens");
   const Stopwatch clock;
   const PreTokenizer pre_tokenizer(PreTokenizer::Kind::kDeepSeekV3);
   WordCounts counts;
@@ -139,7 +138,7 @@ int Train(const RunConfig& config) {
     CountWords({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, pre_tokenizer, counts);
     bytes += file->bytes().size();
   }
-  const TrainedBpe bpe = TrainBpe(counts, config.Int("vocab_size"), special_tokens);
+  const TrainedBpe bpe = TrainBpe(counts, config.Int("vocab_size"), config.Strings("special_tokens"));
   WriteTokenizer(config.String("output"), bpe, pre_tokenizer);
   const double seconds = clock.Seconds();
   fmt::print("{}: {} tokens ({} merges) from {} in {}\n", config.String("output"), bpe.tokens.size(), bpe.merges.size(),
@@ -152,7 +151,7 @@ int Train(const RunConfig& config) {
 }  // namespace
 
 Command TokenizerTrainCommand() {
-  return {"tokenizer train", "learn a byte-level BPE vocabulary from text files", {"input", "vocab_size", "output", "special_tokens"}, Train};
+  return {"tokenizer train", "learn a byte-level BPE vocabulary from text files", {"input", "vocab_size", "output", "special_tokens"}, Train, "[FILE...]"};
 }
 
 Command TokenizerEncodeCommand() {
