@@ -26,16 +26,9 @@ float RowMax(const float* x, int64_t n) {
   return result;
 }
 
-// sum of e^(x - shift), in double over blocks.
 double ExpSum(const float* x, int64_t n, float shift) {
-  constexpr int64_t kBlock = 4096;
   const VF s = hn::Set(DF(), shift);
-  double sum = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const float* block = x + begin;
-    sum += RowSum(std::min(kBlock, n - begin), [=](auto at, VF a) { return hn::Add(a, at.Mask(ExpF(hn::Sub(at.Load(block), s)))); });
-  }
-  return sum;
+  return RowSum(n, [=](auto at, VF sum) { return hn::Add(sum, at.Mask(ExpF(hn::Sub(at.Load(x), s)))); });
 }
 
 // d = factor e^(x - shift).

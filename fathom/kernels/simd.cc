@@ -12,14 +12,15 @@ namespace {
 
 struct Target {
   const char* name;
-  int64_t bit;
+  int64_t bits;
   dnnl::cpu_isa isa;
 };
+// The baseline is Highway's emulation of 128-bit vectors, or single lanes where the compiler is known to break that (GCC before 12.3).
 constexpr Target kTargets[] = {
     {"avx3_dl", HWY_AVX3_DL, dnnl::cpu_isa::all},
     {"avx3", HWY_AVX3, dnnl::cpu_isa::avx512_core},
     {"avx2", HWY_AVX2, dnnl::cpu_isa::avx2},
-    {"scalar", HWY_EMU128, dnnl::cpu_isa::sse41},
+    {"scalar", HWY_EMU128 | HWY_SCALAR, dnnl::cpu_isa::sse41},
 };
 
 int64_t Usable() { return hwy::SupportedTargets() & HWY_TARGETS; }
@@ -29,7 +30,7 @@ int64_t Usable() { return hwy::SupportedTargets() & HWY_TARGETS; }
 std::vector<std::string> SimdTargets() {
   std::vector<std::string> names;
   for (const Target& t : kTargets) {
-    if (Usable() & t.bit) names.push_back(t.name);
+    if (Usable() & t.bits) names.push_back(t.name);
   }
   return names;
 }
@@ -39,9 +40,10 @@ void PinSimdTarget(const std::string& name) {
   hwy::GetChosenTarget().DeInit();
   if (name.empty()) return;
   for (const Target& t : kTargets) {
-    if (name != t.name || !(Usable() & t.bit)) continue;
-    hwy::SetSupportedTargetsForTest(t.bit);
-    hwy::GetChosenTarget().Update(t.bit);
+    const int64_t bits = Usable() & t.bits;
+    if (name != t.name || bits == 0) continue;
+    hwy::SetSupportedTargetsForTest(bits);
+    hwy::GetChosenTarget().Update(bits);
     dnnl::set_max_cpu_isa(t.isa);  // refused once oneDNN has run; then its own choice stays
     return;
   }
@@ -50,7 +52,7 @@ void PinSimdTarget(const std::string& name) {
 
 std::string LiveSimdTarget() {
   for (const Target& t : kTargets) {
-    if (Usable() & t.bit) return t.name;
+    if (Usable() & t.bits) return t.name;
   }
   return "none";
 }

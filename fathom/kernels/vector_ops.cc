@@ -43,27 +43,25 @@ void FillRows(float value, const View& x) {
   }
 }
 
-// f32 sums of at most 2048 elements, added up in double.
-template <class Term>
-double BlockSum(const ConstView& x, const Term& term) {
-  constexpr int64_t kBlock = 2048;
+double SquareSumRows(const ConstView& x) {
   double sum = 0;
   for (int64_t t = 0; t < x.dim(0); ++t) {
-    for (int64_t begin = 0; begin < x.dim(1); begin += kBlock) {
-      const int64_t n = std::min(kBlock, x.dim(1) - begin);
-      const InRow block = RowAt(x.Cols(begin, begin + n), t);
-      sum += RowSum(n, [&](auto at, VF s) { return term(Load(at, block), s); });
-    }
+    const InRow row = RowAt(x, t);
+    sum += RowSum(x.dim(1), [&](auto at, VF s) {
+      const VF a = Load(at, row);
+      return hn::MulAdd(a, a, s);
+    });
   }
   return sum;
 }
 
-double SquareSumRows(const ConstView& x) {
-  return BlockSum(x, [](VF a, VF sum) { return hn::MulAdd(a, a, sum); });
-}
-
 double SumRows(const ConstView& x) {
-  return BlockSum(x, [](VF a, VF sum) { return hn::Add(a, sum); });
+  double sum = 0;
+  for (int64_t t = 0; t < x.dim(0); ++t) {
+    const InRow row = RowAt(x, t);
+    sum += RowSum(x.dim(1), [&](auto at, VF s) { return hn::Add(Load(at, row), s); });
+  }
+  return sum;
 }
 
 // A number is finite unless its exponent bits are all ones.
