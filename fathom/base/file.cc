@@ -58,6 +58,33 @@ void MappedFile::DropPages(size_t offset, size_t length) const {
   if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
+InputFile::InputFile(const std::filesystem::path& path) : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  if (fd_ < 0) Throw(ErrorCode::kInput, "{}: cannot open: {}", path.string(), Reason());
+  struct stat info {};
+  if (::fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) {
+    ::close(fd_);
+    Throw(ErrorCode::kInput, "{}: not a regular file", path.string());
+  }
+  size_ = static_cast<uint64_t>(info.st_size);
+}
+
+InputFile::~InputFile() { ::close(fd_); }
+
+void InputFile::ReadAt(uint64_t offset, std::span<std::byte> bytes) const {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pread(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) Throw(ErrorCode::kInput, "{}: cannot read: {}", path_.string(), Reason());
+    if (n == 0) Throw(ErrorCode::kInput, "{}: ends {} bytes early: truncated, or changed while it was read", path_.string(), bytes.size());
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+}
+
+void InputFile::WillNeed(uint64_t offset, uint64_t length) const {
+  ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(length), POSIX_FADV_WILLNEED);
+}
+
 std::string ReadTextFile(const std::filesystem::path& path, size_t limit) {
   const auto file = MappedFile::Open(path);
   const auto bytes = file->bytes();
@@ -80,6 +107,10 @@ void OutputFile::Write(std::string_view text) { Write(std::as_bytes(std::span(te
 void OutputFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
   auto at = static_cast<off_t>(offset);
   WriteAll(fd_, path_, bytes.data(), bytes.size(), &at);
+}
+
+void OutputFile::StartWriteback(uint64_t offset, uint64_t length) const {
+  ::sync_file_range(fd_, static_cast<off_t>(offset), static_cast<off_t>(length), SYNC_FILE_RANGE_WRITE);
 }
 
 void OutputFile::Close() {

@@ -32,6 +32,28 @@ class MappedFile {
   size_t size_;
 };
 
+// A file read by position, from any thread. Unlike a mapping, a file that shrinks meanwhile is an error and not a signal.
+class InputFile {
+ public:
+  // Throws Error(kInput): absent, not a regular file, no permission.
+  explicit InputFile(const std::filesystem::path& path);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  uint64_t size() const { return size_; }
+  // Fills bytes from offset on. Throws Error(kInput): the file ends before, or cannot be read.
+  void ReadAt(uint64_t offset, std::span<std::byte> bytes) const;
+  // Tells the kernel that these bytes are wanted soon.
+  void WillNeed(uint64_t offset, uint64_t length) const;
+
+ private:
+  std::filesystem::path path_;
+  int fd_;
+  uint64_t size_ = 0;
+};
+
 // The whole file as text. Throws Error(kInput) if it can't be read or is larger than limit bytes.
 std::string ReadTextFile(const std::filesystem::path& path, size_t limit = size_t{1} << 31);
 
@@ -54,6 +76,8 @@ class OutputFile {
   void Write(std::string_view text);
   // Positioned write, for streams that fill a file out of order.
   void WriteAt(uint64_t offset, std::span<const std::byte> bytes);
+  // Starts to write these bytes to disk and does not wait: the disk works while the processor computes what follows.
+  void StartWriteback(uint64_t offset, uint64_t length) const;
   // Flushes to disk and closes; errors that only show then (disk full) are thrown here.
   void Close();
 
