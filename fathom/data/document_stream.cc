@@ -1,5 +1,7 @@
 #include "fathom/data/document_stream.h"
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -21,6 +23,7 @@ DocumentStream::DocumentStream(const StreamConfig& config)
   std::string description;
   for (const DataFile& f : files_) description += fmt::format("{} {}\n", f.path.filename().string(), f.bytes);
   files_hash_ = HashName(description);
+  ChooseHeldOut();
   StartEpoch(0);
 }
 
@@ -53,10 +56,24 @@ void DocumentStream::Seek(const DocumentPosition& position) {
   while (position_.document < position.document && reader_->Next(&skipped)) ++position_.document;
 }
 
+// Whole extents where there are enough of them (of plain text at least one); otherwise single documents.
+void DocumentStream::ChooseHeldOut() {
+  const auto n = static_cast<int64_t>(extents_.size());
+  const auto any = [&](bool DataFile::*property) { return std::any_of(files_.begin(), files_.end(), [&](const DataFile& f) { return f.*property; }); };
+  const double expected = config_.held_out_fraction * static_cast<double>(n);
+  if (config_.split == Split::kAll || n < 2 || any(&DataFile::compressed) || (expected < 1 && any(&DataFile::json_lines))) return;
+  held_out_extents_.assign(extents_.size(), false);
+  const std::vector<int64_t> order = ShuffledOrder(n, config_.seed, "held out extents");
+  const auto count = std::clamp<int64_t>(std::llround(expected), 1, n - 1);
+  for (int64_t i = 0; i < count; ++i) held_out_extents_[static_cast<size_t>(order[static_cast<size_t>(i)])] = true;
+}
+
 bool DocumentStream::InSplit(int64_t extent_index, int64_t document) const {
-  if (config_.split == Split::kAll || config_.held_out_fraction <= 0) return config_.split != Split::kHeldOut;
+  if (config_.split == Split::kAll) return true;
+  const bool wanted = config_.split == Split::kHeldOut;
+  if (!held_out_extents_.empty()) return held_out_extents_[static_cast<size_t>(extent_index)] == wanted;
   const CounterRng rng(config_.seed, HashName(fmt::format("held out {}", extent_index)));
-  return (rng.Uniform(static_cast<uint64_t>(document)) < config_.held_out_fraction) == (config_.split == Split::kHeldOut);
+  return (rng.Uniform(static_cast<uint64_t>(document)) < config_.held_out_fraction) == wanted;
 }
 
 bool DocumentStream::Next(Document* document) {

@@ -18,7 +18,7 @@ struct StreamConfig {
   std::string text_field = "text";    // of JSON lines
   uint64_t seed = 0;
   bool shuffle = true;
-  double held_out_fraction = 0;       // of the documents (parts of long plain text count as documents); chosen by seed
+  double held_out_fraction = 0;       // of the extents, or of the documents where extents are few or a file is compressed; by seed
   Split split = Split::kAll;
   int64_t extent_bytes = 64 << 10;    // the unit of the shuffle, and the longest part of plain text
 };
@@ -45,6 +45,7 @@ class DocumentStream {
   uint64_t files_hash() const { return files_hash_; }
 
  private:
+  void ChooseHeldOut();
   bool InSplit(int64_t extent_index, int64_t document) const;
   void StartEpoch(int64_t epoch);
   void OpenExtent();
@@ -52,6 +53,7 @@ class DocumentStream {
   StreamConfig config_;
   std::vector<DataFile> files_;
   std::vector<Extent> extents_;
+  std::vector<bool> held_out_extents_;  // by index; empty: documents are chosen one by one
   std::vector<int64_t> order_;  // of the extents in this epoch
   uint64_t files_hash_ = 0;
   DocumentPosition position_;

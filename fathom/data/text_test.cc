@@ -202,27 +202,47 @@ TEST(TextSource, RanksShareOneGlobalBatch) {
   }
 }
 
+int Documents(const Pairs& pairs) {
+  int n = 0;
+  for (const auto& [pair, count] : pairs) n += pair.first == kBos ? count : 0;
+  return n;
+}
+
 TEST(TextSource, HeldOutDocumentsAreNotTrainedOn) {
   const Corpus corpus(300);
-  TextConfig config = SmallConfig(corpus.path());
+  for (const int64_t extent_bytes : {200, 1 << 20}) {  // many extents, two
+    TextConfig config = SmallConfig(corpus.path());
+    config.epochs = 1;
+    config.stream.extent_bytes = extent_bytes;
+    config.stream.held_out_fraction = 0.2;
+    const auto pairs = [&](Split split) {
+      config.stream.split = split;
+      TextSource source(config, Bytes);
+      return PairsOf(Take(source, 100000));
+    };
+    const Pairs train = pairs(Split::kTrain), held_out = pairs(Split::kHeldOut), all = pairs(Split::kAll);
+    Pairs sum = train;
+    for (const auto& [pair, n] : held_out) sum[pair] += n;
+    EXPECT_EQ(sum, all);
+    EXPECT_GT(Documents(held_out), 30);
+    EXPECT_LT(Documents(held_out), 90);
+  }
+}
+
+TEST(TextSource, OneExtentIsDividedByDocument) {
+  const TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 100; ++i) lines += "{\"text\": \"some words\"}\n";
+  WriteFileAtomically(folder.path() / "a.jsonl", lines);
+  TextConfig config = SmallConfig(folder.path().string());
   config.epochs = 1;
+  config.stream.extent_bytes = 1 << 20;
   config.stream.held_out_fraction = 0.2;
-  const auto pairs = [&](Split split) {
-    config.stream.split = split;
-    TextSource source(config, Bytes);
-    return PairsOf(Take(source, 100000));
-  };
-  const Pairs train = pairs(Split::kTrain), held_out = pairs(Split::kHeldOut), all = pairs(Split::kAll);
-  Pairs sum = train;
-  for (const auto& [pair, n] : held_out) sum[pair] += n;
-  EXPECT_EQ(sum, all);
-  const auto documents = [](const Pairs& p) {
-    int n = 0;
-    for (const auto& [pair, count] : p) n += pair.first == kBos ? count : 0;
-    return n;
-  };
-  EXPECT_GT(documents(held_out), 30);
-  EXPECT_LT(documents(held_out), 90);
+  config.stream.split = Split::kHeldOut;
+  TextSource source(config, Bytes);
+  const int held_out = Documents(PairsOf(Take(source, 1000)));
+  EXPECT_GT(held_out, 8);
+  EXPECT_LT(held_out, 35);
 }
 
 TEST(TextSource, PlainTextGetsEosOnlyAtTheEndOfAFile) {
@@ -253,8 +273,12 @@ TEST(TextSource, TellsWhatIsWrong) {
   };
   TextConfig config = SmallConfig(corpus.path());
   config.rows = 1000;
+  config.whole_batches = true;
   EXPECT_NE(first_batch(config, Bytes).find("fewer than one batch of 32000"), std::string::npos);
   config = SmallConfig(corpus.path());
+  const TemporaryFolder one;
+  WriteFileAtomically(one.path() / "a.txt", "one piece");
+  config = SmallConfig(one.path().string());
   config.stream.held_out_fraction = 1e-9;
   config.stream.split = Split::kHeldOut;
   EXPECT_NE(first_batch(config, Bytes).find("is held out"), std::string::npos);
