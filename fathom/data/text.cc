@@ -175,7 +175,7 @@ class TextSource::Reader {
       Throw(ErrorCode::kInput, "dataset_path={}: no text{}", config_.stream.dataset_path,
             config_.stream.split == Split::kHeldOut ? " is held out; give a larger fraction" : "");
     }
-    if (config_.whole_batches && epoch_targets_ < batch) {
+    if (config_.epochs == 0 && epoch_targets_ < batch) {
       Throw(ErrorCode::kInput, "dataset_path={}: {} tokens are fewer than one batch of {}; give more text or a smaller per_device_batch_size",
             config_.stream.dataset_path, epoch_targets_, batch);
     }

@@ -24,7 +24,6 @@ struct TextConfig {
   Packing packing = Packing::kFirstFit;
   int64_t max_segments = -1;     // per row; 0 or less: any number
   int64_t epochs = 0;            // 0: without end
-  bool whole_batches = false;    // an epoch with fewer tokens than a global batch is an error (training)
   int32_t bos_id = -1;           // put before every document, and every part of a long plain text; -1: none
   int32_t eos_id = -1;           // the last target of every document; -1: none
   int64_t window_bytes = 4 << 20;  // of text that is tokenised, packed and whose rows are shuffled together
@@ -40,7 +39,7 @@ class TextSource final : public BatchSource {
   TextSource(const TextConfig& config, EncodeFunction encode);
   ~TextSource() override;
 
-  // Throws Error(kInput): no text in the whole data set, or with whole_batches less than one global batch.
+  // Throws Error(kInput): no text in the whole data set, or with epochs = 0 less than one global batch.
   bool Next(Batch* batch) override;
   Json State() const override;
   void Restore(const Json& state) override;

@@ -273,7 +273,6 @@ TEST(TextSource, TellsWhatIsWrong) {
   };
   TextConfig config = SmallConfig(corpus.path());
   config.rows = 1000;
-  config.whole_batches = true;
   EXPECT_NE(first_batch(config, Bytes).find("fewer than one batch of 32000"), std::string::npos);
   config = SmallConfig(corpus.path());
   const TemporaryFolder one;
