@@ -13,6 +13,14 @@ struct CrossEntropySums {
   double z_loss = 0;    // sum of weight * z * lse^2
   double weight = 0;    // sum of weights
   float max_logit = -3.4e38f;  // of counted tokens
+
+  CrossEntropySums& operator+=(const CrossEntropySums& other) {
+    loss += other.loss;
+    z_loss += other.z_loss;
+    weight += other.weight;
+    max_logit = max_logit > other.max_logit ? max_logit : other.max_logit;
+    return *this;
+  }
 };
 
 // logits [T,V] F32; targets [T]; weight [T] (0: not counted). Without dlogits (empty) only sums. With it (F32|BF16, may be logits itself when F32):

@@ -1,0 +1,61 @@
+#include <fmt/format.h>
+
+#include "apps/command.h"
+#include "fathom/base/file.h"
+#include "fathom/eval/golden.h"
+#include "fathom/model/compute_dtype.h"
+
+namespace fathom {
+namespace {
+
+void Dump(const GoldenArrays& arrays, const std::filesystem::path& dir) {
+  std::error_code failed;
+  std::filesystem::create_directories(dir, failed);
+  if (failed) Throw(ErrorCode::kResource, "{}: cannot create: {}", dir.string(), failed.message());
+  std::vector<TensorInfo> infos;
+  for (const auto& [name, t] : arrays) infos.push_back({name, t.dtype(), t.shape()});
+  SafetensorsWriter writer(dir / "fathom.safetensors", infos);
+  size_t i = 0;
+  for (const auto& [name, t] : arrays) writer.Write(i++, t.view());
+  writer.Close();
+}
+
+void PrintRows(const std::vector<GoldenRow>& rows) {
+  fmt::print("{:<64} {:<12} {:>10} {:>10} {:>10} {:>13}\n", "array", "measure", "max abs", "error", "bound", "transformers");
+  for (const GoldenRow& r : rows) {
+    fmt::print("{:<64} {:<12} {:>10.2e} {:>10.2e} {:>10.2e} {:>13} {}\n", r.name, r.measure, r.max_abs, r.error, r.bound,
+               r.reference > 0 ? fmt::format("{:.2e}", r.reference) : "", r.ok ? "ok" : "MISSED");
+  }
+}
+
+Json ToJson(const std::vector<GoldenRow>& rows) {
+  Json out = Json::array();
+  for (const GoldenRow& r : rows) {
+    out.push_back({{"name", r.name}, {"measure", r.measure}, {"max_abs", r.max_abs}, {"error", r.error}, {"bound", r.bound}, {"transformers", r.reference}, {"ok", r.ok}});
+  }
+  return out;
+}
+
+int Run(const RunConfig& config) {
+  if (config.String("golden").empty()) Throw(ErrorCode::kUsage, "check golden needs golden= (a folder with golden.safetensors)");
+  const GoldenCase golden(config.String("golden"));
+  const GoldenArrays got = ComputeGolden(golden, ParseComputeDType(config, "dtype"));
+  if (!config.String("dump").empty()) Dump(got, config.String("dump"));
+  const auto rows = CompareGolden(golden, got);
+  PrintRows(rows);
+  const auto missed = std::count_if(rows.begin(), rows.end(), [](const GoldenRow& r) { return !r.ok; });
+  fmt::print("{} of {} comparisons within their bounds\n", static_cast<int64_t>(rows.size()) - missed, rows.size());
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), ToJson(rows).dump(1) + "\n");
+  return missed == 0 ? 0 : static_cast<int>(ErrorCode::kFailed);
+}
+
+}  // namespace
+
+Command CheckGoldenCommand() {
+  return {.name = "check golden",
+          .summary = "every array of a golden folder that the engine can compute, compared with the truth",
+          .flags = {"golden", "dump", "dtype"},
+          .run = Run};
+}
+
+}  // namespace fathom

@@ -1,0 +1,96 @@
+#include <fmt/format.h>
+
+#include "apps/command.h"
+#include "fathom/base/file.h"
+#include "fathom/config/model_from_flags.h"
+#include "fathom/eval/forward.h"
+#include "fathom/eval/logits.h"
+#include "fathom/model/compute_dtype.h"
+
+namespace fathom {
+namespace {
+
+std::optional<double> OptionalFloat(const RunConfig& config, const char* flag) {
+  if (std::holds_alternative<std::monostate>(config.flags().find(flag)->second.value)) return std::nullopt;
+  return config.Float(flag);
+}
+
+LogitBars ReadBars(const RunConfig& config) {
+  LogitBars bars;
+  bars.atol = OptionalFloat(config, "atol");
+  bars.max_kl_div = OptionalFloat(config, "max_kl_div");
+  bars.rtol = config.Float("rtol");
+  bars.clip = OptionalFloat(config, "clip_logits_epsilon").value_or(0);
+  bars.skip_first_token = config.Bool("skip_first_token");
+  bars.token_size = static_cast<int64_t>(OptionalFloat(config, "token_size").value_or(-1));
+  if (!bars.atol && !bars.max_kl_div) Throw(ErrorCode::kUsage, "check logits needs a bar: give max_kl_div= or atol=, or both");
+  return bars;
+}
+
+std::vector<std::vector<double>> ModelLogits(ForwardModel& model, const GoldenLogits& golden) {
+  for (const int32_t id : golden.tokens) {
+    if (id < 0 || id >= model.config().vocab_size) Throw(ErrorCode::kInput, "golden token {}: the model's vocabulary is 0..{}", id, model.config().vocab_size - 1);
+  }
+  const Tensor logits = model.Logits(golden.tokens);
+  std::vector<std::vector<double>> rows;
+  for (int64_t i = 0; i < logits.dim(0); ++i) {
+    const float* row = logits.data<float>() + i * logits.dim(1);
+    rows.emplace_back(row, row + logits.dim(1));
+  }
+  return rows;
+}
+
+void Print(const GoldenLogits& golden, const std::vector<std::vector<double>>& model, const LogitReport& r, bool passes) {
+  fmt::print("prompt: {}\ntokens: {}\n", golden.prompt, fmt::join(golden.tokens, " "));
+  fmt::print("max absolute difference {:.3e} at position {}, id {}: ours {:.6f}, golden {:.6f}\n", r.max_abs, r.max_abs_position, r.max_abs_id, r.max_abs_model,
+             r.max_abs_golden);
+  fmt::print("max relative difference {:.3e}\n{}", r.max_rel, TopTenTable(golden.logits.back(), model.back()));
+  fmt::print("KL divergence per token: {}\n", [&] {
+    std::string text;
+    for (const double kl : r.kl) text += fmt::format("{:.3e} ", kl);
+    return text;
+  }());
+  fmt::print("max KL divergence {:.3e} at position {}, token {}\n{}\n\n", r.max_kl, r.max_kl_position, golden.tokens[static_cast<size_t>(r.max_kl_position)],
+             passes ? "within the bars" : "MISSED");
+}
+
+int Run(const RunConfig& config) {
+  const std::filesystem::path dir = config.String("load_parameters_path");
+  if (dir.empty()) Throw(ErrorCode::kUsage, "check logits needs load_parameters_path= (a checkpoint's folder)");
+  if (config.String("golden_logits_path").empty()) Throw(ErrorCode::kUsage, "check logits needs golden_logits_path= (a JSONL file)");
+  const LogitBars bars = ReadBars(config);
+  const Checkpoint checkpoint = Checkpoint::Open(dir);
+  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
+  ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"));
+  int64_t prompts = 0, missed = 0;
+  std::string output;
+  Json results = Json::array();
+  ReadGoldenLogits(config.String("golden_logits_path"), [&](const GoldenLogits& golden) {
+    const auto logits = ModelLogits(model, golden);
+    const LogitReport report = CompareLogits(golden.logits, logits, bars);
+    const bool passes = report.Passes(bars);
+    Print(golden, logits, report, passes);
+    ++prompts;
+    missed += !passes;
+    results.push_back({{"prompt", golden.prompt}, {"max_abs", report.max_abs}, {"max_rel", report.max_rel}, {"max_kl", report.max_kl}, {"ok", passes}});
+    if (!config.String("output_logits_path").empty()) {
+      output += Json{{"prompt", golden.prompt}, {"tokens", golden.tokens}, {"logits", logits}}.dump() + "\n";
+    }
+  });
+  if (!output.empty()) WriteOutput(config.String("output_logits_path"), output);
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), results.dump(1) + "\n");
+  fmt::print("{} of {} prompts within the bars\n", prompts - missed, prompts);
+  return missed == 0 ? 0 : static_cast<int>(ErrorCode::kFailed);
+}
+
+}  // namespace
+
+Command CheckLogitsCommand() {
+  return {.name = "check logits",
+          .summary = "logits against golden ones in a JSONL file, as MaxText's forward_pass_logit_checker",
+          .flags = {"load_parameters_path", "golden_logits_path", "max_kl_div", "atol", "rtol", "token_size", "skip_first_token", "clip_logits_epsilon",
+                    "output_logits_path", "dtype"},
+          .run = Run};
+}
+
+}  // namespace fathom

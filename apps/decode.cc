@@ -1,0 +1,163 @@
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <iostream>
+
+#include "apps/command.h"
+#include "fathom/base/clock.h"
+#include "fathom/base/file.h"
+#include "fathom/base/log.h"
+#include "fathom/base/progress.h"
+#include "fathom/config/model_from_flags.h"
+#include "fathom/infer/generate.h"
+#include "fathom/model/compute_dtype.h"
+
+namespace fathom {
+namespace {
+
+struct Prompt {
+  std::string text;
+  std::vector<int32_t> ids;
+};
+
+std::vector<int32_t> ParseIds(const std::string& text) {
+  std::vector<int32_t> ids;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    const std::string word = text.substr(at, comma - at);
+    char* end = nullptr;
+    const long value = std::strtol(word.c_str(), &end, 10);
+    if (word.empty() || *end != '\0' || value < 0 || value > INT32_MAX) Throw(ErrorCode::kUsage, "prompt_ids={}: whole numbers with commas are needed", text);
+    ids.push_back(static_cast<int32_t>(value));
+    at = comma + 1;
+  }
+  return ids;
+}
+
+std::vector<std::string> ReadLines(const std::string& file) {
+  std::vector<std::string> lines;
+  if (file == "-") {
+    for (std::string line; std::getline(std::cin, line);) lines.push_back(line);
+    return lines;
+  }
+  const std::string text = ReadTextFile(file);
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    lines.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return lines;
+}
+
+std::vector<Prompt> ReadPrompts(const RunConfig& config, const Tokenizer* tokenizer) {
+  if (!config.String("prompt_ids").empty()) return {{"", ParseIds(config.String("prompt_ids"))}};
+  const std::string& file = config.String("prompt_file");
+  std::vector<Prompt> prompts;
+  for (std::string& text : file.empty() ? std::vector{config.String("prompt")} : ReadLines(file)) {
+    if (text.empty()) Throw(ErrorCode::kUsage, "the prompt is empty: give prompt=, prompt_file= or prompt_ids=");
+    const bool bos = config.Bool("add_bos") && tokenizer->bos_id().has_value();
+    prompts.push_back({text, tokenizer->Encode(text, {.add_bos = bos})});
+  }
+  if (prompts.empty()) Throw(ErrorCode::kUsage, "prompt_file={}: no prompt in it", file);
+  return prompts;
+}
+
+SamplingOptions ReadSampling(const RunConfig& config) {
+  SamplingOptions s;
+  s.rule.strategy = ParseSamplingStrategy(config.String("decode_sampling_strategy"));
+  s.rule.temperature = config.Float("decode_sampling_temperature");
+  s.rule.top_k = config.Int("decode_sampling_top_k");
+  s.rule.top_p = config.Float("decode_sampling_nucleus_p");
+  s.seed = static_cast<uint64_t>(config.Int("seed"));
+  CheckSampling(s.rule);
+  return s;
+}
+
+// max_new_tokens, or what max_target_length leaves behind the prompt.
+int64_t NewTokens(const RunConfig& config, const Prompt& prompt) {
+  const int64_t prefill = config.Int("max_prefill_predict_length");
+  if (config.Given("max_prefill_predict_length") && prefill > 0 && static_cast<int64_t>(prompt.ids.size()) > prefill) {
+    Throw(ErrorCode::kUsage, "a prompt of {} tokens is longer than max_prefill_predict_length={}", prompt.ids.size(), prefill);
+  }
+  if (config.Int("max_new_tokens") >= 0) return config.Int("max_new_tokens");
+  const int64_t room = config.Int("max_target_length") - static_cast<int64_t>(prompt.ids.size());
+  if (room < 1) Throw(ErrorCode::kUsage, "a prompt of {} tokens leaves no room in max_target_length={}", prompt.ids.size(), config.Int("max_target_length"));
+  return room;
+}
+
+int64_t PeakRssBytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+Json ResultJson(const GenerateResult& r, const Engine& engine, double load_seconds) {
+  return {{"prompt_ids", r.prompt_ids},
+          {"ids", r.ids},
+          {"text", r.text},
+          {"finish_reason", r.finish_reason},
+          {"timings", {{"load_s", load_seconds}, {"prefill_tokens_per_s", r.PrefillTokensPerSecond()}, {"decode_tokens_per_s", r.DecodeTokensPerSecond()}}},
+          {"memory", {{"weights_bytes", engine.WeightBytes()}, {"cache_bytes", engine.CacheBytes()}, {"peak_rss_bytes", PeakRssBytes()}}}};
+}
+
+void LogFigures(const GenerateResult& r, const Engine& engine) {
+  spdlog::info("prompt {} tokens, {:.1f} tokens/s; answer {} tokens, {:.1f} tokens/s; weights {}, cache {}, peak memory {}", r.prompt_ids.size(),
+               r.PrefillTokensPerSecond(), r.ids.size(), r.DecodeTokensPerSecond(), FormatBytes(static_cast<double>(engine.WeightBytes())),
+               FormatBytes(static_cast<double>(engine.CacheBytes())), FormatBytes(static_cast<double>(PeakRssBytes())));
+}
+
+GenerateResult RunPrompt(const RunConfig& config, Engine& engine, const Tokenizer* tokenizer, const Prompt& prompt) {
+  GenerateOptions options;
+  options.max_new_tokens = NewTokens(config, prompt);
+  options.ignore_eos = config.Bool("ignore_eos");
+  options.stop = config.Strings("stop");
+  options.sampling = ReadSampling(config);
+  if (!prompt.text.empty()) fmt::print("{}", prompt.text);
+  const auto show = [](std::string_view piece) {
+    fmt::print("{}", piece);
+    std::fflush(stdout);
+  };
+  const GenerateResult result = Generate(engine, tokenizer, prompt.ids, options, show);
+  fmt::print("{}\n", tokenizer == nullptr ? fmt::format("{}", fmt::join(result.ids, ",")) : "");
+  return result;
+}
+
+int Run(const RunConfig& config) {
+  const std::filesystem::path dir = config.String("load_parameters_path");
+  if (dir.empty()) Throw(ErrorCode::kUsage, "decode needs load_parameters_path= (a checkpoint's folder)");
+  const Stopwatch clock;
+  std::optional<Tokenizer> tokenizer;
+  const std::string& tokenizer_path = config.String("tokenizer_path");
+  if (config.String("prompt_ids").empty() || !tokenizer_path.empty()) tokenizer.emplace(Tokenizer::Load(tokenizer_path.empty() ? dir : tokenizer_path));
+  const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
+  const auto prompts = ReadPrompts(config, reader);
+  int64_t capacity = 1;
+  for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
+  Engine engine(dir, ParseComputeDType(config, "dtype"), capacity);
+  CheckModelName(config, engine.config(), (dir / "config.json").string());
+  const double load_seconds = clock.Seconds();
+
+  Json results = Json::array();
+  for (const Prompt& prompt : prompts) {
+    const GenerateResult r = RunPrompt(config, engine, reader, prompt);
+    LogFigures(r, engine);
+    results.push_back(ResultJson(r, engine, load_seconds));
+    const std::string& wanted = config.String("autoregressive_decode_assert");
+    if (!wanted.empty() && !r.text.starts_with(wanted)) Throw(ErrorCode::kFailed, "the text does not start with autoregressive_decode_assert=\"{}\"", wanted);
+  }
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), (results.size() == 1 ? results[0] : results).dump(1) + "\n");
+  return 0;
+}
+
+}  // namespace
+
+Command DecodeCommand() {
+  return {.name = "decode",
+          .summary = "prompt to text, streamed",
+          .flags = {"load_parameters_path", "tokenizer_path", "prompt", "prompt_file", "prompt_ids", "add_bos", "max_new_tokens", "max_target_length",
+                    "max_prefill_predict_length", "ignore_eos", "stop", "dtype", "decode_sampling_strategy", "decode_sampling_temperature",
+                    "decode_sampling_top_k", "decode_sampling_nucleus_p", "autoregressive_decode_assert", "weight_dtype"},
+          .run = Run};
+}
+
+}  // namespace fathom

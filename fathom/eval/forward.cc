@@ -1,0 +1,46 @@
+#include "fathom/eval/forward.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "fathom/model/load.h"
+
+namespace fathom {
+namespace {
+constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory is taken where it is touched
+}
+
+ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute)
+    : params_(MapParams(checkpoint)), decoder_(checkpoint.config()), compute_(compute), saved_(1 << 20), scratch_(kScratchSpace) {}
+
+Tensor ForwardModel::Logits(std::span<const int32_t> ids, std::span<const int32_t> positions, std::span<const Segment> segments, const LayerObserver& observer) {
+  ArenaScope scope(scratch_);
+  Ctx ctx{saved_, scratch_, compute_};
+  decoder_.EnsurePositions(1 + *std::max_element(positions.begin(), positions.end()));
+  const auto tokens = static_cast<int64_t>(ids.size());
+  const View h = scratch_.Alloc(DType::kF32, {tokens, config().hidden_size});
+  decoder_.Forward(ctx, params_, ids, {positions, segments}, h, observer);
+  const HeadParams head{params_.norm, params_.lm_head};
+  const View x = scratch_.Alloc(compute_, h.shape());
+  decoder_.head().Normalize(ctx, head, h, x, {});
+  Tensor logits(DType::kF32, {tokens, config().vocab_size});
+  decoder_.head().Logits(ctx, head, x, logits.mutable_view());
+  return logits;
+}
+
+Tensor ForwardModel::Logits(std::span<const int32_t> ids) {
+  std::vector<int32_t> positions(ids.size());
+  std::iota(positions.begin(), positions.end(), 0);
+  const auto n = static_cast<int64_t>(ids.size());
+  const Segment all{0, n, 0, n};
+  return Logits(ids, positions, {&all, 1});
+}
+
+LossSums ForwardModel::Loss(const TokenBatch& batch) {
+  Ctx ctx{saved_, scratch_, compute_};
+  const auto& positions = batch.layout.positions;
+  decoder_.EnsurePositions(1 + *std::max_element(positions.begin(), positions.end()));
+  return decoder_.Loss(ctx, params_, batch, {}, {});
+}
+
+}  // namespace fathom

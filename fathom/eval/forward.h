@@ -1,0 +1,30 @@
+// Whole sequences through a mapped checkpoint: for checks and for perplexity.
+#pragma once
+
+#include <span>
+
+#include "fathom/checkpoint/checkpoint.h"
+#include "fathom/model/decoder.h"
+
+namespace fathom {
+
+class ForwardModel {
+ public:
+  ForwardModel(const Checkpoint& checkpoint, DType compute);
+  const ModelConfig& config() const { return decoder_.config(); }
+
+  // Logits [T,V] F32 of every token; segments of the token axis are documents.
+  Tensor Logits(std::span<const int32_t> ids, std::span<const int32_t> positions, std::span<const Segment> segments, const LayerObserver& observer = {});
+  // The same for one sequence.
+  Tensor Logits(std::span<const int32_t> ids);
+  // Sums of the loss of one batch.
+  LossSums Loss(const TokenBatch& batch);
+
+ private:
+  DecoderParams params_;
+  Decoder decoder_;
+  DType compute_;
+  Arena saved_, scratch_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,46 @@
+// `check golden`: every array of a golden folder that the engine can compute, computed and compared (the folder's README says what
+// each array is; docs/numerics.md why the bounds are what they are).
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "fathom/base/json.h"
+#include "fathom/checkpoint/checkpoint.h"
+#include "fathom/checkpoint/safetensors.h"
+#include "fathom/model/decoder.h"
+
+namespace fathom {
+
+// Arrays by name. F32, F64, I64 or U8.
+using GoldenArrays = std::map<std::string, Tensor>;
+
+struct GoldenCase {
+  explicit GoldenCase(const std::filesystem::path& dir);
+  bool Has(const std::string& name) const { return expected->Find(name) != nullptr; }
+  std::vector<int32_t> Ids(const std::string& name) const;  // throws Error(kInput) for an id outside the vocabulary
+  Tensor Expected(const std::string& name) const;           // throws Error(kInput) if absent
+  Shape ShapeOf(const std::string& name) const { return Expected(name).shape(); }
+
+  std::filesystem::path dir;
+  Checkpoint checkpoint;
+  std::shared_ptr<const SafetensorsFile> expected;
+  Json info;           // golden.json
+  std::string prefix;  // "exact." in an FP8 folder: its weights are used in place, unrounded
+};
+
+// What the engine gives, under the golden's names. compute: F32 (the bounds are for it) or BF16.
+GoldenArrays ComputeGolden(const GoldenCase& golden, DType compute);
+
+// One compared array.
+struct GoldenRow {
+  std::string name, measure;      // "max abs", "relative L2", "KL" ...
+  double max_abs = 0, error = 0;  // error is what the measure names
+  double bound = 0, reference = 0;  // reference: transformers' own float32 error, 0 if not recorded
+  bool ok = false;
+};
+std::vector<GoldenRow> CompareGolden(const GoldenCase& golden, const GoldenArrays& got);
+
+}  // namespace fathom

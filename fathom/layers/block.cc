@@ -1,0 +1,84 @@
+#include "fathom/layers/block.h"
+
+#include "fathom/kernels/rms_norm.h"
+#include "fathom/layers/linear.h"
+
+namespace fathom {
+
+Block::Block(const ModelConfig& c, bool moe) : hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), attention_(c) {
+  if (moe) {
+    moe_.emplace(c);
+  } else {
+    dense_.emplace(c.intermediate_size);
+  }
+}
+
+Block::Saved Block::Allocate(Arena& arena, DType compute, int64_t tokens, bool keep_normed) const {
+  Saved s;
+  s.h_in = arena.Alloc(DType::kF32, {tokens, hidden_});
+  s.h_mid = arena.Alloc(DType::kF32, {tokens, hidden_});
+  if (keep_normed) {
+    s.x_attention = arena.Alloc(compute, {tokens, hidden_});
+    s.x_ffn = arena.Alloc(compute, {tokens, hidden_});
+  }
+  s.rstd_attention = arena.Alloc(DType::kF32, {tokens});
+  s.rstd_ffn = arena.Alloc(DType::kF32, {tokens});
+  s.attention = attention_.Allocate(arena, compute, tokens);
+  if (dense_) s.dense = dense_->Allocate(arena, compute, tokens);
+  if (moe_) s.moe = moe_->Allocate(arena, compute, tokens);
+  return s;
+}
+
+ConstView Block::Normed(Ctx& ctx, ConstView h, const Weight& w, View kept, View rstd) const {
+  const View x = kept.empty() ? ctx.scratch.Alloc(ctx.compute, h.shape()) : kept;
+  RmsNormForward(h, w.value, eps_, x, rstd);
+  return x;
+}
+
+void Block::FeedForward(Ctx& ctx, const BlockParams& p, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const {
+  if (moe_) {
+    moe_->Forward(ctx, p.moe, x, h, moe);
+  } else {
+    dense_->Forward(ctx, p.dense, x, h, dense);
+  }
+}
+
+void Block::Forward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, View h, Saved& s) const {
+  ArenaScope scope(ctx.scratch);
+  Cast(h, s.h_in);
+  attention_.Forward(ctx, p.self_attn, layout, rope, Normed(ctx, h, p.input_layernorm, s.x_attention, s.rstd_attention), h, s.attention);
+  Cast(h, s.h_mid);
+  FeedForward(ctx, p, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
+}
+
+void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView d_scores, View dh,
+                     BlockParams& grad) const {
+  ArenaScope scope(ctx.scratch);
+  const View dx = ctx.scratch.Alloc(DType::kF32, dh.shape());
+  {
+    ArenaScope inner(ctx.scratch);
+    const ConstView x = s.x_ffn.empty() ? Normed(ctx, s.h_mid, p.post_attention_layernorm, {}, {}) : s.x_ffn;
+    Fill(0, dx);
+    if (moe_) {
+      moe_->Backward(ctx, p.moe, s.moe, x, AsCompute(ctx, dh), d_scores, dx, grad.moe);
+    } else {
+      dense_->Backward(ctx, p.dense, s.dense, x, AsCompute(ctx, dh), dx, grad.dense);
+    }
+  }
+  RmsNormBackward(dx, s.h_mid, p.post_attention_layernorm.value, s.rstd_ffn, dh, true, GradView(grad.post_attention_layernorm), ctx.scratch);
+  const ConstView x = s.x_attention.empty() ? Normed(ctx, s.h_in, p.input_layernorm, {}, {}) : s.x_attention;
+  Fill(0, dx);
+  attention_.Backward(ctx, p.self_attn, layout, rope, s.attention, x, AsCompute(ctx, dh), dx, grad.self_attn);
+  RmsNormBackward(dx, s.h_in, p.input_layernorm.value, s.rstd_attention, dh, true, GradView(grad.input_layernorm), ctx.scratch);
+}
+
+void Block::ForwardCached(Ctx& ctx, const BlockParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, View h,
+                          LayerCache& cache) const {
+  ArenaScope scope(ctx.scratch);
+  attention_.ForwardCached(ctx, p.self_attn, positions, rope, past, Normed(ctx, h, p.input_layernorm, {}, {}), h, cache);
+  Moe::Saved routing;
+  if (moe_) routing = moe_->Allocate(ctx.scratch, ctx.compute, h.dim(0));
+  FeedForward(ctx, p, Normed(ctx, h, p.post_attention_layernorm, {}, {}), h, nullptr, routing);
+}
+
+}  // namespace fathom

@@ -1,0 +1,41 @@
+// What every layer is handed besides its parameters and its input.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "fathom/kernels/gemm.h"
+#include "fathom/kernels/mla_attention.h"
+#include "fathom/kernels/vector_ops.h"
+#include "fathom/tensor/arena.h"
+#include "fathom/tensor/tensor.h"
+
+namespace fathom {
+
+struct Ctx {
+  Arena& saved;    // what backward needs; released in reverse order of the layers
+  Arena& scratch;  // everything else, released when the layer returns
+  DType compute;   // F32 or BF16: the dtype of what enters a matrix product and of what is kept (docs/numerics.md)
+};
+
+// How the tokens of a batch lie: rows are tokens 0..N-1 of all sequences, one after the other.
+struct TokenLayout {
+  std::span<const int32_t> positions;   // [N], within the document
+  std::span<const Segment> segments;    // documents; tokens outside every segment are padding
+};
+
+// x itself if it has the compute dtype, else a copy in scratch that has.
+inline ConstView AsCompute(Ctx& ctx, ConstView x) {
+  if (x.dtype() == ctx.compute) return x;
+  const View y = ctx.scratch.Alloc(ctx.compute, x.shape());
+  Cast(x, y);
+  return y;
+}
+inline ConstView AsF32(Ctx& ctx, ConstView x) {
+  if (x.dtype() == DType::kF32) return x;
+  const View y = ctx.scratch.Alloc(DType::kF32, x.shape());
+  Cast(x, y);
+  return y;
+}
+
+}  // namespace fathom

@@ -1,0 +1,56 @@
+#include "fathom/layers/head.h"
+
+#include <algorithm>
+
+#include "fathom/kernels/rms_norm.h"
+#include "fathom/layers/linear.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kChunkBytes = 16 << 20;
+
+}  // namespace
+
+int64_t Head::ChunkTokens() const { return std::max<int64_t>(16, kChunkBytes / (4 * vocab_) / 16 * 16); }
+
+void Head::Normalize(Ctx&, const HeadParams& p, ConstView h, View x, View rstd) const { RmsNormForward(h, p.norm.value, eps_, x, rstd); }
+
+void Head::Logits(Ctx& ctx, const HeadParams& p, ConstView x, View logits) const { LinearForward(ctx, p.lm_head, x, logits); }
+
+CrossEntropySums Head::Loss(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& t, std::span<float> nll) const {
+  CrossEntropySums total;
+  const int64_t tokens = x.dim(0), chunk = ChunkTokens();
+  for (int64_t begin = 0; begin < tokens; begin += chunk) {
+    ArenaScope scope(ctx.scratch);
+    const int64_t n = std::min(chunk, tokens - begin);
+    const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(n);
+    const View logits = ctx.scratch.Alloc(DType::kF32, {n, vocab_});
+    Logits(ctx, p, x.Rows(begin, begin + n), logits);
+    total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, {}, nll.empty() ? nll : nll.subspan(at, count));
+  }
+  return total;
+}
+
+CrossEntropySums Head::LossAndGradient(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& t, View dx, HeadGrads grad) const {
+  CrossEntropySums total;
+  const int64_t tokens = x.dim(0), chunk = ChunkTokens();
+  for (int64_t begin = 0; begin < tokens; begin += chunk) {
+    ArenaScope scope(ctx.scratch);
+    const int64_t n = std::min(chunk, tokens - begin);
+    const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(n);
+    const View logits = ctx.scratch.Alloc(DType::kF32, {n, vocab_});
+    const ConstView rows = x.Rows(begin, begin + n);
+    Logits(ctx, p, rows, logits);
+    const View d_logits = ctx.compute == DType::kF32 ? logits : ctx.scratch.Alloc(ctx.compute, logits.shape());
+    total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, d_logits, {});
+    LinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, begin + n), Write::kOverwrite, grad.lm_head);
+  }
+  return total;
+}
+
+void Head::BackwardNorm(Ctx& ctx, const HeadParams& p, ConstView dx, ConstView h, ConstView rstd, View dh, bool add, HeadGrads grad) const {
+  RmsNormBackward(dx, h, p.norm.value, rstd, dh, add, GradView(grad.norm), ctx.scratch);
+}
+
+}  // namespace fathom

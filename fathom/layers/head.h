@@ -1,0 +1,52 @@
+// The end of the model: final norm, language model head, cross entropy. Logits exist for one chunk of tokens at a time, forward and
+// backward together (docs/layers/head_loss.md).
+#pragma once
+
+#include <span>
+
+#include "fathom/kernels/cross_entropy.h"
+#include "fathom/layers/context.h"
+
+namespace fathom {
+
+struct HeadParams {
+  const Weight& norm;     // [D]
+  const Weight& lm_head;  // [V,D]
+};
+struct HeadGrads {
+  Weight& norm;
+  Weight& lm_head;
+};
+
+// What the loss is measured on.
+struct LossTargets {
+  std::span<const int32_t> ids;    // [T] the token to predict at each position
+  std::span<const float> weights;  // [T] 0: not counted
+  float z_loss = 0;                // z_loss_multiplier
+  float scale = 1;                 // factor on every gradient: 1 / total weight of the step
+};
+
+class Head {
+ public:
+  Head(int64_t vocab, float eps) : vocab_(vocab), eps_(eps) {}
+
+  // Tokens per chunk, so that a chunk of logits stays near 16 MB.
+  int64_t ChunkTokens() const;
+
+  // x [T,D] = norm(h), in the compute dtype.
+  void Normalize(Ctx& ctx, const HeadParams& p, ConstView h, View x, View rstd) const;
+  // logits [T,V] F32, overwritten, from normed x.
+  void Logits(Ctx& ctx, const HeadParams& p, ConstView x, View logits) const;
+  // Sums only. nll [T] as in CrossEntropy, may be empty.
+  CrossEntropySums Loss(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& targets, std::span<float> nll) const;
+  // Sums and gradients: overwrites dx [T,D] F32 (of the normed x), adds to grad.lm_head.
+  CrossEntropySums LossAndGradient(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& targets, View dx, HeadGrads grad) const;
+  // dh [T,D] F32: overwritten, or added to.
+  void BackwardNorm(Ctx& ctx, const HeadParams& p, ConstView dx, ConstView h, ConstView rstd, View dh, bool add, HeadGrads grad) const;
+
+ private:
+  int64_t vocab_;
+  float eps_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,68 @@
+// Multi-head latent attention (DeepSeek-V2 report, section 2.1): queries through a low rank (or plain), keys and values through a
+// latent of kv_lora_rank numbers and one rotated key shared by all heads. docs/layers/attention.md.
+#pragma once
+
+#include <string>
+
+#include "fathom/config/model_config.h"
+#include "fathom/layers/cache.h"
+#include "fathom/layers/context.h"
+#include "fathom/layers/rope_table.h"
+
+namespace fathom {
+
+struct MlaParams {
+  Weight q_proj;                              // [H*(Dn+Dr),D]; only without q_lora
+  Weight q_a_proj, q_a_layernorm, q_b_proj;   // [Q,D], [Q], [H*(Dn+Dr),Q]
+  Weight kv_a_proj_with_mqa, kv_a_layernorm;  // [R+Dr,D], [R]
+  Weight kv_b_proj, o_proj;                   // [H*(Dn+Dv),R], [D,H*Dv]
+
+  template <class Self, class F>
+  static void Visit(Self& self, const std::string& prefix, F&& f) {
+    f(prefix + "q_proj.weight", self.q_proj);
+    f(prefix + "q_a_proj.weight", self.q_a_proj);
+    f(prefix + "q_a_layernorm.weight", self.q_a_layernorm);
+    f(prefix + "q_b_proj.weight", self.q_b_proj);
+    f(prefix + "kv_a_proj_with_mqa.weight", self.kv_a_proj_with_mqa);
+    f(prefix + "kv_a_layernorm.weight", self.kv_a_layernorm);
+    f(prefix + "kv_b_proj.weight", self.kv_b_proj);
+    f(prefix + "o_proj.weight", self.o_proj);
+  }
+};
+
+class Mla {
+ public:
+  explicit Mla(const ModelConfig& config);
+  struct Saved {
+    View q_low, q_low_rstd;    // [T,Q] before its norm, [T]; empty without q_lora
+    View q;                    // [T,H*(Dn+Dr)] rotated
+    View kv_low, latent_rstd;  // [T,R+Dr]: latent before its norm, then the rotated key; [T]
+    View kv;                   // [T,H*(Dn+Dv)]
+    View o, lse;               // [T,H*Dv], [T,H] F32
+  };
+  Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
+
+  // Expanded form, for training: x [T,D] compute dtype; y [T,D] F32 is added to.
+  void Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, View y, Saved& saved) const;
+  // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad.
+  void Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView x, ConstView dy, View dx,
+                MlaParams& grad) const;
+  // For decoding: x are the tokens past..past+M of one sequence; their latents are appended to the cache. Few tokens take the absorbed
+  // form, many the expanded one. y [M,D] F32 is added to.
+  void ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, ConstView x, View y,
+                     LayerCache& cache) const;
+
+ private:
+  void Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const;
+  void Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const;
+  void BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const;
+  void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dkv, View dkv_low, View dx, MlaParams& grad) const;
+  void Absorbed(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const;
+  void Expanded(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const;
+
+  MlaShape shape_;
+  int64_t q_rank_, kv_rank_;
+  float eps_ = 1e-6f;  // of both inner norms; not rms_norm_eps (official code and transformers agree)
+};
+
+}  // namespace fathom

@@ -1,0 +1,33 @@
+#include "fathom/layers/mlp.h"
+
+#include "fathom/kernels/swiglu.h"
+#include "fathom/layers/linear.h"
+
+namespace fathom {
+
+Mlp::Saved Mlp::Allocate(Arena& arena, DType compute, int64_t tokens) const {
+  return {arena.Alloc(compute, {tokens, width_}), arena.Alloc(compute, {tokens, width_})};
+}
+
+void Mlp::Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* saved) const {
+  ArenaScope scope(ctx.scratch);
+  const Saved s = saved ? *saved : Allocate(ctx.scratch, ctx.compute, x.dim(0));
+  LinearForward(ctx, p.gate_proj, x, s.gate);
+  LinearForward(ctx, p.up_proj, x, s.up);
+  const View hidden = saved ? ctx.scratch.Alloc(ctx.compute, s.gate.shape()) : s.gate;
+  SwigluForward(s.gate, s.up, {}, hidden);
+  LinearForward(ctx, p.down_proj, hidden, y, Write::kAdd);
+}
+
+void Mlp::Backward(Ctx& ctx, const MlpParams& p, const Saved& s, ConstView x, ConstView dy, View dx, MlpParams& grad) const {
+  ArenaScope scope(ctx.scratch);
+  const View hidden = ctx.scratch.Alloc(ctx.compute, s.gate.shape());
+  SwigluForward(s.gate, s.up, {}, hidden);
+  const View d_hidden = ctx.scratch.Alloc(ctx.compute, s.gate.shape());
+  LinearBackward(ctx, p.down_proj, hidden, dy, d_hidden, Write::kOverwrite, grad.down_proj);
+  SwigluBackward(d_hidden, s.gate, s.up, {}, s.gate, s.up, {});  // the saved branches are not needed after this
+  LinearBackward(ctx, p.gate_proj, x, s.gate, dx, Write::kAdd, grad.gate_proj);
+  LinearBackward(ctx, p.up_proj, x, s.up, dx, Write::kAdd, grad.up_proj);
+}
+
+}  // namespace fathom

@@ -1,0 +1,38 @@
+// SwiGLU MLP: y = down( silu(gate(x)) * up(x) ). docs/layers/swiglu_mlp.md.
+#pragma once
+
+#include <string>
+
+#include "fathom/layers/context.h"
+
+namespace fathom {
+
+struct MlpParams {
+  Weight gate_proj, up_proj, down_proj;  // [F,D], [F,D], [D,F]
+
+  template <class Self, class F>
+  static void Visit(Self& self, const std::string& prefix, F&& f) {
+    f(prefix + "gate_proj.weight", self.gate_proj);
+    f(prefix + "up_proj.weight", self.up_proj);
+    f(prefix + "down_proj.weight", self.down_proj);
+  }
+};
+
+class Mlp {
+ public:
+  explicit Mlp(int64_t width) : width_(width) {}
+  struct Saved {
+    View gate, up;  // [T,F] compute dtype
+  };
+  Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
+
+  // x [T,D] compute dtype; y [T,D] F32 is added to. saved == nullptr: inference.
+  void Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* saved) const;
+  // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad.
+  void Backward(Ctx& ctx, const MlpParams& p, const Saved& saved, ConstView x, ConstView dy, View dx, MlpParams& grad) const;
+
+ private:
+  int64_t width_;
+};
+
+}  // namespace fathom

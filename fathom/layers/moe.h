@@ -1,0 +1,63 @@
+// Mixture of experts (DeepSeek-V2 report 2.2, V3 report 2.1.2): routed experts on tokens sorted by expert, plus shared experts.
+// Dropless. The router's weight multiplies the expert's hidden vector, before its down projection (docs/layers/router_moe.md).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fathom/config/model_config.h"
+#include "fathom/kernels/router.h"
+#include "fathom/layers/mlp.h"
+
+namespace fathom {
+
+struct MoeParams {
+  Weight gate;                     // [E,D]
+  Weight e_score_correction_bias;  // [E] F32; empty unless noaux_tc
+  std::vector<MlpParams> experts;
+  MlpParams shared_experts;
+
+  template <class Self, class F>
+  static void Visit(Self& self, const std::string& prefix, F&& f) {
+    f(prefix + "gate.weight", self.gate);
+    f(prefix + "gate.e_score_correction_bias", self.e_score_correction_bias);
+    for (size_t e = 0; e < self.experts.size(); ++e) MlpParams::Visit(self.experts[e], prefix + "experts." + std::to_string(e) + ".", f);
+    MlpParams::Visit(self.shared_experts, prefix + "shared_experts.", f);
+  }
+};
+
+RouterShape RouterShapeOf(const ModelConfig& config);
+
+class Moe {
+ public:
+  explicit Moe(const ModelConfig& config);
+  struct Saved {
+    View scores;                          // [T,E] F32, before the bias
+    std::span<int32_t> ids;               // [T*K] chosen experts, a constant for backward
+    std::span<float> weights;             // [T*K]
+    std::span<int64_t> begin;             // [E+1] rows of each expert
+    std::span<int32_t> row_token, row_slot, slot_row;  // [T*K] each
+    View gate, up;                        // [T*K,F] compute dtype
+    Mlp::Saved shared;
+  };
+  Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
+
+  // x [T,D] compute dtype; y [T,D] F32 is added to. saved is filled; without a backward it may lie in the caller's scratch.
+  void Forward(Ctx& ctx, const MoeParams& p, ConstView x, View y, Saved& saved) const;
+  // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad. d_scores [T,E] F32, unless empty: a balance loss's gradient on the scores.
+  void Backward(Ctx& ctx, const MoeParams& p, const Saved& saved, ConstView x, ConstView dy, ConstView d_scores, View dx, MoeParams& grad) const;
+
+  const RouterShape& router() const { return router_; }
+
+ private:
+  void Route(Ctx& ctx, const MoeParams& p, ConstView x, Saved& s) const;
+  void BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights, MoeParams& grad) const;
+  void BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, std::span<const float> d_weights, ConstView d_scores, View dx,
+                      MoeParams& grad) const;
+
+  RouterShape router_;
+  int64_t hidden_, width_;
+  Mlp shared_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,153 @@
+#include "fathom/model/decoder.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "fathom/kernels/embedding.h"
+
+namespace fathom {
+
+LossSums& LossSums::operator+=(const LossSums& other) {
+  main += other.main;
+  return *this;
+}
+
+Decoder::Decoder(const ModelConfig& config) : config_(config), head_(config.vocab_size, static_cast<float>(config.rms_norm_eps)) {
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) blocks_.emplace_back(config, config.is_moe_layer(i));
+  EnsurePositions(1);
+}
+
+void Decoder::EnsurePositions(int64_t length) {
+  if (rope_ == nullptr || rope_->length() < length) rope_ = std::make_shared<const RopeTable>(config_, length);
+}
+
+void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, const TokenLayout& layout, View h, const LayerObserver& observer) const {
+  EmbeddingForward(p.embed_tokens.value, ids, h);
+  if (observer) observer(-1, h, {});
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    ArenaScope scope(ctx.scratch);
+    Block::Saved saved = blocks_[i].Allocate(ctx.scratch, ctx.compute, h.dim(0), false);
+    blocks_[i].Forward(ctx, p.layers[i], layout, *rope_, h, saved);
+    if (observer) observer(static_cast<int64_t>(i), h, saved);
+  }
+}
+
+// Under full remat only the layer's input is kept: h_in of the saved struct, everything else is made again in the backward.
+Block::Saved Decoder::Keep(Arena& arena, const Block& block, DType compute, int64_t tokens, Remat remat) const {
+  if (remat != Remat::kFull) return block.Allocate(arena, compute, tokens, remat == Remat::kNone);
+  Block::Saved s;
+  s.h_in = arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
+  return s;
+}
+
+void Decoder::ForwardKeeping(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::vector<Block::Saved>& saved) const {
+  EmbeddingForward(p.embed_tokens.value, batch.ids, h);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    saved.push_back(Keep(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
+    ArenaScope scope(ctx.scratch);
+    if (remat == Remat::kFull) {
+      Cast(h, saved[i].h_in);
+      Block::Saved passing = blocks_[i].Allocate(ctx.scratch, ctx.compute, h.dim(0), false);
+      blocks_[i].Forward(ctx, p.layers[i], batch.layout, *rope_, h, passing);
+    } else {
+      blocks_[i].Forward(ctx, p.layers[i], batch.layout, *rope_, h, saved[i]);
+    }
+  }
+}
+
+void Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, const std::vector<Block::Saved>& saved, View dh,
+                             DecoderParams& grads) const {
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    ArenaScope scope(ctx.scratch);
+    Block::Saved again = saved[i];
+    if (remat == Remat::kFull) {
+      again = blocks_[i].Allocate(ctx.scratch, ctx.compute, dh.dim(0), false);
+      const View h = ctx.scratch.Alloc(DType::kF32, dh.shape());
+      Cast(saved[i].h_in, h);
+      blocks_[i].Forward(ctx, p.layers[i], batch.layout, *rope_, h, again);
+    }
+    blocks_[i].Backward(ctx, p.layers[i], batch.layout, *rope_, again, {}, dh, grads.layers[i]);
+  }
+}
+
+LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
+                                  DecoderParams& grads) const {
+  ArenaScope keep(ctx.saved);
+  ArenaScope scope(ctx.scratch);
+  const int64_t tokens = static_cast<int64_t>(batch.ids.size());
+  const View h = ctx.saved.Alloc(DType::kF32, {tokens, config_.hidden_size});
+  std::vector<Block::Saved> saved;
+  ForwardKeeping(ctx, p, batch, remat, h, saved);
+
+  const HeadParams head{p.norm, p.lm_head};
+  const HeadGrads head_grads{grads.norm, grads.lm_head};
+  const View dh = ctx.scratch.Alloc(DType::kF32, h.shape());
+  LossSums sums;
+  {
+    ArenaScope inner(ctx.scratch);
+    const View x = ctx.scratch.Alloc(ctx.compute, h.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {tokens});
+    head_.Normalize(ctx, head, h, x, rstd);
+    sums.main = head_.LossAndGradient(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, dh, head_grads);
+    head_.BackwardNorm(ctx, head, dh, h, rstd, dh, false, head_grads);
+  }
+  BackwardLayers(ctx, p, batch, remat, saved, dh, grads);
+  if (!grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
+  return sums;
+}
+
+LossSums Decoder::Loss(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, std::span<float> nll) const {
+  ArenaScope scope(ctx.scratch);
+  const int64_t tokens = static_cast<int64_t>(batch.ids.size());
+  const View h = ctx.scratch.Alloc(DType::kF32, {tokens, config_.hidden_size});
+  Forward(ctx, p, batch.ids, batch.layout, h);
+  const HeadParams head{p.norm, p.lm_head};
+  const View x = ctx.scratch.Alloc(ctx.compute, h.shape());
+  head_.Normalize(ctx, head, h, x, {});
+  return {head_.Loss(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, nll)};
+}
+
+void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, KvCache& cache, View logits, View hidden) const {
+  ArenaScope scope(ctx.scratch);
+  const int64_t m = static_cast<int64_t>(ids.size()), past = cache.length;
+  FATHOM_CHECK(past + m <= cache.capacity && past + m <= rope_->length(), "{} tokens after {} in a cache of {}", m, past, cache.capacity);
+  const std::span<int32_t> positions{ctx.scratch.AllocArray<int32_t>(m), ids.size()};
+  std::iota(positions.begin(), positions.end(), static_cast<int32_t>(past));
+  const View h = hidden.empty() ? ctx.scratch.Alloc(DType::kF32, {m, config_.hidden_size}) : hidden;
+  EmbeddingForward(p.embed_tokens.value, ids, h);
+  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].ForwardCached(ctx, p.layers[i], positions, *rope_, past, h, cache.layers[i]);
+  cache.length = past + m;
+  if (logits.empty()) return;
+  const HeadParams head{p.norm, p.lm_head};
+  const ConstView last = h.Rows(m - logits.dim(0), m);
+  const View x = ctx.scratch.Alloc(ctx.compute, last.shape());
+  head_.Normalize(ctx, head, last, x, {});
+  head_.Logits(ctx, head, x, logits);
+}
+
+int64_t Decoder::SavedBytes(DType compute, int64_t tokens, Remat remat) const {
+  Arena arena = Arena::Counting();
+  arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
+  for (const Block& block : blocks_) Keep(arena, block, compute, tokens, remat);
+  return arena.used();
+}
+
+// One layer's activations again (full remat), its largest set of temporaries (the expert rows), the gradient stream and the head's chunk.
+int64_t Decoder::ScratchBytes(DType compute, int64_t tokens) const {
+  Arena arena = Arena::Counting();
+  for (int i = 0; i < 8; ++i) arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
+  int64_t layer = 0;
+  for (const Block& block : blocks_) {
+    Arena one = Arena::Counting();
+    block.Allocate(one, compute, tokens, true);
+    layer = std::max(layer, one.used());
+  }
+  const int64_t rows = tokens * std::max<int64_t>(1, config_.num_experts_per_tok);
+  const int64_t experts = rows * (config_.hidden_size + 3 * config_.moe_intermediate_size + 8) * 4;
+  const int64_t dense = tokens * 3 * std::max(config_.intermediate_size, config_.moe_intermediate_size * std::max<int64_t>(1, config_.n_shared_experts)) * 4;
+  const int64_t logits = 2 * head_.ChunkTokens() * config_.vocab_size * 4;
+  const int64_t widest = std::max({config_.intermediate_size, config_.vocab_size, config_.num_attention_heads * (config_.qk_head_dim() + config_.v_head_dim)});
+  const int64_t gemm = GemmScratchBytes(std::max(rows, tokens), widest, std::max(config_.hidden_size, config_.intermediate_size));
+  return arena.used() + 2 * layer + std::max({experts, dense, logits}) + gemm;
+}
+
+}  // namespace fathom

@@ -1,0 +1,27 @@
+// A run's checkpoints: <run>/checkpoints/<step>/ in the Hugging Face layout, with train_state/ beside the weights.
+#pragma once
+
+#include <optional>
+
+#include "fathom/base/json.h"
+#include "fathom/data/batch_source.h"
+#include "fathom/train/session.h"
+
+namespace fathom {
+
+// Saves step `step` (0-based, complete) and removes the oldest ones beyond options.keep. Throws Error(kResource); what was there stays.
+void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session, const Json& data_state,
+             int64_t step);
+
+// What a run continues from.
+struct ResumePoint {
+  std::filesystem::path dir;  // the checkpoint
+  int64_t step = 0;           // complete
+  Json data_state;
+};
+std::optional<ResumePoint> FindResumePoint(const TrainOptions& options);
+
+// Moments and step count of the optimizer; the weights were loaded with the model. Throws Error(kInput).
+void RestoreOptimizer(const ResumePoint& point, TrainSession& session);
+
+}  // namespace fathom

@@ -1,0 +1,12 @@
+// The arithmetic of a training step, counted as MaxText does (spec of its TFLOP/s line): products of active weights and causal attention,
+// forward and backward, nothing for recomputation.
+#pragma once
+
+#include "fathom/config/model_config.h"
+
+namespace fathom {
+
+// FLOP per token of a step at this sequence length.
+double TrainFlopsPerToken(const ModelConfig& config, int64_t sequence_length);
+
+}  // namespace fathom

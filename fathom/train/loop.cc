@@ -1,0 +1,192 @@
+#include "fathom/train/loop.h"
+
+#include <cmath>
+
+#include "fathom/base/log.h"
+#include "fathom/base/progress.h"
+#include "fathom/config/model_from_flags.h"
+#include "fathom/model/load.h"
+#include "fathom/train/checkpoints.h"
+#include "fathom/train/flops.h"
+#include "fathom/train/metrics.h"
+#include "fathom/train/signals.h"
+#include "fathom/train/sources.h"
+
+namespace fathom {
+namespace {
+
+struct Loaded {
+  ModelConfig config;
+  DecoderParams params;
+};
+
+Loaded LoadModel(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume) {
+  const std::filesystem::path dir = resume ? resume->dir : options.load_parameters_path;
+  if (dir.empty()) {
+    const ModelConfig model = ModelFromFlags(config);
+    return {model, InitParams(model, options.init_seed, options.weights, config.String("compat") == "maxtext")};
+  }
+  const Checkpoint checkpoint = Checkpoint::Open(dir);
+  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
+  return {checkpoint.config(), CopyParams(checkpoint, options.weights)};
+}
+
+class Run {
+ public:
+  explicit Run(const RunConfig& config)
+      : options_(ReadTrainOptions(config)),
+        resume_(options_.checkpointing ? FindResumePoint(options_) : std::nullopt),
+        loaded_(LoadModel(config, options_, resume_)),
+        sources_(OpenSources(config, options_, loaded_.config)),
+        session_(loaded_.config, options_, std::move(loaded_.params)),
+        first_step_(resume_ ? resume_->step + 1 : 0),
+        flops_per_token_(TrainFlopsPerToken(loaded_.config, options_.length)),
+        progress_(first_step_, options_.steps) {
+    if (resume_) Resume();
+    OpenSinks(config);
+    peak_gflops_ = MeasurePeakGflops(options_.compute);
+    PrintMemoryTable();
+  }
+
+  int Loop() {
+    const StopSignals signals;
+    for (step_ = first_step_; step_ < options_.steps; ++step_) {
+      if (!TrainStep()) break;
+      if (BadLoss()) return static_cast<int>(ErrorCode::kFailed);
+      if (EvalDue() && !Evaluate()) break;
+      if (signals.received() != 0) return StopBySignal(signals.received());
+      if (SaveDue()) Save();
+    }
+    progress_.Clear();
+    const int64_t last = std::min(step_, options_.steps - 1);
+    if (options_.checkpointing && options_.save_on_completion && saved_step_ != last) {
+      step_ = last;
+      Save();
+    }
+    return 0;
+  }
+
+ private:
+  void Resume() {
+    if (first_step_ >= options_.steps) {
+      Throw(ErrorCode::kUsage, "run {} has completed step {}; give steps= above {}, or another run_name", options_.run_name, resume_->step, first_step_);
+    }
+    RestoreOptimizer(*resume_, session_);
+    sources_.train->Restore(resume_->data_state);
+    spdlog::info("resuming run {} from {} at step {}", options_.run_name, resume_->dir.string(), first_step_);
+  }
+
+  void OpenSinks(const RunConfig& config) {
+    std::error_code failed;
+    std::filesystem::create_directories(options_.run_dir / "metrics", failed);
+    if (failed) Throw(ErrorCode::kResource, "{}: cannot create: {}", (options_.run_dir / "metrics").string(), failed.message());
+    sinks_.push_back(OpenJsonlSink(options_.run_dir / "metrics" / "metrics.jsonl"));
+    if (!config.String("metrics_file").empty()) sinks_.push_back(OpenJsonlSink(config.String("metrics_file")));
+  }
+
+  void PrintMemoryTable() {
+    int64_t total = 0;
+    spdlog::info("memory:");
+    for (const auto& row : session_.MemoryTable()) {
+      spdlog::info("  {:<12} {:>10}", row.what, FormatBytes(static_cast<double>(row.bytes)));
+      total += row.bytes;
+    }
+    spdlog::info("  {:<12} {:>10}", "in all", FormatBytes(static_cast<double>(total)));
+  }
+
+  bool TrainStep() {
+    const Stopwatch clock;
+    if (!sources_.train->Next(&batch_)) {
+      spdlog::info("the data has ended after {} steps", step_);
+      return false;
+    }
+    const double rate = LearningRate(options_.schedule, step_);
+    report_ = session_.Step(batch_, rate);
+    const double tokens = static_cast<double>(batch_.tokens());
+    timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_};
+    progress_.Clear();
+    spdlog::info("{}", ConsoleLine(step_, report_, timing_));
+    progress_.Update(step_, timing_);
+    Report(StepScalars(step_, report_, timing_, rate));
+    return true;
+  }
+
+  void Report(const Scalars& scalars) {
+    for (const auto& sink : sinks_) sink->Write(scalars);
+  }
+
+  bool BadLoss() {
+    const bool nan = std::isnan(report_.loss) && options_.abort_on_nan, inf = std::isinf(report_.loss) && options_.abort_on_inf;
+    if (!nan && !inf) return false;
+    progress_.Clear();
+    spdlog::error("step {}: the loss is {}; the last checkpoint is {}; lower learning_rate or look at the data", step_, report_.loss,
+                  saved_step_ < 0 ? "the one that the run started from" : std::to_string(saved_step_));
+    return true;
+  }
+
+  bool EvalDue() const {
+    return sources_.eval && step_ >= options_.eval_start_step && (step_ - options_.eval_start_step) % options_.eval_interval == 0;
+  }
+
+  // False: target_eval_loss is reached.
+  bool Evaluate() {
+    sources_.eval->Reset();
+    const Stopwatch clock;
+    LossSums sums;
+    double bytes = 0;
+    for (int64_t i = 0; (options_.eval_steps < 0 || i < options_.eval_steps) && sources_.eval->Next(&eval_batch_); ++i) {
+      sums += session_.Evaluate(eval_batch_);
+      bytes += static_cast<double>(eval_batch_.text_bytes);
+    }
+    const double loss = sums.main.loss / (sums.main.weight + 1e-8);
+    Scalars s{.step = step_};
+    s.Add("eval/avg_loss", loss);
+    s.Add("eval/avg_perplexity", std::exp(loss));
+    s.Add("eval/total_weights", sums.main.weight);
+    if (bytes > 0) s.Add("eval/bits_per_byte", sums.main.loss / std::log(2.0) / bytes);
+    s.Add("eval/step_time_seconds", clock.Seconds());
+    Report(s);
+    progress_.Clear();
+    spdlog::info("eval metrics after step: {}, loss={:.4f}, perplexity={:.3f}, total_weights={:.0f}{}", step_, loss, std::exp(loss), sums.main.weight,
+                 bytes > 0 ? fmt::format(", bits per byte={:.4f}", sums.main.loss / std::log(2.0) / bytes) : "");
+    return !(options_.target_eval_loss > 0 && loss <= options_.target_eval_loss);
+  }
+
+  bool SaveDue() const {
+    return options_.checkpointing && options_.checkpoint_period > 0 && step_ > 0 && step_ % options_.checkpoint_period == 0;
+  }
+
+  void Save() {
+    progress_.Clear();
+    const Stopwatch clock;
+    SaveRun(options_, loaded_.config, sources_.tokenizer_dir, session_, sources_.train->State(), step_);
+    saved_step_ = step_;
+    spdlog::info("saved step {} in {:.1f} s: {}", step_, clock.Seconds(), (options_.checkpoints_dir() / std::to_string(step_)).string());
+  }
+
+  int StopBySignal(int signal) {
+    progress_.Clear();
+    spdlog::info("signal {}: stopping after step {}", signal, step_);
+    if (options_.checkpointing) Save();
+    return 128 + signal;
+  }
+
+  TrainOptions options_;
+  std::optional<ResumePoint> resume_;
+  Loaded loaded_;
+  DataSources sources_;
+  TrainSession session_;
+  int64_t first_step_, step_ = 0, saved_step_ = -1;
+  double flops_per_token_, peak_gflops_ = 1;
+  std::vector<std::unique_ptr<ScalarSink>> sinks_;
+  TrainProgress progress_;
+  Batch batch_, eval_batch_;
+  StepReport report_;
+  StepTiming timing_;
+};
+
+}  // namespace
+
+int RunTraining(const RunConfig& config) { return Run(config).Loop(); }
+
+}  // namespace fathom

@@ -1,0 +1,11 @@
+// `fathom train`: the loop over steps with its evals, checkpoints, reports and reasons to stop.
+#pragma once
+
+#include "fathom/config/run_config.h"
+
+namespace fathom {
+
+// Returns the exit code: 0; 1 when the loss became NaN or infinite; 128 + signal when a signal stopped the run (which was saved).
+int RunTraining(const RunConfig& config);
+
+}  // namespace fathom

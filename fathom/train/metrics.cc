@@ -1,0 +1,117 @@
+#include "fathom/train/metrics.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "fathom/base/log.h"
+#include "fathom/base/progress.h"
+#include "fathom/kernels/gemm.h"
+
+namespace fathom {
+namespace {
+
+constexpr double kTerminalPeriod = 0.3, kLogPeriod = 30;  // seconds
+
+class JsonlSink : public ScalarSink {
+ public:
+  explicit JsonlSink(const std::filesystem::path& path) : path_(path), file_(std::fopen(path.c_str(), "a")) {
+    if (file_ == nullptr) Throw(ErrorCode::kResource, "{}: cannot open for writing", path.string());
+  }
+  ~JsonlSink() override { std::fclose(file_); }
+
+  void Write(const Scalars& scalars) override {
+    nlohmann::ordered_json line;
+    line["step"] = scalars.step;
+    for (const auto& [name, value] : scalars.values) {
+      if (std::isfinite(value)) {
+        line[name] = value;
+      } else {
+        line[name] = fmt::format("{}", value);  // JSON has no NaN
+      }
+    }
+    fmt::print(file_, "{}\n", line.dump());
+    Flush();
+  }
+  void Flush() override {
+    if (std::fflush(file_) != 0) Throw(ErrorCode::kResource, "{}: cannot write", path_.string());
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::FILE* file_;
+};
+
+}  // namespace
+
+std::unique_ptr<ScalarSink> OpenJsonlSink(const std::filesystem::path& path) { return std::make_unique<JsonlSink>(path); }
+
+Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, double learning_rate) {
+  Scalars s{.step = step};
+  s.Add("learning/loss", r.loss);
+  s.Add("learning/lm_loss", r.lm_loss);
+  s.Add("learning/perplexity", std::exp(r.lm_loss));
+  s.Add("learning/z_loss", r.sums.main.z_loss / (r.sums.main.weight + 1e-8));
+  s.Add("learning/total_weights", r.sums.main.weight);
+  s.Add("learning/max_logits", r.sums.main.max_logit);
+  s.Add("learning/grad_norm", r.optimizer.grad_norm);
+  s.Add("learning/raw_grad_norm", r.optimizer.raw_grad_norm);
+  s.Add("learning/param_norm", r.optimizer.param_norm);
+  s.Add("learning/current_learning_rate", learning_rate);
+  s.Add("perf/step_time_seconds", t.seconds);
+  s.Add("perf/per_device_tflops", t.tflops);
+  s.Add("perf/per_device_tflops_per_sec", t.tflops / t.seconds);
+  s.Add("perf/per_device_tokens", t.tokens);
+  s.Add("perf/per_device_tokens_per_sec", t.tokens / t.seconds);
+  s.Add("perf/fraction_of_peak", 1e3 * t.tflops / t.seconds / t.peak_gflops);
+  return s;
+}
+
+std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) {
+  return fmt::format("completed step: {}, seconds: {:.3f}, TFLOP/s/device: {:.3f}, Tokens/s/device: {:.3f}, total_weights: {:.0f}, loss: {:.3f}, lm_loss: {:.3f}, "
+                     "perplexity: {:.3f}",
+                     step, t.seconds, t.tflops / t.seconds, t.tokens / t.seconds, r.sums.main.weight, r.loss, r.lm_loss, std::exp(r.lm_loss));
+}
+
+TrainProgress::TrainProgress(int64_t first_step, int64_t steps) : first_(first_step), steps_(steps), terminal_(isatty(2) != 0) {}
+
+TrainProgress::~TrainProgress() { Clear(); }
+
+void TrainProgress::Clear() {
+  if (terminal_ && shown_) std::fputs("\r\033[K", stderr);
+  shown_ = false;
+}
+
+void TrainProgress::Update(int64_t step, const StepTiming& t) {
+  if (clock_.Seconds() < next_) return;
+  const double per_step = clock_.Seconds() / static_cast<double>(step + 1 - first_);
+  const std::string line =
+      fmt::format("step {} of {}, {:.0f} tokens/s, {:.0f} % of this machine's product rate, {} left", step + 1, steps_, t.tokens / t.seconds,
+                  100 * 1e3 * t.tflops / t.seconds / t.peak_gflops, FormatSeconds(per_step * static_cast<double>(steps_ - step - 1)));
+  if (terminal_) {
+    std::fprintf(stderr, "\r%s\033[K", line.c_str());
+    std::fflush(stderr);
+    shown_ = true;
+  } else {
+    spdlog::info("{}", line);
+  }
+  next_ = clock_.Seconds() + (terminal_ ? kTerminalPeriod : kLogPeriod);
+}
+
+double MeasurePeakGflops(DType compute) {
+  constexpr int64_t kSize = 768;
+  const Tensor a(compute, {kSize, kSize}), b(compute, {kSize, kSize});
+  Tensor c(DType::kF32, {kSize, kSize});
+  Arena scratch(int64_t{1} << 30);
+  double best = 1e30;
+  for (int i = 0; i < 6; ++i) {
+    const Stopwatch clock;
+    MatMulNT(a, {b.view(), {}}, c.mutable_view(), Write::kOverwrite, scratch);
+    best = std::min(best, clock.Seconds());
+  }
+  return 2e-9 * kSize * kSize * kSize / best;
+}
+
+}  // namespace fathom

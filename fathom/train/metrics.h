@@ -1,0 +1,64 @@
+// What a run reports: MaxText's console line, one JSON object per step in metrics/metrics.jsonl, a progress line.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fathom/base/clock.h"
+#include "fathom/base/json.h"
+#include "fathom/train/session.h"
+
+namespace fathom {
+
+// Scalars of one moment under MaxText's names ("learning/loss"), in the order they were added.
+struct Scalars {
+  int64_t step = 0;
+  std::vector<std::pair<std::string, double>> values;
+  void Add(std::string name, double value) { values.emplace_back(std::move(name), value); }
+};
+
+// A place where scalars go.
+class ScalarSink {
+ public:
+  virtual ~ScalarSink() = default;
+  virtual void Write(const Scalars& scalars) = 0;
+  virtual void Flush() = 0;
+};
+
+// Appends a line per call. Throws Error(kResource).
+std::unique_ptr<ScalarSink> OpenJsonlSink(const std::filesystem::path& path);
+
+struct StepTiming {
+  double seconds = 0;          // of this step, data included
+  double tflops = 0;           // arithmetic of the step, 1e12
+  double tokens = 0;
+  double peak_gflops = 0;      // this machine's measured product rate in the compute dtype
+};
+
+Scalars StepScalars(int64_t step, const StepReport& report, const StepTiming& timing, double learning_rate);
+
+// "completed step: 3, seconds: 1.23, TFLOP/s/device: ..., loss: ..." as MaxText prints it.
+std::string ConsoleLine(int64_t step, const StepReport& report, const StepTiming& timing);
+
+// The line under the log on a terminal; a plain line every half minute elsewhere.
+class TrainProgress {
+ public:
+  TrainProgress(int64_t first_step, int64_t steps);
+  ~TrainProgress();
+  void Update(int64_t step, const StepTiming& timing);
+  // Call before anything else prints to the terminal.
+  void Clear();
+
+ private:
+  int64_t first_, steps_;
+  bool terminal_, shown_ = false;
+  double next_ = 0;
+  Stopwatch clock_;
+};
+
+// A quick measurement of the product rate in this dtype, 1e9 per second; takes some hundredths of a second.
+double MeasurePeakGflops(DType compute);
+
+}  // namespace fathom

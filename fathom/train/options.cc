@@ -1,0 +1,102 @@
+#include "fathom/train/options.h"
+
+#include <ctime>
+
+#include "fathom/base/error.h"
+#include "fathom/model/compute_dtype.h"
+
+namespace fathom {
+namespace {
+
+Remat ParseRemat(const std::string& policy) {
+  if (policy == "none") return Remat::kNone;
+  if (policy == "full") return Remat::kFull;
+  if (policy == "minimal") return Remat::kMinimal;
+  Throw(ErrorCode::kUsage, "remat_policy={}: allowed are full, minimal, none", policy);
+}
+
+std::string RunName(const RunConfig& config) {
+  if (!config.String("run_name").empty()) return config.String("run_name");
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  char text[32];
+  std::strftime(text, sizeof(text), "%Y-%m-%d-%H-%M", &local);
+  return config.String("model_name") + "_" + text;
+}
+
+ScheduleConfig ReadSchedule(const RunConfig& config, int64_t steps) {
+  ScheduleConfig s;
+  s.type = ParseScheduleType(config.String("lr_schedule_type"));
+  s.wsd_decay_style = ParseDecayStyle(config.String("wsd_decay_style"));
+  s.learning_rate = config.Float("learning_rate");
+  s.final_fraction = config.Float("learning_rate_final_fraction");
+  s.warmup_steps_fraction = config.Float("warmup_steps_fraction");
+  s.wsd_decay_steps_fraction = config.Float("wsd_decay_steps_fraction");
+  s.steps = config.Int("learning_rate_schedule_steps") > 0 ? config.Int("learning_rate_schedule_steps") : steps;
+  CheckSchedule(s);
+  return s;
+}
+
+OptimizerConfig ReadOptimizer(const RunConfig& config) {
+  OptimizerConfig o;
+  o.type = ParseOptimizerType(config.String("opt_type"));
+  o.b1 = config.Float("adam_b1");
+  o.b2 = config.Float("adam_b2");
+  o.eps = config.Float("adam_eps");
+  o.eps_root = config.Float("adam_eps_root");
+  o.weight_decay = config.Float("adam_weight_decay");
+  o.gradient_clipping_threshold = config.Float("gradient_clipping_threshold");
+  const std::string& mu = config.String("mu_dtype");
+  o.mu_dtype = mu.empty() ? ParseComputeDType(config, "weight_dtype") : ParseComputeDType(config, "mu_dtype");
+  return o;
+}
+
+void ReadEval(const RunConfig& config, TrainOptions& o) {
+  o.eval_interval = config.Int("eval_interval");
+  o.eval_steps = config.Int("eval_steps");
+  o.eval_start_step = config.Int("eval_start_step");
+  o.target_eval_loss = config.Float("target_eval_loss");
+}
+
+void ReadCheckpointing(const RunConfig& config, TrainOptions& o) {
+  o.checkpointing = config.Bool("enable_checkpointing");
+  o.save_on_completion = config.Bool("save_checkpoint_on_completion");
+  o.checkpoint_period = config.Int("checkpoint_period");
+  const auto& keep = config.flags().find("max_num_checkpoints_to_keep")->second.value;
+  o.keep = std::holds_alternative<std::monostate>(keep) ? 0 : config.Int("max_num_checkpoints_to_keep");
+  o.max_shard_size = config.Int("max_shard_size");
+}
+
+}  // namespace
+
+TrainOptions ReadTrainOptions(const RunConfig& config) {
+  TrainOptions o;
+  o.run_name = RunName(config);
+  const std::string& base = config.String("base_output_directory");
+  o.run_dir = std::filesystem::path(base.empty() ? "fathom_output" : base) / o.run_name;
+  o.load_parameters_path = config.String("load_parameters_path");
+  o.steps = config.Int("steps") > 0 ? config.Int("steps") : config.Int("learning_rate_schedule_steps");
+  if (o.steps <= 0) Throw(ErrorCode::kUsage, "steps={}: at least 1 is needed", config.Int("steps"));
+  o.rows = static_cast<int64_t>(config.Float("per_device_batch_size"));
+  if (o.rows < 1) Throw(ErrorCode::kUsage, "per_device_batch_size={}: at least 1 sequence per rank is needed", config.Float("per_device_batch_size"));
+  o.length = config.Int("max_target_length");
+  o.accumulation = config.Int("gradient_accumulation_steps");
+  o.compute = ParseComputeDType(config, "dtype");
+  o.weights = ParseComputeDType(config, "weight_dtype");
+  o.remat = ParseRemat(config.String("remat_policy"));
+  o.z_loss = static_cast<float>(config.Float("z_loss_multiplier"));
+  o.schedule = ReadSchedule(config, o.steps);
+  o.optimizer = ReadOptimizer(config);
+  o.adamw_mask = config.Strings("adamw_mask");
+  o.trainable_mask = config.Strings("trainable_parameters_mask");
+  o.init_seed = static_cast<uint64_t>(config.Int("init_weights_seed"));
+  o.abort_on_nan = config.Bool("abort_on_nan_loss");
+  o.abort_on_inf = config.Bool("abort_on_inf_loss");
+  o.log_period = config.Int("log_period");
+  ReadEval(config, o);
+  ReadCheckpointing(config, o);
+  return o;
+}
+
+}  // namespace fathom

@@ -1,0 +1,46 @@
+// What the flags say about a training run, checked.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fathom/config/run_config.h"
+#include "fathom/model/decoder.h"
+#include "fathom/optim/optimizer.h"
+#include "fathom/optim/schedule.h"
+
+namespace fathom {
+
+struct TrainOptions {
+  std::string run_name;
+  std::filesystem::path run_dir;  // <base_output_directory>/<run_name>
+  std::filesystem::path load_parameters_path;
+  int64_t steps = 0;
+  int64_t rows = 0, length = 0;  // sequences per micro-batch, tokens per sequence
+  int64_t accumulation = 1;      // micro-batches per step
+  DType compute = DType::kBF16, weights = DType::kF32;
+  Remat remat = Remat::kMinimal;
+  float z_loss = 0;
+  ScheduleConfig schedule;
+  OptimizerConfig optimizer;
+  std::vector<std::string> adamw_mask, trainable_mask;
+  uint64_t init_seed = 0;
+  bool abort_on_nan = true, abort_on_inf = true;
+  int64_t log_period = 1;
+  // eval
+  int64_t eval_interval = -1, eval_steps = -1, eval_start_step = 0;
+  double target_eval_loss = 0;
+  // checkpoints
+  bool checkpointing = true, save_on_completion = true;
+  int64_t checkpoint_period = 0, keep = 0;  // keep 0: all
+  int64_t max_shard_size = 0;
+
+  std::filesystem::path checkpoints_dir() const { return run_dir / "checkpoints"; }
+};
+
+// Throws Error(kUsage) naming the flag.
+TrainOptions ReadTrainOptions(const RunConfig& config);
+
+}  // namespace fathom

@@ -1,0 +1,125 @@
+#include "fathom/train/session.h"
+
+#include <algorithm>
+
+#include "fathom/kernels/vector_ops.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kReserve = 64 << 20;  // slack of address space, not of memory
+
+View MutableOrEmpty(Weight& w) { return w.value.empty() ? View() : w.value.mutable_view(); }
+
+std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, DecoderParams& params, DecoderParams& compute, DecoderParams& grads) {
+  std::vector<OptimizerParam> list;
+  std::vector<std::pair<Weight*, Weight*>> sides;
+  DecoderParams::Visit(grads, [&](const std::string&, Weight& w) { sides.emplace_back(&w, nullptr); });
+  size_t i = 0;
+  DecoderParams::Visit(compute, [&](const std::string&, Weight& w) { sides[i++].second = &w; });
+  i = 0;
+  DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
+    const auto [grad, copy] = sides[i++];
+    if (grad->value.empty()) return;
+    const bool own_copy = copy->value.view().raw() != w.value.view().raw();
+    list.push_back({name, w.value.mutable_view(), grad->value.mutable_view(), own_copy ? MutableOrEmpty(*copy) : View()});
+  });
+  ApplyMasks(options.adamw_mask, options.trainable_mask, list);
+  return list;
+}
+
+int64_t TotalBytes(DecoderParams& params) {
+  int64_t bytes = 0;
+  for (const NamedWeight& w : ListParams(params)) bytes += w.weight->value.NumBytes();
+  return bytes;
+}
+
+}  // namespace
+
+bool IsTrained(const ModelConfig& config, const std::string& name) {
+  if (name.find("e_score_correction_bias") != name.npos || name.find(".indexer.") != name.npos) return false;
+  for (int64_t k = 0; k < config.num_nextn_predict_layers; ++k) {
+    if (name.starts_with(DecoderParams::LayerPrefix(static_cast<size_t>(config.num_hidden_layers + k)))) return false;
+  }
+  return true;
+}
+
+TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params)
+    : options_(options),
+      decoder_(config),
+      params_(std::move(params)),
+      compute_(options.compute == DType::kBF16 && options.weights == DType::kF32 ? MakeBF16Copy(config, params_) : params_),
+      grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, name); })),
+      saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat) + kReserve),
+      scratch_(2 * decoder_.ScratchBytes(options.compute, options.rows * options.length) + kReserve) {
+  decoder_.EnsurePositions(options.length);
+  optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, params_, compute_, grads_));
+}
+
+void TrainSession::RefreshCompute() {
+  std::vector<Weight*> copies;
+  DecoderParams::Visit(compute_, [&](const std::string&, Weight& w) { copies.push_back(&w); });
+  size_t i = 0;
+  DecoderParams::Visit(params_, [&](const std::string&, Weight& w) {
+    Weight& copy = *copies[i++];
+    if (!w.value.empty() && copy.value.view().raw() != w.value.view().raw()) Cast(w.value.view(), copy.value.mutable_view());
+  });
+}
+
+TokenBatch TrainSession::Slice(const Batch& batch, int64_t row_begin, int64_t row_end) {
+  const int64_t begin = row_begin * batch.length, end = row_end * batch.length;
+  segments_.clear();
+  for (const TokenRange& s : batch.segments) {
+    if (s.begin >= begin && s.begin < end) segments_.push_back({s.begin - begin, s.end - begin, s.begin - begin, s.end - begin});
+  }
+  const auto at = static_cast<size_t>(begin), n = static_cast<size_t>(end - begin);
+  return {std::span(batch.ids).subspan(at, n), std::span(batch.targets).subspan(at, n), std::span(batch.weights).subspan(at, n),
+          {std::span(batch.positions).subspan(at, n), segments_}};
+}
+
+void TrainSession::ZeroGradients() {
+  for (const NamedWeight& w : ListParams(grads_)) Fill(0, w.weight->value.mutable_view());
+}
+
+LossSums TrainSession::Gradients(const Batch& batch, double scale) {
+  Ctx ctx{saved_, scratch_, options_.compute};
+  LossSums total;
+  for (int64_t row = 0; row < batch.rows; row += options_.rows) {
+    const TokenBatch micro = Slice(batch, row, std::min(row + options_.rows, batch.rows));
+    total += decoder_.ForwardBackward(ctx, compute_, micro, {options_.z_loss, static_cast<float>(scale)}, options_.remat, grads_);
+  }
+  return total;
+}
+
+LossSums TrainSession::Evaluate(const Batch& batch) {
+  Ctx ctx{saved_, scratch_, options_.compute};
+  LossSums total;
+  for (int64_t row = 0; row < batch.rows; row += options_.rows) {
+    total += decoder_.Loss(ctx, compute_, Slice(batch, row, std::min(row + options_.rows, batch.rows)), {}, {});
+  }
+  return total;
+}
+
+StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
+  ZeroGradients();
+  const double weight = static_cast<double>(batch.target_count) + 1e-8;
+  StepReport report;
+  report.sums = Gradients(batch, 1 / weight);
+  report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;
+  report.loss = report.lm_loss;
+  report.optimizer = optimizer_->Step(learning_rate);
+  return report;
+}
+
+std::vector<TrainSession::MemoryRow> TrainSession::MemoryTable() {
+  const int64_t weights = TotalBytes(params_), tokens = options_.rows * options_.length;
+  const bool copied = options_.compute == DType::kBF16 && options_.weights == DType::kF32;
+  return {{"parameters", weights},
+          {"bf16 copy", copied ? weights / 2 : 0},
+          {"gradients", TotalBytes(grads_)},
+          {"moments", Optimizer::StateBytes(options_.optimizer, optimizer_->params())},
+          {"activations", decoder_.SavedBytes(options_.compute, tokens, options_.remat)},
+          {"scratch", decoder_.ScratchBytes(options_.compute, tokens)}};
+}
+
+}  // namespace fathom

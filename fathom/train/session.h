@@ -1,0 +1,64 @@
+// A model in training: weights, their bf16 copies, gradients, moments and activation memory, all there before step 0.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fathom/data/batch.h"
+#include "fathom/model/decoder.h"
+#include "fathom/optim/optimizer.h"
+#include "fathom/train/options.h"
+
+namespace fathom {
+
+struct StepReport {
+  LossSums sums;
+  double loss = 0;     // what was minimised: cross entropy and z-loss over the total weight, plus the other terms
+  double lm_loss = 0;  // cross entropy (z-loss included, as MaxText reports it) over the total weight
+  OptimizerReport optimizer;
+};
+
+class TrainSession {
+ public:
+  // params: weights as loaded or initialised, in options.weights; those that the run does not train may be mapped from a file.
+  TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params);
+
+  // One update from rows of a batch, in micro-batches of options.rows rows; equal to one batch of all rows (gradients are weighted by
+  // tokens, not by micro-batch).
+  StepReport Step(const Batch& batch, double learning_rate);
+  // Gradients alone, added to grads(): for checks.
+  LossSums Gradients(const Batch& batch, double scale);
+  void ZeroGradients();
+  // Sums over the batch without gradients.
+  LossSums Evaluate(const Batch& batch);
+
+  const Decoder& decoder() const { return decoder_; }
+  DecoderParams& params() { return params_; }
+  DecoderParams& grads() { return grads_; }
+  Optimizer& optimizer() { return *optimizer_; }
+  // After params() was changed from outside (resume): makes the bf16 copies again.
+  void RefreshCompute();
+
+  struct MemoryRow {
+    std::string what;
+    int64_t bytes;
+  };
+  std::vector<MemoryRow> MemoryTable();
+
+ private:
+  TokenBatch Slice(const Batch& batch, int64_t row_begin, int64_t row_end);
+
+  TrainOptions options_;
+  Decoder decoder_;
+  DecoderParams params_, compute_, grads_;
+  Arena saved_, scratch_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::vector<Segment> segments_;
+  std::vector<int32_t> positions_;
+};
+
+// Does this run train the parameter? MTP modules and the indexer are carried unchanged unless a flag asks for them.
+bool IsTrained(const ModelConfig& config, const std::string& name);
+
+}  // namespace fathom

@@ -1,0 +1,16 @@
+// Ctrl-C and SIGTERM ask a run to save and stop; a second one kills it.
+#pragma once
+
+namespace fathom {
+
+class StopSignals {
+ public:
+  StopSignals();   // takes over SIGINT and SIGTERM
+  ~StopSignals();  // gives them back
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+  // The signal that came, 0: none. The exit code of a run that it stopped is 128 plus this.
+  int received() const;
+};
+
+}  // namespace fathom

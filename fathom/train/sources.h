@@ -1,0 +1,24 @@
+// The data of a run: batches to train on and, if asked for, batches to evaluate on.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "fathom/config/run_config.h"
+#include "fathom/data/batch_source.h"
+#include "fathom/tokenizer/tokenizer.h"
+#include "fathom/train/options.h"
+
+namespace fathom {
+
+struct DataSources {
+  std::shared_ptr<const Tokenizer> tokenizer;  // null for synthetic data
+  std::filesystem::path tokenizer_dir;         // where its files lie; saved with every checkpoint
+  std::unique_ptr<BatchSource> train;
+  std::unique_ptr<BatchSource> eval;  // null unless eval_interval > 0
+};
+
+// Throws Error(kUsage) for flags that contradict each other, Error(kInput) for data that can't be read.
+DataSources OpenSources(const RunConfig& config, const TrainOptions& options, const ModelConfig& model);
+
+}  // namespace fathom
