@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
 #include "fathom/kernels/block_product.h"
 
@@ -10,12 +9,11 @@ namespace fathom {
 
 // Keys are taken in blocks of this many, from a row's first one on; the order of every sum over keys follows from it.
 inline constexpr int64_t kKeyBlock = 64;
+inline constexpr int64_t kQueryBlock = 64;
+// Blocks on the diagonal are multiplied in strips of this many rows, each up to where it is seen.
+inline constexpr int64_t kTriangleStep = 12;
 
-// State of a row's softmax: the largest score so far and the sum of e^(score - largest).
-struct RunningSoftmax {
-  float largest = -std::numeric_limits<float>::infinity();
-  float sum = 0;
-};
+inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
 // Hands out parts of one worker's scratch; with a null base it only counts.
 class ScratchCursor {

@@ -17,6 +17,9 @@ namespace HWY_NAMESPACE {
 // its bits do not depend on which rows and columns are computed with it.
 void BlockProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr);
 
+// The same over pairs of BF16 (k counts pairs), summed in f32. Only where HasNativeBF16().
+void BlockPairProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr);
+
 }  // namespace HWY_NAMESPACE
 }  // namespace fathom
 

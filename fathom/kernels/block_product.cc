@@ -27,7 +27,23 @@ struct TileArgs {
   const float* factor;
 };
 
-template <int kM, int kN>
+struct F32 {
+  static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) { return hn::MulAdd(a, b, sum); }
+};
+
+#if HWY_TARGET == HWY_AVX3_DL
+// The instruction itself: Highway 1.0.3 has no target for it, and an intrinsic would not inline into this one.
+struct PairsOfBF16 {
+  static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
+    return sum;
+  }
+};
+#else
+struct PairsOfBF16 : F32 {};  // never called: HasNativeBF16() is false
+#endif
+
+template <class Kind, int kM, int kN>
 HWY_INLINE void Tile(const TileArgs& t) {
   const DF d;
   const int64_t lanes = LanesF();
@@ -47,7 +63,7 @@ HWY_INLINE void Tile(const TileArgs& t) {
     for (int i = 0; i < kM; ++i) {
       const VF left = hn::Set(d, a[i * t.a.row]);
 #pragma GCC unroll 8
-      for (int j = 0; j < kN; ++j) sum[i][j] = hn::MulAdd(left, right[j], sum[i][j]);
+      for (int j = 0; j < kN; ++j) sum[i][j] = Kind::MulAdd(left, right[j], sum[i][j]);
     }
   }
 #pragma GCC unroll 8
@@ -61,45 +77,54 @@ HWY_INLINE void Tile(const TileArgs& t) {
   }
 }
 
-template <int kN>
+template <class Kind, int kN>
 void TileRows(int64_t m, const TileArgs& t) {
   switch (m) {
-    case 1: return Tile<1, kN>(t);
-    case 2: return Tile<2, kN>(t);
-    case 3: return Tile<3, kN>(t);
-    case 4: return Tile<4, kN>(t);
-    case 5: return Tile<5, kN>(t);
-    default: return Tile<6, kN>(t);
+    case 1: return Tile<Kind, 1, kN>(t);
+    case 2: return Tile<Kind, 2, kN>(t);
+    case 3: return Tile<Kind, 3, kN>(t);
+    case 4: return Tile<Kind, 4, kN>(t);
+    case 5: return Tile<Kind, 5, kN>(t);
+    default: return Tile<Kind, 6, kN>(t);
   }
 }
 
+template <class Kind>
 void TileOf(int64_t m, int64_t vectors, const TileArgs& t) {
   if constexpr (kVectors == 4) {
-    if (vectors == 4) return TileRows<4>(m, t);
-    if (vectors == 3) return TileRows<3>(m, t);
+    if (vectors == 4) return TileRows<Kind, 4>(m, t);
+    if (vectors == 3) return TileRows<Kind, 3>(m, t);
   }
-  if (vectors == 2) return TileRows<2>(m, t);
-  TileRows<1>(m, t);
+  if (vectors == 2) return TileRows<Kind, 2>(m, t);
+  TileRows<Kind, 1>(m, t);
 }
 
-}  // namespace
-
-void BlockProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
+template <class Kind>
+void Product(int64_t m, int64_t n, const TileArgs& whole) {
   const int64_t lanes = LanesF(), vectors = (n + lanes - 1) / lanes;
   // Columns in equal parts: 6 vectors are 3 and 3, not 4 and 2.
   const int64_t parts = (vectors + kVectors - 1) / kVectors;
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t begin = vectors * part / parts, end = vectors * (part + 1) / parts;
     for (int64_t i = 0; i < m; i += kRows) {
-      const TileArgs tile{.k = k,
-                          .a = {a.data + i * a.row, a.row, a.col},
-                          .b = {b.data + begin * lanes, b.stride},
-                          .c = {c.data + i * c.stride + begin * lanes, c.stride},
-                          .into = into,
-                          .factor = factor == nullptr ? nullptr : factor + i};
-      TileOf(std::min<int64_t>(kRows, m - i), end - begin, tile);
+      TileArgs tile = whole;
+      tile.a.data += i * tile.a.row;
+      tile.b.data += begin * lanes;
+      tile.c.data += i * tile.c.stride + begin * lanes;
+      if (tile.factor != nullptr) tile.factor += i;
+      TileOf<Kind>(std::min<int64_t>(kRows, m - i), end - begin, tile);
     }
   }
+}
+
+}  // namespace
+
+void BlockProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
+  Product<F32>(m, n, {k, a, b, c, into, factor});
+}
+
+void BlockPairProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
+  Product<PairsOfBF16>(m, n, {k, a, b, c, into, factor});
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,12 +1,12 @@
 // Small matrix products on blocks in cache, for attention: compiled once per SIMD target in block_product.cc, declared per target
-// in block_product-inl.h.
+// in block_product-inl.h. Elements are f32, or pairs of BF16 in 32 bits (neighbours along the sum, the even one in the low half).
 #pragma once
 
 #include <cstdint>
 
 namespace fathom {
 
-// Widths of blocks are padded to this many f32, the widest vector of any target.
+// Widths of blocks are padded to this many elements, the widest vector of any target.
 inline constexpr int64_t kBlockPad = 16;
 inline constexpr int64_t PadBlock(int64_t n) { return (n + kBlockPad - 1) / kBlockPad * kBlockPad; }
 
@@ -15,7 +15,7 @@ struct BlockLeft {
   const float* data;
   int64_t row, col;
 };
-// A row-major block of f32, its rows `stride` apart.
+// A row-major block, its rows `stride` apart.
 struct Block {
   float* data;
   int64_t stride;

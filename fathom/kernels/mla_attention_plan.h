@@ -10,12 +10,13 @@
 
 namespace fathom {
 
-inline constexpr int64_t kQueryBlock = 48;    // rows of scores at a time: 12 KiB with 64 keys
-inline constexpr int64_t kQueryChunk = 256;   // queries per forward job at most: a block of keys is packed once for all of them
+inline constexpr int64_t kQueryChunk = 256;  // queries per forward job at most: a block of keys is packed once for all of them
 
 struct MlaAttentionArgs {
   MlaShape shape;
   ConstView q, kv, k_rope;
+  bool pairs;  // products over pairs of BF16
+  int64_t width() const { return shape.nope_dim + shape.rope_dim; }
 };
 struct MlaForwardArgs : MlaAttentionArgs {
   View o, lse;
@@ -25,6 +26,9 @@ struct MlaBackwardArgs : MlaAttentionArgs {
   View dq, dkv, dk_rope;
 };
 
+// Checks shapes, dtypes and segments; says whether products may take pairs of BF16.
+bool CheckMlaInputs(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope);
+
 // Keys that query i sees end here.
 inline int64_t VisibleEnd(const Segment& s, int64_t query) { return s.k_end - (s.q_end - 1 - query); }
 
@@ -33,9 +37,11 @@ inline std::pair<int64_t, int64_t> QueryChunk(const Segment& s, int64_t i) {
   const int64_t n = s.q_end - s.q_begin, chunks = QueryChunks(s);
   return {s.q_begin + n * i / chunks, s.q_begin + n * (i + 1) / chunks};
 }
+inline int64_t QueryBlocks(int64_t n) { return (n + kQueryBlock - 1) / kQueryBlock; }
 
+// Sizes are those of F32 blocks; pairs of BF16 take half of them.
 struct ForwardScratch {
-  float *q, *o, *keys, *keys_t, *values, *scores;
+  float *rows, *queries_t, *o, *keys, *values, *values_sum, *scores, *p, *top, *sum, *factor;
   ForwardScratch(const MlaShape& s, float* base) : ForwardScratch(s, ScratchCursor(base)) {}
   static int64_t Floats(const MlaShape& s) { return ForwardScratch(s, nullptr).floats; }
   int64_t floats;
@@ -43,41 +49,52 @@ struct ForwardScratch {
  private:
   ForwardScratch(const MlaShape& s, ScratchCursor cursor) {
     const int64_t wide = PadBlock(s.nope_dim + s.rope_dim), v_wide = PadBlock(s.v_dim);
-    q = cursor.Take(kQueryChunk * wide);
+    rows = cursor.Take(kQueryBlock * wide);
+    queries_t = cursor.Take(kQueryChunk * wide);
     o = cursor.Take(kQueryChunk * v_wide);
     keys = cursor.Take(kKeyBlock * wide);
-    keys_t = cursor.Take(kKeyBlock * wide);
     values = cursor.Take(kKeyBlock * v_wide);
+    values_sum = cursor.Take(kKeyBlock * v_wide);
     scores = cursor.Take(kQueryBlock * kKeyBlock);
+    p = cursor.Take(kQueryBlock * kKeyBlock);
+    top = cursor.Take(kQueryChunk);
+    sum = cursor.Take(kQueryChunk);
+    factor = cursor.Take(kQueryChunk);
     floats = cursor.used();
   }
 };
 
-// Blocks of keys as in the forward pass; q, d_o, dq, lse and dot of a whole segment and head.
+// Blocks of keys; queries, d_o, dq, lse and dot of a whole segment and head. _t: transposed, _sum: right factors summed over rows.
 struct BackwardScratch {
-  float *keys, *keys_t, *values, *values_t, *d_keys, *d_values, *scores, *d_scores, *q, *d_o, *dq, *lse, *dot;
+  float *rows, *keys, *keys_sum, *values, *d_keys, *d_values, *scores, *d_scores, *p, *ds;
+  float *queries_t, *queries_sum, *d_o_t, *d_o_sum, *dq, *lse, *dot;
   BackwardScratch(const MlaShape& s, int64_t length, float* base) : BackwardScratch(s, length, ScratchCursor(base)) {}
   static int64_t Floats(const MlaShape& s, int64_t length) { return BackwardScratch(s, length, nullptr).floats; }
   int64_t floats;
 
  private:
   BackwardScratch(const MlaShape& s, int64_t length, ScratchCursor cursor) {
-    const int64_t wide = PadBlock(s.nope_dim + s.rope_dim), v_wide = PadBlock(s.v_dim);
+    const int64_t wide = PadBlock(s.nope_dim + s.rope_dim), v_wide = PadBlock(s.v_dim), padded = QueryBlocks(length) * kQueryBlock;
+    rows = cursor.Take(kQueryBlock * std::max(wide, v_wide));
     keys = cursor.Take(kKeyBlock * wide);
-    keys_t = cursor.Take(kKeyBlock * wide);
+    keys_sum = cursor.Take(kKeyBlock * wide);
     values = cursor.Take(kKeyBlock * v_wide);
-    values_t = cursor.Take(kKeyBlock * v_wide);
     d_keys = cursor.Take(kKeyBlock * wide);
     d_values = cursor.Take(kKeyBlock * v_wide);
-    scores = cursor.Take(kQueryBlock * kKeyBlock);
-    d_scores = cursor.Take(kQueryBlock * kKeyBlock);
-    q = cursor.Take(length * wide);
-    d_o = cursor.Take(length * v_wide);
-    dq = cursor.Take(length * wide);
-    lse = cursor.Take(length);
-    dot = cursor.Take(length);
+    for (float** block : {&scores, &d_scores, &p, &ds}) *block = cursor.Take(kQueryBlock * kKeyBlock);
+    queries_t = cursor.Take(padded * wide);
+    queries_sum = cursor.Take(padded * wide);
+    d_o_t = cursor.Take(padded * v_wide);
+    d_o_sum = cursor.Take(padded * v_wide);
+    dq = cursor.Take(padded * wide);
+    lse = cursor.Take(padded);
+    dot = cursor.Take(padded);
     floats = cursor.used();
   }
 };
+
+// Heads of a group share one partial dk_rope; their number is fixed, so the order of the sum is.
+inline constexpr int64_t kMaxHeadGroups = 32;
+inline int64_t HeadGroups(const MlaShape& shape) { return std::min(shape.heads, kMaxHeadGroups); }
 
 }  // namespace fathom

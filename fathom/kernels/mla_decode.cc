@@ -12,62 +12,80 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-// Rows [first, first + n) of the cache, or of the query's list of chosen rows, as f32; zeros behind them.
+// Rows [first, first + n) of the cache, or of the query's list of chosen rows; zeros behind them.
+template <class Path>
 void LoadCache(const DecodeArgs& a, int64_t query, int64_t first, int64_t n, Block to) {
   const int64_t width = a.shape.latent_dim + a.shape.rope_dim;
   for (int64_t j = 0; j < n; ++j) {
     const int64_t row = a.chosen.empty() ? first + j : a.chosen[static_cast<size_t>(query * a.k + first + j)];
-    ToF32(RowAt(a.cache, row), width, to.data + j * to.stride);
+    CopyRow(RowAt(a.cache, row), width, ElementRow<Path>(to, j));
+    ZeroTail<Path>(to, j, width);
   }
   std::fill(to.data + n * to.stride, to.data + kKeyBlock * to.stride, 0.0f);
 }
 
-void LoadQuery(const DecodeArgs& a, int64_t query, Block to) {
+// Heads [head, head + n) of a query, latent and rope part side by side, transposed.
+template <class Path>
+void LoadQuery(const DecodeArgs& a, int64_t query, int64_t head, int64_t n, Block rows, float* queries_t) {
   const MlaDecodeShape& s = a.shape;
-  for (int64_t h = 0; h < s.heads; ++h) {
-    float* row = to.data + h * to.stride;
-    ToF32(RowAt(a.q_latent, query, h * s.latent_dim), s.latent_dim, row);
-    ToF32(RowAt(a.q_rope, query, h * s.rope_dim), s.rope_dim, row + s.latent_dim);
+  for (int64_t h = 0; h < n; ++h) {
+    auto* row = ElementRow<Path>(rows, h);
+    CopyRow(RowAt(a.q_latent, query, (head + h) * s.latent_dim), s.latent_dim, row);
+    CopyRow(RowAt(a.q_rope, query, (head + h) * s.rope_dim), s.rope_dim, row + s.latent_dim);
+    ZeroTail<Path>(rows, h, s.latent_dim + s.rope_dim);
   }
+  std::fill(rows.data + n * rows.stride, rows.data + PadBlock(n) * rows.stride, 0.0f);
+  TransposeBlock(rows, PadBlock(n), rows.stride, queries_t);
 }
 
 // All heads of one query over one part of its rows: unnormalised sums of latents and the state of each head's softmax.
-void DecodeJob(const DecodeArgs& a, const DecodePart& part, float* scratch, const PartialSums& out) {
+template <class Path>
+void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, const DecodeScratch& w, const PartialSums& out) {
   const MlaDecodeShape& s = a.shape;
-  const int64_t width = s.latent_dim + s.rope_dim, wide = PadBlock(width), latent_wide = PadBlock(s.latent_dim);
-  const DecodeScratch w(s, scratch);
-  const Block q{w.q, wide}, rows{w.rows, wide}, scores{w.scores, kKeyBlock}, sums{out.sums, latent_wide};
-  LoadQuery(a, part.query, q);
-  std::fill(sums.data, sums.data + s.heads * latent_wide, 0.0f);
-  std::fill(out.state, out.state + s.heads, RunningSoftmax());
+  const int64_t width = s.latent_dim + s.rope_dim, stride = RowStride<Path>(width), latent_wide = PadBlock(s.latent_dim);
+  const Block rows{Path::kStep == 1 ? w.rows_sum : w.rows, stride}, rows_sum{w.rows_sum, Path::kStep == 1 ? stride : latent_wide};
+  for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
+    LoadQuery<Path>(a, part.query, h, std::min(kQueryBlock, s.heads - h), {w.query_rows, stride}, w.queries_t + h * stride);
+  }
+  std::fill(out.sums, out.sums + s.heads * latent_wide, 0.0f);
+  std::fill(out.sum, out.sum + PadBlock(s.heads), 0.0f);
+  std::fill(out.top, out.top + PadBlock(s.heads), -std::numeric_limits<float>::infinity());
   for (int64_t first = part.begin; first < part.end; first += kKeyBlock) {
     const int64_t n = std::min(kKeyBlock, part.end - first);
-    LoadCache(a, part.query, first, n, rows);
-    TransposeKeys(rows, width, w.rows_t);
-    BlockProduct(s.heads, n, width, {q.data, wide, 1}, ConstBlock(w.rows_t, kKeyBlock), scores, Into::kOverwrite);
-    for (int64_t h = 0; h < s.heads; ++h) w.factor[h] = SoftmaxStep(scores.data + h * kKeyBlock, n, PadBlock(n), s.scale, out.state[h]);
-    BlockProduct(s.heads, s.latent_dim, n, {scores.data, kKeyBlock, 1}, rows, sums, Into::kScaleAdd, w.factor);
+    LoadCache<Path>(a, part.query, first, n, rows);
+    Path::Interleave(rows, n, s.latent_dim, rows_sum);
+    for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
+      const BlockSight sight{std::min(kQueryBlock, s.heads - h), n, n};
+      ScoreBlock<Path>(sight, width, rows, w.queries_t + h * stride, w.scores);
+      SoftmaxColumns(w.scores, sight, s.scale * kLog2E, {out.top + h, out.sum + h, w.factor});
+      SumOverKeys<Path>(sight, s.latent_dim, path.ByQuery(w.scores, sight, w.p), rows_sum, {out.sums + h * latent_wide, latent_wide}, Into::kScaleAdd,
+                        w.factor);
+    }
   }
+}
+
+void DecodeJob(const DecodeArgs& a, const DecodePart& part, float* scratch, const PartialSums& out) {
+  const DecodeScratch w(a.shape, scratch);
+  WithPath(a.pairs, a.cache.dtype() == DType::kBF16, [&](const auto& path) { DecodeRows(path, a, part, w, out); });
 }
 
 // One head of one query: parts are added in order, brought to their common largest score.
 void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const PartialSums> parts, float* o) {
-  float largest = -std::numeric_limits<float>::infinity(), sum = 0;
-  for (const PartialSums& p : parts) largest = std::max(largest, p.state[head].largest);
+  float top = -std::numeric_limits<float>::infinity(), sum = 0;
+  for (const PartialSums& p : parts) top = std::max(top, p.top[head]);
   std::fill(o, o + s.latent_dim, 0.0f);
   for (const PartialSums& p : parts) {
-    const float factor = hn::GetLane(ExpF(hn::Set(DF(), p.state[head].largest - largest)));
+    const VF factor = Exp2NonPositive(hn::Set(DF(), p.top[head] - top));
     const float* from = p.sums + head * PadBlock(s.latent_dim);
-    const VF f = hn::Set(DF(), factor);
-    ForVectors(s.latent_dim, [&](auto at) { Store(at, hn::MulAdd(f, at.Load(from), at.Load(o)), o); });
-    sum += factor * p.state[head].sum;
+    ForVectors(s.latent_dim, [&](auto at) { Store(at, hn::MulAdd(factor, at.Load(from), at.Load(o)), o); });
+    sum += hn::GetLane(factor) * p.sum[head];
   }
-  if (sum > 0) FromF32(o, 1 / sum, s.latent_dim, {reinterpret_cast<std::byte*>(o), DType::kF32});
+  if (!parts.empty()) StoreRow(o, 1 / sum, s.latent_dim, {reinterpret_cast<std::byte*>(o), DType::kF32});
 }
 
 void WeightRowToF32(const WeightView& w, int64_t row, float* to) {
   const int64_t n = w.value.dim(1);
-  if (w.value.dtype() != DType::kF8E4M3) return ToF32(RowAt(w.value, row), n, to);
+  if (w.value.dtype() != DType::kF8E4M3) return CopyRow(RowAt(w.value, row), n, to);
   const F8E4M3* codes = w.value.row<F8E4M3>(row);
   const bool powers = w.scale.dtype() == DType::kF8E8M0;
   for (int64_t i = 0; i < n; ++i) {
@@ -110,6 +128,7 @@ HWY_AFTER_NAMESPACE();
 
 #include "fathom/base/threads.h"
 #include "fathom/kernels/rows.h"
+#include "fathom/kernels/simd.h"
 
 namespace fathom {
 namespace {
@@ -132,11 +151,12 @@ void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o
   for (int64_t m = 0; m < queries; ++m) first[m + 1] = first[m] + DecodeParts(RowsOf(a, visible, m));
   float* workers = scratch.AllocArray<float>(NumWorkers() * each);
   auto* parts = scratch.AllocArray<PartialSums>(first[queries]);
-  auto* states = scratch.AllocArray<RunningSoftmax>(first[queries] * s.heads);
+  const int64_t heads = PadBlock(s.heads);
+  float* states = scratch.AllocArray<float>(first[queries] * 2 * heads);
   float* partial = scratch.AllocArray<float>(first[queries] * sums);
   ParallelWorkerJobs(first[queries], [&](int64_t job, int worker) {
     const int64_t m = std::upper_bound(first, first + queries + 1, job) - first - 1;
-    parts[job] = {partial + job * sums, states + job * s.heads};
+    parts[job] = {partial + job * sums, states + 2 * job * heads, states + (2 * job + 1) * heads};
     const auto [begin, end] = DecodeRange(RowsOf(a, visible, m), job - first[m]);
     HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, begin, end}, workers + worker * each, parts[job]);
   });
@@ -163,7 +183,7 @@ void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope
   for (const int64_t n : visible) FATHOM_CHECK(0 <= n && n <= cache.dim(0), "{} visible of {}", n, cache.dim(0));
   for (const int32_t row : chosen) FATHOM_CHECK(row < cache.dim(0), "row {} of {}", row, cache.dim(0));
   const ArenaScope scope(scratch);
-  DecodeQueries({shape, q_latent, q_rope, cache, chosen, k}, visible, o_latent, scratch);
+  DecodeQueries({shape, q_latent, q_rope, cache, chosen, k, cache.dtype() == DType::kBF16 && HasNativeBF16()}, visible, o_latent, scratch);
 }
 
 void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t first, int64_t rows, ConstView x, View y, Arena& scratch) {
@@ -184,7 +204,7 @@ void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t
 
 int64_t MlaDecodeScratchBytes(const MlaDecodeShape& shape, int64_t queries, int64_t most_rows) {
   const int64_t parts = queries * DecodeParts(most_rows), floats = NumThreads() * DecodeScratch::Floats(shape) + parts * shape.heads * PadBlock(shape.latent_dim);
-  return floats * 4 + (queries + 1) * 8 + parts * (static_cast<int64_t>(sizeof(PartialSums)) + shape.heads * 8) + 64 * 8;
+  return floats * 4 + (queries + 1) * 8 + parts * (static_cast<int64_t>(sizeof(PartialSums)) + PadBlock(shape.heads) * 8) + 64 * 8;
 }
 
 }  // namespace fathom

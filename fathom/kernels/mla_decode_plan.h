@@ -16,14 +16,15 @@ struct DecodeArgs {
   ConstView q_latent, q_rope, cache;
   std::span<const int32_t> chosen;
   int64_t k;
+  bool pairs;  // products over pairs of BF16
 };
 // Rows [begin, end) of what one query attends to.
 struct DecodePart {
   int64_t query, begin, end;
 };
 struct PartialSums {
-  float* sums;            // [H, PadBlock(R)]
-  RunningSoftmax* state;  // [H]
+  float* sums;        // [H, PadBlock(R)]
+  float *top, *sum;   // [PadBlock(H)]: largest score times log2(e), sum of e^(score - largest)
 };
 struct HeadProductArgs {
   HeadProduct kind;
@@ -43,7 +44,7 @@ inline std::pair<int64_t, int64_t> DecodeRange(int64_t rows, int64_t part) {
 }
 
 struct DecodeScratch {
-  float *q, *rows, *rows_t, *scores, *factor;
+  float *query_rows, *queries_t, *rows, *rows_sum, *scores, *p, *factor;
   DecodeScratch(const MlaDecodeShape& s, float* base) : DecodeScratch(s, ScratchCursor(base)) {}
   static int64_t Floats(const MlaDecodeShape& s) { return DecodeScratch(s, nullptr).floats; }
   int64_t floats;
@@ -51,11 +52,13 @@ struct DecodeScratch {
  private:
   DecodeScratch(const MlaDecodeShape& s, ScratchCursor cursor) {
     const int64_t wide = PadBlock(s.latent_dim + s.rope_dim);
-    q = cursor.Take(s.heads * wide);
+    query_rows = cursor.Take(kQueryBlock * wide);
+    queries_t = cursor.Take(PadBlock(s.heads) * wide);
     rows = cursor.Take(kKeyBlock * wide);
-    rows_t = cursor.Take(kKeyBlock * wide);
-    scores = cursor.Take(s.heads * kKeyBlock);
-    factor = cursor.Take(s.heads);
+    rows_sum = cursor.Take(kKeyBlock * wide);
+    scores = cursor.Take(kKeyBlock * kQueryBlock);
+    p = cursor.Take(kKeyBlock * kQueryBlock);
+    factor = cursor.Take(kQueryBlock);
     floats = cursor.used();
   }
 };
