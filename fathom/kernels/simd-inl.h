@@ -95,6 +95,7 @@ struct WholeVector {
   template <class T>
   HWY_INLINE void Store(VF v, T* p) const { StoreF(v, p + i); }
   HWY_INLINE VF Mask(VF v) const { return v; }
+  HWY_INLINE hn::Mask<DF> Valid() const { return hn::FirstN(DF(), hn::Lanes(DF())); }
 };
 struct PartVector {
   int64_t i, n;
@@ -102,8 +103,9 @@ struct PartVector {
   HWY_INLINE VF Load(const T* p) const { return LoadN(p + i, n); }
   template <class T>
   HWY_INLINE void Store(VF v, T* p) const { StoreN(v, p + i, n); }
-  // Zeros behind the row's end.
-  HWY_INLINE VF Mask(VF v) const { return hn::IfThenElseZero(hn::FirstN(DF(), static_cast<size_t>(n)), v); }
+  // Lanes within the row; zeros in the others.
+  HWY_INLINE hn::Mask<DF> Valid() const { return hn::FirstN(DF(), static_cast<size_t>(n)); }
+  HWY_INLINE VF Mask(VF v) const { return hn::IfThenElseZero(Valid(), v); }
 };
 template <class At>
 HWY_INLINE VF Load(const At& at, const InRow& row) {
