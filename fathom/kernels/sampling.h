@@ -14,7 +14,7 @@ enum class SamplingStrategy { kGreedy, kWeighted, kTopK, kNucleus, kComposite };
 //   kWeighted:  softmax(logits / temperature)
 //   kTopK:      the same over the top_k largest logits (ties to the lower index)
 //   kNucleus:   over the logits, from the largest down, until the sum of softmax(logits), without temperature, reaches top_p; logits equal
-//               to the last of these are kept too. top_p = 0 keeps the largest, 1 all.
+//               to the last of these are kept too. top_p = 0 keeps the largest, above 1 all; the sums are exact to about 1e-7.
 //   kComposite: top_k, then the nucleus of what is left (softmax over it), then temperature, at least 1e-6
 struct SamplingRule {
   SamplingStrategy strategy = SamplingStrategy::kGreedy;

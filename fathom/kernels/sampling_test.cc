@@ -14,7 +14,7 @@ const SamplingRule kRules[] = {
     {.strategy = SamplingStrategy::kTopK, .temperature = 0.7, .top_k = 5},
     {.strategy = SamplingStrategy::kTopK, .temperature = 2, .top_k = 1 << 20},
     {.strategy = SamplingStrategy::kNucleus, .temperature = 0.7, .top_p = 0.9},
-    {.strategy = SamplingStrategy::kNucleus, .temperature = 1.5, .top_p = 0.99999},
+    {.strategy = SamplingStrategy::kNucleus, .temperature = 1.5, .top_p = 0.995},
     {.strategy = SamplingStrategy::kNucleus, .top_p = 0},
     {.strategy = SamplingStrategy::kNucleus, .top_p = 2},
     {.strategy = SamplingStrategy::kComposite, .temperature = 0.7, .top_k = 40, .top_p = 0.8},
