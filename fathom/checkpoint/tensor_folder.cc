@@ -13,6 +13,11 @@ bool IsPlainFileName(const std::string& name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos && name.find('\0') == name.npos;
 }
 
+bool Exists(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
+
 // model.safetensors or model-00001-of-00003.safetensors: what belongs to the model, other files may lie beside it.
 bool IsModelFile(const std::string& name) {
   return name == kSingleFile || (name.starts_with("model-") && name.find("-of-") != name.npos && name.ends_with(".safetensors"));
@@ -57,7 +62,7 @@ TensorFolder TensorFolder::Open(const std::filesystem::path& dir) {
   folder.dir_ = dir;
   const std::vector<std::string> present = ModelFiles(dir);
   const auto index = dir / kIndexFile;
-  if (std::filesystem::exists(index)) {
+  if (Exists(index)) {
     folder.OpenIndexed(ReadIndex(index));
   } else if (present == std::vector<std::string>{kSingleFile}) {
     folder.AddFile(dir / kSingleFile);
@@ -76,7 +81,7 @@ TensorFolder TensorFolder::Open(const std::filesystem::path& dir) {
 void TensorFolder::OpenIndexed(const std::map<std::string, std::string>& weight_map) {
   std::set<std::string> files;
   for (const auto& [tensor, file] : weight_map) {
-    if (files.insert(file).second && !std::filesystem::exists(dir_ / file)) {
+    if (files.insert(file).second && !Exists(dir_ / file)) {
       Throw(ErrorCode::kInput, "{}: {} says that {} lies in {}, which is not there", dir_.string(), kIndexFile, tensor, file);
     }
   }

@@ -1,0 +1,45 @@
+// Saving a model in the Hugging Face layout.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "fathom/base/json.h"
+#include "fathom/checkpoint/safetensors.h"
+
+namespace fathom {
+
+// What is saved under which name, with the view's dtype and shape. Rows may be strided.
+struct NamedTensor {
+  std::string name;
+  ConstView value;
+};
+
+struct SaveOptions {
+  int64_t max_shard_size = 5'000'000'000;  // bytes of a file; a tensor larger than this has a file of its own
+  std::filesystem::path companions;        // the folder whose tokenizer and other small files are copied; empty: none
+  bool overwrite = false;                  // replace an existing folder
+};
+
+// Writes model.safetensors, or model-0000x-of-0000y.safetensors with their index, and config.json as StagedFolder does: dir is complete or
+// unchanged. Tensors stand in the given order; names must differ (FATHOM_CHECK). Throws Error(kUsage): dir exists; Error(kResource): disk full
+// (seen before it starts where the file system tells), no permission.
+void SaveCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors, const SaveOptions& options);
+
+// The pieces, for other writers of this layout.
+
+// Tensors (by index, in order) of each file.
+std::vector<std::vector<size_t>> PlanShards(const std::vector<TensorInfo>& tensors, int64_t max_shard_size);
+// "model.safetensors" for one file, "model-00002-of-00007.safetensors" for i = 1 of 7.
+std::string ShardFileName(size_t i, size_t count);
+// The content of model.safetensors.index.json.
+Json IndexJson(const std::vector<TensorInfo>& tensors, const std::vector<std::vector<size_t>>& shards);
+// Writes these tensors, index and config.json into an existing folder, each file synced.
+void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors, int64_t max_shard_size);
+// One safetensors file.
+void WriteTensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors);
+// Copies tokenizer, templates, generation_config.json, licence and code (small files that are no tensors, index or config.json) and syncs them.
+void CopyCompanions(const std::filesystem::path& from, const std::filesystem::path& to);
+
+}  // namespace fathom

@@ -1,0 +1,39 @@
+// A folder that appears whole or not at all.
+#pragma once
+
+#include <filesystem>
+
+namespace fathom {
+
+// Work happens in a hidden sibling ".<name>.partial"; Commit syncs it and renames it to the target. Dying in between, by an error or by
+// kill -9, leaves the target as it was; what a killed process left behind is removed by the next one with the same target. A second
+// process with the same target is refused while the first one works.
+class StagedFolder {
+ public:
+  // Creates the parents and the staging folder. Throws Error(kUsage) if the target exists and overwrite is false, Error(kResource) if the
+  // folder can't be made or another process stages the same target.
+  StagedFolder(const std::filesystem::path& target, bool overwrite);
+  ~StagedFolder();  // removes the staging folder unless committed
+  StagedFolder(const StagedFolder&) = delete;
+  StagedFolder& operator=(const StagedFolder&) = delete;
+
+  const std::filesystem::path& path() const { return stage_; }
+  const std::filesystem::path& target() const { return target_; }
+  // Files written into path() must have been synced (OutputFile::Close does); folders are synced here. An existing target is exchanged in one
+  // step and then removed. Throws Error(kResource).
+  void Commit();
+
+ private:
+  void Lock();
+  std::filesystem::path target_, stage_;
+  bool overwrite_;
+  int lock_ = -1;
+};
+
+// Removes a folder in two steps, a rename to a hidden name first, so that it never stands half-removed under its name. Throws Error(kResource).
+void RemoveFolder(const std::filesystem::path& folder);
+
+// Throws Error(kResource) unless the file system of dir (or of its nearest existing parent) has `bytes` free.
+void CheckFreeSpace(const std::filesystem::path& dir, int64_t bytes);
+
+}  // namespace fathom
