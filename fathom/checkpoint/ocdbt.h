@@ -1,0 +1,69 @@
+// An OCDBT database as Orbax uses it: read completely (every key; values stay in their files), written once.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <mutex>
+
+#include "fathom/checkpoint/key_store.h"
+#include "fathom/checkpoint/ocdbt_format.h"
+
+namespace fathom {
+
+inline constexpr const char* kOcdbtManifest = "manifest.ocdbt";
+
+// The newest version of the database in root, or an older one. Throws Error(kInput), naming the file: damaged or missing manifest, node or
+// data file; a path that leads out; a tree that is deeper or larger than it says, or runs in a circle.
+class OcdbtStore : public KeyStore {
+ public:
+  explicit OcdbtStore(const std::filesystem::path& root, std::optional<uint64_t> generation = std::nullopt);
+
+  std::vector<std::string> Keys() const override;
+  std::optional<StoredValue> Find(const std::string& key) const override;
+  const OcdbtManifest& manifest() const { return manifest_; }
+  // Of every version that can still be read, ascending.
+  std::vector<uint64_t> Generations() const;
+
+ private:
+  struct Value {
+    std::string bytes;
+    const std::filesystem::path* file;  // nullptr: bytes is the value
+    uint64_t offset, length;
+  };
+  struct Version {
+    OcdbtVersion version;
+    OcdbtFile file;
+  };
+  std::string ReadSpan(const std::string& path, const OcdbtSpan& span) const;
+  void CollectVersions(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersion>& versions, std::map<uint64_t, Version>& out) const;
+  void CollectOlder(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersionNodeRef>& refs, std::map<uint64_t, Version>& out) const;
+  std::map<uint64_t, Version> AllVersions() const;
+  void AddNode(const OcdbtFile& file, const OcdbtSpan& span, int height, const std::string& prefix);
+  void AddLeaf(const OcdbtNode& node, const std::string& prefix);
+  const std::filesystem::path* Intern(const std::string& path);
+
+  OcdbtManifest manifest_;
+  std::map<std::string, Value> values_;
+  std::map<std::string, std::filesystem::path> paths_;
+  uint64_t nodes_left_ = 0;
+};
+
+struct OcdbtWriteOptions {
+  OcdbtConfig config;
+  uint64_t node_bytes = 8 << 20;  // of a node, roughly
+  uint64_t commit_time = 0;       // ns since 1970
+  std::string tree_file;          // the data file for the tree's nodes, e.g. "d/<32 hex>"
+};
+
+// A value for the tree: inline, or in a data file that is written already.
+struct OcdbtItem {
+  bool is_inline = true;
+  std::string value;
+  std::string file;  // relative to root
+  uint64_t offset = 0, length = 0;
+};
+
+// Writes the tree of items and, last, the manifest into root. Throws Error(kResource).
+void WriteOcdbtTree(const std::filesystem::path& root, const std::map<std::string, OcdbtItem>& items, const OcdbtWriteOptions& options);
+
+}  // namespace fathom
