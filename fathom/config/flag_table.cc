@@ -109,7 +109,7 @@ constexpr Range kRanges[] = {
     {"mtp_eval_target_module", 0, 64},
     {"mtp_loss_scaling_factor", 0, kMax},
     {"mtp_num_layers", 0, 64},
-    {"num_epoch", 1, kMax},
+    {"num_epoch", 0, kMax},
     {"num_shots", 0, 100},
     {"per_device_batch_size", 1e-9, kMax},
     {"routed_bias_update_rate", 0, kMax},
