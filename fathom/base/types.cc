@@ -20,6 +20,7 @@ F16 ToF16(float x) {
   const uint16_t sign = std::signbit(x) ? 0x8000u : 0u;
   if (std::isnan(x)) return F16{static_cast<uint16_t>(sign | 0x7e00u)};
   const float a = std::fabs(x);
+  if (a == 0) return F16{sign};
   if (a >= 65520.0f) return F16{static_cast<uint16_t>(sign | 0x7c00u)};
   int exponent;
   std::frexp(a, &exponent);  // a = m * 2^exponent, m in [0.5, 1)
@@ -49,6 +50,7 @@ F8E4M3 ToF8E4M3(float x) {
   const uint8_t sign = std::signbit(x) ? 0x80u : 0u;
   if (std::isnan(x)) return F8E4M3{static_cast<uint8_t>(sign | 0x7fu)};
   const float a = std::fabs(x);
+  if (a == 0) return F8E4M3{sign};
   if (a >= 448.0f) return F8E4M3{static_cast<uint8_t>(sign | 0x7eu)};
   int exponent;
   std::frexp(a, &exponent);
