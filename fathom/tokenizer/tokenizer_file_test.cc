@@ -103,7 +103,7 @@ TEST(TokenizerFile, RefusesBrokenJson) {
   for (size_t n = 0; n < sound.size(); n += 97) EXPECT_NE(ErrorOf(sound.substr(0, n)), "") << n;
   EXPECT_NE(ErrorOf("[1]"), "");
   EXPECT_NE(ErrorOf("7"), "");
-  EXPECT_NE(ErrorOf(std::string(100000, '[')), "");
+  EXPECT_NE(ErrorOf(std::string(100000, '[')).find("nested deeper"), std::string::npos);
   EXPECT_NE(ErrorOf(R"({"model": {"vocab": {}, "vocab": {}}})").find("twice"), std::string::npos);
   EXPECT_NE(ErrorOf(R"({"decoder": 1, "decoder": 2})").find("twice"), std::string::npos);
   EXPECT_NE(ErrorOf(R"({"model": {"vocab": {"a": 1, "a": 2}, "merges": []}, "decoder": {"type": "ByteLevel"}})"), "");
