@@ -129,6 +129,16 @@ TEST(ModelConfig, NamesEachWrongSize) {
   }
 }
 
+// noaux_tc adds up the two best experts of a group.
+TEST(ModelConfig, GroupsOfNoauxTcHoldTwoExperts) {
+  Json json = Load("v3");
+  json["n_group"] = 16;
+  json["topk_group"] = 4;
+  ExpectNames(ErrorOf(json), "each group needs two");
+  json["n_group"] = 8;
+  EXPECT_EQ(ErrorOf(json), "");
+}
+
 TEST(ModelConfig, RefusesOtherMathematics) {
   const struct {
     const char* key;

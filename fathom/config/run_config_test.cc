@@ -196,6 +196,21 @@ TEST_F(RunConfigFiles, NamesWhatIsWrong) {
   EXPECT_THROW(RunConfig::Resolve({"absent.yml"}), Error);
 }
 
+// The flags that MaxText's guide to DeepSeek passes to its trainer, its decoder, its logit checker and its converters.
+TEST(RunConfig, TakesTheFlagsOfMaxTextsGuide) {
+  const Words lines[] = {
+      {"src/maxtext/configs//base.yml", "run_name=r", "model_name=deepseek3-671b", "tokenizer_path=deepseek-ai/DeepSeek-V3", "attention=flash", "megablox=False",
+       "sparse_matmul=False", "async_checkpointing=false", "ici_fsdp_parallelism=1", "ici_expert_parallelism=-1", "checkpoint_storage_concurrent_gb=1024",
+       "use_tokamax_gmm=True", "hf_access_token=", "mla_naive_kvcache=false", "opt_type=sgd", "mtp_num_layers=1"},
+      {"base.yml", "model_name=deepseek3.2-671b", "override_model_config=True", "indexer_topk=2", "scan_layers=true", "max_prefill_predict_length=4",
+       "max_target_length=4", "activations_in_float32=true", "matmul_precision=highest", "float32_logits=true", "--golden_logits_path=x", "--atol=1e-4", "--max_kl_div=0.3"},
+      {"model_name=deepseek2-16b", "enable_nnx=false", "hardware=cpu", "skip_jax_distributed_system=True", "--hf_model_path=x", "--lazy_load_tensors=False",
+       "--eager_load_method=safetensors", "--save_dtype=bfloat16"},
+      {"--input-fp8-hf-path=a", "--output-bf16-hf-path=b"},
+      {"indexer_loss_scaling_factor=0.01", "indexer_sparse_training=False", "trainable_parameters_mask=['.*indexer.*']"}};
+  for (const Words& line : lines) EXPECT_EQ(ErrorOf(line), "");
+}
+
 TEST_F(RunConfigFiles, TakesMaxTextsBaseForTheBuiltIn) {
   EXPECT_EQ(RunConfig::Resolve({"src/maxtext/configs/base.yml", "steps=3"}).Int("steps"), 3);
 }
