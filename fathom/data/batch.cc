@@ -28,23 +28,4 @@ void Batch::AddSegment(int64_t begin, int64_t n, const int32_t* new_ids, const i
   target_count += n;
 }
 
-void SliceRows(const Batch& batch, int64_t begin, int64_t end, Batch* out) {
-  FATHOM_CHECK(0 <= begin && begin <= end && end <= batch.rows, "rows {}..{} of {}", begin, end, batch.rows);
-  const int64_t first = begin * batch.length, last = end * batch.length;
-  out->rows = end - begin;
-  out->length = batch.length;
-  const auto copy = [&](const auto& from, auto& to) { to.assign(from.begin() + first, from.begin() + last); };
-  copy(batch.ids, out->ids);
-  copy(batch.targets, out->targets);
-  copy(batch.positions, out->positions);
-  copy(batch.segment_ids, out->segment_ids);
-  copy(batch.weights, out->weights);
-  out->segments.clear();
-  for (const TokenRange& s : batch.segments) {
-    if (s.begin >= first && s.begin < last) out->segments.push_back({s.begin - first, s.end - first});
-  }
-  out->target_count = std::count_if(out->weights.begin(), out->weights.end(), [](float w) { return w != 0; });
-  out->text_bytes = 0;
-}
-
 }  // namespace fathom

@@ -30,7 +30,4 @@ struct Batch {
   void AddSegment(int64_t begin, int64_t n, const int32_t* new_ids, const int32_t* new_targets, int32_t segment_id);
 };
 
-// Rows [begin, end) of batch as a batch of their own: the micro-batches of gradient accumulation. text_bytes is 0 in the parts.
-void SliceRows(const Batch& batch, int64_t begin, int64_t end, Batch* out);
-
 }  // namespace fathom
