@@ -1,115 +1,10 @@
 #include "fathom/kernels/gemm.h"
 
-#include <algorithm>
-#include <cstring>
-#include <oneapi/dnnl/dnnl.hpp>
-
 #include "fathom/base/threads.h"
-#include "fathom/kernels/gemm_panel.h"
+#include "fathom/kernels/gemm_tiles.h"
 
 namespace fathom {
 namespace {
-
-// The result is cut into tiles by its shape alone and each tile is one thread's work from beginning to end, so the bits can't depend
-// on the number of threads. Where an operand must be widened first, the sum is cut into chunks that stay in cache.
-constexpr int64_t kTileRows = 256, kTileColumns = 256, kChunk = 512;
-
-// c [m,n] (+)= a b, where a is [m,k] (or [k,m] with a_transposed) and b is [k,n] (or [n,k] with b_transposed).
-struct Product {
-  int64_t m, n, k;
-  WeightView a;
-  bool a_transposed;
-  WeightView b;
-  bool b_transposed;
-  View c;
-  Write write;
-  int64_t row_tiles() const { return (m + kTileRows - 1) / kTileRows; }
-  int64_t tiles() const { return row_tiles() * ((n + kTileColumns - 1) / kTileColumns); }
-};
-
-struct Tile {
-  int64_t row, rows, column, columns;
-};
-
-Tile TileOf(const Product& p, int64_t i) {
-  const int64_t row = i % p.row_tiles() * kTileRows, column = i / p.row_tiles() * kTileColumns;
-  return {row, std::min(kTileRows, p.m - row), column, std::min(kTileColumns, p.n - column)};
-}
-
-struct Factor {
-  const float* data;
-  int64_t stride;
-};
-
-// Entries [outer, outer + n) of the dimension that stays and [k, k + chunk) of the one summed over: in place when the matrix is F32
-// and wanted unrounded, else widened into `panel`.
-Factor FactorPart(const WeightView& w, bool summed_first, int64_t outer, int64_t n, int64_t k, int64_t chunk, bool round, float* panel) {
-  const PanelRange part = summed_first ? PanelRange{k, chunk, outer, n} : PanelRange{outer, n, k, chunk};
-  if (w.value.dtype() == DType::kF32 && !round) return {w.value.row<float>(part.row) + part.column, w.value.stride()};
-  WidenPanel(w, part, round, panel);
-  return {panel, part.columns};
-}
-
-struct TileScratch {
-  float *a, *b, *c;
-  static constexpr int64_t kFloats = kTileRows * kChunk + kTileColumns * kChunk + kTileRows * kTileColumns;
-  explicit TileScratch(float* base) : a(base), b(a + kTileRows * kChunk), c(b + kTileColumns * kChunk) {}
-};
-
-void RunTile(const Product& p, const Tile& t, TileScratch scratch) {
-  const bool round = p.a.value.dtype() == DType::kBF16, add = p.write == Write::kAdd, in_place = p.c.dtype() == DType::kF32;
-  const bool whole = !round && p.b.value.dtype() == DType::kF32;
-  float* c = in_place ? p.c.row<float>(t.row) + t.column : scratch.c;
-  const int64_t ldc = in_place ? p.c.stride() : t.columns, step = whole ? p.k : kChunk;
-  for (int64_t k = 0; k < p.k; k += step) {
-    const int64_t chunk = std::min(step, p.k - k);
-    const Factor a = FactorPart(p.a, p.a_transposed, t.row, t.rows, k, chunk, false, scratch.a);
-    const Factor b = FactorPart(p.b, !p.b_transposed, t.column, t.columns, k, chunk, round, scratch.b);
-    const float beta = k > 0 || (add && in_place) ? 1.0f : 0.0f;
-    const auto status = dnnl_sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', t.rows, t.columns, chunk, 1.0f, a.data, a.stride, b.data,
-                                   b.stride, beta, c, ldc);
-    FATHOM_CHECK(status == dnnl_success, "sgemm {}x{}x{}: status {}", t.rows, t.columns, chunk, static_cast<int>(status));
-  }
-  if (!in_place) StorePanel(scratch.c, {t.row, t.rows, t.column, t.columns}, add, p.c);
-}
-
-// oneDNN must not split a tile's sum over threads of its own: outside of a parallel region this thread asks it for one.
-class OneThread {
- public:
-  OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(threads_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int threads_;
-};
-
-void Clear(View c) {
-  const size_t bytes = static_cast<size_t>(c.dim(1) * DTypeSize(c.dtype()));
-  for (int64_t i = 0; i < c.dim(0); ++i) std::memset(c.raw() + i * c.stride() * DTypeSize(c.dtype()), 0, bytes);
-}
-
-// product(e) for e in [0, count), all their tiles handed out to the threads together.
-template <class F>
-void RunProducts(int64_t count, const F& product, Arena& scratch) {
-  const ArenaScope scope(scratch);
-  int64_t* first = scratch.AllocArray<int64_t>(count + 1);
-  first[0] = 0;
-  for (int64_t e = 0; e < count; ++e) {
-    const Product p = product(e);
-    const bool nothing_to_sum = p.k == 0 || p.m == 0 || p.n == 0;
-    if (nothing_to_sum && p.write == Write::kOverwrite && p.m * p.n > 0) Clear(p.c);
-    first[e + 1] = first[e] + (nothing_to_sum ? 0 : p.tiles());
-  }
-  float* floats = scratch.AllocArray<float>(NumWorkers() * TileScratch::kFloats);
-  ParallelWorkerJobs(first[count], [&](int64_t job, int worker) {
-    const OneThread one;
-    const int64_t e = std::upper_bound(first, first + count + 1, job) - first - 1;
-    const Product p = product(e);
-    RunTile(p, TileOf(p, job - first[e]), TileScratch(floats + worker * TileScratch::kFloats));
-  });
-}
 
 bool IsActivation(const ConstView& v) { return v.rank() == 2 && (v.dtype() == DType::kF32 || v.dtype() == DType::kBF16); }
 
@@ -197,8 +92,7 @@ void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, 
 
 int64_t GemmScratchBytes(int64_t rows, int64_t n, int64_t k) {
   (void)rows, (void)n, (void)k;
-  constexpr int64_t kMostGroups = 1024;
-  return NumThreads() * TileScratch::kFloats * 4 + kMostGroups * 8 + 256;
+  return ProductScratchBytes(NumThreads());
 }
 
 }  // namespace fathom

@@ -15,34 +15,53 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-HWY_INLINE VF RoundF(VF v, bool round) {
-  return round ? hn::BitCast(DF(), hn::And(RoundedBits(v), hn::Set(DU(), 0xffff0000u))) : v;
-}
+struct Keep {
+  HWY_INLINE VF operator()(VF v) const { return v; }
+};
+struct RoundToBF16Values {
+  HWY_INLINE VF operator()(VF v) const { return hn::BitCast(DF(), hn::And(RoundedBits(v), hn::Set(DU(), 0xffff0000u))); }
+};
 
-void WidenRow(const InRow& from, int64_t n, bool round, float* to) {
-  ForVectors(n, [&](auto at) { Store(at, RoundF(Load(at, from), round), to); });
+template <class Round>
+void ConvertRow(const InRow& from, int64_t n, const Round& round, const OutRow& to) {
+  ForVectors(n, [&](auto at) { Store(at, round(Load(at, from)), to); });
 }
 
 // Columns [column, column + n) of a row of codes, cut where the scale changes.
-void WidenCodes(const WeightView& w, int64_t row, int64_t column, int64_t n, bool round, float* to) {
+template <class Round>
+void ConvertCodes(const WeightView& w, int64_t row, int64_t column, int64_t n, const Round& round, OutRow to) {
   const uint8_t* codes = reinterpret_cast<const uint8_t*>(w.value.raw()) + row * w.value.stride();
   for (const int64_t end = column + n; column < end;) {
     const int64_t block = column / kScaleBlock, length = std::min(end, (block + 1) * kScaleBlock) - column;
     const VF scale = hn::Set(DF(), BlockScale(w.scale, row / kScaleBlock, block));
-    ForVectors(length, [&](auto at) { Store(at, RoundF(hn::Mul(scale, LoadCodes(at, codes + column)), round), to); });
+    ForVectors(length, [&](auto at) { Store(at, round(hn::Mul(scale, LoadCodes(at, codes + column))), to); });
     column += length;
-    to += length;
+    to.data += length * DTypeSize(to.dtype);
+  }
+}
+
+template <class Round>
+void ConvertRows(const WeightView& from, const PanelRange& part, const Round& round, OutRow to) {
+  for (int64_t r = part.row; r < part.row + part.rows; ++r, to.data += part.columns * DTypeSize(to.dtype)) {
+    if (from.value.dtype() == DType::kF8E4M3) {
+      ConvertCodes(from, r, part.column, part.columns, round, to);
+    } else {
+      ConvertRow(RowAt(from.value.Cols(part.column, part.column + part.columns), r), part.columns, round, to);
+    }
   }
 }
 
 void WidenPanelRows(const WeightView& from, const PanelRange& part, bool round, float* to) {
-  for (int64_t r = part.row; r < part.row + part.rows; ++r, to += part.columns) {
-    if (from.value.dtype() == DType::kF8E4M3) {
-      WidenCodes(from, r, part.column, part.columns, round, to);
-    } else {
-      WidenRow(RowAt(from.value.Cols(part.column, part.column + part.columns), r), part.columns, round, to);
-    }
+  const OutRow out{reinterpret_cast<std::byte*>(to), DType::kF32};
+  if (round && from.value.dtype() != DType::kBF16) {
+    ConvertRows(from, part, RoundToBF16Values(), out);
+  } else {
+    ConvertRows(from, part, Keep(), out);
   }
+}
+
+void NarrowPanelRows(const WeightView& from, const PanelRange& part, BF16* to) {
+  ConvertRows(from, part, Keep(), {reinterpret_cast<std::byte*>(to), DType::kBF16});
 }
 
 void StorePanelRows(const float* from, const PanelRange& part, bool add, const View& c) {
@@ -63,11 +82,14 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace fathom {
 HWY_EXPORT(WidenPanelRows);
+HWY_EXPORT(NarrowPanelRows);
 HWY_EXPORT(StorePanelRows);
 
 void WidenPanel(const WeightView& from, PanelRange part, bool round_to_bf16, float* to) {
   HWY_DYNAMIC_DISPATCH(WidenPanelRows)(from, part, round_to_bf16, to);
 }
+
+void NarrowPanel(const WeightView& from, PanelRange part, BF16* to) { HWY_DYNAMIC_DISPATCH(NarrowPanelRows)(from, part, to); }
 
 void StorePanel(const float* from, PanelRange part, bool add, View c) { HWY_DYNAMIC_DISPATCH(StorePanelRows)(from, part, add, c); }
 

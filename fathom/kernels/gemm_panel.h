@@ -1,4 +1,4 @@
-// Parts of matrices, turned to f32 in scratch and back, for the f32 products of gemm.
+// Parts of matrices, converted into scratch and back, for the products of gemm.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,9 @@ struct PanelRange {
 
 // to [rows, columns] F32, contiguous = that part of a matrix of any weight's dtype, scales applied; rounded to BF16 if asked.
 void WidenPanel(const WeightView& from, PanelRange part, bool round_to_bf16, float* to);
+
+// to [rows, columns] BF16, contiguous = the same part, rounded to nearest even.
+void NarrowPanel(const WeightView& from, PanelRange part, BF16* to);
 
 // That part of c (F32 or BF16) = (or +=, rounded once) from [rows, columns] F32, contiguous.
 void StorePanel(const float* from, PanelRange part, bool add, View c);

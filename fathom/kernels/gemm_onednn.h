@@ -1,0 +1,36 @@
+// One block of a matrix product on the calling thread: what gemm asks of oneDNN.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/tensor/dtype.h"
+
+namespace fathom {
+
+// A row-major factor; transposed: it lies as [columns, rows].
+struct Factor {
+  const void* data;
+  int64_t stride;  // elements between rows as it lies
+  bool transposed;
+};
+
+// c [m,n] F32, rows ldc apart, = a b (or c + a b), all F32.
+void MultiplyF32(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, float* c, int64_t ldc);
+
+// The same with a and b BF16, c F32 or BF16 and sums in F32. Each new combination of sizes and strides costs a compilation of some
+// 0.2 ms; oneDNN keeps the last thousand for the whole process.
+void MultiplyBF16(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, DType c_dtype, void* c, int64_t ldc);
+
+// oneDNN must not split a sum over threads of its own: while this lives, products of this thread run on it alone.
+class OneThread {
+ public:
+  OneThread();
+  ~OneThread();
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int threads_;
+};
+
+}  // namespace fathom
