@@ -115,13 +115,7 @@ CrossEntropySums CrossEntropy(ConstView logits, std::span<const int32_t> targets
     }
   });
   CrossEntropySums total;
-  for (int64_t c = 0; c < chunks; ++c) {
-    const CrossEntropySums& p = partial[static_cast<size_t>(c)];
-    total.loss += p.loss;
-    total.z_loss += p.z_loss;
-    total.weight += p.weight;
-    total.max_logit = std::max(total.max_logit, p.max_logit);
-  }
+  for (int64_t c = 0; c < chunks; ++c) total += partial[static_cast<size_t>(c)];
   return total;
 }
 

@@ -75,6 +75,23 @@ void BuildDispatch(std::span<const int32_t> ids, int64_t chosen, int64_t experts
   begin[0] = 0;
 }
 
+int64_t ExpertCapacity(int64_t tokens, int64_t chosen, int64_t experts, double factor) {
+  const int64_t share = (tokens * chosen + experts - 1) / experts;
+  return static_cast<int64_t>(std::max(static_cast<double>(share) * factor, factor));
+}
+
+int64_t DropOverCapacity(int64_t capacity, std::span<int32_t> ids, std::span<int64_t> work) {
+  std::fill(work.begin(), work.end(), 0);
+  int64_t dropped = 0;
+  for (int32_t& id : ids) {
+    FATHOM_CHECK(id < std::ssize(work), "expert {} of {}", id, work.size());
+    if (id < 0 || ++work[static_cast<size_t>(id)] <= capacity) continue;
+    id = -1;
+    ++dropped;
+  }
+  return dropped;
+}
+
 void GatherRows(ConstView x, std::span<const int32_t> row_token, View rows) {
   FATHOM_CHECK(IsRowType(x.dtype()) && IsMatrix(rows, rows.dim(0), x.dim(1)) && std::ssize(row_token) >= rows.dim(0), "x {}, rows {}",
                x.shape().ToString(), rows.shape().ToString());

@@ -13,6 +13,13 @@ namespace fathom {
 void BuildDispatch(std::span<const int32_t> ids, int64_t chosen, int64_t experts, std::span<int64_t> begin, std::span<int32_t> row_token,
                    std::span<int32_t> row_slot, std::span<int32_t> slot_row);
 
+// Capacity of each expert per sequence (MaxText): max(ceil(S K / E) * factor, factor), rounded down; S tokens in the sequence.
+int64_t ExpertCapacity(int64_t tokens, int64_t chosen, int64_t experts, double factor);
+
+// Drops (id = -1) the assignments of one sequence that come, in (token, k) order, after an expert's first `capacity`. ids [S*K] in 0..E-1,
+// work [E]. Returns how many were dropped.
+int64_t DropOverCapacity(int64_t capacity, std::span<int32_t> ids, std::span<int64_t> work);
+
 // rows[r] = x[row_token[r]].  x [T,D], rows [R,D], F32|BF16 each (converted if they differ).
 void GatherRows(ConstView x, std::span<const int32_t> row_token, View rows);
 

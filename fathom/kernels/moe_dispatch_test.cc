@@ -39,6 +39,17 @@ TEST(MoeDispatch, SortsByExpertStably) {
   EXPECT_EQ(got.row_token, want.row_token);
 }
 
+TEST(MoeDispatch, CapacityDropsTheLateOnes) {
+  EXPECT_EQ(ExpertCapacity(24, 2, 8, 1.0), 6);
+  EXPECT_EQ(ExpertCapacity(24, 2, 8, 1.25), 7);
+  EXPECT_EQ(ExpertCapacity(25, 2, 8, 1.0), 7);
+  EXPECT_EQ(ExpertCapacity(1, 1, 8, 3.5), 3);
+  std::vector<int32_t> ids = {0, 1, 0, 2, 0, 1, 1, 0};
+  std::vector<int64_t> work(3);
+  EXPECT_EQ(DropOverCapacity(2, ids, work), 3);
+  EXPECT_EQ(ids, (std::vector<int32_t>{0, 1, 0, 2, -1, 1, -1, -1}));
+}
+
 template <class X, class R>
 void CheckGather(int64_t d, int64_t gap, int64_t shift) {
   SCOPED_TRACE(testing::Message() << d << " gap " << gap << " shift " << shift);

@@ -129,11 +129,14 @@ double ChosenFactor(const RouterShape& shape, const float* scores, const int32_t
   return shape.scaling / sum;
 }
 
-void RouteToken(const RouterShape& shape, const float* scores, std::span<const float> bias, int32_t* ids, float* weights) {
+void ChooseExperts(const RouterShape& shape, const float* scores, std::span<const float> bias, int32_t* ids) {
   std::array<float, kMaxExperts> choice;
   for (size_t e = 0; e < static_cast<size_t>(shape.experts); ++e) choice[e] = bias.empty() ? scores[e] : scores[e] + bias[e];
   if (shape.groups > 1 && shape.kept_groups < shape.groups) LimitGroups(shape, choice.data());
   LargestK(choice.data(), shape.experts, shape.chosen, ids);
+}
+
+void ChosenWeights(const RouterShape& shape, const float* scores, const int32_t* ids, float* weights) {
   const double factor = ChosenFactor(shape, scores, ids);
   for (int64_t k = 0; k < shape.chosen; ++k) weights[k] = static_cast<float>(scores[ids[k]] * factor);
 }
@@ -167,8 +170,17 @@ void RouterForward(const RouterShape& shape, ConstView logits, std::span<const f
   ParallelRanges(logits.dim(0), 8, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(ScoreRows)(logits.Rows(begin, end), shape.sigmoid, scores.Rows(begin, end));
     for (int64_t t = begin; t < end; ++t) {
-      RouteToken(shape, scores.row<float>(t), bias, ids.data() + t * shape.chosen, weights.data() + t * shape.chosen);
+      ChooseExperts(shape, scores.row<float>(t), bias, ids.data() + t * shape.chosen);
+      ChosenWeights(shape, scores.row<float>(t), ids.data() + t * shape.chosen, weights.data() + t * shape.chosen);
     }
+  });
+}
+
+void RouterChoice(const RouterShape& shape, ConstView scores, std::span<const float> bias, std::span<int32_t> ids) {
+  CheckShape(shape, scores, ids.size(), ids.size());
+  FATHOM_CHECK(bias.empty() || std::ssize(bias) == shape.experts, "{} biases", bias.size());
+  ParallelRanges(scores.dim(0), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) ChooseExperts(shape, scores.row<float>(t), bias, ids.data() + t * shape.chosen);
   });
 }
 

@@ -23,6 +23,9 @@ struct RouterShape {
 // index; experts of groups not kept count as -inf) and weights [T,K].
 void RouterForward(const RouterShape& shape, ConstView logits, std::span<const float> bias, View scores, std::span<int32_t> ids, std::span<float> weights);
 
+// The choice alone, from scores [T,E] F32 as RouterForward writes them: overwrites ids [T,K].
+void RouterChoice(const RouterShape& shape, ConstView scores, std::span<const float> bias, std::span<int32_t> ids);
+
 // dweights [T,K] -> overwrites dlogits [T,E] F32. The choice is a constant. d_scores [T,E], unless empty, is a further gradient on the scores
 // (a balance loss) and is added inside.
 void RouterBackward(const RouterShape& shape, ConstView scores, std::span<const int32_t> ids, std::span<const float> dweights, ConstView d_scores, View dlogits);

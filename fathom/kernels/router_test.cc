@@ -40,8 +40,11 @@ void CheckForward(const RouterShape& shape, bool biased, int64_t gap, int64_t sh
   const int64_t tokens = 9, experts = shape.experts, chosen = shape.chosen;
   PaddedMatrix<float> logits(tokens, experts, gap, shift, RandomVector(tokens * experts, 1, 2.0));
   const auto bias = biased ? RandomVector(experts, 2, 0.3) : std::vector<double>();
-  const Routed r = Route(shape, logits, ToFloats(bias), tokens, gap, shift);
+  Routed r = Route(shape, logits, ToFloats(bias), tokens, gap, shift);
   EXPECT_TRUE(r.scores.PaddingUntouched());
+  std::vector<int32_t> again(r.ids.size());
+  RouterChoice(shape, r.scores.view(), ToFloats(bias), again);
+  EXPECT_EQ(again, r.ids);
   for (int64_t t = 0; t < tokens; ++t) {
     const auto scores = RouterScoresRef(shape, Row(logits.Values(), t, experts));
     const auto ids = RouterChoiceRef(shape, scores, bias);
