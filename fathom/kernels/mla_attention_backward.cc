@@ -88,6 +88,7 @@ void BackwardHead(const Path& path, const MlaBackwardArgs& a, const Segment& seg
   PackRows<Path>(a.d_o, seg, head * s.v_dim, s.v_dim, w.rows, w.d_o_t, w.d_o_sum);
   std::fill(w.dq, w.dq + length * wide, 0.0f);
   for (int64_t i = 0; i < length; ++i) {
+    PrefetchRow(a.o, seg.q_begin + i + kRowsAhead, head * s.v_dim, s.v_dim);
     w.dot[i] = OutputDot(a, seg.q_begin + i, head);
     w.lse[i] = a.lse.row<float>(seg.q_begin + i)[head] * kLog2E;
   }

@@ -18,6 +18,7 @@ template <class Path>
 void LoadKeys(const MlaAttentionArgs& a, int64_t head, int64_t first, int64_t n, Block to) {
   const MlaShape& s = a.shape;
   for (int64_t j = 0; j < n; ++j) {
+    PrefetchRow(a.kv, first + j + kRowsAhead, head * (s.nope_dim + s.v_dim), s.nope_dim);
     auto* key = ElementRow<Path>(to, j);
     CopyRow(RowAt(a.kv, first + j, head * (s.nope_dim + s.v_dim)), s.nope_dim, key);
     CopyRow(RowAt(a.k_rope, first + j), s.rope_dim, key + s.nope_dim);
