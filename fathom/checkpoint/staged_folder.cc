@@ -65,11 +65,13 @@ void SyncFolders(const fs::path& root) {
 
 }  // namespace
 
-StagedFolder::StagedFolder(const fs::path& target, bool overwrite) : target_(Normal(target)), stage_(Hidden(target_, ".partial")), overwrite_(overwrite) {
+StagedFolder::StagedFolder(const fs::path& target, bool overwrite, bool resumable)
+    : target_(Normal(target)), stage_(Hidden(target_, ".partial")), overwrite_(overwrite), resumable_(resumable) {
   if (!overwrite && fs::exists(target_)) Throw(ErrorCode::kUsage, "{}: exists already; choose another output or say overwrite=true", target_.string());
   MakeFolder(target_.parent_path());
   MakeFolder(stage_);
   Lock();
+  if (resumable) return;
   for (const auto& left : fs::directory_iterator(stage_)) RemoveTree(left.path());
 }
 
@@ -84,7 +86,7 @@ void StagedFolder::Lock() {
 StagedFolder::~StagedFolder() {
   if (lock_ < 0) return;
   std::error_code ignored;
-  fs::remove_all(stage_, ignored);
+  if (!resumable_) fs::remove_all(stage_, ignored);
   ::close(lock_);
 }
 

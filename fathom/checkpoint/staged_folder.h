@@ -12,8 +12,9 @@ class StagedFolder {
  public:
   // Creates the parents and the staging folder. Throws Error(kUsage) if the target exists and overwrite is false, Error(kResource) if the
   // folder can't be made or another process stages the same target.
-  StagedFolder(const std::filesystem::path& target, bool overwrite);
-  ~StagedFolder();  // removes the staging folder unless committed
+  // resumable: what an earlier process left in the staging folder stays, and so does what this one leaves without Commit.
+  StagedFolder(const std::filesystem::path& target, bool overwrite, bool resumable = false);
+  ~StagedFolder();  // removes the staging folder unless committed or resumable
   StagedFolder(const StagedFolder&) = delete;
   StagedFolder& operator=(const StagedFolder&) = delete;
 
@@ -26,7 +27,7 @@ class StagedFolder {
  private:
   void Lock();
   std::filesystem::path target_, stage_;
-  bool overwrite_;
+  bool overwrite_, resumable_;
   int lock_ = -1;
 };
 
