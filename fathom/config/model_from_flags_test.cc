@@ -74,6 +74,9 @@ TEST(ModelFromFlags, Scales) {
   EXPECT_EQ(model.hidden_size, 128);
   EXPECT_EQ(model.num_attention_heads, 4);
   EXPECT_EQ(model.num_hidden_layers, 3);
+  words.back() = "global_parameter_scale=2";
+  EXPECT_EQ(ModelOf(words).hidden_size, 64);
+  EXPECT_EQ(ModelOf(words).num_attention_heads, 4);
   words.back() = "global_parameter_scale=8";
   EXPECT_EQ(ModelOf(words).num_hidden_layers, 6);
 }
