@@ -4,6 +4,10 @@ namespace fathom {
 
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {
+      TrainCommand(),
+      DecodeCommand(),
+      CheckGoldenCommand(),
+      CheckLogitsCommand(),
       TokenizerTrainCommand(),
       TokenizerEncodeCommand(),
       TokenizerDecodeCommand(),

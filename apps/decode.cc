@@ -128,7 +128,7 @@ int Run(const RunConfig& config) {
   const Stopwatch clock;
   std::optional<Tokenizer> tokenizer;
   const std::string& tokenizer_path = config.String("tokenizer_path");
-  if (config.String("prompt_ids").empty() || !tokenizer_path.empty()) tokenizer.emplace(Tokenizer::Load(tokenizer_path.empty() ? dir : tokenizer_path));
+  if (config.String("prompt_ids").empty() || !tokenizer_path.empty()) tokenizer.emplace(Tokenizer::Load(tokenizer_path.empty() ? dir : std::filesystem::path(tokenizer_path)));
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
   const auto prompts = ReadPrompts(config, reader);
   int64_t capacity = 1;

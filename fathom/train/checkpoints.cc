@@ -1,0 +1,60 @@
+#include "fathom/train/checkpoints.h"
+
+#include <cstring>
+
+#include "fathom/checkpoint/train_state.h"
+
+namespace fathom {
+namespace {
+
+std::vector<NamedTensor> Params(TrainSession& session) {
+  std::vector<NamedTensor> tensors;
+  for (const NamedWeight& w : ListParams(session.params())) tensors.push_back({w.name, w.weight->value.view()});
+  return tensors;
+}
+
+// config.json as it was read, but for what the weights are now.
+Json ConfigOf(const ModelConfig& config, DType weights) {
+  Json json = config.raw.is_null() ? ModelConfigToJson(config) : config.raw;
+  json["torch_dtype"] = weights == DType::kBF16 ? "bfloat16" : "float32";
+  json.erase("quantization_config");
+  return json;
+}
+
+void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().raw(), static_cast<size_t>(to.NumBytes())); }
+
+}  // namespace
+
+void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session, const Json& data_state,
+             int64_t step) {
+  TrainState state{.step = step};
+  state.values["optimizer_steps"] = session.optimizer().step_count();
+  state.values["data"] = data_state;
+  for (const auto& moments : session.optimizer().moments()) {
+    state.slots["mu"].push_back({moments.name, moments.m});
+    state.slots["nu"].push_back({moments.name, moments.v});
+  }
+  SaveOptions save{.max_shard_size = options.max_shard_size, .companions = tokenizer_dir, .overwrite = true};
+  if (save.companions.empty()) save.companions = options.load_parameters_path;
+  SaveTrainCheckpoint(options.checkpoints_dir(), ConfigOf(config, options.weights), Params(session), state, save);
+  PruneCheckpoints(options.checkpoints_dir(), options.keep);
+}
+
+std::optional<ResumePoint> FindResumePoint(const TrainOptions& options) {
+  const auto step = LatestStep(options.checkpoints_dir());
+  if (!step) return std::nullopt;
+  const std::filesystem::path dir = StepFolder(options.checkpoints_dir(), *step);
+  const SavedTrainState state = SavedTrainState::Open(dir);
+  return ResumePoint{dir, state.step(), state.values().value("data", Json::object())};
+}
+
+void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
+  const SavedTrainState state = SavedTrainState::Open(point.dir);
+  for (const auto& moments : session.optimizer().moments()) {
+    CopyInto(moments.m, state.Get("mu", moments.name, moments.m.dtype(), moments.m.shape()));
+    CopyInto(moments.v, state.Get("nu", moments.name, moments.v.dtype(), moments.v.shape()));
+  }
+  session.optimizer().set_step_count(state.values().value("optimizer_steps", int64_t{0}));
+}
+
+}  // namespace fathom
