@@ -32,7 +32,7 @@ check_folders() {
     target=${rest#*\"fathom/}; target=${target%%/*}
     [[ -v allowed[$folder] ]] || { fail "$file:$line: folder $folder is not in scripts/check_includes.sh"; continue; }
     may=" $folder ${allowed[$folder]} "
-    [[ $file == *_test.cc ]] && may+="testing "
+    [[ ${file##*/} == *test* ]] && may+="testing "
     [[ $may == *" $target "* ]] || fail "$file:$line: $folder may not include $target"
   done < <(grep -rnE '^#include "fathom/' fathom --include='*.h' --include='*.cc')
 }
