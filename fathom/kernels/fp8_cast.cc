@@ -13,22 +13,13 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-// f(at) for the vectors of elements [begin, end) of a row.
-template <class F>
-HWY_INLINE void ForVectorsIn(int64_t begin, int64_t end, const F& f) {
-  const int64_t lanes = LanesF();
-  int64_t i = begin;
-  for (; i + lanes <= end; i += lanes) f(WholeVector{i});
-  if (i < end) f(PartVector{i, end - i});
-}
-
 const uint8_t* CodesAt(const ConstView& codes, int64_t row) { return reinterpret_cast<const uint8_t*>(codes.raw()) + row * codes.stride(); }
 
 template <class Out>
 void DequantizeRow(const uint8_t* codes, const ConstView& scale, int64_t block_row, int64_t k, Out* out) {
   for (int64_t b = 0; b * kScaleBlock < k; ++b) {
     const VF s = hn::Set(DF(), BlockScale(scale, block_row, b));
-    ForVectorsIn(b * kScaleBlock, std::min(k, (b + 1) * kScaleBlock), [&](auto at) { at.Store(hn::Mul(LoadCodes(at, codes), s), out); });
+    ForVectors(b * kScaleBlock, std::min(k, (b + 1) * kScaleBlock), [&](auto at) { at.Store(hn::Mul(LoadCodes(at, codes), s), out); });
   }
 }
 
@@ -38,24 +29,6 @@ void DequantizeRows(const ConstView& codes, const ConstView& scale, int64_t firs
     if (y.dtype() == DType::kF32) DequantizeRow(CodesAt(codes, r), scale, block_row, codes.dim(1), y.row<float>(r));
     else DequantizeRow(CodesAt(codes, r), scale, block_row, codes.dim(1), y.row<BF16>(r));
   }
-}
-
-// E4M3 code of each lane, to nearest even, saturating at 448; NaN gives S.1111.111.
-HWY_INLINE hn::Vec<DU> EncodeE4M3(VF x) {
-  const DF d;
-  const DU du;
-  const VF magnitude = hn::Abs(x);
-  const auto bits = hn::BitCast(du, magnitude);
-  const auto sign = hn::And(hn::ShiftRight<24>(hn::BitCast(du, x)), hn::Set(du, 0x80));
-  const auto odd = hn::And(hn::ShiftRight<20>(bits), hn::Set(du, 1));
-  const auto rounded = hn::ShiftRight<20>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7ffff))));
-  const auto normal = hn::Sub(rounded, hn::Set(du, (127 - 7) << 3));
-  // Below 2^-6 codes count steps of 2^-9; adding 2^23 rounds to a whole number of them.
-  const auto small = hn::BitCast(du, hn::Add(hn::Mul(magnitude, hn::Set(d, 512.0f)), hn::Set(d, 0x1p23f)));
-  auto code = hn::IfThenElse(hn::RebindMask(du, hn::Lt(magnitude, hn::Set(d, 0x1p-6f))), hn::And(small, hn::Set(du, 0xff)), normal);
-  code = hn::IfThenElse(hn::RebindMask(du, hn::Ge(magnitude, hn::Set(d, 448.0f))), hn::Set(du, 0x7e), code);
-  code = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), hn::Set(du, 0x7f), code);
-  return hn::Or(code, sign);
 }
 
 HWY_INLINE void StoreCodes(const WholeVector& at, hn::Vec<DU> codes, uint8_t* out) {
@@ -73,7 +46,7 @@ float BlockAmax(const ConstView& x, int64_t begin, int64_t end) {
   VF most = hn::Zero(DF());
   for (int64_t r = 0; r < x.dim(0); ++r) {
     const InRow row = RowAt(x, r);
-    ForVectorsIn(begin, end, [&](auto at) {
+    ForVectors(begin, end, [&](auto at) {
       const VF magnitude = hn::Abs(Load(at, row));
       most = hn::IfThenElse(hn::Gt(magnitude, most), magnitude, most);
     });
@@ -91,7 +64,7 @@ int64_t EncodeBlock(const ConstView& x, int64_t begin, int64_t end, float scale,
   for (int64_t r = 0; r < x.dim(0); ++r) {
     const InRow row = RowAt(x, r);
     uint8_t* out = reinterpret_cast<uint8_t*>(codes.raw()) + r * codes.stride();
-    ForVectorsIn(begin, end, [&](auto at) {
+    ForVectors(begin, end, [&](auto at) {
       const VF value = Load(at, row);
       const auto code = EncodeE4M3(hn::Div(value, s));
       StoreCodes(at, code, out);

@@ -128,13 +128,17 @@ HWY_INLINE void Store(const At& at, VF v, const OutRow& row) {
 template <class At>
 HWY_INLINE void Store(const At& at, VF v, float* row) { at.Store(v, row); }
 
-// f(at) for the vectors of a row of n elements.
+// f(at) for the vectors of elements begin..end of a row.
+template <class F>
+HWY_INLINE void ForVectors(int64_t begin, int64_t end, const F& f) {
+  const int64_t lanes = LanesF();
+  int64_t i = begin;
+  for (; i + lanes <= end; i += lanes) f(WholeVector{i});
+  if (i < end) f(PartVector{i, end - i});
+}
 template <class F>
 HWY_INLINE void ForVectors(int64_t n, const F& f) {
-  const int64_t lanes = LanesF();
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) f(WholeVector{i});
-  if (i < n) f(PartVector{i, n - i});
+  ForVectors(0, n, f);
 }
 
 // ---- sums
