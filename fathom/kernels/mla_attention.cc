@@ -78,6 +78,14 @@ namespace {
 HWY_EXPORT(ForwardJob);
 }
 
+void CheckSegments(std::span<const Segment> segments, int64_t queries, int64_t keys) {
+  for (const Segment& g : segments) {
+    FATHOM_CHECK(0 <= g.q_begin && g.q_begin < g.q_end && g.q_end <= queries && 0 <= g.k_begin && g.k_end <= keys &&
+                     g.k_end - g.k_begin >= g.q_end - g.q_begin,
+                 "segment q {}..{} k {}..{}", g.q_begin, g.q_end, g.k_begin, g.k_end);
+  }
+}
+
 bool CheckMlaInputs(const MlaShape& s, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope) {
   const int64_t tokens = q.dim(0), keys = kv.dim(0);
   FATHOM_CHECK(IsMatrix(q, tokens, s.heads * (s.nope_dim + s.rope_dim)) && IsMatrix(kv, keys, s.heads * (s.nope_dim + s.v_dim)) &&
@@ -85,11 +93,7 @@ bool CheckMlaInputs(const MlaShape& s, std::span<const Segment> segments, ConstV
                "q {}, kv {}, k_rope {}", q.shape().ToString(), kv.shape().ToString(), k_rope.shape().ToString());
   FATHOM_CHECK(q.dtype() == kv.dtype() && q.dtype() == k_rope.dtype(), "q, kv and k_rope have one dtype");
   FATHOM_CHECK(s.scale > 0, "scale {}", s.scale);
-  for (const Segment& g : segments) {
-    FATHOM_CHECK(0 <= g.q_begin && g.q_begin < g.q_end && g.q_end <= tokens && 0 <= g.k_begin && g.k_end <= keys &&
-                     g.k_end - g.k_begin >= g.q_end - g.q_begin,
-                 "segment q {}..{} k {}..{}", g.q_begin, g.q_end, g.k_begin, g.k_end);
-  }
+  CheckSegments(segments, tokens, keys);
   return q.dtype() == DType::kBF16 && HasNativeBF16();
 }
 

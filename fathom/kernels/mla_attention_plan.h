@@ -26,6 +26,7 @@ struct MlaBackwardArgs : MlaAttentionArgs {
   View dq, dkv, dk_rope;
 };
 
+void CheckSegments(std::span<const Segment> segments, int64_t queries, int64_t keys);
 // Checks shapes, dtypes and segments; says whether products may take pairs of BF16.
 bool CheckMlaInputs(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope);
 
