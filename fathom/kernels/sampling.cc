@@ -57,6 +57,12 @@ double ExpRow(const float* x, int64_t n, float shift, float inverse, float floor
   });
 }
 
+// Sum of the weights whose x is at least cut.
+double SumAbove(const float* x, const float* weights, int64_t n, float cut) {
+  const VF least = hn::Set(DF(), cut);
+  return RowSum(n, [&](auto at, VF sum) { return hn::Add(sum, hn::IfThenElseZero(hn::Ge(at.Load(x), least), at.Load(weights))); });
+}
+
 void ScaleRow(float* x, int64_t n, float scale) {
   ForVectors(n, [=](auto at) { at.Store(hn::Mul(at.Load(x), hn::Set(DF(), scale)), x); });
 }
@@ -68,6 +74,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "fathom/kernels/topk.h"
@@ -75,6 +82,7 @@ HWY_AFTER_NAMESPACE();
 namespace fathom {
 HWY_EXPORT(LargestOf);
 HWY_EXPORT(ExpRow);
+HWY_EXPORT(SumAbove);
 HWY_EXPORT(ScaleRow);
 namespace {
 
@@ -97,18 +105,27 @@ float CutOff(std::span<const float> logits, std::span<const int32_t> ids, float 
   return kLowest;
 }
 
-// The smallest logit of the nucleus. Looks at the few largest first: a sorted vocabulary is seldom needed.
-float NucleusCutOff(std::span<const float> logits, double top_p, float largest, Arena& scratch) {
-  const int64_t n = std::ssize(logits);
-  const double target = top_p * ExpSum(logits, largest, 1.0, kLowest, nullptr);
-  const ArenaScope scope(scratch);
-  const std::span<int32_t> ids(scratch.AllocArray<int32_t>(n), static_cast<size_t>(n)), work(scratch.AllocArray<int32_t>(n), static_cast<size_t>(n));
-  for (int64_t k = std::min<int64_t>(n, 256);; k = std::min(n, 8 * k)) {
-    const auto largest_ids = ids.first(static_cast<size_t>(k));
-    TopK(logits, k, largest_ids, work);
-    const float cut = CutOff(logits, largest_ids, largest, target);
-    if (cut > kLowest || k == n) return cut;
+// Floats in their own order as integers, and back.
+int32_t OrderOf(float x) {
+  const auto bits = std::bit_cast<int32_t>(x);
+  return bits < 0 ? bits ^ 0x7fffffff : bits;
+}
+float FloatAt(int32_t order) { return std::bit_cast<float>(order < 0 ? order ^ 0x7fffffff : order); }
+
+// The smallest logit of the nucleus, by bisection over the floats: the largest cut at which the weights above it still reach top_p, without
+// sorting the vocabulary. weights: e^(logit - largest), overwritten.
+float NucleusCutOff(std::span<const float> logits, double top_p, float largest, std::span<float> weights) {
+  const auto n = std::ssize(logits);
+  const double target = top_p * ExpSum(logits, largest, 1.0, kLowest, weights.data());
+  const auto reaches = [&](float cut) { return HWY_DYNAMIC_DISPATCH(SumAbove)(logits.data(), weights.data(), n, cut) >= target; };
+  if (reaches(largest)) return largest;
+  if (!reaches(kLowest)) return kLowest;
+  int64_t low = OrderOf(kLowest), high = OrderOf(largest);
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    (reaches(FloatAt(static_cast<int32_t>(middle))) ? low : high) = middle;
   }
+  return FloatAt(static_cast<int32_t>(low));
 }
 
 // The top k, of these only what the nucleus keeps when there is one, as weights e^((logit - largest) / temperature); returns their sum.
@@ -160,7 +177,7 @@ void SamplingDistribution(const SamplingRule& rule, std::span<const float> logit
   if (rule.strategy == SamplingStrategy::kTopK || rule.strategy == SamplingStrategy::kComposite) {
     sum = TopKWeights(rule, logits, largest, probabilities, scratch);
   } else {
-    const float floor = rule.strategy == SamplingStrategy::kNucleus ? NucleusCutOff(logits, rule.top_p, largest, scratch) : kLowest;
+    const float floor = rule.strategy == SamplingStrategy::kNucleus ? NucleusCutOff(logits, rule.top_p, largest, probabilities) : kLowest;
     sum = ExpSum(logits, largest, rule.temperature, floor, probabilities.data());
   }
   HWY_DYNAMIC_DISPATCH(ScaleRow)(probabilities.data(), std::ssize(probabilities), static_cast<float>(1.0 / sum));

@@ -24,7 +24,7 @@ struct SamplingRule {
 };
 
 // logits [V] -> overwrites probabilities [V], which sum to 1 up to rounding; 0: never drawn. NaN counts as -inf.
-// Takes 2 V + O(1) int32 of scratch.
+// kTopK and kComposite take V + top_k int32 of scratch.
 void SamplingDistribution(const SamplingRule& rule, std::span<const float> logits, std::span<float> probabilities, Arena& scratch);
 
 // The first index whose cumulative weight exceeds u times the sum of all; u in [0, 1). Never an index of weight 0; -1 if all are 0.
