@@ -119,21 +119,12 @@ void BackwardJob(const MlaBackwardArgs& a, const Segment& seg, int64_t begin, in
   });
 }
 
-// dk_rope of rows [begin, end): the groups' parts, in order; zero gradients for rows outside every segment.
-void FinishRows(const MlaBackwardArgs& a, const uint8_t* covered, const float* d_rope, int64_t groups, int64_t begin, int64_t end) {
-  const int64_t width = a.shape.rope_dim, tokens = a.q.dim(0);
-  const auto zero = [](const OutRow& row, int64_t n) { std::memset(row.data, 0, static_cast<size_t>(n * DTypeSize(row.dtype))); };
+void AddRopeRows(const RopeGradientParts& from, const View& dk_rope, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
-    if (!covered[t]) {
-      zero(RowAt(a.dq, t), a.dq.dim(1));
-      zero(RowAt(a.dkv, t), a.dkv.dim(1));
-      zero(RowAt(a.dk_rope, t), width);
-      continue;
-    }
-    const OutRow out = RowAt(a.dk_rope, t);
-    ForVectors(width, [&](auto at) {
-      VF sum = at.Load(d_rope + t * width);
-      for (int64_t g = 1; g < groups; ++g) sum = hn::Add(sum, at.Load(d_rope + (g * tokens + t) * width));
+    const OutRow out = RowAt(dk_rope, t);
+    ForVectors(from.rope_dim, [&](auto at) {
+      VF sum = at.Load(from.Group(0) + t * from.rope_dim);
+      for (int64_t g = 1; g < from.groups; ++g) sum = hn::Add(sum, at.Load(from.Group(g) + t * from.rope_dim));
       Store(at, sum, out);
     });
   }
@@ -151,9 +142,21 @@ HWY_AFTER_NAMESPACE();
 namespace fathom {
 namespace {
 HWY_EXPORT(BackwardJob);
-HWY_EXPORT(FinishRows);
+HWY_EXPORT(AddRopeRows);
 
-void CheckGradients(const MlaBackwardArgs& a) {
+// Zeros in the rows outside every segment.
+void ZeroUncovered(const View& v, const uint8_t* covered) {
+  const int64_t bytes = v.dim(1) * DTypeSize(v.dtype());
+  ParallelRanges(v.dim(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      if (!covered[t]) std::memset(v.raw() + t * v.stride() * DTypeSize(v.dtype()), 0, static_cast<size_t>(bytes));
+    }
+  });
+}
+
+}  // namespace
+
+void CheckMlaGradients(const MlaBackwardArgs& a) {
   const DType dtype = a.q.dtype();
   const int64_t tokens = a.q.dim(0);
   FATHOM_CHECK(IsMatrix(a.o, tokens, a.shape.heads * a.shape.v_dim) && a.o.shape() == a.d_o.shape() && IsMatrix(a.lse, tokens, a.shape.heads),
@@ -164,12 +167,18 @@ void CheckGradients(const MlaBackwardArgs& a) {
                "all but lse have one dtype");
 }
 
-}  // namespace
+void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope) {
+  for (const Segment& s : segments) {
+    ParallelRanges(s.q_end - s.q_begin, 64, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(AddRopeRows)(parts, dk_rope, s.q_begin + begin, s.q_begin + end);
+    });
+  }
+}
 
 void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, ConstView o,
                           ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch) {
   const MlaBackwardArgs a{{shape, q, kv, k_rope, CheckMlaInputs(shape, segments, q, kv, k_rope)}, o, lse, d_o, dq, dkv, dk_rope};
-  CheckGradients(a);
+  CheckMlaGradients(a);
   const int64_t tokens = q.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
   const ArenaScope scope(scratch);
   uint8_t* covered = scratch.AllocArray<uint8_t>(tokens);
@@ -181,15 +190,15 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
     std::memset(covered + s.q_begin, 1, static_cast<size_t>(s.q_end - s.q_begin));
     longest = std::max(longest, s.q_end - s.q_begin);
   }
+  for (const View& v : {dq, dkv, dk_rope}) ZeroUncovered(v, covered);
   const int64_t each = BackwardScratch::Floats(shape, longest);
-  float* d_rope = scratch.AllocArray<float>(groups * tokens * shape.rope_dim);
+  const RopeGradientParts d_rope{scratch.AllocArray<float>(groups * tokens * shape.rope_dim), groups, tokens, shape.rope_dim};
   float* workers = scratch.AllocArray<float>(NumWorkers() * each);
   ParallelWorkerJobs(count * groups, [&](int64_t job, int worker) {
     const int64_t group = job % groups, begin = shape.heads * group / groups, end = shape.heads * (group + 1) / groups;
-    HWY_DYNAMIC_DISPATCH(BackwardJob)
-    (a, segments[static_cast<size_t>(job / groups)], begin, end, workers + worker * each, d_rope + group * tokens * shape.rope_dim);
+    HWY_DYNAMIC_DISPATCH(BackwardJob)(a, segments[static_cast<size_t>(job / groups)], begin, end, workers + worker * each, d_rope.Group(group));
   });
-  ParallelRanges(tokens, 64, [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(FinishRows)(a, covered, d_rope, groups, begin, end); });
+  AddRopeGradients(d_rope, segments, dk_rope);
 }
 
 }  // namespace fathom

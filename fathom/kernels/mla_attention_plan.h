@@ -30,6 +30,17 @@ void CheckSegments(std::span<const Segment> segments, int64_t queries, int64_t k
 // Checks shapes, dtypes and segments; says whether products may take pairs of BF16.
 bool CheckMlaInputs(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope);
 
+void CheckMlaGradients(const MlaBackwardArgs& a);
+
+// Where the heads of a group leave their part of dk_rope: [HeadGroups][T][Dr] F32.
+struct RopeGradientParts {
+  float* parts;
+  int64_t groups, tokens, rope_dim;
+  float* Group(int64_t g) const { return parts + g * tokens * rope_dim; }
+};
+// dk_rope of the segments' rows: the groups' parts, added in order.
+void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope);
+
 // Keys that query i sees end here.
 inline int64_t VisibleEnd(const Segment& s, int64_t query) { return s.k_end - (s.q_end - 1 - query); }
 
@@ -94,7 +105,7 @@ struct BackwardScratch {
   }
 };
 
-// Heads of a group share one partial dk_rope; their number is fixed, so the order of the sum is.
+// Their number does not depend on the threads, so the order of the sum does not.
 inline constexpr int64_t kMaxHeadGroups = 32;
 inline int64_t HeadGroups(const MlaShape& shape) { return std::min(shape.heads, kMaxHeadGroups); }
 

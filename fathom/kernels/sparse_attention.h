@@ -22,6 +22,6 @@ void SparseAttentionBackward(const MlaShape& shape, std::span<const Segment> seg
                              ConstView kv, ConstView k_rope, ConstView o, ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope,
                              Arena& scratch);
 
-int64_t SparseAttentionScratchBytes(const MlaShape& shape, int64_t tokens);
+int64_t SparseAttentionScratchBytes(const MlaShape& shape, int64_t tokens, int64_t k);
 
 }  // namespace fathom
