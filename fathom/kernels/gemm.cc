@@ -1,6 +1,9 @@
 #include "fathom/kernels/gemm.h"
 
+#include <algorithm>
+
 #include "fathom/base/threads.h"
+#include "fathom/kernels/few_rows.h"
 #include "fathom/kernels/gemm_tiles.h"
 
 namespace fathom {
@@ -51,6 +54,30 @@ Product WeightGradientProduct(const ConstView& dy, const ConstView& x, const Vie
   return {dw.dim(0), dw.dim(1), x.dim(0), {dy, {}}, true, {x, {}}, false, dw, write};
 }
 
+FewRowsProduct AsFewRows(const Product& p) { return {p.a.value, p.b, p.c, p.write}; }
+
+// Products with few rows and the others, each kind together.
+template <class F>
+void RunForward(int64_t count, const F& product, Arena& scratch) {
+  int64_t few = 0;
+  for (int64_t e = 0; e < count; ++e) {
+    const Product p = product(e);
+    few += IsFewRows(p.a.value, p.b) ? 1 : 0;
+  }
+  const auto of_kind = [&](bool wanted_few) {
+    return [&product, wanted_few](int64_t e) {
+      Product p = product(e);
+      if (IsFewRows(p.a.value, p.b) == wanted_few) return p;
+      p.m = 0;
+      p.a.value = p.a.value.Rows(0, 0);
+      p.c = p.c.Rows(0, 0);
+      return p;
+    };
+  };
+  if (few > 0) RunFewRows(count, [&](int64_t e) { return AsFewRows(of_kind(true)(e)); }, scratch);
+  if (few < count) RunProducts(count, of_kind(false), scratch);
+}
+
 template <class V>
 V Group(const V& v, std::span<const int64_t> begin, int64_t e) {
   return v.Rows(begin[static_cast<size_t>(e)], begin[static_cast<size_t>(e) + 1]);
@@ -59,7 +86,7 @@ V Group(const V& v, std::span<const int64_t> begin, int64_t e) {
 }  // namespace
 
 void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch) {
-  RunProducts(1, [&](int64_t) { return ForwardProduct(x, w, y, write); }, scratch);
+  RunForward(1, [&](int64_t) { return ForwardProduct(x, w, y, write); }, scratch);
 }
 
 void MatMulNN(ConstView dy, const WeightView& w, View dx, Write write, Arena& scratch) {
@@ -72,7 +99,7 @@ void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch) {
 
 void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch) {
   CheckGroups(begin, w.size(), x.dim(0));
-  RunProducts(
+  RunForward(
       std::ssize(w), [&](int64_t e) { return ForwardProduct(Group(x, begin, e), w[static_cast<size_t>(e)], Group(y, begin, e), write); }, scratch);
 }
 
@@ -91,8 +118,8 @@ void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, 
 }
 
 int64_t GemmScratchBytes(int64_t rows, int64_t n, int64_t k) {
-  (void)rows, (void)n, (void)k;
-  return ProductScratchBytes(NumThreads());
+  (void)rows;
+  return std::max(ProductScratchBytes(NumThreads()), FewRowsScratchBytes(NumThreads(), std::max(n, k)));
 }
 
 }  // namespace fathom

@@ -1,0 +1,211 @@
+#include "fathom/kernels/few_rows.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/few_rows.cc"
+#include <hwy/foreach_target.h>
+
+#include "fathom/kernels/few_rows_weights-inl.h"
+
+#include <algorithm>
+#include <cstring>
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+
+// How far ahead of each stream memory is asked for: the hardware's own prefetch stops at the end of a page.
+constexpr int64_t kPrefetchBytes = 4096;
+
+// Weight rows read side by side; with kM rows of x each they share the accumulators that there are registers for.
+template <int kM>
+constexpr int kStreams = std::clamp((HWY_MAX_BYTES == 64 ? 16 : 8) / kM, 1, 4);
+
+// x in the order in which a line of weights unpacks: [line][m][element], zeros behind the end. kM >= x's rows, the others are zero.
+template <class W, int kM>
+void ArrangeX(const ConstView& x, typename W::X* to) {
+  const int64_t k = x.dim(1), size = DTypeSize(x.dtype());
+  for (int64_t first = 0; first < k; first += W::kLine, to += kM * W::kLine) {
+    const int64_t n = std::min<int64_t>(W::kLine, k - first);
+    for (int64_t m = 0; m < x.dim(0); ++m) {
+      const InRow row = RowAt(x, m);
+      W::ArrangeLine({row.data + first * size, row.dtype}, n, to + m * W::kLine);
+    }
+    std::memset(to + x.dim(0) * W::kLine, 0, static_cast<size_t>((kM - x.dim(0)) * W::kLine) * sizeof(*to));
+  }
+}
+
+template <class W, int kM>
+struct Sums {
+  VF v[kStreams<kM>][kM];
+  HWY_INLINE void Clear() {
+#pragma GCC unroll 8
+    for (auto& row : v) {
+#pragma GCC unroll 8
+      for (VF& sum : row) sum = hn::Zero(DF());
+    }
+  }
+  // Past the end of the weights this asks for nothing that is touched.
+  static HWY_INLINE void Prefetch(const typename W::T* const* w, int64_t at) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kStreams<kM>; ++r) {
+      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(w[r] + at) + kPrefetchBytes), 0, 2);
+    }
+  }
+  // A line of each stream times the same elements of every row of x.
+  HWY_INLINE void AddLine(const typename W::T* const* w, int64_t at, const typename W::X* x) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kStreams<kM>; ++r) {
+      const typename W::Parts parts = W::Unpack(w[r] + at);
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) v[r][m] = W::MulAdd(parts, x + m * W::kLine, v[r][m]);
+    }
+  }
+};
+
+// Rows of weights that are read together, one per stream, each at its place in its own stretch of memory.
+template <class W, int kM>
+HWY_INLINE void DotRows(const WeightView& w, const int64_t* rows, const typename W::X* x, VF (&total)[kStreams<kM>][kM]) {
+  constexpr int kR = kStreams<kM>;
+  const int64_t k = w.value.dim(1), group = W::kScaled ? kScaleBlock : k;
+  const typename W::T* p[kR];
+  for (int r = 0; r < kR; ++r) p[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + rows[r] * w.value.stride();
+  Sums<W, kM> sums;
+  for (int64_t first = 0; first < k; first += group) {
+    const int64_t end = std::min(k, first + group);
+    sums.Clear();
+    int64_t at = first;
+    for (; at + W::kLine <= end; at += W::kLine, x += kM * W::kLine) {
+      sums.Prefetch(p, at);
+      sums.AddLine(p, at, x);
+    }
+    if (at < end) {
+      alignas(64) typename W::T rest[kR][W::kLine] = {};
+      const typename W::T* tails[kR];
+      for (int r = 0; r < kR; ++r) {
+        std::memcpy(rest[r], p[r] + at, static_cast<size_t>(end - at) * sizeof(typename W::T));
+        tails[r] = rest[r];
+      }
+      sums.AddLine(tails, 0, x);
+      x += kM * W::kLine;
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kR; ++r) {
+      const VF scale = hn::Set(DF(), W::kScaled ? BlockScale(w.scale, rows[r] / kScaleBlock, first / kScaleBlock) : 1.0f);
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) {
+        total[r][m] = W::kScaled ? hn::MulAdd(hn::Mul(sums.v[r][m], hn::Set(DF(), W::kFactor)), scale, total[r][m]) : sums.v[r][m];
+      }
+    }
+  }
+}
+
+void StoreResult(const FewRowsProduct& p, int64_t m, int64_t n, float value) {
+  if (p.y.dtype() == DType::kF32) {
+    float& y = p.y.row<float>(m)[n];
+    y = p.write == Write::kAdd ? y + value : value;
+  } else {
+    BF16& y = p.y.row<BF16>(m)[n];
+    y = ToBF16(p.write == Write::kAdd ? ToFloat(y) + value : value);
+  }
+}
+
+// Columns [begin, end) of y.
+template <class W, int kM>
+void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, typename W::X* x) {
+  constexpr int kR = kStreams<kM>;
+  ArrangeX<W, kM>(p.x, x);
+  const int64_t stretch = (end - begin + kR - 1) / kR;
+  for (int64_t i = 0; i < stretch; ++i) {
+    int64_t rows[kR];
+    for (int r = 0; r < kR; ++r) rows[r] = std::min(begin + r * stretch + i, end - 1);
+    VF total[kR][kM];
+    for (auto& row : total) std::fill(std::begin(row), std::end(row), hn::Zero(DF()));
+    DotRows<W, kM>(p.w, rows, x, total);
+    for (int r = 0; r < kR && begin + r * stretch + i < end; ++r) {
+      for (int64_t m = 0; m < p.x.dim(0); ++m) StoreResult(p, m, rows[r], hn::GetLane(hn::SumOfLanes(DF(), total[r][m])));
+    }
+  }
+}
+
+template <class W>
+void RunWith(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
+  auto* x = reinterpret_cast<typename W::X*>(scratch);
+  const int64_t m = p.x.dim(0);
+  if (m == 1) return RunColumns<W, 1>(p, begin, end, x);
+  if (m == 2) return RunColumns<W, 2>(p, begin, end, x);
+  if (m <= 4) return RunColumns<W, 4>(p, begin, end, x);
+  RunColumns<W, 8>(p, begin, end, x);
+}
+
+void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
+  const DType type = p.w.value.dtype();
+#if HWY_TARGET == HWY_AVX3_DL
+  if (bf16_pairs && type == DType::kBF16) return RunWith<PairsBF16>(p, begin, end, scratch);
+  if (bf16_pairs && type == DType::kF8E4M3) return RunWith<PairsFP8>(p, begin, end, scratch);
+#endif
+  (void)bf16_pairs;
+  if (type == DType::kF32) return RunWith<WeightsF32>(p, begin, end, scratch);
+  if (type == DType::kBF16) return RunWith<WeightsBF16>(p, begin, end, scratch);
+  RunWith<WeightsFP8>(p, begin, end, scratch);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "fathom/base/threads.h"
+#include "fathom/kernels/gemm_tiles.h"
+#include "fathom/kernels/simd.h"
+
+namespace fathom {
+HWY_EXPORT(FewRowsColumns);
+namespace {
+
+// Bytes of x as one thread arranges it.
+int64_t ArrangedBytes(int64_t k) { return kFewRows * (k + 64) * static_cast<int64_t>(sizeof(float)); }
+// Less weight than this is not worth another thread.
+constexpr int64_t kLeastBytes = 32768;
+
+}  // namespace
+
+bool IsFewRows(const ConstView& x, const WeightView& w) {
+  const DType type = w.value.dtype();
+  const bool read_as_is = type == DType::kBF16 || type == DType::kF8E4M3 || (type == DType::kF32 && x.dtype() == DType::kF32);
+  return read_as_is && x.dim(0) <= kFewRows && x.dim(1) > 0;
+}
+
+void RunFewRows(int64_t count, const std::function<FewRowsProduct(int64_t)>& product, Arena& scratch) {
+  FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
+  const ArenaScope scope(scratch);
+  int64_t* first = scratch.AllocArray<int64_t>(count + 1);
+  first[0] = 0;
+  int64_t bytes = 0, longest = 0;
+  for (int64_t e = 0; e < count; ++e) {
+    const FewRowsProduct p = product(e);
+    const bool any = p.x.dim(0) > 0;
+    first[e + 1] = first[e] + (any ? p.w.value.dim(0) : 0);
+    bytes += any ? p.w.value.NumBytes() : 0;
+    longest = std::max(longest, p.w.value.dim(1));
+  }
+  const int64_t total = first[count], slices = std::clamp<int64_t>(bytes / kLeastBytes, 1, NumWorkers());
+  std::byte* arranged = scratch.AllocBytes(NumWorkers() * ArrangedBytes(longest));
+  const bool native_bf16 = HasNativeBF16();
+  ParallelWorkerJobs(slices, [&](int64_t slice, int worker) {
+    const int64_t begin = total * slice / slices, end = total * (slice + 1) / slices;
+    for (int64_t e = std::upper_bound(first, first + count + 1, begin) - first - 1; e < count && first[e] < end; ++e) {
+      if (first[e] == first[e + 1]) continue;
+      const FewRowsProduct p = product(e);
+      HWY_DYNAMIC_DISPATCH(FewRowsColumns)
+      (p, std::max(begin, first[e]) - first[e], std::min(end, first[e + 1]) - first[e], native_bf16 && p.x.dtype() == DType::kBF16,
+       arranged + worker * ArrangedBytes(longest));
+    }
+  });
+}
+
+int64_t FewRowsScratchBytes(int64_t threads, int64_t k) { return threads * ArrangedBytes(k) + (kMostProducts + 1) * 8 + 256; }
+
+}  // namespace fathom
+#endif  // HWY_ONCE
