@@ -85,7 +85,8 @@ void Gates(std::vector<Case>& cases) {
     const std::string tail = "/" + std::string(DTypeName(dtype));
     auto gate = RandomMatrix(t, f, dtype), up = RandomMatrix(t, f, dtype), y = RandomMatrix(t, f, dtype), dup = RandomMatrix(t, f, dtype);
     auto weight = RandomMatrix(t, 1), d_weight = RandomMatrix(t, 1);
-    cases.push_back({"swiglu_forward" + tail, 3 * t * f * size, [=]() mutable { SwigluForward(gate, up, Floats(weight), y.mutable_view()); }});
+    cases.push_back(
+        {"swiglu_forward" + tail, 3 * t * f * size, [=]() mutable { SwigluForward(gate, up, Floats(weight), y.mutable_view()); }});
     cases.push_back({"swiglu_backward" + tail, 5 * t * f * size, [=]() mutable {
                        SwigluBackward(y, gate, up, Floats(weight), y.mutable_view(), dup.mutable_view(), Floats(d_weight));
                      }});
@@ -105,8 +106,10 @@ void Rotation(std::vector<Case>& cases) {
 
 void Experts(std::vector<Case>& cases) {
   const int64_t t = 4096, e = 256, k = 8, d = 1024;
-  const RouterShape shape = {.experts = e, .chosen = k, .groups = 8, .kept_groups = 4, .sigmoid = true, .group_top2 = true, .normalize = true, .scaling = 2.5f};
-  auto logits = RandomMatrix(t, e), scores = RandomMatrix(t, e), bias = RandomMatrix(1, e), weights = RandomMatrix(t, k), dlogits = RandomMatrix(t, e);
+  const RouterShape shape = {
+      .experts = e, .chosen = k, .groups = 8, .kept_groups = 4, .sigmoid = true, .group_top2 = true, .normalize = true, .scaling = 2.5f};
+  auto logits = RandomMatrix(t, e), scores = RandomMatrix(t, e), bias = RandomMatrix(1, e), weights = RandomMatrix(t, k),
+       dlogits = RandomMatrix(t, e);
   auto ids = RandomIds(t * k, e);
   auto scratch = std::make_shared<Arena>(int64_t{1} << 24);
   cases.push_back({"router_forward", 2 * t * e * 4,
@@ -145,7 +148,8 @@ void Parameters(std::vector<Case>& cases) {
   const int64_t n = int64_t{1} << 25;
   auto w = RandomMatrix(1, n), m = RandomMatrix(1, n), v = RandomMatrix(1, n), g = RandomMatrix(1, n);
   Scale(0.0f, v.mutable_view());
-  const AdamWStep step = {.learning_rate = 1e-3f, .b1 = 0.9f, .b2 = 0.95f, .eps = 1e-8f, .eps_root = 0, .weight_decay = 0.1f, .t = 10, .grad_scale = 1};
+  const AdamWStep step = {
+      .learning_rate = 1e-3f, .b1 = 0.9f, .b2 = 0.95f, .eps = 1e-8f, .eps_root = 0, .weight_decay = 0.1f, .t = 10, .grad_scale = 1};
   cases.push_back({"adamw", 28 * n, [=]() mutable { AdamWUpdate(step, w.mutable_view(), m.mutable_view(), v.mutable_view(), g, View()); }});
   cases.push_back({"sum_squares", 4 * n, [=] { benchmark::DoNotOptimize(SumSquares(g)); }});
   cases.push_back({"has_non_finite", 4 * n, [=] { benchmark::DoNotOptimize(HasNonFinite(g)); }});
@@ -174,12 +178,15 @@ void Choices(std::vector<Case>& cases) {
 }
 
 void Register(const Case& c, double read_rate) {
-  benchmark::RegisterBenchmark(c.name.c_str(), [c, read_rate](benchmark::State& state) {
-    for (auto _ : state) c.run();
-    const double bytes = static_cast<double>(c.bytes) * static_cast<double>(state.iterations());
-    state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsRate);
-    state.counters["of_read"] = benchmark::Counter(bytes / read_rate, benchmark::Counter::kIsRate);
-  })->UseRealTime()->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark(c.name.c_str(),
+                               [c, read_rate](benchmark::State& state) {
+                                 for (auto _ : state) c.run();
+                                 const double bytes = static_cast<double>(c.bytes) * static_cast<double>(state.iterations());
+                                 state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsRate);
+                                 state.counters["of_read"] = benchmark::Counter(bytes / read_rate, benchmark::Counter::kIsRate);
+                               })
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
 }
 
 }  // namespace

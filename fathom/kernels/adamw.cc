@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/adamw.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <cmath>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -44,7 +44,8 @@ void SgdRange(float learning_rate, float decay, float grad_scale, const OutRow& 
   });
 }
 
-void AdamWSlice(const AdamWStep& s, const View& w, const View& m, const View& v, const ConstView& g, const View& copy, int64_t begin, int64_t end) {
+void AdamWSlice(const AdamWStep& s, const View& w, const View& m, const View& v, const ConstView& g, const View& copy, int64_t begin,
+                int64_t end) {
   const double t = static_cast<double>(s.t), b1 = s.b1, b2 = s.b2;
   const Factors f = {.b1 = s.b1,
                      .one_minus_b1 = static_cast<float>(1 - b1),
@@ -57,12 +58,14 @@ void AdamWSlice(const AdamWStep& s, const View& w, const View& m, const View& v,
                      .learning_rate = s.learning_rate,
                      .decay = s.weight_decay,
                      .grad_scale = s.grad_scale};
-  AdamWRange(f, ElementsAt(w, begin), ElementsAt(m, begin), v.data<float>() + begin, ElementsAt(g, begin), copy.empty() ? nullptr : copy.data<BF16>() + begin,
-             end - begin);
+  AdamWRange(f, ElementsAt(w, begin), ElementsAt(m, begin), v.data<float>() + begin, ElementsAt(g, begin),
+             copy.empty() ? nullptr : copy.data<BF16>() + begin, end - begin);
 }
 
-void SgdSlice(float learning_rate, float decay, float grad_scale, const View& w, const ConstView& g, const View& copy, int64_t begin, int64_t end) {
-  SgdRange(learning_rate, decay, grad_scale, ElementsAt(w, begin), ElementsAt(g, begin), copy.empty() ? nullptr : copy.data<BF16>() + begin, end - begin);
+void SgdSlice(float learning_rate, float decay, float grad_scale, const View& w, const ConstView& g, const View& copy, int64_t begin,
+              int64_t end) {
+  SgdRange(learning_rate, decay, grad_scale, ElementsAt(w, begin), ElementsAt(g, begin), copy.empty() ? nullptr : copy.data<BF16>() + begin,
+           end - begin);
 }
 
 }  // namespace
@@ -82,13 +85,15 @@ void AdamWUpdate(const AdamWStep& step, View w, View m, View v, ConstView g, Vie
   FATHOM_CHECK(IsVector(w, n) && IsVector(m, n) && IsF32Vector(v, n) && IsF32Vector(g, n) && step.t >= 1, "w {}, m {}, v {}, g {}, step {}",
                w.shape().ToString(), m.shape().ToString(), v.shape().ToString(), g.shape().ToString(), step.t);
   FATHOM_CHECK(bf16_copy.empty() || IsVector(bf16_copy, n), "copy {}", bf16_copy.shape().ToString());
-  ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(AdamWSlice)(step, w, m, v, g, bf16_copy, begin, end); });
+  ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(AdamWSlice)(step, w, m, v, g, bf16_copy, begin, end);
+  });
 }
 
 void SgdUpdate(float learning_rate, float weight_decay, float grad_scale, View w, ConstView g, View bf16_copy) {
   const int64_t n = w.NumElements();
-  FATHOM_CHECK(IsVector(w, n) && IsF32Vector(g, n) && (bf16_copy.empty() || IsVector(bf16_copy, n)), "w {}, g {}, copy {}", w.shape().ToString(),
-               g.shape().ToString(), bf16_copy.shape().ToString());
+  FATHOM_CHECK(IsVector(w, n) && IsF32Vector(g, n) && (bf16_copy.empty() || IsVector(bf16_copy, n)), "w {}, g {}, copy {}",
+               w.shape().ToString(), g.shape().ToString(), bf16_copy.shape().ToString());
   ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(SgdSlice)(learning_rate, weight_decay, grad_scale, w, g, bf16_copy, begin, end);
   });

@@ -14,8 +14,8 @@ struct AdamWStep {
   float grad_scale;  // multiplies g first: clipping
 };
 
-// w, m, v, g: the same number of elements, contiguous. w F32 or BF16 (updated in f32, then rounded), m F32|BF16, v F32, g F32. Updates w, m, v.
-// bf16_copy, unless empty, gets the new w rounded to BF16.
+// w, m, v, g: the same number of elements, contiguous. w F32 or BF16 (updated in f32, then rounded), m F32|BF16, v F32, g F32. Updates w,
+// m, v. bf16_copy, unless empty, gets the new w rounded to BF16.
 void AdamWUpdate(const AdamWStep& step, View w, View m, View v, ConstView g, View bf16_copy);
 
 // w -= lr (g * grad_scale + decay w): plain SGD.

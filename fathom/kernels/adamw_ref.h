@@ -21,7 +21,8 @@ AdamWElement<T> AdamWRef(const AdamWStep& s, AdamWElement<T> e, T g) {
   e.v = b2 * e.v + (1 - b2) * g * g;
   const T m_hat = e.m / (1 - std::pow(b1, t)), v_hat = e.v / (1 - std::pow(b2, t));
   using std::sqrt;
-  e.w -= static_cast<double>(s.learning_rate) * (m_hat / (sqrt(v_hat + static_cast<double>(s.eps_root)) + static_cast<double>(s.eps)) + static_cast<double>(s.weight_decay) * e.w);
+  e.w -= static_cast<double>(s.learning_rate) *
+         (m_hat / (sqrt(v_hat + static_cast<double>(s.eps_root)) + static_cast<double>(s.eps)) + static_cast<double>(s.weight_decay) * e.w);
   return e;
 }
 

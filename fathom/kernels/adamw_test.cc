@@ -7,7 +7,8 @@
 namespace fathom {
 namespace {
 
-constexpr AdamWStep kStep = {.learning_rate = 1e-2f, .b1 = 0.9f, .b2 = 0.95f, .eps = 1e-8f, .eps_root = 1e-10f, .weight_decay = 0.1f, .t = 3, .grad_scale = 0.5f};
+constexpr AdamWStep kStep = {
+    .learning_rate = 1e-2f, .b1 = 0.9f, .b2 = 0.95f, .eps = 1e-8f, .eps_root = 1e-10f, .weight_decay = 0.1f, .t = 3, .grad_scale = 0.5f};
 
 std::vector<double> Squares(int64_t n, uint64_t seed) {
   std::vector<double> v = RandomVector(n, seed);
@@ -60,7 +61,8 @@ TEST(AdamW, FirstStepMovesByTheLearningRate) {
   step.t = 1;
   step.weight_decay = 0;
   step.eps_root = 0;
-  PaddedMatrix<float> w(1, 2, 0, 0, std::vector<double>{1, 1}), m(1, 2, 0, 0, std::vector<double>{0, 0}), v(1, 2, 0, 0, std::vector<double>{0, 0});
+  PaddedMatrix<float> w(1, 2, 0, 0, std::vector<double>{1, 1}), m(1, 2, 0, 0, std::vector<double>{0, 0}),
+      v(1, 2, 0, 0, std::vector<double>{0, 0});
   PaddedMatrix<float> g(1, 2, 0, 0, std::vector<double>{123, -1e-3});
   AdamWUpdate(step, w.view(), m.view(), v.view(), g.view(), View());
   EXPECT_TRUE(Close(w.Floats(), std::vector<double>{0.99, 1.01}, 1e-6, 0));
@@ -85,7 +87,8 @@ TEST(AdamW, SgdEqualsReference) {
 TEST(AdamW, BitsDoNotDependOnThreads) {
   const int64_t n = 70001;
   ExpectSameForAnyThreads([&] {
-    PaddedMatrix<float> w(1, n, 0, 0, RandomVector(n, 1)), m(1, n, 0, 0, RandomVector(n, 2)), v(1, n, 0, 0, Squares(n, 3)), g(1, n, 0, 0, RandomVector(n, 4));
+    PaddedMatrix<float> w(1, n, 0, 0, RandomVector(n, 1)), m(1, n, 0, 0, RandomVector(n, 2)), v(1, n, 0, 0, Squares(n, 3)),
+        g(1, n, 0, 0, RandomVector(n, 4));
     AdamWUpdate(kStep, w.view(), m.view(), v.view(), g.view(), View());
     return w.Floats();
   });

@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/balance.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <algorithm>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -120,10 +120,10 @@ double SequenceLoss(const Sequence& s, bool softmax, int64_t chosen, double grad
 double BalanceLoss(BalanceForm form, int64_t chosen, ConstView scores, std::span<const int32_t> ids, std::span<const float> weight,
                    std::span<const int64_t> begin, float scale, View d_scores, Arena& scratch) {
   const int64_t rows = scores.dim(0), experts = scores.dim(1);
-  FATHOM_CHECK(IsMatrix(scores, rows, experts) && IsMatrix(d_scores, rows, experts) && std::ssize(ids) == rows * chosen, "scores {}, d_scores {}, {} ids",
-               scores.shape().ToString(), d_scores.shape().ToString(), ids.size());
-  FATHOM_CHECK((weight.empty() || std::ssize(weight) == rows) && begin.size() >= 2 && begin.front() == 0 && begin.back() == rows, "{} weights, {} bounds",
-               weight.size(), begin.size());
+  FATHOM_CHECK(IsMatrix(scores, rows, experts) && IsMatrix(d_scores, rows, experts) && std::ssize(ids) == rows * chosen,
+               "scores {}, d_scores {}, {} ids", scores.shape().ToString(), d_scores.shape().ToString(), ids.size());
+  FATHOM_CHECK((weight.empty() || std::ssize(weight) == rows) && begin.size() >= 2 && begin.front() == 0 && begin.back() == rows,
+               "{} weights, {} bounds", weight.size(), begin.size());
   for (const int32_t id : ids) FATHOM_CHECK(id < experts, "expert {} of {}", id, experts);
   const auto sequences = static_cast<double>(begin.size() - 1);
   double sum = 0;

@@ -37,7 +37,8 @@ T BalanceLossRef(BalanceForm form, int64_t experts, const std::vector<T>& scores
   const auto width = static_cast<size_t>(experts);
   T loss = 0;
   for (size_t row = 0; row < scores.size(); row += width) {
-    const auto p = BalanceProbabilitiesRef<T>(form, {scores.begin() + static_cast<int64_t>(row), scores.begin() + static_cast<int64_t>(row + width)});
+    const auto p =
+        BalanceProbabilitiesRef<T>(form, {scores.begin() + static_cast<int64_t>(row), scores.begin() + static_cast<int64_t>(row + width)});
     for (size_t e = 0; e < width; ++e) loss += f[e] * p[e] / static_cast<double>(scores.size() / width);
   }
   return loss;
@@ -50,7 +51,8 @@ std::vector<T> BalanceGradientRef(BalanceForm form, int64_t experts, const std::
   const double tokens = static_cast<double>(scores.size() / width);
   std::vector<T> d(scores.size());
   for (size_t row = 0; row < scores.size(); row += width) {
-    const auto p = BalanceProbabilitiesRef<T>(form, {scores.begin() + static_cast<int64_t>(row), scores.begin() + static_cast<int64_t>(row + width)});
+    const auto p =
+        BalanceProbabilitiesRef<T>(form, {scores.begin() + static_cast<int64_t>(row), scores.begin() + static_cast<int64_t>(row + width)});
     T sum = 0, dot = 0;
     for (size_t e = 0; e < width; ++e) {
       sum += scores[row + e];

@@ -4,11 +4,11 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/cross_entropy.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -46,11 +46,13 @@ void StoreElement(const OutRow& row, int64_t i, float value) {
 }
 
 // One token; returns lse - logit[target] and updates sums. d.data == nullptr: no gradient.
-double TokenLoss(const float* x, int64_t n, int32_t target, float weight, float z_loss, float scale, const OutRow& d, CrossEntropySums& sums) {
+double TokenLoss(const float* x, int64_t n, int32_t target, float weight, float z_loss, float scale, const OutRow& d,
+                 CrossEntropySums& sums) {
   const float largest = RowMax(x, n);
   const double sum = ExpSum(x, n, largest);
   const double log_sum = std::log(sum), lse = static_cast<double>(largest) + log_sum;
-  const double log_p = (static_cast<double>(x[target]) - largest) - log_sum;  // not x - lse: keeps the digits of a target that is nearly certain
+  const double log_p =
+      (static_cast<double>(x[target]) - largest) - log_sum;  // not x - lse: keeps the digits of a target that is nearly certain
   sums.loss -= weight * log_p;
   sums.z_loss += static_cast<double>(weight) * z_loss * lse * lse;
   sums.weight += weight;
@@ -64,8 +66,8 @@ double TokenLoss(const float* x, int64_t n, int32_t target, float weight, float 
   return -log_p;
 }
 
-void CrossEntropyRows(const ConstView& logits, const int32_t* targets, const float* weight, float z_loss, float scale, const View& dlogits, float* nll,
-                      CrossEntropySums& sums) {
+void CrossEntropyRows(const ConstView& logits, const int32_t* targets, const float* weight, float z_loss, float scale, const View& dlogits,
+                      float* nll, CrossEntropySums& sums) {
   const int64_t n = logits.dim(1);
   for (int64_t t = 0; t < logits.dim(0); ++t) {
     const OutRow d = dlogits.empty() ? OutRow{nullptr, DType::kF32} : RowAt(dlogits, t);
@@ -94,11 +96,12 @@ HWY_AFTER_NAMESPACE();
 namespace fathom {
 HWY_EXPORT(CrossEntropyRows);
 
-CrossEntropySums CrossEntropy(ConstView logits, std::span<const int32_t> targets, std::span<const float> weight, float z_loss, float scale, View dlogits,
-                              std::span<float> nll) {
+CrossEntropySums CrossEntropy(ConstView logits, std::span<const int32_t> targets, std::span<const float> weight, float z_loss, float scale,
+                              View dlogits, std::span<float> nll) {
   const int64_t rows = logits.dim(0), n = logits.dim(1);
-  FATHOM_CHECK(IsMatrix(logits, rows, n) && std::ssize(targets) == rows && std::ssize(weight) == rows && (nll.empty() || std::ssize(nll) == rows),
-               "logits {}, {} targets, {} weights", logits.shape().ToString(), targets.size(), weight.size());
+  FATHOM_CHECK(
+      IsMatrix(logits, rows, n) && std::ssize(targets) == rows && std::ssize(weight) == rows && (nll.empty() || std::ssize(nll) == rows),
+      "logits {}, {} targets, {} weights", logits.shape().ToString(), targets.size(), weight.size());
   FATHOM_CHECK(dlogits.empty() || IsMatrix(dlogits, rows, n), "dlogits {}", dlogits.shape().ToString());
   for (size_t t = 0; t < targets.size(); ++t) {
     FATHOM_CHECK(weight[t] == 0 || (0 <= targets[t] && targets[t] < n), "target {} of {}", targets[t], n);
@@ -110,8 +113,8 @@ CrossEntropySums CrossEntropy(ConstView logits, std::span<const int32_t> targets
     for (int64_t c = first; c < last; ++c) {
       const int64_t begin = c * chunk, end = std::min(rows, begin + chunk);
       HWY_DYNAMIC_DISPATCH(CrossEntropyRows)
-      (logits.Rows(begin, end), targets.data() + begin, weight.data() + begin, z_loss, scale, dlogits.empty() ? View() : dlogits.Rows(begin, end),
-       nll.empty() ? nullptr : nll.data() + begin, partial[static_cast<size_t>(c)]);
+      (logits.Rows(begin, end), targets.data() + begin, weight.data() + begin, z_loss, scale,
+       dlogits.empty() ? View() : dlogits.Rows(begin, end), nll.empty() ? nullptr : nll.data() + begin, partial[static_cast<size_t>(c)]);
     }
   });
   CrossEntropySums total;

@@ -23,7 +23,8 @@ template <class T>
 std::vector<T> TokenLossRef(const std::vector<T>& logits, const std::vector<int32_t>& targets) {
   const size_t n = logits.size() / targets.size();
   std::vector<T> nll;
-  for (size_t t = 0; t < targets.size(); ++t) nll.push_back(LogSumExpRef(&logits[t * n], n) - logits[t * n + static_cast<size_t>(targets[t])]);
+  for (size_t t = 0; t < targets.size(); ++t)
+    nll.push_back(LogSumExpRef(&logits[t * n], n) - logits[t * n + static_cast<size_t>(targets[t])]);
   return nll;
 }
 
@@ -42,8 +43,8 @@ T CrossEntropyRef(const std::vector<T>& logits, const std::vector<int32_t>& targ
 
 // scale times its gradient: scale weight ((1 + 2 z lse) softmax - onehot).
 template <class T>
-std::vector<T> CrossEntropyBackwardRef(const std::vector<T>& logits, const std::vector<int32_t>& targets, const std::vector<double>& weight, double z_loss,
-                                       double scale) {
+std::vector<T> CrossEntropyBackwardRef(const std::vector<T>& logits, const std::vector<int32_t>& targets, const std::vector<double>& weight,
+                                       double z_loss, double scale) {
   const size_t n = logits.size() / targets.size();
   std::vector<T> d(logits.size());
   for (size_t t = 0; t < targets.size(); ++t) {

@@ -104,7 +104,8 @@ TEST(CrossEntropy, ReferenceGradientIsTheComplexStep) {
   const Batch b = MakeBatch(3, 6);
   const auto weight = ToDoubles(b.weight);
   const auto f = [&](const std::vector<std::complex<double>>& z) { return std::vector{CrossEntropyRef(z, b.targets, weight, 0.1)}; };
-  EXPECT_TRUE(RelativeL2(CrossEntropyBackwardRef(b.logits, b.targets, weight, 0.1, 0.7), ComplexStepGradient(f, b.logits, std::vector{0.7}), 1e-12));
+  EXPECT_TRUE(RelativeL2(CrossEntropyBackwardRef(b.logits, b.targets, weight, 0.1, 0.7), ComplexStepGradient(f, b.logits, std::vector{0.7}),
+                         1e-12));
 }
 
 TEST(CrossEntropy, BitsDoNotDependOnThreads) {

@@ -51,7 +51,8 @@ void CheckIds(std::span<const int32_t> ids, int64_t vocabulary) {
 
 void EmbeddingForward(ConstView table, std::span<const int32_t> ids, View out) {
   FATHOM_CHECK(table.rank() == 2 && (IsRowType(table.dtype()) || table.dtype() == DType::kF16), "table {}", table.shape().ToString());
-  FATHOM_CHECK(IsMatrix(out, std::ssize(ids), table.dim(1)), "table {}, {} ids, out {}", table.shape().ToString(), ids.size(), out.shape().ToString());
+  FATHOM_CHECK(IsMatrix(out, std::ssize(ids), table.dim(1)), "table {}, {} ids, out {}", table.shape().ToString(), ids.size(),
+               out.shape().ToString());
   CheckIds(ids, table.dim(0));
   ParallelRanges(out.dim(0), RowGrain(out.dim(1)), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(EmbeddingForwardRows)(table, ids.data() + begin, out.Rows(begin, end));
@@ -59,8 +60,8 @@ void EmbeddingForward(ConstView table, std::span<const int32_t> ids, View out) {
 }
 
 void EmbeddingBackward(ConstView dout, std::span<const int32_t> ids, View dtable) {
-  FATHOM_CHECK(dtable.rank() == 2 && IsMatrix(dout, std::ssize(ids), dtable.dim(1)), "dout {}, {} ids, dtable {}", dout.shape().ToString(), ids.size(),
-               dtable.shape().ToString());
+  FATHOM_CHECK(dtable.rank() == 2 && IsMatrix(dout, std::ssize(ids), dtable.dim(1)), "dout {}, {} ids, dtable {}", dout.shape().ToString(),
+               ids.size(), dtable.shape().ToString());
   CheckIds(ids, dtable.dim(0));
   // Threads split the columns in cache lines, so each element's sum runs over the tokens in order.
   constexpr int64_t kLine = 16;

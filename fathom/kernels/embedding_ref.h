@@ -16,7 +16,8 @@ std::vector<T> EmbeddingForwardRef(const std::vector<T>& table, int64_t d, const
 template <class T>
 void EmbeddingBackwardRef(const std::vector<T>& dout, int64_t d, const std::vector<int32_t>& ids, std::vector<T>& dtable) {
   for (size_t t = 0; t < ids.size(); ++t) {
-    for (int64_t i = 0; i < d; ++i) dtable[static_cast<size_t>(ids[t] * d + i)] += dout[t * static_cast<size_t>(d) + static_cast<size_t>(i)];
+    for (int64_t i = 0; i < d; ++i)
+      dtable[static_cast<size_t>(ids[t] * d + i)] += dout[t * static_cast<size_t>(d) + static_cast<size_t>(i)];
   }
 }
 

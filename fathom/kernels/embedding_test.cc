@@ -22,7 +22,8 @@ void CheckForward(int64_t d, int64_t gap, int64_t shift) {
 
 void CheckBackward(int64_t d, int64_t gap, int64_t shift) {
   SCOPED_TRACE(testing::Message() << d << " gap " << gap << " shift " << shift);
-  PaddedMatrix<float> dout(kTokens, d, gap, shift, RandomVector(kTokens * d, 2)), dtable(kVocabulary, d, gap, 1, RandomVector(kVocabulary * d, 3));
+  PaddedMatrix<float> dout(kTokens, d, gap, shift, RandomVector(kTokens * d, 2)),
+      dtable(kVocabulary, d, gap, 1, RandomVector(kVocabulary * d, 3));
   std::vector<double> want = dtable.Values();
   EmbeddingBackwardRef(dout.Values(), d, kIds, want);
   EmbeddingBackward(dout.view(), kIds, dtable.view());

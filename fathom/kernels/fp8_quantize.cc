@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/fp8_quantize.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/fp8-inl.h"
-
 #include <algorithm>
+
+#include "fathom/kernels/fp8-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {

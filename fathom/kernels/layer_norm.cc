@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/layer_norm.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <cmath>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -78,8 +78,8 @@ HWY_EXPORT(LayerNormBackwardRows);
 
 void LayerNormForward(ConstView x, ConstView w, ConstView b, float eps, View y, View stats) {
   const int64_t rows = x.dim(0), d = x.dim(1);
-  FATHOM_CHECK(IsMatrix(x, rows, d) && IsMatrix(y, rows, d) && IsVector(w, d) && IsVector(b, d), "x {}, y {}, w {}, b {}", x.shape().ToString(),
-               y.shape().ToString(), w.shape().ToString(), b.shape().ToString());
+  FATHOM_CHECK(IsMatrix(x, rows, d) && IsMatrix(y, rows, d) && IsVector(w, d) && IsVector(b, d), "x {}, y {}, w {}, b {}",
+               x.shape().ToString(), y.shape().ToString(), w.shape().ToString(), b.shape().ToString());
   FATHOM_CHECK(stats.empty() || IsF32Vector(stats, 2 * rows), "stats {}", stats.shape().ToString());
   float* s = stats.empty() ? nullptr : stats.data<float>();
   ParallelRanges(rows, RowGrain(d), [&](int64_t begin, int64_t end) {

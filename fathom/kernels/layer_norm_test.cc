@@ -24,7 +24,8 @@ void CheckForward(int64_t rows, int64_t d, int64_t gap, int64_t shift) {
 
 void CheckBackward(int64_t rows, int64_t d, int64_t gap, int64_t shift) {
   SCOPED_TRACE(testing::Message() << rows << "x" << d << " gap " << gap << " shift " << shift);
-  PaddedMatrix<float> x(rows, d, gap, shift, RandomVector(rows * d, 1)), dy(rows, d, gap, shift, RandomVector(rows * d, 4)), dx(rows, d, gap, shift);
+  PaddedMatrix<float> x(rows, d, gap, shift, RandomVector(rows * d, 1)), dy(rows, d, gap, shift, RandomVector(rows * d, 4)),
+      dx(rows, d, gap, shift);
   PaddedMatrix<float> w(1, d, 0, shift, RandomVector(d, 2)), b(1, d, 0, 1, RandomVector(d, 3)), stats(rows, 2), y(rows, d);
   PaddedMatrix<float> dw(1, d, 0, 0, RandomVector(d, 5)), db(1, d, 0, 2, RandomVector(d, 6));
   const auto dw_before = dw.Values(), db_before = db.Values();
@@ -60,7 +61,8 @@ TEST(LayerNorm, KeepsItsPrecisionFarFromZero) {
   const int64_t d = 128;
   std::vector<double> values = RandomVector(d, 1);
   for (double& v : values) v = static_cast<float>(v + 1000.0);
-  PaddedMatrix<float> x(1, d, 0, 0, values), w(1, d, 0, 0, std::vector<double>(d, 1.0)), b(1, d, 0, 0, std::vector<double>(d, 0.0)), y(1, d);
+  PaddedMatrix<float> x(1, d, 0, 0, values), w(1, d, 0, 0, std::vector<double>(d, 1.0)), b(1, d, 0, 0, std::vector<double>(d, 0.0)),
+      y(1, d);
   LayerNormForward(x.view(), w.view(), b.view(), kEpsF, y.view(), View());
   EXPECT_TRUE(Close(y.Floats(), LayerNormForwardRef(x.Values(), w.Values(), b.Values(), kEps), 1e-4, 0));
 }

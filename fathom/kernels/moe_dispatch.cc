@@ -54,8 +54,9 @@ HWY_EXPORT(SumSlots);
 
 void BuildDispatch(std::span<const int32_t> ids, int64_t chosen, int64_t experts, std::span<int64_t> begin, std::span<int32_t> row_token,
                    std::span<int32_t> row_slot, std::span<int32_t> slot_row) {
-  FATHOM_CHECK(std::ssize(begin) == experts + 1 && row_token.size() >= ids.size() && row_slot.size() >= ids.size() && slot_row.size() == ids.size(),
-               "{} ids, {} experts", ids.size(), experts);
+  FATHOM_CHECK(
+      std::ssize(begin) == experts + 1 && row_token.size() >= ids.size() && row_slot.size() >= ids.size() && slot_row.size() == ids.size(),
+      "{} ids, {} experts", ids.size(), experts);
   std::fill(begin.begin(), begin.end(), 0);
   for (const int32_t id : ids) {
     FATHOM_CHECK(id < experts, "expert {} of {}", id, experts);
@@ -101,8 +102,8 @@ void GatherRows(ConstView x, std::span<const int32_t> row_token, View rows) {
 }
 
 void CombineRows(ConstView rows, std::span<const int32_t> slot_row, int64_t chosen, View out, bool add) {
-  FATHOM_CHECK(IsRowType(rows.dtype()) && IsMatrix(out, out.dim(0), rows.dim(1)) && std::ssize(slot_row) == out.dim(0) * chosen, "rows {}, out {}, {} slots",
-               rows.shape().ToString(), out.shape().ToString(), slot_row.size());
+  FATHOM_CHECK(IsRowType(rows.dtype()) && IsMatrix(out, out.dim(0), rows.dim(1)) && std::ssize(slot_row) == out.dim(0) * chosen,
+               "rows {}, out {}, {} slots", rows.shape().ToString(), out.shape().ToString(), slot_row.size());
   ParallelRanges(out.dim(0), RowGrain(out.dim(1)), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(SumSlots)(rows, slot_row.data() + begin * chosen, chosen, out.Rows(begin, end), add);
   });

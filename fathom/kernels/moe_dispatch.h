@@ -8,8 +8,9 @@
 
 namespace fathom {
 
-// ids [T*K] in 0..E-1 (token-major); an id < 0 is an assignment that was dropped: it gets no row. Overwrites begin [E+1] (rows of expert e: begin[e]..begin[e+1]),
-// row_token [T*K] (token of each row), row_slot [T*K] (assignment t*K+k of each row), slot_row [T*K] (row of each assignment, -1 if dropped).
+// ids [T*K] in 0..E-1 (token-major); an id < 0 is an assignment that was dropped: it gets no row. Overwrites begin [E+1] (rows of expert e:
+// begin[e]..begin[e+1]), row_token [T*K] (token of each row), row_slot [T*K] (assignment t*K+k of each row), slot_row [T*K] (row of each
+// assignment, -1 if dropped).
 void BuildDispatch(std::span<const int32_t> ids, int64_t chosen, int64_t experts, std::span<int64_t> begin, std::span<int32_t> row_token,
                    std::span<int32_t> row_slot, std::span<int32_t> slot_row);
 

@@ -32,7 +32,8 @@ template <class T>
 void CombineRowsRef(const std::vector<T>& rows, int64_t d, const std::vector<int32_t>& slot_row, int64_t chosen, std::vector<T>& out) {
   for (size_t slot = 0; slot < slot_row.size(); ++slot) {
     const auto token = static_cast<int64_t>(slot) / chosen;
-    for (int64_t i = 0; i < d && slot_row[slot] >= 0; ++i) out[static_cast<size_t>(token * d + i)] += rows[static_cast<size_t>(slot_row[slot] * d + i)];
+    for (int64_t i = 0; i < d && slot_row[slot] >= 0; ++i)
+      out[static_cast<size_t>(token * d + i)] += rows[static_cast<size_t>(slot_row[slot] * d + i)];
   }
 }
 

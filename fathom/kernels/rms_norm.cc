@@ -4,11 +4,10 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/rms_norm.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <cmath>
 
 #include "fathom/base/threads.h"
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -33,7 +32,8 @@ void RmsNormForwardRows(const ConstView& x, const ConstView& w, float eps, const
 }
 
 // dx = rstd (g - x rstd^2 mean(g x)) with g = dy w;  dw += dy x rstd.
-void RmsNormBackwardRows(const ConstView& dy, const ConstView& x, const ConstView& w, const float* rstd, const View& dx, bool add_dx, float* dw) {
+void RmsNormBackwardRows(const ConstView& dy, const ConstView& x, const ConstView& w, const float* rstd, const View& dx, bool add_dx,
+                         float* dw) {
   const int64_t d = x.dim(1);
   const InRow weight = RowAt(w, 0);
   for (int64_t t = 0; t < x.dim(0); ++t) {
@@ -66,8 +66,8 @@ HWY_EXPORT(RmsNormBackwardRows);
 
 void RmsNormForward(ConstView x, ConstView w, float eps, View y, View rstd) {
   const int64_t rows = x.dim(0), d = x.dim(1);
-  FATHOM_CHECK(IsMatrix(x, rows, d) && IsMatrix(y, rows, d) && IsVector(w, d), "x {}, y {}, w {}", x.shape().ToString(), y.shape().ToString(),
-               w.shape().ToString());
+  FATHOM_CHECK(IsMatrix(x, rows, d) && IsMatrix(y, rows, d) && IsVector(w, d), "x {}, y {}, w {}", x.shape().ToString(),
+               y.shape().ToString(), w.shape().ToString());
   FATHOM_CHECK(rstd.empty() || IsF32Vector(rstd, rows), "rstd {}", rstd.shape().ToString());
   float* r = rstd.empty() ? nullptr : rstd.data<float>();
   ParallelRanges(rows, RowGrain(d), [&](int64_t begin, int64_t end) {
@@ -80,7 +80,8 @@ void RmsNormBackward(ConstView dy, ConstView x, ConstView w, ConstView rstd, Vie
   FATHOM_CHECK(IsMatrix(dy, rows, d) && IsMatrix(x, rows, d) && IsMatrix(dx, rows, d) && IsVector(w, d), "dy {}, x {}, dx {}, w {}",
                dy.shape().ToString(), x.shape().ToString(), dx.shape().ToString(), w.shape().ToString());
   FATHOM_CHECK(!add_dx || dx.dtype() == DType::kF32, "only F32 is added to");
-  FATHOM_CHECK(IsF32Vector(rstd, rows) && (dw.empty() || IsF32Vector(dw, d)), "rstd {}, dw {}", rstd.shape().ToString(), dw.shape().ToString());
+  FATHOM_CHECK(IsF32Vector(rstd, rows) && (dw.empty() || IsF32Vector(dw, d)), "rstd {}, dw {}", rstd.shape().ToString(),
+               dw.shape().ToString());
   const float* r = rstd.data<float>();
   SumOverRows(rows, d, dw.empty() ? nullptr : dw.data<float>(), scratch, [&](int64_t begin, int64_t end, float* partial) {
     HWY_DYNAMIC_DISPATCH(RmsNormBackwardRows)

@@ -106,13 +106,13 @@ HWY_AFTER_NAMESPACE();
 namespace fathom {
 HWY_EXPORT(RopeRows);
 
-void RopeRotate(View x, int64_t heads, int64_t head_stride, int64_t offset, ConstView cos, ConstView sin, std::span<const int32_t> positions,
-                RopePairs pairs, RopeDirection direction) {
+void RopeRotate(View x, int64_t heads, int64_t head_stride, int64_t offset, ConstView cos, ConstView sin,
+                std::span<const int32_t> positions, RopePairs pairs, RopeDirection direction) {
   const int64_t rows = x.dim(0), d = 2 * cos.dim(1);
-  FATHOM_CHECK(IsMatrix(x, rows, x.dim(1)) && offset + (heads - 1) * head_stride + d <= x.dim(1), "x {}, {} heads of {} columns apart, {} rotated from {}",
-               x.shape().ToString(), heads, head_stride, d, offset);
-  FATHOM_CHECK(IsMatrix(sin, cos.dim(0), cos.dim(1)) && std::ssize(positions) == rows, "cos {}, sin {}, {} positions", cos.shape().ToString(),
-               sin.shape().ToString(), positions.size());
+  FATHOM_CHECK(IsMatrix(x, rows, x.dim(1)) && offset + (heads - 1) * head_stride + d <= x.dim(1),
+               "x {}, {} heads of {} columns apart, {} rotated from {}", x.shape().ToString(), heads, head_stride, d, offset);
+  FATHOM_CHECK(IsMatrix(sin, cos.dim(0), cos.dim(1)) && std::ssize(positions) == rows, "cos {}, sin {}, {} positions",
+               cos.shape().ToString(), sin.shape().ToString(), positions.size());
   for (const int32_t p : positions) FATHOM_CHECK(0 <= p && p < cos.dim(0), "position {} of a table of {}", p, cos.dim(0));
   const float sign = direction == RopeDirection::kForward ? 1.0f : -1.0f;
   ParallelRanges(rows, RowGrain(heads * d), [&](int64_t begin, int64_t end) {

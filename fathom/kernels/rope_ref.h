@@ -9,7 +9,8 @@
 namespace fathom {
 
 template <class T>
-std::vector<T> RopeRef(const std::vector<T>& x, const std::vector<double>& cos, const std::vector<double>& sin, RopePairs pairs, RopeDirection direction) {
+std::vector<T> RopeRef(const std::vector<T>& x, const std::vector<double>& cos, const std::vector<double>& sin, RopePairs pairs,
+                       RopeDirection direction) {
   const size_t half = x.size() / 2;
   std::vector<T> y(x.size());
   for (size_t i = 0; i < half; ++i) {

@@ -27,7 +27,9 @@ struct Case {
   int64_t tokens, heads, head_stride, offset, d, columns, gap, shift;
 };
 
-std::vector<double> Row(const std::vector<double>& m, int64_t row, int64_t columns) { return {m.begin() + row * columns, m.begin() + (row + 1) * columns}; }
+std::vector<double> Row(const std::vector<double>& m, int64_t row, int64_t columns) {
+  return {m.begin() + row * columns, m.begin() + (row + 1) * columns};
+}
 
 template <class T>
 void CheckRope(const Case& c, RopePairs pairs, RopeDirection direction) {
@@ -78,7 +80,8 @@ TEST(Rope, BackwardIsTheInverse) {
 TEST(Rope, KeepsNormsAndUndoesItself) {
   const int64_t tokens = 9, d = 64;
   const auto values = RandomVector(tokens * d, 1);
-  PaddedMatrix<float> x(tokens, d, 0, 0, values), cos(tokens, d / 2, 0, 0, Table(tokens, d / 2, Cos)), sin(tokens, d / 2, 0, 0, Table(tokens, d / 2, Sin));
+  PaddedMatrix<float> x(tokens, d, 0, 0, values), cos(tokens, d / 2, 0, 0, Table(tokens, d / 2, Cos)),
+      sin(tokens, d / 2, 0, 0, Table(tokens, d / 2, Sin));
   const std::vector<int32_t> positions = {0, 1, 2, 3, 4, 5, 6, 7, 8};
   RopeRotate(x.view(), 1, 0, 0, cos.view(), sin.view(), positions, RopePairs::kInterleaved, RopeDirection::kForward);
   for (int64_t t = 0; t < tokens; ++t) {

@@ -4,10 +4,10 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/router.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <algorithm>
 #include <cmath>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -153,9 +153,11 @@ void ChosenBackward(const RouterShape& shape, const float* scores, const int32_t
 }
 
 void CheckShape(const RouterShape& shape, const ConstView& scores, size_t ids, size_t weights) {
-  FATHOM_CHECK(0 < shape.chosen && shape.chosen <= shape.experts && shape.experts <= kMaxExperts, "{} of {} experts", shape.chosen, shape.experts);
-  FATHOM_CHECK(0 < shape.kept_groups && shape.kept_groups <= shape.groups && shape.groups <= kMaxGroups && shape.experts % shape.groups == 0,
-               "{} of {} groups of {} experts", shape.kept_groups, shape.groups, shape.experts);
+  FATHOM_CHECK(0 < shape.chosen && shape.chosen <= shape.experts && shape.experts <= kMaxExperts, "{} of {} experts", shape.chosen,
+               shape.experts);
+  FATHOM_CHECK(
+      0 < shape.kept_groups && shape.kept_groups <= shape.groups && shape.groups <= kMaxGroups && shape.experts % shape.groups == 0,
+      "{} of {} groups of {} experts", shape.kept_groups, shape.groups, shape.experts);
   const auto slots = static_cast<size_t>(scores.dim(0) * shape.chosen);
   FATHOM_CHECK(IsMatrix(scores, scores.dim(0), shape.experts) && scores.dtype() == DType::kF32 && ids == slots && weights == slots,
                "scores {}, {} ids, {} weights", scores.shape().ToString(), ids, weights);
@@ -163,10 +165,11 @@ void CheckShape(const RouterShape& shape, const ConstView& scores, size_t ids, s
 
 }  // namespace
 
-void RouterForward(const RouterShape& shape, ConstView logits, std::span<const float> bias, View scores, std::span<int32_t> ids, std::span<float> weights) {
+void RouterForward(const RouterShape& shape, ConstView logits, std::span<const float> bias, View scores, std::span<int32_t> ids,
+                   std::span<float> weights) {
   CheckShape(shape, scores, ids.size(), weights.size());
-  FATHOM_CHECK(IsMatrix(logits, scores.dim(0), shape.experts) && (bias.empty() || std::ssize(bias) == shape.experts), "logits {}, {} biases",
-               logits.shape().ToString(), bias.size());
+  FATHOM_CHECK(IsMatrix(logits, scores.dim(0), shape.experts) && (bias.empty() || std::ssize(bias) == shape.experts),
+               "logits {}, {} biases", logits.shape().ToString(), bias.size());
   ParallelRanges(logits.dim(0), 8, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(ScoreRows)(logits.Rows(begin, end), shape.sigmoid, scores.Rows(begin, end));
     for (int64_t t = begin; t < end; ++t) {
@@ -184,10 +187,11 @@ void RouterChoice(const RouterShape& shape, ConstView scores, std::span<const fl
   });
 }
 
-void RouterBackward(const RouterShape& shape, ConstView scores, std::span<const int32_t> ids, std::span<const float> dweights, ConstView d_scores, View dlogits) {
+void RouterBackward(const RouterShape& shape, ConstView scores, std::span<const int32_t> ids, std::span<const float> dweights,
+                    ConstView d_scores, View dlogits) {
   CheckShape(shape, scores, ids.size(), dweights.size());
-  FATHOM_CHECK(IsMatrix(dlogits, scores.dim(0), shape.experts) && (d_scores.empty() || IsMatrix(d_scores, scores.dim(0), shape.experts)), "dlogits {}",
-               dlogits.shape().ToString());
+  FATHOM_CHECK(IsMatrix(dlogits, scores.dim(0), shape.experts) && (d_scores.empty() || IsMatrix(d_scores, scores.dim(0), shape.experts)),
+               "dlogits {}", dlogits.shape().ToString());
   ParallelRanges(scores.dim(0), 8, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* d = dlogits.row<float>(t);

@@ -11,23 +11,25 @@
 namespace fathom {
 
 struct RouterShape {
-  int64_t experts, chosen;               // E, K
-  int64_t groups = 1, kept_groups = 1;   // groups == 1: no limit
-  bool sigmoid = false;                  // else softmax
-  bool group_top2 = false;               // group score: sum of the two largest (noaux_tc), else the largest
-  bool normalize = false;                // norm_topk_prob: weights / (sum + 1e-20), unless K == 1
-  float scaling = 1;                     // routed_scaling_factor
+  int64_t experts, chosen;              // E, K
+  int64_t groups = 1, kept_groups = 1;  // groups == 1: no limit
+  bool sigmoid = false;                 // else softmax
+  bool group_top2 = false;              // group score: sum of the two largest (noaux_tc), else the largest
+  bool normalize = false;               // norm_topk_prob: weights / (sum + 1e-20), unless K == 1
+  float scaling = 1;                    // routed_scaling_factor
 };
 
 // logits [T,E] F32, bias [E] F32 or empty. Overwrites scores [T,E] (before bias), ids [T,K] (by falling choice score, ties to the lower
 // index; experts of groups not kept count as -inf) and weights [T,K].
-void RouterForward(const RouterShape& shape, ConstView logits, std::span<const float> bias, View scores, std::span<int32_t> ids, std::span<float> weights);
+void RouterForward(const RouterShape& shape, ConstView logits, std::span<const float> bias, View scores, std::span<int32_t> ids,
+                   std::span<float> weights);
 
 // The choice alone, from scores [T,E] F32 as RouterForward writes them: overwrites ids [T,K].
 void RouterChoice(const RouterShape& shape, ConstView scores, std::span<const float> bias, std::span<int32_t> ids);
 
-// dweights [T,K] -> overwrites dlogits [T,E] F32. The choice is a constant. d_scores [T,E], unless empty, is a further gradient on the scores
-// (a balance loss) and is added inside.
-void RouterBackward(const RouterShape& shape, ConstView scores, std::span<const int32_t> ids, std::span<const float> dweights, ConstView d_scores, View dlogits);
+// dweights [T,K] -> overwrites dlogits [T,E] F32. The choice is a constant. d_scores [T,E], unless empty, is a further gradient on the
+// scores (a balance loss) and is added inside.
+void RouterBackward(const RouterShape& shape, ConstView scores, std::span<const int32_t> ids, std::span<const float> dweights,
+                    ConstView d_scores, View dlogits);
 
 }  // namespace fathom

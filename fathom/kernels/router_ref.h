@@ -30,7 +30,8 @@ std::vector<T> RouterScoresRef(const RouterShape& shape, const std::vector<T>& l
 inline std::vector<int32_t> LargestRef(const std::vector<double>& values, int64_t k) {
   std::vector<int32_t> order;
   for (int32_t i = 0; i < std::ssize(values); ++i) order.push_back(i);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)]; });
   order.resize(static_cast<size_t>(k));
   return order;
 }
@@ -67,8 +68,8 @@ std::vector<T> RouterWeightsRef(const RouterShape& shape, const std::vector<T>& 
 
 // Gradient on the logits of one token from those on its weights and on its scores.
 template <class T>
-std::vector<T> RouterBackwardRef(const RouterShape& shape, const std::vector<T>& scores, const std::vector<int32_t>& ids, const std::vector<T>& dweights,
-                                 std::vector<T> d_scores) {
+std::vector<T> RouterBackwardRef(const RouterShape& shape, const std::vector<T>& scores, const std::vector<int32_t>& ids,
+                                 const std::vector<T>& dweights, std::vector<T> d_scores) {
   T sum = 1e-20, dot = 0;
   for (size_t k = 0; k < ids.size(); ++k) {
     sum += scores[static_cast<size_t>(ids[k])];
@@ -76,11 +77,13 @@ std::vector<T> RouterBackwardRef(const RouterShape& shape, const std::vector<T>&
   }
   const bool normalize = shape.normalize && ids.size() > 1;
   for (size_t k = 0; k < ids.size(); ++k) {
-    d_scores[static_cast<size_t>(ids[k])] += static_cast<double>(shape.scaling) * (normalize ? dweights[k] / sum - dot / (sum * sum) : dweights[k]);
+    d_scores[static_cast<size_t>(ids[k])] +=
+        static_cast<double>(shape.scaling) * (normalize ? dweights[k] / sum - dot / (sum * sum) : dweights[k]);
   }
   T all = 0;
   for (size_t e = 0; e < scores.size(); ++e) all += scores[e] * d_scores[e];
-  for (size_t e = 0; e < scores.size(); ++e) d_scores[e] = shape.sigmoid ? d_scores[e] * scores[e] * (1.0 - scores[e]) : scores[e] * (d_scores[e] - all);
+  for (size_t e = 0; e < scores.size(); ++e)
+    d_scores[e] = shape.sigmoid ? d_scores[e] * scores[e] * (1.0 - scores[e]) : scores[e] * (d_scores[e] - all);
   return d_scores;
 }
 

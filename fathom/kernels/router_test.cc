@@ -11,9 +11,16 @@ namespace fathom {
 namespace {
 
 const RouterShape kShapes[] = {
-    {.experts = 64, .chosen = 6},                                                                                                                  // V2-Lite
-    {.experts = 160, .chosen = 6, .groups = 8, .kept_groups = 3, .scaling = 16},                                                                   // V2
-    {.experts = 256, .chosen = 8, .groups = 8, .kept_groups = 4, .sigmoid = true, .group_top2 = true, .normalize = true, .scaling = 2.5f},         // V3
+    {.experts = 64, .chosen = 6},                                                 // V2-Lite
+    {.experts = 160, .chosen = 6, .groups = 8, .kept_groups = 3, .scaling = 16},  // V2
+    {.experts = 256,
+     .chosen = 8,
+     .groups = 8,
+     .kept_groups = 4,
+     .sigmoid = true,
+     .group_top2 = true,
+     .normalize = true,
+     .scaling = 2.5f},  // V3
     {.experts = 16, .chosen = 4, .groups = 4, .kept_groups = 2, .sigmoid = true, .group_top2 = true, .normalize = true, .scaling = 2.5f},
     {.experts = 10, .chosen = 3, .normalize = true},
     {.experts = 6, .chosen = 1, .groups = 3, .kept_groups = 1, .sigmoid = true, .normalize = true, .scaling = 2},
@@ -28,7 +35,8 @@ struct Routed {
   std::vector<float> weights;
 };
 
-Routed Route(const RouterShape& shape, PaddedMatrix<float>& logits, std::span<const float> bias, int64_t tokens, int64_t gap, int64_t shift) {
+Routed Route(const RouterShape& shape, PaddedMatrix<float>& logits, std::span<const float> bias, int64_t tokens, int64_t gap,
+             int64_t shift) {
   const auto slots = static_cast<size_t>(tokens * shape.chosen);
   Routed r{PaddedMatrix<float>(tokens, shape.experts, gap, shift), std::vector<int32_t>(slots), std::vector<float>(slots)};
   RouterForward(shape, logits.view(), bias, r.scores.view(), r.ids, r.weights);
@@ -67,7 +75,8 @@ void CheckBackward(const RouterShape& shape, bool balance, int64_t gap, int64_t 
   for (int64_t t = 0; t < tokens; ++t) {
     const std::vector<int32_t> ids(r.ids.begin() + t * chosen, r.ids.begin() + (t + 1) * chosen);
     const auto extra = balance ? Row(d_scores.Values(), t, experts) : std::vector<double>(static_cast<size_t>(experts));
-    const auto want = RouterBackwardRef(shape, RouterScoresRef(shape, Row(logits.Values(), t, experts)), ids, Row(dweights, t, chosen), extra);
+    const auto want =
+        RouterBackwardRef(shape, RouterScoresRef(shape, Row(logits.Values(), t, experts)), ids, Row(dweights, t, chosen), extra);
     EXPECT_TRUE(RelativeL2(ToFloats(Row(dlogits.Values(), t, experts)), want, 1e-5));  // 1 - s of a chosen expert cancels
   }
 }

@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/sampling.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <limits>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -132,7 +132,8 @@ float NucleusCutOff(std::span<const float> logits, double top_p, float largest, 
 double TopKWeights(const SamplingRule& rule, std::span<const float> logits, float largest, std::span<float> weights, Arena& scratch) {
   const int64_t n = std::ssize(logits), k = std::min(rule.top_k, n);
   const ArenaScope scope(scratch);
-  const std::span<int32_t> ids(scratch.AllocArray<int32_t>(k), static_cast<size_t>(k)), work(scratch.AllocArray<int32_t>(n), static_cast<size_t>(n));
+  const std::span<int32_t> ids(scratch.AllocArray<int32_t>(k), static_cast<size_t>(k)),
+      work(scratch.AllocArray<int32_t>(n), static_cast<size_t>(n));
   TopK(logits, k, ids, work);
   float cut = kLowest;
   double temperature = rule.temperature;
@@ -156,8 +157,8 @@ double TopKWeights(const SamplingRule& rule, std::span<const float> logits, floa
 void CheckRule(const SamplingRule& rule) {
   const bool top_k = rule.strategy == SamplingStrategy::kTopK || rule.strategy == SamplingStrategy::kComposite;
   const bool top_p = rule.strategy == SamplingStrategy::kNucleus || rule.strategy == SamplingStrategy::kComposite;
-  FATHOM_CHECK(rule.strategy == SamplingStrategy::kGreedy || rule.strategy == SamplingStrategy::kComposite || rule.temperature > 0, "temperature {}",
-               rule.temperature);
+  FATHOM_CHECK(rule.strategy == SamplingStrategy::kGreedy || rule.strategy == SamplingStrategy::kComposite || rule.temperature > 0,
+               "temperature {}", rule.temperature);
   FATHOM_CHECK((!top_k || rule.top_k >= 1) && (!top_p || rule.top_p >= 0), "top_k {}, top_p {}", rule.top_k, rule.top_p);
 }
 
@@ -165,7 +166,8 @@ void CheckRule(const SamplingRule& rule) {
 
 void SamplingDistribution(const SamplingRule& rule, std::span<const float> logits, std::span<float> probabilities, Arena& scratch) {
   CheckRule(rule);
-  FATHOM_CHECK(!logits.empty() && probabilities.size() == logits.size(), "{} logits, {} probabilities", logits.size(), probabilities.size());
+  FATHOM_CHECK(!logits.empty() && probabilities.size() == logits.size(), "{} logits, {} probabilities", logits.size(),
+               probabilities.size());
   int32_t best;
   const float largest = Largest(logits, &best);
   if (rule.strategy == SamplingStrategy::kGreedy || !std::isfinite(largest)) {

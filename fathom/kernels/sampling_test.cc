@@ -33,7 +33,8 @@ TEST(Sampling, DistributionsEqualReference) {
     for (const int64_t n : {1, 3, 8, 15, 16, 17, 33, 100, 1000, 4099}) {
       const auto logits = ToFloats(RandomVector(n, static_cast<uint64_t>(n), 2.0));
       for (const SamplingRule& rule : kRules) {
-        SCOPED_TRACE(testing::Message() << n << " logits, strategy " << static_cast<int>(rule.strategy) << ", top_k " << rule.top_k << ", top_p " << rule.top_p);
+        SCOPED_TRACE(testing::Message() << n << " logits, strategy " << static_cast<int>(rule.strategy) << ", top_k " << rule.top_k
+                                        << ", top_p " << rule.top_p);
         EXPECT_TRUE(Close(Distribution(rule, logits), SamplingDistributionRef(rule, logits), 1e-12, 1e-5));
       }
     }

@@ -91,18 +91,26 @@ inline OutRow ElementsAt(const View& v, int64_t i) { return {v.raw() + i * DType
 struct WholeVector {
   int64_t i;
   template <class T>
-  HWY_INLINE VF Load(const T* p) const { return LoadF(p + i); }
+  HWY_INLINE VF Load(const T* p) const {
+    return LoadF(p + i);
+  }
   template <class T>
-  HWY_INLINE void Store(VF v, T* p) const { StoreF(v, p + i); }
+  HWY_INLINE void Store(VF v, T* p) const {
+    StoreF(v, p + i);
+  }
   HWY_INLINE VF Mask(VF v) const { return v; }
   HWY_INLINE hn::Mask<DF> Valid() const { return hn::FirstN(DF(), hn::Lanes(DF())); }
 };
 struct PartVector {
   int64_t i, n;
   template <class T>
-  HWY_INLINE VF Load(const T* p) const { return LoadN(p + i, n); }
+  HWY_INLINE VF Load(const T* p) const {
+    return LoadN(p + i, n);
+  }
   template <class T>
-  HWY_INLINE void Store(VF v, T* p) const { StoreN(v, p + i, n); }
+  HWY_INLINE void Store(VF v, T* p) const {
+    StoreN(v, p + i, n);
+  }
   // Lanes within the row; zeros in the others.
   HWY_INLINE hn::Mask<DF> Valid() const { return hn::FirstN(DF(), static_cast<size_t>(n)); }
   HWY_INLINE VF Mask(VF v) const { return hn::IfThenElseZero(Valid(), v); }
@@ -114,9 +122,13 @@ HWY_INLINE VF Load(const At& at, const InRow& row) {
   return at.Load(reinterpret_cast<const F16*>(row.data));
 }
 template <class At>
-HWY_INLINE VF Load(const At& at, const OutRow& row) { return Load(at, InRow{row.data, row.dtype}); }
+HWY_INLINE VF Load(const At& at, const OutRow& row) {
+  return Load(at, InRow{row.data, row.dtype});
+}
 template <class At>
-HWY_INLINE VF Load(const At& at, const float* row) { return at.Load(row); }
+HWY_INLINE VF Load(const At& at, const float* row) {
+  return at.Load(row);
+}
 template <class At>
 HWY_INLINE void Store(const At& at, VF v, const OutRow& row) {
   if (row.dtype == DType::kF32) {
@@ -126,7 +138,9 @@ HWY_INLINE void Store(const At& at, VF v, const OutRow& row) {
   }
 }
 template <class At>
-HWY_INLINE void Store(const At& at, VF v, float* row) { at.Store(v, row); }
+HWY_INLINE void Store(const At& at, VF v, float* row) {
+  at.Store(v, row);
+}
 
 // f(at) for the vectors of elements begin..end of a row.
 template <class F>
@@ -177,7 +191,8 @@ HWY_INLINE double RowSum(int64_t n, const F& term) {
   return sum;
 }
 
-// ---- e^x, within 1.01 ulp (1.1 where the result is subnormal): e^x = 2^n e^r, |r| <= ln(2)/2, Taylor to r^7 (remainder below 6e-9). NaN stays NaN; 0 below -104, inf above 89.
+// ---- e^x, within 1.01 ulp (1.1 where the result is subnormal): e^x = 2^n e^r, |r| <= ln(2)/2, Taylor to r^7 (remainder below 6e-9). NaN
+// stays NaN; 0 below -104, inf above 89.
 HWY_INLINE VF ExpF(VF x) {
   const DF d;
   const DI di;

@@ -26,8 +26,8 @@ void SwigluForwardRows(const ConstView& gate, const ConstView& up, const float* 
 }
 
 // s = sigmoid(g):  dup = dy weight g s,  dgate = dy weight u s (1 + g (1 - s)),  d_weight = sum dy g s u.
-void SwigluBackwardRows(const ConstView& dy, const ConstView& gate, const ConstView& up, const float* row_weight, const View& dgate, const View& dup,
-                        float* d_row_weight) {
+void SwigluBackwardRows(const ConstView& dy, const ConstView& gate, const ConstView& up, const float* row_weight, const View& dgate,
+                        const View& dup, float* d_row_weight) {
   const int64_t f = gate.dim(1);
   const VF one = hn::Set(DF(), 1.0f);
   for (int64_t t = 0; t < gate.dim(0); ++t) {
@@ -69,12 +69,14 @@ void SwigluForward(ConstView gate, ConstView up, std::span<const float> row_weig
   });
 }
 
-void SwigluBackward(ConstView dy, ConstView gate, ConstView up, std::span<const float> row_weight, View dgate, View dup, std::span<float> d_row_weight) {
+void SwigluBackward(ConstView dy, ConstView gate, ConstView up, std::span<const float> row_weight, View dgate, View dup,
+                    std::span<float> d_row_weight) {
   const int64_t rows = gate.dim(0), f = gate.dim(1);
-  FATHOM_CHECK(IsMatrix(gate, rows, f) && IsMatrix(up, rows, f) && IsMatrix(dy, rows, f) && IsMatrix(dgate, rows, f) && IsMatrix(dup, rows, f),
-               "gate {}, up {}, dy {}", gate.shape().ToString(), up.shape().ToString(), dy.shape().ToString());
-  FATHOM_CHECK((row_weight.empty() || std::ssize(row_weight) == rows) && (d_row_weight.empty() || std::ssize(d_row_weight) == rows), "{} and {} row weights",
-               row_weight.size(), d_row_weight.size());
+  FATHOM_CHECK(
+      IsMatrix(gate, rows, f) && IsMatrix(up, rows, f) && IsMatrix(dy, rows, f) && IsMatrix(dgate, rows, f) && IsMatrix(dup, rows, f),
+      "gate {}, up {}, dy {}", gate.shape().ToString(), up.shape().ToString(), dy.shape().ToString());
+  FATHOM_CHECK((row_weight.empty() || std::ssize(row_weight) == rows) && (d_row_weight.empty() || std::ssize(d_row_weight) == rows),
+               "{} and {} row weights", row_weight.size(), d_row_weight.size());
   const float* weight = row_weight.empty() ? nullptr : row_weight.data();
   float* d_weight = d_row_weight.empty() ? nullptr : d_row_weight.data();
   ParallelRanges(rows, RowGrain(f), [&](int64_t begin, int64_t end) {

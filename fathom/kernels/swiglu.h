@@ -13,6 +13,7 @@ namespace fathom {
 void SwigluForward(ConstView gate, ConstView up, std::span<const float> row_weight, View y);
 
 // From dy [T,F]: overwrites dgate, dup [T,F] F32|BF16 (may be gate, up) and, with row weights, d_row_weight [T] F32.
-void SwigluBackward(ConstView dy, ConstView gate, ConstView up, std::span<const float> row_weight, View dgate, View dup, std::span<float> d_row_weight);
+void SwigluBackward(ConstView dy, ConstView gate, ConstView up, std::span<const float> row_weight, View dgate, View dup,
+                    std::span<float> d_row_weight);
 
 }  // namespace fathom

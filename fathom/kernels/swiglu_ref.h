@@ -28,7 +28,8 @@ struct SwigluGradient {
 };
 
 template <class T>
-SwigluGradient<T> SwigluBackwardRef(const std::vector<T>& dy, const std::vector<T>& gate, const std::vector<T>& up, const std::vector<T>& row_weight) {
+SwigluGradient<T> SwigluBackwardRef(const std::vector<T>& dy, const std::vector<T>& gate, const std::vector<T>& up,
+                                    const std::vector<T>& row_weight) {
   const size_t f = gate.size() / row_weight.size();
   SwigluGradient<T> grad{std::vector<T>(gate.size()), std::vector<T>(gate.size()), std::vector<T>(row_weight.size())};
   for (size_t i = 0; i < gate.size(); ++i) {

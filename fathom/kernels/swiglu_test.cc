@@ -21,7 +21,8 @@ void CheckForward(int64_t rows, int64_t f, int64_t gap, int64_t shift, bool weig
   PaddedMatrix<Y> y(rows, f, gap, shift);
   const auto weights = RowWeights(rows, weighted);
   SwigluForward(gate.view(), up.view(), weights, y.view());
-  EXPECT_TRUE(Close(y.Floats(), SwigluForwardRef(gate.Values(), up.Values(), RowWeightsRef(weights, rows)), 1e-30, sizeof(Y) == 4 ? 5e-7 : 0.005));
+  EXPECT_TRUE(
+      Close(y.Floats(), SwigluForwardRef(gate.Values(), up.Values(), RowWeightsRef(weights, rows)), 1e-30, sizeof(Y) == 4 ? 5e-7 : 0.005));
   EXPECT_TRUE(y.PaddingUntouched());
 }
 
@@ -77,7 +78,8 @@ TEST(Swiglu, ReferenceGradientIsTheComplexStep) {
   all.insert(all.end(), up.begin(), up.end());
   all.insert(all.end(), weights.begin(), weights.end());
   const auto function = [&](const std::vector<std::complex<double>>& z) {
-    return SwigluForwardRef<std::complex<double>>({z.begin(), z.begin() + n}, {z.begin() + n, z.begin() + 2 * n}, {z.begin() + 2 * n, z.end()});
+    return SwigluForwardRef<std::complex<double>>({z.begin(), z.begin() + n}, {z.begin() + n, z.begin() + 2 * n},
+                                                  {z.begin() + 2 * n, z.end()});
   };
   auto got = SwigluBackwardRef(dy, gate, up, weights);
   got.dgate.insert(got.dgate.end(), got.dup.begin(), got.dup.end());
@@ -88,7 +90,8 @@ TEST(Swiglu, ReferenceGradientIsTheComplexStep) {
 TEST(Swiglu, BitsDoNotDependOnThreads) {
   const int64_t rows = 101, f = 250;
   ExpectSameForAnyThreads([&] {
-    PaddedMatrix<float> gate(rows, f, 0, 0, RandomVector(rows * f, 1)), up(rows, f, 0, 0, RandomVector(rows * f, 2)), dy(rows, f, 0, 0, RandomVector(rows * f, 3));
+    PaddedMatrix<float> gate(rows, f, 0, 0, RandomVector(rows * f, 1)), up(rows, f, 0, 0, RandomVector(rows * f, 2)),
+        dy(rows, f, 0, 0, RandomVector(rows * f, 3));
     const auto weights = RowWeights(rows, true);
     std::vector<float> all(weights.size());
     SwigluBackward(dy.view(), gate.view(), up.view(), weights, gate.view(), up.view(), all);

@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/topk.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <limits>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -121,7 +121,8 @@ namespace fathom {
 HWY_EXPORT(LargestByIndex);
 
 void TopKSorted(std::span<const float> scores, int64_t k, std::span<int32_t> ids, std::span<int32_t> work) {
-  FATHOM_CHECK(k >= 0 && std::ssize(ids) == k && work.size() >= scores.size(), "{} ids, work of {} for {} scores", ids.size(), work.size(), scores.size());
+  FATHOM_CHECK(k >= 0 && std::ssize(ids) == k && work.size() >= scores.size(), "{} ids, work of {} for {} scores", ids.size(), work.size(),
+               scores.size());
   const int64_t n = std::ssize(scores), count = std::min(k, n);
   if (count == n) {
     std::iota(ids.begin(), ids.begin() + count, 0);

@@ -55,7 +55,8 @@ TEST(VectorOps, EqualReference) {
 
 TEST(VectorOps, CastRoundsLikeToBF16) {
   const float inf = std::numeric_limits<float>::infinity();
-  const float values[] = {1.00390625f, 1.01171875f, 3.4e38f, -3.4e38f, inf, -inf, 1e-40f, -0.0f, 65280.0f, std::bit_cast<float>(0x7f800001u)};
+  const float values[] = {1.00390625f, 1.01171875f, 3.4e38f, -3.4e38f, inf,
+                          -inf,        1e-40f,      -0.0f,   65280.0f, std::bit_cast<float>(0x7f800001u)};
   std::vector<float> x;
   for (int i = 0; i < 37; ++i) x.push_back(values[i % 10]);
   ForEachTarget(SimdTargets(), PinSimdTarget, [&] {

@@ -38,9 +38,13 @@ template <class T>
 class PaddedMatrix {
  public:
   PaddedMatrix(int64_t rows, int64_t columns, int64_t gap = 0, int64_t shift = 0)
-      : rows_(rows), columns_(columns), stride_(columns + gap), first_(kMargin + shift),
+      : rows_(rows),
+        columns_(columns),
+        stride_(columns + gap),
+        first_(kMargin + shift),
         data_(static_cast<size_t>(first_ + rows * stride_ + kMargin), Canary<T>()) {}
-  PaddedMatrix(int64_t rows, int64_t columns, int64_t gap, int64_t shift, std::span<const double> values) : PaddedMatrix(rows, columns, gap, shift) {
+  PaddedMatrix(int64_t rows, int64_t columns, int64_t gap, int64_t shift, std::span<const double> values)
+      : PaddedMatrix(rows, columns, gap, shift) {
     Set(values);
   }
 
@@ -64,7 +68,8 @@ class PaddedMatrix {
     for (int64_t i = 0; i < std::ssize(data_); ++i) {
       const int64_t row = i < first_ ? rows_ : (i - first_) / stride_, column = i < first_ ? 0 : (i - first_) % stride_;
       if (row < rows_ && column < columns_) continue;
-      if (std::memcmp(&data_[static_cast<size_t>(i)], &canary, sizeof(T)) != 0) return testing::AssertionFailure() << "padding overwritten at " << i - first_;
+      if (std::memcmp(&data_[static_cast<size_t>(i)], &canary, sizeof(T)) != 0)
+        return testing::AssertionFailure() << "padding overwritten at " << i - first_;
     }
     return testing::AssertionSuccess();
   }
