@@ -13,7 +13,7 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-// amax / 448, at least the smallest normal number; 1 where amax is 0.
+// amax / 448, at least the smallest normal number (also for a tile of zeros, which stay zeros).
 HWY_INLINE VF TileScale(VF amax, bool power_of_two) {
   const DF d;
   const DU du;
@@ -22,7 +22,7 @@ HWY_INLINE VF TileScale(VF amax, bool power_of_two) {
     const auto up = hn::Add(hn::BitCast(du, scale), hn::Set(du, 0x7fffffu));
     scale = hn::BitCast(d, hn::And(up, hn::Set(du, 0x7f800000u)));
   }
-  return hn::IfThenElse(hn::Eq(amax, hn::Zero(d)), hn::Set(d, 1.0f), scale);
+  return scale;
 }
 
 // NaN counts as 0 here and passes through the rounding.

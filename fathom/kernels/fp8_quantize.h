@@ -12,7 +12,7 @@ enum class Fp8Tile {
   k128x128,  // weights
 };
 
-// y = code * scale in f32, rounded once to y's dtype; scale = amax(tile) / 448 (1 for a tile of zeros; kUe8m0: up to a power of two),
+// y = code * scale in f32, rounded once to y's dtype; scale = amax(tile) / 448 (kUe8m0: up to a power of two),
 // code = x / scale to nearest even. x and y [T,K] F32|BF16; tiles at the edge are smaller; y may be x.
 // The bits are those of QuantizeFp8's recipe followed by DequantizeFp8. The gradient passes straight through.
 void RoundToFp8(ConstView x, Fp8Tile tile, ScaleFormat format, View y);
