@@ -94,15 +94,7 @@ inline void TransposeBlock(ConstBlock from, int64_t rows, int64_t columns, float
 #endif
 }
 
-// Which keys of a block each query of a block sees: query i < rows sees keys j < min(n, base + i). Transposed blocks of such queries
-// (queries_t, scores) have rows of Wide() elements.
-struct BlockSight {
-  int64_t rows, n, base;
-  int64_t Wide() const { return PadBlock(rows); }
-  int64_t Seen(int64_t query) const { return std::clamp<int64_t>(base + query, 0, n); }
-  bool Whole() const { return base >= n; }
-};
-// The same for a vector of queries: keys below `all` are seen by all of them, keys from `some` on by none.
+// What a vector of queries sees of a block: keys below `all` are seen by all of them, keys from `some` on by none.
 struct LaneSight {
   hn::Vec<DI> count;
   int64_t all, some;

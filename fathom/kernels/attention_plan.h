@@ -1,6 +1,7 @@
 // What the attention kernels' plans share, independent of the SIMD target.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "fathom/kernels/block_product.h"
@@ -15,6 +16,14 @@ inline constexpr int64_t kTriangleStep = 12;
 
 inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
+// Which keys of a block each query of a block sees: query i < rows sees keys j < min(n, base + i). Transposed blocks of such queries
+// (queries_t, scores) have rows of Wide() elements.
+struct BlockSight {
+  int64_t rows, n, base;
+  int64_t Wide() const { return PadBlock(rows); }
+  int64_t Seen(int64_t query) const { return std::clamp<int64_t>(base + query, 0, n); }
+  bool Whole() const { return base >= n; }
+};
 // Hands out parts of one worker's scratch; with a null base it only counts.
 class ScratchCursor {
  public:
