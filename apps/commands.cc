@@ -6,11 +6,14 @@ const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {
       TrainCommand(),
       DecodeCommand(),
+      ConvertCommand(),
+      CheckFilesCommand(),
       CheckGoldenCommand(),
       CheckLogitsCommand(),
       TokenizerTrainCommand(),
       TokenizerEncodeCommand(),
       TokenizerDecodeCommand(),
+      InspectCommand(),
       ConfigCommand(),
   };
   return commands;

@@ -7,7 +7,7 @@
 
 namespace fathom {
 
-// y = x with y's dtype (F32, BF16, F16 in; F32, BF16 out); matrices, rows may be strided.
+// y = x with y's dtype (F32, BF16, F16 in; F32, BF16 out; F16 out from F32, BF16); matrices, rows may be strided.
 void Cast(ConstView x, View y);
 // y = y * scale, F32, any shape, contiguous.
 void Scale(float scale, View y);

@@ -1,0 +1,99 @@
+// fathom convert: checkpoint to checkpoint.
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include "apps/command.h"
+#include "fathom/base/error.h"
+#include "fathom/base/file.h"
+#include "fathom/base/json.h"
+#include "fathom/base/progress.h"
+#include "fathom/checkpoint/convert.h"
+#include "fathom/config/model_from_flags.h"
+
+namespace fathom {
+namespace {
+
+TargetDType ParseTarget(const std::string& name) {
+  if (name == "float32") return TargetDType::kF32;
+  if (name == "bfloat16") return TargetDType::kBF16;
+  if (name == "float16") return TargetDType::kF16;
+  return name == "float8" ? TargetDType::kF8 : TargetDType::kKeep;
+}
+
+const std::string& OnlyInput(const RunConfig& config) {
+  const auto& inputs = config.Strings("input");
+  if (inputs.size() != 1) Throw(ErrorCode::kUsage, "input: one checkpoint is needed, {} were given", inputs.size());
+  return inputs[0];
+}
+
+// Our own spelling, and those of MaxText's deepseek_fp8_to_bf16 and to_maxtext.
+void ReadPaths(const RunConfig& config, ConvertOptions& options) {
+  std::string dtype = config.Given("dtype") ? config.String("dtype") : "", to = config.String("to");
+  if (config.Given("input_fp8_hf_path")) {
+    options.input = config.String("input_fp8_hf_path");
+    options.output = config.String("output_bf16_hf_path");
+    if (dtype.empty()) dtype = "bfloat16";
+  } else if (config.Given("hf_model_path")) {
+    options.input = config.String("hf_model_path");
+    options.output = config.String("output").empty() ? config.String("base_output_directory") : config.String("output");
+    if (to.empty()) to = "orbax";
+  } else {
+    options.input = OnlyInput(config);
+    options.output = config.String("output").empty() ? config.String("base_output_directory") : config.String("output");
+  }
+  if (!config.String("save_dtype").empty()) dtype = config.String("save_dtype");
+  if (options.input.empty()) Throw(ErrorCode::kUsage, "input: none given; name the checkpoint to convert");
+  if (options.output.empty()) Throw(ErrorCode::kUsage, "output: none given; name the folder to write");
+  options.to = to == "orbax" ? CheckpointFormat::kOrbax : CheckpointFormat::kHuggingFace;
+  options.dtype.target = ParseTarget(dtype);
+}
+
+ConvertOptions ReadOptions(const RunConfig& config) {
+  ConvertOptions options;
+  ReadPaths(config, options);
+  if (options.to == CheckpointFormat::kOrbax && options.dtype.target == TargetDType::kF8) Throw(ErrorCode::kUsage, "dtype=float8: MaxText's checkpoints hold no FP8; take bfloat16 or float32");
+  if (config.String("scale_fmt") == "ue8m0") options.dtype.scale_format = ScaleFormat::kUe8m0;
+  options.scan_layers = config.Bool("scan_layers");
+  options.ocdbt = config.Bool("checkpoint_storage_use_ocdbt");
+  options.zarr3 = config.Bool("checkpoint_storage_use_zarr3");
+  options.target_file_size = config.Int("checkpoint_storage_target_data_file_size_bytes");
+  if (config.Given("max_shard_size")) options.max_shard_size = config.Int("max_shard_size");
+  options.memory_limit = config.Int("memory_limit");
+  options.overwrite = config.Bool("overwrite");
+  if (config.Given("model_name") || config.Given("base_emb_dim")) options.model = [&config] { return ModelFromFlags(config); };
+  if (config.Given("model_name")) options.check_model = [&config](const ModelConfig& model, const std::string& where) { CheckModelName(config, model, where); };
+  return options;
+}
+
+int64_t PeakResident() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+int RunConvert(const RunConfig& config) {
+  const ConvertOptions options = ReadOptions(config);
+  const ConvertResult result = Convert(options);
+  fmt::print("{}: {} tensors, {} in {} ({}/s)\n", result.output.string(), result.tensors, FormatBytes(static_cast<double>(result.bytes)), FormatSeconds(result.seconds),
+             FormatBytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-9)));
+  if (result.units_resumed > 0) fmt::print("{} of {} files were there from an earlier run\n", result.units_resumed, result.units);
+  if (options.dtype.target == TargetDType::kF8) fmt::print("{} elements differ from the input when read back\n", result.not_reproduced);
+  if (!config.String("json").empty()) {
+    const Json json = {{"output", result.output.string()}, {"tensors", result.tensors}, {"bytes", result.bytes}, {"seconds", result.seconds}, {"files", result.units},
+                       {"files_resumed", result.units_resumed}, {"elements_not_reproduced", result.not_reproduced}, {"peak_rss_bytes", PeakResident()}};
+    WriteOutput(config.String("json"), json.dump(2) + "\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command ConvertCommand() {
+  return {"convert", "checkpoint to checkpoint: FP8, BF16, F32, Hugging Face, Orbax",
+          {"input", "output", "to", "dtype", "scale_fmt", "scan_layers", "max_shard_size", "memory_limit", "overwrite", "checkpoint_storage_use_ocdbt",
+           "checkpoint_storage_use_zarr3", "checkpoint_storage_target_data_file_size_bytes", "input_fp8_hf_path", "output_bf16_hf_path", "hf_model_path",
+           "base_output_directory", "save_dtype"},
+          RunConvert};
+}
+
+}  // namespace fathom

@@ -1,0 +1,172 @@
+#include "fathom/checkpoint/convert.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "fathom/base/clock.h"
+#include "fathom/base/error.h"
+#include "fathom/base/log.h"
+#include "fathom/base/progress.h"
+#include "fathom/checkpoint/convert_journal.h"
+#include "fathom/checkpoint/staged_folder.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int kJournalVersion = 1;
+// What the program takes before it converts anything: code, libraries, tables.
+constexpr int64_t kBaseMemory = 160 << 20;
+constexpr int64_t kSpareDisk = 16 << 20;
+
+fs::path ExistingParent(const fs::path& path) {
+  fs::path parent = fs::absolute(path).lexically_normal();
+  while (!fs::exists(parent) && parent.has_relative_path()) parent = parent.parent_path();
+  return fs::is_directory(parent) ? parent : parent.parent_path();
+}
+
+bool IsInside(const fs::path& path, const fs::path& folder) {
+  const fs::path inner = fs::weakly_canonical(path), outer = fs::weakly_canonical(folder);
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
+int64_t CacheBytes(const ConvertOptions& options) { return std::max<int64_t>(16 << 20, options.memory_limit / 4); }
+
+std::unique_ptr<ConvertSource> OpenSource(const ConvertOptions& options) {
+  return OpenConvertSource(options.input, {CacheBytes(options), ExistingParent(options.output), options.model});
+}
+
+// The folder that appears at the end.
+fs::path Target(const ConvertOptions& options) { return options.to == CheckpointFormat::kOrbax ? options.output / "0" : options.output; }
+
+// Everything that decides on the bytes written.
+Json Identity(const ConvertOptions& options, const FileStamps& stamps, const ConvertSource& source) {
+  return {{"version", kJournalVersion}, {"inputs", stamps.ToJson()}, {"config", source.raw_config()}, {"to", static_cast<int>(options.to)},
+          {"dtype", static_cast<int>(options.dtype.target)}, {"scale_format", static_cast<int>(options.dtype.scale_format)},
+          {"scan_layers", options.scan_layers}, {"ocdbt", options.ocdbt}, {"zarr3", options.zarr3}, {"max_shard_size", options.max_shard_size},
+          {"target_file_size", options.target_file_size}, {"memory_limit", options.memory_limit}};
+}
+
+std::unique_ptr<ConvertOutput> MakeOutput(const ConvertOptions& options, const ConvertSource& source, const FileStamps& stamps) {
+  const int64_t memory = std::max<int64_t>(options.memory_limit - kBaseMemory - (source.is_orbax() ? CacheBytes(options) : 0), 0) * 3 / 4;
+  if (options.to == CheckpointFormat::kHuggingFace) return MakeHfOutput(source, {options.dtype, options.max_shard_size, memory});
+  OrbaxOutputOptions orbax;
+  orbax.dtype = options.dtype;
+  orbax.scan_layers = options.scan_layers;
+  orbax.ocdbt = options.ocdbt;
+  orbax.zarr3 = options.zarr3;
+  orbax.target_file_size = options.target_file_size;
+  orbax.max_chunk_bytes = std::clamp<int64_t>(options.memory_limit / 32, 64 << 10, 32 << 20);
+  orbax.whole_array_bytes = orbax.max_chunk_bytes / 8;
+  orbax.memory = memory;
+  orbax.time = stamps.LatestChange();
+  orbax.identity = Identity(options, stamps, source).dump(-1, ' ', true, Json::error_handler_t::replace);
+  return MakeOrbaxOutput(source, orbax);
+}
+
+void CheckPaths(const ConvertOptions& options) {
+  if (IsInside(options.output, options.input)) Throw(ErrorCode::kUsage, "output {} lies in the input {}; choose another place", options.output.string(), options.input.string());
+  if (IsInside(options.input, Target(options)) && options.overwrite) Throw(ErrorCode::kUsage, "input {} lies in the output, which overwrite=true would remove", options.input.string());
+}
+
+void CheckDisk(const ConvertOutput& output, const ConvertJournal& journal, const fs::path& folder) {
+  int64_t missing = kSpareDisk;
+  for (size_t u = 0; u < output.units().size(); ++u) {
+    const Json* record = journal.Find(output.units()[u].name);
+    if (record == nullptr || !output.StillThere(u, folder, *record)) missing += output.units()[u].bytes;
+  }
+  CheckFreeSpace(folder, missing);
+}
+
+// Shared by the threads that convert.
+class Meter {
+ public:
+  explicit Meter(int64_t total) : progress_("converting", "GB", static_cast<double>(total), 1e9) {}
+  void Add(int64_t bytes) {
+    const std::scoped_lock lock(mutex_);
+    done_ += bytes;
+    progress_.Update(static_cast<double>(done_));
+  }
+  void Finish() { progress_.Finish(); }
+
+ private:
+  std::mutex mutex_;
+  int64_t done_ = 0;
+  Progress progress_;
+};
+
+int64_t TotalBytes(const ConvertOutput& output) {
+  int64_t total = 0;
+  for (const OutputUnit& unit : output.units()) total += unit.bytes;
+  return total;
+}
+
+// Errors of writing say how far it got and that the next run goes on from there.
+[[noreturn]] void Explain(const Error& error, const ConvertOutput& output, const ConvertJournal& journal) {
+  if (error.code() != ErrorCode::kResource) throw error;
+  int64_t left = 0;
+  for (const OutputUnit& unit : output.units()) left += journal.Find(unit.name) == nullptr ? unit.bytes : 0;
+  Throw(ErrorCode::kResource, "{} (up to {} are still to be written; the same command continues)", error.what(), FormatBytes(static_cast<double>(left)));
+}
+
+void WriteUnits(ConvertOutput& output, ConvertJournal& journal, const fs::path& folder, const FileStamps& stamps, ConvertResult& result) {
+  Meter meter(TotalBytes(output));
+  for (size_t u = 0; u < output.units().size(); ++u) {
+    const OutputUnit& unit = output.units()[u];
+    const Json* record = journal.Find(unit.name);
+    if (record != nullptr && output.StillThere(u, folder, *record)) {
+      ++result.units_resumed;
+      meter.Add(unit.bytes);
+      continue;
+    }
+    const Json written = output.WriteUnit(u, folder, [&](int64_t bytes) { meter.Add(bytes); });
+    stamps.CheckUnchanged();
+    journal.Add(unit.name, written);
+  }
+  meter.Finish();
+}
+
+}  // namespace
+
+ConvertResult Convert(const ConvertOptions& options) {
+  const Stopwatch clock;
+  CheckPaths(options);
+  const auto source = OpenSource(options);
+  if (options.check_model && !source->raw_config().is_null() && options.to == CheckpointFormat::kOrbax) options.check_model(source->config(), (source->companions() / "config.json").string());
+  const FileStamps stamps(source->files());
+  const auto output = MakeOutput(options, *source, stamps);
+  StagedFolder stage(Target(options), options.overwrite, true);
+  ConvertJournal journal(stage.path(), Identity(options, stamps, *source));
+  ConvertResult result;
+  try {
+    CheckDisk(*output, journal, stage.path());
+    WriteUnits(*output, journal, stage.path(), stamps, result);
+    output->Finish(stage.path(), journal.done());
+  } catch (const Error& error) {
+    Explain(error, *output, journal);
+  }
+  stamps.CheckUnchanged();
+  journal.Remove();
+  stage.Commit();
+  result.tensors = std::ssize(source->tensors());
+  result.bytes = TotalBytes(*output);
+  result.units = std::ssize(output->units());
+  result.not_reproduced = output->not_reproduced();
+  result.seconds = clock.Seconds();
+  result.output = options.to == CheckpointFormat::kOrbax ? Target(options) / "items" : Target(options);
+  return result;
+}
+
+ConvertPlan PlanConvert(const ConvertOptions& options) {
+  const auto source = OpenSource(options);
+  const FileStamps stamps(source->files());
+  const auto output = MakeOutput(options, *source, stamps);
+  ConvertPlan plan;
+  for (const SourceTensor& tensor : source->tensors()) plan.input_bytes += tensor.NumBytes();
+  plan.output_bytes = TotalBytes(*output);
+  plan.tensors = std::ssize(source->tensors());
+  plan.files = std::ssize(output->units());
+  return plan;
+}
+
+}  // namespace fathom

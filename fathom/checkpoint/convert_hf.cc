@@ -1,0 +1,173 @@
+#include <algorithm>
+#include <mutex>
+
+#include "fathom/base/error.h"
+#include "fathom/checkpoint/convert_output.h"
+#include "fathom/checkpoint/save.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int64_t kSlabBytes = 8 << 20, kDefaultShard = 5'000'000'000;
+
+// Rows of one tensor that are converted at once.
+struct Slab {
+  size_t tensor;  // in the writer
+  const TensorTask* task;
+  int64_t row, rows;
+};
+
+struct File {
+  std::string name;
+  std::vector<size_t> tasks;
+};
+
+class HfOutput : public ConvertOutput {
+ public:
+  HfOutput(const ConvertSource& source, const HfOutputOptions& options)
+      : source_(source), options_(options), tasks_(PlanTensors(source, options.dtype)), runner_(static_cast<int>(options.memory / (5 * kSlabBytes))) {
+    PlanFiles();
+    for (const File& file : files_) units_.push_back({file.name, SafetensorsWriter::FileSize(Infos(file))});
+    for (int w = 0; w < runner_.workers(); ++w) workers_.push_back(std::make_unique<Worker>(source));
+  }
+
+  Json WriteUnit(size_t u, const fs::path& folder, const ConvertProgress& done) override {
+    const fs::path path = folder / files_[u].name;
+    fs::remove(path);  // and not through a link that somebody put there
+    SafetensorsWriter writer(path, Infos(files_[u]));
+    const auto slabs = Slabs(files_[u]);
+    runner_.Run(std::ssize(slabs), [&](int64_t i, int w) {
+      const Slab& slab = slabs[static_cast<size_t>(i)];
+      Convert(slab, *workers_[static_cast<size_t>(w)], writer);
+      done(slab.rows * slab.task->RowBytes());
+    });
+    writer.Close();
+    return {{"bytes", fs::file_size(path)}};
+  }
+
+  bool StillThere(size_t u, const fs::path& folder, const Json& record) const override {
+    const fs::path path = folder / files_[u].name;
+    return fs::is_regular_file(fs::symlink_status(path)) && record.is_object() && record.value("bytes", uint64_t{0}) == fs::file_size(path);
+  }
+
+  void Finish(const fs::path& folder, const std::map<std::string, Json>&) override {
+    if (!source_.companions().empty()) CopyCompanions(source_.companions(), folder);
+    if (files_.size() > 1 || files_[0].name != kSingleFile) WriteFileAtomically(folder / kIndexFile, Index().dump(2) + "\n");
+    if (!source_.raw_config().is_null()) WriteFileAtomically(folder / "config.json", ConvertedConfig(source_, tasks_, options_.dtype).dump(2) + "\n");
+  }
+
+ private:
+  struct Worker {
+    explicit Worker(const ConvertSource& source) : rows(source) {}
+    RowConverter rows;
+    std::vector<std::byte> out, scales;
+  };
+
+  int64_t BytesOf(const TensorTask& task) const { return task.info.NumBytes() + (task.quantize ? task.ScaleInfo().NumBytes() : 0); }
+
+  void PlanFiles() {
+    if (!source_.is_orbax() && options_.max_shard_size == 0) {
+      for (size_t t = 0; t < tasks_.size(); ++t) FileNamed(source_.tensor(tasks_[t].source).file).tasks.push_back(t);
+      // A file that held nothing but scales is gone.
+    } else {
+      std::vector<TensorInfo> sizes;
+      for (const TensorTask& task : tasks_) sizes.push_back({task.info.name, DType::kU8, {BytesOf(task)}});
+      const auto shards = PlanShards(sizes, options_.max_shard_size > 0 ? options_.max_shard_size : kDefaultShard);
+      for (size_t s = 0; s < shards.size(); ++s) files_.push_back({ShardFileName(s, shards.size()), shards[s]});
+    }
+    if (files_.empty()) Throw(ErrorCode::kInput, "{}: holds no tensors", source_.companions().string());
+  }
+
+  File& FileNamed(const std::string& name) {
+    const auto found = std::ranges::find(files_, name, &File::name);
+    if (found != files_.end()) return *found;
+    files_.push_back({name, {}});
+    return files_.back();
+  }
+
+  std::vector<TensorInfo> Infos(const File& file) const {
+    std::vector<TensorInfo> infos;
+    for (const size_t t : file.tasks) {
+      infos.push_back(tasks_[t].info);
+      if (tasks_[t].quantize) infos.push_back(tasks_[t].ScaleInfo());
+    }
+    return infos;
+  }
+
+  std::vector<Slab> Slabs(const File& file) const {
+    std::vector<Slab> slabs;
+    size_t tensor = 0;
+    for (const size_t t : file.tasks) {
+      const TensorTask& task = tasks_[t];
+      const int64_t bytes = std::max<int64_t>(1, std::max(task.RowBytes(), source_.tensor(task.source).RowBytes()));
+      const int64_t step = std::max<int64_t>(1, kSlabBytes / bytes / task.row_unit) * task.row_unit;
+      for (int64_t row = 0; row < task.Rows(); row += step) slabs.push_back({tensor, &task, row, std::min(step, task.Rows() - row)});
+      tensor += task.quantize ? 2 : 1;
+    }
+    return slabs;
+  }
+
+  static std::span<std::byte> Fit(std::vector<std::byte>& buffer, int64_t bytes) {
+    if (std::ssize(buffer) < bytes) buffer.resize(static_cast<size_t>(bytes));
+    return std::span(buffer).first(static_cast<size_t>(bytes));
+  }
+
+  void Convert(const Slab& slab, Worker& worker, SafetensorsWriter& writer) {
+    const TensorTask& task = *slab.task;
+    const auto out = Fit(worker.out, slab.rows * task.RowBytes());
+    if (task.quantize) {
+      const TensorInfo scale = task.ScaleInfo();
+      const int64_t row_bytes = scale.shape[1] * 4, first = slab.row / kScaleBlock;
+      const auto scales = Fit(worker.scales, ScaleShape({slab.rows, task.info.shape[1]})[0] * row_bytes);
+      not_reproduced_ += worker.rows.Quantize(task, slab.row, slab.rows, options_.dtype.scale_format, out, scales);
+      writer.WriteBytes(slab.tensor + 1, first * row_bytes, scales);
+    } else {
+      worker.rows.Read(task, slab.row, slab.rows, out);
+    }
+    writer.WriteBytes(slab.tensor, slab.row * task.RowBytes(), out);
+  }
+
+  Json Index() const {
+    int64_t total = 0;
+    Json map = Json::object();
+    for (const File& file : files_) {
+      for (const TensorInfo& info : Infos(file)) {
+        total += info.NumBytes();
+        map[info.name] = file.name;
+      }
+    }
+    return {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}};
+  }
+
+  const ConvertSource& source_;
+  HfOutputOptions options_;
+  std::vector<TensorTask> tasks_;
+  std::vector<File> files_;
+  JobRunner runner_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+};
+
+}  // namespace
+
+std::unique_ptr<ConvertOutput> MakeHfOutput(const ConvertSource& source, const HfOutputOptions& options) { return std::make_unique<HfOutput>(source, options); }
+
+Json ConvertedConfig(const ConvertSource& source, const std::vector<TensorTask>& tasks, const DTypeOptions& options) {
+  Json config = source.raw_config();
+  const bool fp8 = std::ranges::any_of(tasks, [](const TensorTask& task) { return task.info.dtype == DType::kF8E4M3; });
+  if (!fp8) config.erase("quantization_config");
+  if (fp8 && options.target == TargetDType::kF8) {
+    Json quantization = config.value("quantization_config", Json::object());
+    quantization.update({{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"activation_scheme", "dynamic"}, {"weight_block_size", {128, 128}}});
+    if (options.scale_format == ScaleFormat::kUe8m0) quantization["scale_fmt"] = "ue8m0";
+    config["quantization_config"] = quantization;
+  }
+  if (options.target == TargetDType::kKeep && !source.is_orbax()) return config;
+  const auto embedding = std::ranges::find(tasks, "model.embed_tokens.weight", [](const TensorTask& task) { return task.info.name; });
+  if (embedding == tasks.end()) return config;
+  const char* key = config.contains("dtype") && !config.contains("torch_dtype") ? "dtype" : "torch_dtype";
+  config[key] = embedding->info.dtype == DType::kF32 ? "float32" : embedding->info.dtype == DType::kF16 ? "float16" : "bfloat16";
+  return config;
+}
+
+}  // namespace fathom

@@ -1,0 +1,68 @@
+// What a conversion writes: a list of files ("units"), each of them whole before the next run may skip it, then what makes a checkpoint of them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fathom/checkpoint/convert_jobs.h"
+#include "fathom/checkpoint/convert_tensors.h"
+
+namespace fathom {
+
+struct OutputUnit {
+  std::string name;
+  int64_t bytes = 0;  // at most
+};
+
+// done(bytes): that much more of a unit has been converted. From any thread.
+using ConvertProgress = std::function<void(int64_t)>;
+
+class ConvertOutput {
+ public:
+  virtual ~ConvertOutput() = default;
+  const std::vector<OutputUnit>& units() const { return units_; }
+  // Writes unit u into folder and syncs it. The record is what Finish needs to know of it. Throws Error.
+  virtual Json WriteUnit(size_t u, const std::filesystem::path& folder, const ConvertProgress& done) = 0;
+  // True if the unit that the record describes still lies in folder.
+  virtual bool StillThere(size_t u, const std::filesystem::path& folder, const Json& record) const = 0;
+  // All units are written: index, metadata, config. Records by unit name.
+  virtual void Finish(const std::filesystem::path& folder, const std::map<std::string, Json>& records) = 0;
+  // Elements that FP8 could not represent, as far as this run quantised.
+  int64_t not_reproduced() const { return not_reproduced_; }
+
+ protected:
+  std::vector<OutputUnit> units_;
+  std::atomic<int64_t> not_reproduced_ = 0;
+};
+
+struct HfOutputOptions {
+  DTypeOptions dtype;
+  int64_t max_shard_size = 0;  // 0: the source's own files where it has some, else 5 GB
+  int64_t memory = 512 << 20;  // for buffers
+};
+std::unique_ptr<ConvertOutput> MakeHfOutput(const ConvertSource& source, const HfOutputOptions& options);
+
+struct OrbaxOutputOptions {
+  DTypeOptions dtype;
+  bool scan_layers = true, ocdbt = true, zarr3 = true;
+  int64_t target_file_size = int64_t{2} << 30;
+  int64_t max_chunk_bytes = 32 << 20;   // of an array's chunk, uncompressed
+  int64_t whole_array_bytes = 4 << 20;  // an array up to this size is one chunk
+  int64_t memory = 512 << 20;
+  uint64_t time = 0;      // ns since 1970, for the metadata
+  std::string identity;   // of the work: what the database's random names are made of, so that a second run gives the same bytes
+};
+// Writes items/, _CHECKPOINT_METADATA, config.json and companions into the folder (a step). Throws Error(kInput): a tensor that the model needs is
+// missing or has another shape.
+std::unique_ptr<ConvertOutput> MakeOrbaxOutput(const ConvertSource& source, const OrbaxOutputOptions& options);
+
+// config.json of the output: without or with quantization_config, with the dtype of most weights.
+Json ConvertedConfig(const ConvertSource& source, const std::vector<TensorTask>& tasks, const DTypeOptions& options);
+
+}  // namespace fathom

@@ -1,0 +1,77 @@
+// What a conversion reads: the tensors of a checkpoint under the hub's names, whatever its format, row by row.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "fathom/checkpoint/orbax.h"
+#include "fathom/checkpoint/tensor_folder.h"
+#include "fathom/config/model_config.h"
+
+namespace fathom {
+
+// A tensor as a matrix: a vector is one row, of more dimensions the first one counts rows.
+struct SourceTensor {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+  std::string file;      // for errors, and to keep a hub's shards together
+  int64_t row_unit = 1;  // rows are read in multiples of this, but the last
+
+  int64_t Rows() const { return shape.rank() < 2 ? 1 : shape[0]; }
+  int64_t Columns() const { return Rows() == 0 ? 0 : shape.NumElements() / Rows(); }
+  int64_t RowBytes() const { return Columns() * DTypeSize(dtype); }
+  int64_t NumBytes() const { return shape.NumElements() * DTypeSize(dtype); }
+};
+
+class ConvertSource {
+ public:
+  virtual ~ConvertSource() = default;
+
+  const std::vector<SourceTensor>& tensors() const { return tensors_; }
+  const SourceTensor& tensor(size_t i) const { return tensors_[i]; }
+  std::optional<size_t> Find(const std::string& name) const;
+  // Rows [row, row + rows) of tensor i in its own dtype; out has exactly their bytes. From any thread. Throws Error(kInput).
+  virtual void ReadRows(size_t i, int64_t row, int64_t rows, std::span<std::byte> out) const = 0;
+
+  // Every file that is read, to see whether one changes meanwhile.
+  const std::vector<std::filesystem::path>& files() const { return files_; }
+  // Where config.json and the tokenizer lie.
+  const std::filesystem::path& companions() const { return companions_; }
+  // config.json as it stands; empty if there is none. For an Orbax checkpoint without one: of the flags' model.
+  const Json& raw_config() const { return raw_config_; }
+  // Throws Error(kInput): none, or not understood.
+  const ModelConfig& config() const;
+  virtual bool is_orbax() const = 0;
+  bool has_fp8() const;
+
+ protected:
+  void Add(SourceTensor tensor);
+  std::vector<std::filesystem::path> files_;
+  std::filesystem::path companions_;
+  Json raw_config_;
+  mutable std::optional<ModelConfig> config_;
+  std::string config_path_;
+
+ private:
+  std::vector<SourceTensor> tensors_;
+  std::unordered_map<std::string, size_t> index_;
+};
+
+struct SourceOptions {
+  int64_t cache_bytes = 256 << 20;       // for decoded chunks of an Orbax checkpoint
+  std::filesystem::path scratch_dir;     // for chunks that are larger; of the output's file system
+  std::function<ModelConfig()> model;    // the flags' model, for an Orbax checkpoint without config.json; may be empty
+};
+
+// Recognises what lies at path. Throws Error(kInput): neither a Hugging Face folder nor an Orbax checkpoint; broken; an array missing or
+// of another shape than the model's.
+std::unique_ptr<ConvertSource> OpenConvertSource(const std::filesystem::path& path, const SourceOptions& options);
+
+}  // namespace fathom

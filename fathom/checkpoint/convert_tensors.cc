@@ -1,0 +1,144 @@
+#include "fathom/checkpoint/convert_tensors.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "fathom/base/error.h"
+#include "fathom/kernels/vector_ops.h"
+
+namespace fathom {
+namespace {
+
+bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
+
+// What the hub stores in F32 although the rest is BF16.
+bool StaysF32(const std::string& name) { return name.ends_with("e_score_correction_bias") || name.find(".indexer.k_norm.") != name.npos; }
+
+class Planner {
+ public:
+  Planner(const ConvertSource& source, const DTypeOptions& options) : source_(source), options_(options), fp8_source_(source.has_fp8()) {}
+
+  std::vector<TensorTask> Plan() {
+    for (size_t i = 0; i < source_.tensors().size(); ++i) {
+      if (IsScale(i)) continue;
+      Add(i);
+    }
+    return std::move(tasks_);
+  }
+
+ private:
+  [[noreturn]] void Fail(size_t i, const std::string& what) const {
+    Throw(ErrorCode::kInput, "{}: tensor {} {}", (source_.companions() / source_.tensor(i).file).string(), source_.tensor(i).name, what);
+  }
+
+  bool IsScale(size_t i) const {
+    const std::string& name = source_.tensor(i).name;
+    if (!name.ends_with(kScaleSuffix)) return false;
+    const auto weight = source_.Find(name.substr(0, name.size() - kScaleSuffix.size()));
+    if (!weight || source_.tensor(*weight).dtype != DType::kF8E4M3) Fail(i, "holds scales of no FP8 matrix");
+    return true;
+  }
+
+  size_t ScaleOf(size_t i) const {
+    const SourceTensor& weight = source_.tensor(i);
+    const auto scale = source_.Find(weight.name + std::string(kScaleSuffix));
+    if (!scale) Fail(i, "is FP8 and has no scales (_scale_inv)");
+    const SourceTensor& found = source_.tensor(*scale);
+    if (weight.shape.rank() != 2) Fail(i, fmt::format("is FP8 of shape {}; only matrices have block scales", weight.shape.ToString()));
+    const bool dtype_good = found.dtype == DType::kF32 || found.dtype == DType::kF8E8M0 || found.dtype == DType::kU8;
+    if (!dtype_good || found.shape != ScaleShape(weight.shape)) {
+      Fail(*scale, fmt::format("is {} {}, expected are scales F32 or F8_E8M0 {}", DTypeName(found.dtype), found.shape.ToString(), ScaleShape(weight.shape).ToString()));
+    }
+    return *scale;
+  }
+
+  DType TargetOf(const SourceTensor& tensor) const {
+    if (tensor.dtype == DType::kF8E4M3) {
+      switch (options_.target) {
+        case TargetDType::kKeep: return options_.expand_fp8 ? DType::kBF16 : DType::kF8E4M3;
+        case TargetDType::kF8: return DType::kF8E4M3;
+        case TargetDType::kF32: return DType::kF32;
+        case TargetDType::kF16: return DType::kF16;
+        case TargetDType::kBF16: return DType::kBF16;
+      }
+    }
+    if (!IsFloat(tensor.dtype) || options_.target == TargetDType::kKeep) return tensor.dtype;
+    if (options_.target == TargetDType::kF32) return DType::kF32;
+    if (options_.target == TargetDType::kF8 && IsFp8Matrix(tensor.name, tensor.shape)) return DType::kF8E4M3;
+    if (StaysF32(tensor.name) || (fp8_source_ && options_.target != TargetDType::kF16)) return tensor.dtype;
+    return options_.target == TargetDType::kF16 ? DType::kF16 : DType::kBF16;
+  }
+
+  // FP8 whose scales must become powers of two is made anew.
+  bool Requantizes() const {
+    return options_.target == TargetDType::kF8 && options_.scale_format == ScaleFormat::kUe8m0 &&
+           source_.raw_config().value(Json::json_pointer("/quantization_config/scale_fmt"), "") != "ue8m0";
+  }
+
+  void Add(size_t i) {
+    const SourceTensor& tensor = source_.tensor(i);
+    TensorTask task = {i, {tensor.name, TargetOf(tensor), tensor.shape}};
+    const bool from_fp8 = tensor.dtype == DType::kF8E4M3, to_fp8 = task.info.dtype == DType::kF8E4M3;
+    task.quantize = to_fp8 && (!from_fp8 || Requantizes());
+    const std::optional<size_t> scale = from_fp8 ? std::optional(ScaleOf(i)) : std::nullopt;
+    if (!to_fp8 || task.quantize) task.scale = scale;
+    task.row_unit = task.quantize ? std::lcm(tensor.row_unit, kScaleBlock) : tensor.row_unit;
+    tasks_.push_back(task);
+    if (to_fp8 && !task.quantize) tasks_.push_back({*scale, {source_.tensor(*scale).name, source_.tensor(*scale).dtype, source_.tensor(*scale).shape}});
+  }
+
+  const ConvertSource& source_;
+  const DTypeOptions& options_;
+  bool fp8_source_;
+  std::vector<TensorTask> tasks_;
+};
+
+std::span<std::byte> Scratch(std::vector<std::byte>& buffer, int64_t bytes) {
+  if (std::ssize(buffer) < bytes) buffer.resize(static_cast<size_t>(bytes));
+  return std::span(buffer).first(static_cast<size_t>(bytes));
+}
+
+}  // namespace
+
+std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOptions& options) { return Planner(source, options).Plan(); }
+
+bool IsFp8Matrix(const std::string& name, const Shape& shape) {
+  constexpr std::array kPlain = {"embed_tokens.", "lm_head.", "shared_head.", ".mlp.gate.", ".eh_proj.", ".weights_proj."};
+  return shape.rank() == 2 && name.ends_with(".weight") && std::ranges::none_of(kPlain, [&](const char* part) { return name.find(part) != name.npos; });
+}
+
+void RowConverter::ReadAs(size_t source, std::optional<size_t> scale, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out) {
+  const SourceTensor& tensor = source_.tensor(source);
+  if (tensor.dtype == dtype) return source_.ReadRows(source, row, rows, out);
+  const auto stored = Scratch(stored_, rows * tensor.RowBytes());
+  source_.ReadRows(source, row, rows, stored);
+  const Shape shape = {rows, tensor.Columns()};
+  const View to(out.data(), dtype, shape);
+  if (!scale) return Cast(ConstView(stored.data(), tensor.dtype, shape), to);
+  const SourceTensor& scales = source_.tensor(*scale);
+  const int64_t first = row / kScaleBlock, last = (row + rows + kScaleBlock - 1) / kScaleBlock;
+  const auto some = Scratch(scales_, (last - first) * scales.RowBytes());
+  source_.ReadRows(*scale, first, last - first, some);
+  const DType scale_dtype = scales.dtype == DType::kU8 ? DType::kF8E8M0 : scales.dtype;
+  const ConstView codes(stored.data(), tensor.dtype, shape), factors(some.data(), scale_dtype, {last - first, scales.Columns()});
+  if (dtype != DType::kF16) return DequantizeFp8(codes, factors, row % kScaleBlock, to);
+  std::vector<float> wide(static_cast<size_t>(shape.NumElements()));
+  DequantizeFp8(codes, factors, row % kScaleBlock, ViewOf(wide.data(), shape));
+  Cast(ViewOf(std::as_const(wide).data(), shape), to);
+}
+
+void RowConverter::Read(const TensorTask& task, int64_t row, int64_t rows, std::span<std::byte> out) {
+  FATHOM_CHECK(!task.quantize && std::ssize(out) == rows * task.RowBytes(), "{}", task.info.name);
+  if (rows > 0) ReadAs(task.source, task.scale, task.info.dtype, row, rows, out);
+}
+
+int64_t RowConverter::Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes, std::span<std::byte> scales) {
+  const DType stored = source_.tensor(task.source).dtype, dtype = stored == DType::kBF16 ? stored : DType::kF32;
+  const Shape shape = {rows, task.info.shape[1]};
+  const auto values = Scratch(values_, shape.NumElements() * DTypeSize(dtype));
+  ReadAs(task.source, task.scale, dtype, row, rows, values);
+  return QuantizeFp8(ConstView(values.data(), dtype, shape), format, View(codes.data(), DType::kF8E4M3, shape), View(scales.data(), DType::kF32, ScaleShape(shape)));
+}
+
+}  // namespace fathom

@@ -1,0 +1,60 @@
+// Which tensors a conversion gives out in which dtype, and their rows in it.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fathom/checkpoint/convert_source.h"
+#include "fathom/checkpoint/safetensors.h"
+#include "fathom/kernels/fp8_cast.h"
+
+namespace fathom {
+
+enum class TargetDType { kKeep, kF32, kBF16, kF16, kF8 };
+
+struct DTypeOptions {
+  TargetDType target = TargetDType::kKeep;
+  ScaleFormat scale_format = ScaleFormat::kF32;  // of kF8
+  bool expand_fp8 = false;                       // kKeep makes FP8 BF16: the output format has no block scales
+};
+
+// One tensor of the output and where it comes from.
+struct TensorTask {
+  size_t source = 0;
+  TensorInfo info;
+  std::optional<size_t> scale;  // the source's scales, if FP8 is expanded
+  bool quantize = false;        // info is F8_E4M3, made here; its scales follow as a tensor of their own
+  int64_t row_unit = 1;         // rows are converted in multiples of this, but the last
+
+  int64_t Rows() const { return info.shape.rank() < 2 ? 1 : info.shape[0]; }
+  int64_t RowBytes() const { return Rows() == 0 ? 0 : info.NumBytes() / Rows(); }
+  TensorInfo ScaleInfo() const { return {info.name + std::string(kScaleSuffix), DType::kF32, ScaleShape(info.shape)}; }
+};
+
+// Tasks in the source's order. Rules: kBF16 expands FP8 and leaves the other tensors of an FP8 checkpoint as they are; elsewhere it rounds floats
+// to BF16 but for those that the hub keeps in F32 (router bias, the indexer's k_norm). kF8 quantises the matrices that the hub has in FP8.
+// Throws Error(kInput): FP8 without scales or with wrong ones, scales without a matrix.
+std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOptions& options);
+
+// The hub's choice of FP8 matrices: of attention, indexer (wq_b, wk) and feed-forward; not embedding, head, router, eh_proj, weights_proj.
+bool IsFp8Matrix(const std::string& name, const Shape& shape);
+
+// Converts rows; holds scratch, so one per thread.
+class RowConverter {
+ public:
+  explicit RowConverter(const ConvertSource& source) : source_(source) {}
+  // Rows [row, row + rows) of a task that does not quantise, into out (exactly their bytes). Throws Error(kInput).
+  void Read(const TensorTask& task, int64_t row, int64_t rows, std::span<std::byte> out);
+  // Codes and scales of rows that begin at a block. Returns how many elements they do not give back (QuantizeFp8).
+  int64_t Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes, std::span<std::byte> scales);
+
+ private:
+  void ReadAs(size_t source, std::optional<size_t> scale, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out);
+  const ConvertSource& source_;
+  std::vector<std::byte> stored_, scales_, values_;
+};
+
+}  // namespace fathom
