@@ -47,8 +47,8 @@ void PrintFlags(const std::vector<std::string>& names) {
 }
 
 void PrintHelp(const Command& command) {
-  fmt::print("fathom {}: {}\n\nusage: fathom {} {}{}[config.yml] [key=value ...]\n", command.name, command.summary, command.name, command.operands,
-             command.operands.empty() ? "" : " ");
+  fmt::print("fathom {}: {}\n\nusage: fathom {} {}{}[config.yml] [key=value ...]\n", command.name, command.summary, command.name,
+             command.operands, command.operands.empty() ? "" : " ");
   if (!command.flags.empty()) fmt::print("\nflags, with their defaults:\n");
   PrintFlags(command.flags);
   fmt::print("\nof every command:\n");
@@ -107,7 +107,8 @@ int Run(std::vector<std::string> words) {
   const RunConfig config = RunConfig::Resolve(words);
   SetUpLogging(config.String("log_level"));
   if (!config.words().empty() && command.operands.empty()) {
-    Throw(ErrorCode::kUsage, "{}: unexpected {}; flags are written key=value (fathom {} --help lists them)", command.name, config.words()[0], command.name);
+    Throw(ErrorCode::kUsage, "{}: unexpected {}; flags are written key=value (fathom {} --help lists them)", command.name,
+          config.words()[0], command.name);
   }
   NameUnread(command, config);
   SetThreads(static_cast<int>(config.Int("threads")));

@@ -7,7 +7,8 @@
 
 namespace fathom {
 
-// The candidate with the smallest edit distance (insert, delete, replace, swap of neighbours) to name; the first of equals; "" without candidates.
+// The candidate with the smallest edit distance (insert, delete, replace, swap of neighbours) to name; the first of equals; "" without
+// candidates.
 std::string NearestName(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace fathom

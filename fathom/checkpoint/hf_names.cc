@@ -128,6 +128,7 @@ class Comparison {
   }
 
   void Run() {
+    ReportMissingMtp();
     for (const ExpectedTensor& tensor : expected_) CheckOne(tensor);
     for (const std::string& name : folder_.names()) {
       if (!known_.contains(name) && !IsTolerated(name)) {
@@ -139,6 +140,13 @@ class Comparison {
  private:
   bool Any(bool ExpectedTensor::*member) const {
     return std::ranges::any_of(expected_, [&](const ExpectedTensor& t) { return t.*member && folder_.Has(t.name); });
+  }
+  // One line instead of one per tensor.
+  void ReportMissingMtp() {
+    if (mtp_may_lack_ || config_.num_nextn_predict_layers == 0 || Any(&ExpectedTensor::is_mtp)) return;
+    report_(fmt::format("{}: no tensor of the MTP module (model.layers.{}.*), but config.json says num_nextn_predict_layers {}", folder_.dir().string(),
+                        config_.num_hidden_layers, config_.num_nextn_predict_layers));
+    mtp_may_lack_ = true;
   }
   bool MayLack(const ExpectedTensor& t) const {
     return (t.shared_copy && copies_may_lack_) || (t.is_mtp && mtp_may_lack_) || (IsIndexer(t) && indexer_may_lack_);
@@ -194,6 +202,20 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
   const int64_t count = CountTensors(config);
   if (count > kMaxTensors) Throw(ErrorCode::kInput, "config.json implies about {} tensors, at most {} are allowed", count, kMaxTensors);
   return Lister(config).All();
+}
+
+ParameterCounts CountParameters(const ModelConfig& config) {
+  ParameterCounts counts;
+  int64_t routed = 0;
+  for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
+    if (tensor.kind == TensorKind::kRouterBias || tensor.shared_copy) continue;
+    const int64_t n = tensor.shape.NumElements();
+    (tensor.is_mtp ? counts.mtp : counts.total) += n;
+    if (!tensor.is_mtp && tensor.name.find(".mlp.experts.") != std::string::npos) routed += n;
+  }
+  counts.active = counts.total;
+  if (routed > 0) counts.active -= routed / config.n_routed_experts * (config.n_routed_experts - config.num_experts_per_tok);
+  return counts;
 }
 
 void CompareWithConfig(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options, const std::function<void(const std::string&)>& report) {

@@ -29,6 +29,14 @@ struct ExpectedTensor {
 // Every tensor that the config implies, in the order of the model; scales are not listed. Throws Error(kInput) beyond 10 million tensors.
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
 
+// Elements of a model's parameters; router biases and the MTP modules' copies of embedding and head are not counted.
+struct ParameterCounts {
+  int64_t total = 0;   // of the main model
+  int64_t active = 0;  // of these, what one token meets: num_experts_per_tok of the routed experts, everything else
+  int64_t mtp = 0;     // of the MTP modules
+};
+ParameterCounts CountParameters(const ModelConfig& config);
+
 struct ValidateOptions {
   bool allow_missing_mtp = false;      // no tensor of an MTP module need be there
   bool allow_missing_indexer = false;  // no tensor of an indexer need be there

@@ -112,13 +112,10 @@ TEST_F(HfNamesTest, OfficialShapes) {
                {"num_attention_heads", 128}, {"q_lora_rank", 1536}, {"kv_lora_rank", 512}, {"qk_nope_head_dim", 128}, {"qk_rope_head_dim", 64}, {"v_head_dim", 128},
                {"n_routed_experts", 256}, {"num_experts_per_tok", 8}, {"first_k_dense_replace", 3}, {"n_group", 8}, {"topk_group", 4}, {"max_position_embeddings", 163840}});
   const auto tensors = ExpectedTensors(ParseModelConfig(json, "test"));
-  int64_t main = 0, mtp = 0;
-  for (const ExpectedTensor& t : tensors) {
-    if (t.kind != TensorKind::kRouterBias && !t.shared_copy) (t.is_mtp ? mtp : main) += t.shape.NumElements();
-  }
-  // The report's "671B" and the README's "11.5B of the MTP module, 0.9B of embedding and head not counted".
-  EXPECT_EQ(main, 671026404352);
-  EXPECT_NEAR(static_cast<double>(mtp), 11.6e9, 0.1e9);
+  const ParameterCounts counts = CountParameters(ParseModelConfig(json, "test"));
+  EXPECT_EQ(counts.total, 671026404352);  // the report's 671B
+  EXPECT_NEAR(static_cast<double>(counts.active), 37.5e9, 0.1e9);
+  EXPECT_NEAR(static_cast<double>(counts.mtp), 11.6e9, 0.1e9);
   const auto shape_of = [&](const std::string& name) { return std::ranges::find(tensors, name, &ExpectedTensor::name)->shape; };
   EXPECT_EQ(shape_of("model.layers.60.self_attn.q_b_proj.weight"), (Shape{24576, 1536}));
   EXPECT_EQ(shape_of("model.layers.60.self_attn.kv_a_proj_with_mqa.weight"), (Shape{576, 7168}));

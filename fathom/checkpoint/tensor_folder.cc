@@ -18,11 +18,6 @@ bool Exists(const std::filesystem::path& path) {
   return std::filesystem::exists(path, error);
 }
 
-// model.safetensors or model-00001-of-00003.safetensors: what belongs to the model, other files may lie beside it.
-bool IsModelFile(const std::string& name) {
-  return name == kSingleFile || (name.starts_with("model-") && name.find("-of-") != name.npos && name.ends_with(".safetensors"));
-}
-
 std::vector<std::string> ModelFiles(const std::filesystem::path& dir) {
   std::error_code error;
   std::vector<std::string> names;
@@ -36,6 +31,10 @@ std::vector<std::string> ModelFiles(const std::filesystem::path& dir) {
 }
 
 }  // namespace
+
+bool IsModelFile(const std::string& name) {
+  return name == kSingleFile || (name.starts_with("model-") && name.find("-of-") != name.npos && name.ends_with(".safetensors"));
+}
 
 Shape ScaleShape(const Shape& weight) {
   FATHOM_CHECK(weight.rank() == 2);

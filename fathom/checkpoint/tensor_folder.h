@@ -16,6 +16,9 @@ inline constexpr const char* kSingleFile = "model.safetensors";
 inline constexpr const char* kIndexFile = "model.safetensors.index.json";
 inline constexpr std::string_view kScaleSuffix = "_scale_inv";  // weight "x.weight" has its scales in "x.weight_scale_inv"
 
+// model.safetensors or model-00001-of-00003.safetensors: what belongs to the model; other files may lie beside it.
+bool IsModelFile(const std::string& name);
+
 // A block FP8 matrix of this shape has scales [ceil(N/128), ceil(K/128)].
 Shape ScaleShape(const Shape& weight);
 

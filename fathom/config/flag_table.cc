@@ -54,7 +54,8 @@ constexpr Choice kChoices[] = {
     {"profiler", "|xplane|nsys"},
     {"quantization", "|fp8_block"},
     {"remat_policy",
-     "full|minimal|none|minimal_with_context|minimal_with_quantization|minimal_with_context_and_quantization|save_dot_with_context_except_mlp|"
+     "full|minimal|none|minimal_with_context|minimal_with_quantization|minimal_with_context_and_quantization|save_dot_with_context_except_"
+     "mlp|"
      "save_dot_except_mlpwi|save_dot_except_mlp|save_qkv_proj|save_out_proj|qkv_proj_offloaded|minimal_offloaded|custom"},
     {"rope_type", "yarn|default"},
     {"routed_score_func", "|softmax|sigmoid"},
@@ -145,7 +146,8 @@ FlagType TypeOf(const std::string& name, const FlagValue& value) {
   if (std::holds_alternative<double>(value)) return FlagType::kFloat;
   if (std::holds_alternative<std::string>(value)) return FlagType::kString;
   if (std::holds_alternative<std::vector<std::string>>(value)) return FlagType::kList;
-  const auto* declared = std::find_if(std::begin(kNullDefaults), std::end(kNullDefaults), [&](const NullDefault& x) { return x.flag == name; });
+  const auto* declared =
+      std::find_if(std::begin(kNullDefaults), std::end(kNullDefaults), [&](const NullDefault& x) { return x.flag == name; });
   FATHOM_CHECK(declared != std::end(kNullDefaults), "base.yml: {} is null and has no declared type", name);
   return declared->type;
 }
@@ -206,11 +208,21 @@ std::string ChoiceText(const std::vector<std::string>& allowed) {
 std::string FlagSpec::AllowedText() const {
   std::string text;
   switch (type) {
-    case FlagType::kBool: text = "true or false"; break;
-    case FlagType::kInt: text = NumberText(*this, is_size ? "a whole number or a size such as 5GB," : "a whole number"); break;
-    case FlagType::kFloat: text = NumberText(*this, "a number"); break;
-    case FlagType::kString: text = allowed.empty() ? "a string" : ChoiceText(allowed); break;
-    case FlagType::kList: text = "a list such as [a,b]"; break;
+    case FlagType::kBool:
+      text = "true or false";
+      break;
+    case FlagType::kInt:
+      text = NumberText(*this, is_size ? "a whole number or a size such as 5GB," : "a whole number");
+      break;
+    case FlagType::kFloat:
+      text = NumberText(*this, "a number");
+      break;
+    case FlagType::kString:
+      text = allowed.empty() ? "a string" : ChoiceText(allowed);
+      break;
+    case FlagType::kList:
+      text = "a list such as [a,b]";
+      break;
   }
   return nullable() ? text + ", or null" : text;
 }

@@ -123,11 +123,16 @@ std::optional<FlagValue> AsValue(std::optional<T> value) {
 std::optional<FlagValue> ValueOf(const FlagSpec& flag, std::string_view text) {
   if (flag.nullable() && IsNullText(text)) return FlagValue();
   switch (flag.type) {
-    case FlagType::kBool: return AsValue(BoolOf(Unquoted(text)));
-    case FlagType::kInt: return AsValue(IntOf(flag, text));
-    case FlagType::kFloat: return AsValue(NumberOf<double>(text));
-    case FlagType::kString: return AsValue(std::optional<std::string>(StringOf(flag, text)));
-    case FlagType::kList: return IsNullText(text) ? FlagValue(std::vector<std::string>()) : AsValue(ItemsOf(Trim(text)));
+    case FlagType::kBool:
+      return AsValue(BoolOf(Unquoted(text)));
+    case FlagType::kInt:
+      return AsValue(IntOf(flag, text));
+    case FlagType::kFloat:
+      return AsValue(NumberOf<double>(text));
+    case FlagType::kString:
+      return AsValue(std::optional<std::string>(StringOf(flag, text)));
+    case FlagType::kList:
+      return IsNullText(text) ? FlagValue(std::vector<std::string>()) : AsValue(ItemsOf(Trim(text)));
   }
   return std::nullopt;
 }

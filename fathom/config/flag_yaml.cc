@@ -76,7 +76,8 @@ void ForEachLine(const YAML::Node& root, const std::string& where, const F& f) {
 
 NamedValues ReadYamlByLook(std::string_view text, const std::string& where) {
   NamedValues values;
-  ForEachLine(Parse(text, where), where, [&](const std::string& key, const YAML::Node& node) { values.emplace_back(key, ValueByLook(node)); });
+  ForEachLine(Parse(text, where), where,
+              [&](const std::string& key, const YAML::Node& node) { values.emplace_back(key, ValueByLook(node)); });
   return values;
 }
 

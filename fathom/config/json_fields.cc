@@ -42,7 +42,8 @@ const Json& JsonFields::Any(std::string_view name) {
 int64_t JsonFields::Int(std::string_view name) {
   const Json& value = Any(name);
   if (!value.is_number_integer()) Wrong(name, "a whole number");
-  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) Wrong(name, "a smaller number");
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+    Wrong(name, "a smaller number");
   return value.get<int64_t>();
 }
 
@@ -67,7 +68,8 @@ std::string JsonFields::String(std::string_view name) {
 void JsonFields::CheckAllRead() const {
   for (const auto& [name, value] : json_.items()) {
     if (read_.contains(name) || SaysNothing(value)) continue;
-    Throw(ErrorCode::kInput, "{}: {}={} is not understood and may change the model's mathematics; remove it if it does not", where_, name, Shown(value));
+    Throw(ErrorCode::kInput, "{}: {}={} is not understood and may change the model's mathematics; remove it if it does not", where_, name,
+          Shown(value));
   }
 }
 

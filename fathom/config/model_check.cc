@@ -62,17 +62,21 @@ class Checker {
 
   // A comparison that NaN fails.
   void CheckNumbers() const {
-    Require(config_.rms_norm_eps > 0 && config_.rms_norm_eps < 1, fmt::format("rms_norm_eps is {}, allowed is above 0 and below 1", config_.rms_norm_eps));
+    Require(config_.rms_norm_eps > 0 && config_.rms_norm_eps < 1,
+            fmt::format("rms_norm_eps is {}, allowed is above 0 and below 1", config_.rms_norm_eps));
     Require(config_.rope_theta > 1, fmt::format("rope_theta is {}, allowed is above 1", config_.rope_theta));
-    Require(config_.routed_scaling_factor > 0, fmt::format("routed_scaling_factor is {}, allowed is above 0", config_.routed_scaling_factor));
+    Require(config_.routed_scaling_factor > 0,
+            fmt::format("routed_scaling_factor is {}, allowed is above 0", config_.routed_scaling_factor));
     Require(config_.initializer_range >= 0, fmt::format("initializer_range is {}, allowed is from 0", config_.initializer_range));
     if (!config_.rope_scaling) return;
     const RopeScaling& yarn = *config_.rope_scaling;
     Require(yarn.factor >= 1, fmt::format("rope_scaling.factor is {}, allowed is from 1", yarn.factor));
     Require(yarn.original_max_position_embeddings >= 1 && yarn.original_max_position_embeddings <= kMaxContext,
-            fmt::format("rope_scaling.original_max_position_embeddings is {}, allowed is 1 to {}", yarn.original_max_position_embeddings, kMaxContext));
+            fmt::format("rope_scaling.original_max_position_embeddings is {}, allowed is 1 to {}", yarn.original_max_position_embeddings,
+                        kMaxContext));
     Require(yarn.beta_slow > 0 && yarn.beta_fast >= yarn.beta_slow,
-            fmt::format("rope_scaling.beta_fast is {} and beta_slow {}, allowed is beta_fast >= beta_slow > 0", yarn.beta_fast, yarn.beta_slow));
+            fmt::format("rope_scaling.beta_fast is {} and beta_slow {}, allowed is beta_fast >= beta_slow > 0", yarn.beta_fast,
+                        yarn.beta_slow));
     Require(yarn.mscale >= 0 && yarn.mscale_all_dim >= 0, "rope_scaling.mscale and mscale_all_dim must not be negative");
   }
 
@@ -83,20 +87,24 @@ class Checker {
     Require(config_.index_head_dim >= config_.qk_rope_head_dim,
             fmt::format("index_head_dim is {}, allowed is from qk_rope_head_dim ({})", config_.index_head_dim, config_.qk_rope_head_dim));
     Require(config_.index_topk <= config_.max_position_embeddings,
-            fmt::format("index_topk is {}, allowed is up to max_position_embeddings ({})", config_.index_topk, config_.max_position_embeddings));
+            fmt::format("index_topk is {}, allowed is up to max_position_embeddings ({})", config_.index_topk,
+                        config_.max_position_embeddings));
   }
 
   void CheckRouting() const {
     const int64_t experts = config_.n_routed_experts, chosen = config_.num_experts_per_tok;
     Require(chosen <= experts, fmt::format("num_experts_per_tok is {}, allowed is up to n_routed_experts ({})", chosen, experts));
-    Require(experts % config_.n_group == 0, fmt::format("n_group is {}, which does not divide n_routed_experts ({})", config_.n_group, experts));
-    Require(config_.topk_group <= config_.n_group, fmt::format("topk_group is {}, allowed is up to n_group ({})", config_.topk_group, config_.n_group));
+    Require(experts % config_.n_group == 0,
+            fmt::format("n_group is {}, which does not divide n_routed_experts ({})", config_.n_group, experts));
+    Require(config_.topk_group <= config_.n_group,
+            fmt::format("topk_group is {}, allowed is up to n_group ({})", config_.topk_group, config_.n_group));
     const bool sigmoid = config_.scoring_func == ScoringFunc::kSigmoid;
     Require(sigmoid == (config_.topk_method == TopkMethod::kNoauxTc),
             "scoring_func and topk_method don't fit: sigmoid goes with noaux_tc, softmax with greedy or group_limited_greedy");
     if (config_.topk_method == TopkMethod::kGreedy) return;
     const int64_t group = experts / config_.n_group, eligible = group * config_.topk_group;
-    Require(chosen <= eligible, fmt::format("num_experts_per_tok is {}, but topk_group leaves only {} experts to choose from", chosen, eligible));
+    Require(chosen <= eligible,
+            fmt::format("num_experts_per_tok is {}, but topk_group leaves only {} experts to choose from", chosen, eligible));
     Require(!sigmoid || config_.n_group == 1 || group >= 2, "noaux_tc scores a group by its two best experts, so each group needs two");
   }
 

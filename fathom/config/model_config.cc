@@ -17,18 +17,36 @@ struct Word {
 };
 constexpr Word<ModelFamily> kFamilies[] = {
     {"deepseek_v2", ModelFamily::kV2}, {"deepseek_v3", ModelFamily::kV3}, {"deepseek_v32", ModelFamily::kV32}};
-constexpr Word<ModelFamily> kArchitectures[] = {
-    {"DeepseekV2ForCausalLM", ModelFamily::kV2}, {"DeepseekV3ForCausalLM", ModelFamily::kV3}, {"DeepseekV32ForCausalLM", ModelFamily::kV32}};
+constexpr Word<ModelFamily> kArchitectures[] = {{"DeepseekV2ForCausalLM", ModelFamily::kV2},
+                                                {"DeepseekV3ForCausalLM", ModelFamily::kV3},
+                                                {"DeepseekV32ForCausalLM", ModelFamily::kV32}};
 constexpr Word<TopkMethod> kTopkMethods[] = {
     {"greedy", TopkMethod::kGreedy}, {"group_limited_greedy", TopkMethod::kGroupLimitedGreedy}, {"noaux_tc", TopkMethod::kNoauxTc}};
 constexpr Word<ScoringFunc> kScoringFuncs[] = {{"softmax", ScoringFunc::kSoftmax}, {"sigmoid", ScoringFunc::kSigmoid}};
 
 // Fields of the official files (and of those that transformers writes) without an effect on the forward pass.
-constexpr const char* kNoEffect[] = {
-    "_name_or_path",     "auto_map",          "aux_loss_alpha",      "chunk_size_feed_forward", "dtype",         "ep_size",
-    "head_dim",          "id2label",          "is_encoder_decoder",  "label2id",                "pad_token_id",  "pretraining_tp",
-    "return_dict",       "seq_aux",           "torch_dtype",         "transformers_version",    "use_cache",     "output_attentions",
-    "output_hidden_states", "output_router_logits", "problem_type",  "num_local_experts"};
+constexpr const char* kNoEffect[] = {"_name_or_path",
+                                     "auto_map",
+                                     "aux_loss_alpha",
+                                     "chunk_size_feed_forward",
+                                     "dtype",
+                                     "ep_size",
+                                     "head_dim",
+                                     "id2label",
+                                     "is_encoder_decoder",
+                                     "label2id",
+                                     "pad_token_id",
+                                     "pretraining_tp",
+                                     "return_dict",
+                                     "seq_aux",
+                                     "torch_dtype",
+                                     "transformers_version",
+                                     "use_cache",
+                                     "output_attentions",
+                                     "output_hidden_states",
+                                     "output_router_logits",
+                                     "problem_type",
+                                     "num_local_experts"};
 
 template <class T, size_t N>
 T Lookup(JsonFields& fields, std::string_view name, const Word<T> (&words)[N]) {
@@ -72,7 +90,8 @@ void ReadRouting(JsonFields& fields, ModelConfig& config) {
   if (fields.Has("topk_method")) config.topk_method = Lookup(fields, "topk_method", kTopkMethods);
   if (fields.Has("scoring_func")) config.scoring_func = Lookup(fields, "scoring_func", kScoringFuncs);
   config.norm_topk_prob = fields.Bool("norm_topk_prob", !v2);
-  config.routed_scaling_factor = v2 || config.n_routed_experts == 0 ? fields.Double("routed_scaling_factor", 1) : fields.Double("routed_scaling_factor");
+  config.routed_scaling_factor =
+      v2 || config.n_routed_experts == 0 ? fields.Double("routed_scaling_factor", 1) : fields.Double("routed_scaling_factor");
 }
 
 void CheckRopeType(JsonFields& rope, const char* key) {
@@ -186,7 +205,8 @@ void SetQuantization(const ModelConfig& config, Json& json) {
     return;
   }
   Json& fp8 = json["quantization_config"];
-  if (!fp8.is_object()) fp8 = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"activation_scheme", "dynamic"}, {"weight_block_size", {128, 128}}};
+  if (!fp8.is_object())
+    fp8 = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"activation_scheme", "dynamic"}, {"weight_block_size", {128, 128}}};
   if (config.scale_ue8m0) fp8["scale_fmt"] = "ue8m0";
   if (!config.scale_ue8m0) fp8.erase("scale_fmt");
 }

@@ -11,8 +11,8 @@
 
 namespace fathom {
 
-enum class ModelFamily { kV2, kV3, kV32 };                               // model_type deepseek_v2, deepseek_v3 (R1, V3.1), deepseek_v32
-enum class TopkMethod { kGreedy, kGroupLimitedGreedy, kNoauxTc };        // greedy, group_limited_greedy, noaux_tc
+enum class ModelFamily { kV2, kV3, kV32 };                         // model_type deepseek_v2, deepseek_v3 (R1, V3.1), deepseek_v32
+enum class TopkMethod { kGreedy, kGroupLimitedGreedy, kNoauxTc };  // greedy, group_limited_greedy, noaux_tc
 enum class ScoringFunc { kSoftmax, kSigmoid };
 
 // YaRN (Peng et al., 2023) as DeepSeek uses it.
@@ -37,20 +37,18 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6, rope_theta = 10000;
   std::optional<RopeScaling> rope_scaling;
   int64_t max_position_embeddings = 0;
-  int64_t num_nextn_predict_layers = 0;                              // MTP modules; their layers follow the main ones
-  int64_t index_n_heads = 0, index_head_dim = 0, index_topk = 0;     // V3.2's indexer; 0: none
+  int64_t num_nextn_predict_layers = 0;                           // MTP modules; their layers follow the main ones
+  int64_t index_n_heads = 0, index_head_dim = 0, index_topk = 0;  // V3.2's indexer; 0: none
   int64_t bos_token_id = 0, eos_token_id = 1;
   double initializer_range = 0.02;
   std::string torch_dtype = "bfloat16";
-  bool fp8 = false;        // quantization_config: block FP8, 128 x 128
+  bool fp8 = false;          // quantization_config: block FP8, 128 x 128
   bool scale_ue8m0 = false;  // its scale_fmt
-  Json raw;                // the file as read, so that saving keeps every field
+  Json raw;                  // the file as read, so that saving keeps every field
 
   int64_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
   bool has_indexer() const { return index_topk > 0; }
-  bool is_moe_layer(int64_t layer) const {
-    return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
-  }
+  bool is_moe_layer(int64_t layer) const { return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0; }
 };
 
 // Reads and checks config.json. Throws Error(kInput) naming `where`, the field, what was found and what is allowed: a field

@@ -98,9 +98,10 @@ TEST(ModelConfig, ReadsTransformers5) {
 
 TEST(ModelConfig, NamesEachMissingField) {
   const Json whole = Load("v32");
-  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers", "num_attention_heads",
-                          "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "max_position_embeddings", "num_experts_per_tok",
-                          "first_k_dense_replace", "rms_norm_eps", "routed_scaling_factor", "model_type", "index_n_heads", "index_head_dim", "index_topk"}) {
+  for (const char* key :
+       {"vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "max_position_embeddings", "num_experts_per_tok",
+        "first_k_dense_replace", "rms_norm_eps", "routed_scaling_factor", "model_type", "index_n_heads", "index_head_dim", "index_topk"}) {
     Json json = whole;
     json.erase(key);
     ExpectNames(ErrorOf(json), std::string(key) + " is missing");
@@ -113,13 +114,34 @@ TEST(ModelConfig, NamesEachWrongSize) {
     const char* key;
     Json value;
   } cases[] = {
-      {"v3", "num_attention_heads", 0},   {"v3", "num_hidden_layers", -3},     {"v3", "num_hidden_layers", 1000000000}, {"v3", "hidden_size", int64_t{1} << 40},
-      {"v3", "num_experts_per_tok", 99},  {"v3", "num_experts_per_tok", 9},    {"v3", "n_group", 7},                   {"v3", "n_group", 0},
-      {"v3", "topk_group", 5},            {"v3", "n_group", 16},               {"v3", "num_key_value_heads", 2},       {"v3", "hidden_size", "64"},
-      {"v3", "hidden_size", 64.5},        {"v3", "hidden_size", true},         {"v3", "hidden_size", 18446744073709551615ull}, {"v3", "qk_rope_head_dim", 7},
-      {"v3", "rms_norm_eps", 0.0},        {"v3", "rope_theta", -1},            {"v3", "num_nextn_predict_layers", -1}, {"v32", "index_topk", 0},
-      {"v32", "index_topk", 163841},      {"v32", "index_head_dim", 4},        {"v32", "q_lora_rank", nullptr},        {"v3", "qk_head_dim", 25},
-      {"v3", "vocab_size", 0},            {"v3", "moe_layer_freq", 0},         {"v3", "routed_scaling_factor", 0},     {"v3", "max_position_embeddings", 0},
+      {"v3", "num_attention_heads", 0},
+      {"v3", "num_hidden_layers", -3},
+      {"v3", "num_hidden_layers", 1000000000},
+      {"v3", "hidden_size", int64_t{1} << 40},
+      {"v3", "num_experts_per_tok", 99},
+      {"v3", "num_experts_per_tok", 9},
+      {"v3", "n_group", 7},
+      {"v3", "n_group", 0},
+      {"v3", "topk_group", 5},
+      {"v3", "n_group", 16},
+      {"v3", "num_key_value_heads", 2},
+      {"v3", "hidden_size", "64"},
+      {"v3", "hidden_size", 64.5},
+      {"v3", "hidden_size", true},
+      {"v3", "hidden_size", 18446744073709551615ull},
+      {"v3", "qk_rope_head_dim", 7},
+      {"v3", "rms_norm_eps", 0.0},
+      {"v3", "rope_theta", -1},
+      {"v3", "num_nextn_predict_layers", -1},
+      {"v32", "index_topk", 0},
+      {"v32", "index_topk", 163841},
+      {"v32", "index_head_dim", 4},
+      {"v32", "q_lora_rank", nullptr},
+      {"v3", "qk_head_dim", 25},
+      {"v3", "vocab_size", 0},
+      {"v3", "moe_layer_freq", 0},
+      {"v3", "routed_scaling_factor", 0},
+      {"v3", "max_position_embeddings", 0},
   };
   for (const auto& c : cases) {
     const std::string error = ErrorWith(c.base, c.key, c.value);
@@ -177,7 +199,8 @@ TEST(ModelConfig, RefusesOtherMathematics) {
 }
 
 TEST(ModelConfig, IgnoresWhatSaysNothing) {
-  for (const Json& value : {Json(nullptr), Json(false), Json(""), Json::array(), Json::object()}) EXPECT_EQ(ErrorWith("v3", "sliding_window", value), "");
+  for (const Json& value : {Json(nullptr), Json(false), Json(""), Json::array(), Json::object()})
+    EXPECT_EQ(ErrorWith("v3", "sliding_window", value), "");
   EXPECT_EQ(ErrorWith("v2-lite", "n_group", nullptr), "");
   EXPECT_EQ(ErrorWith("v3", "rope_scaling", nullptr), "");
   EXPECT_EQ(ErrorWith("v3", "eos_token_id", {1, 2}), "");

@@ -9,8 +9,8 @@
 namespace fathom {
 namespace {
 
-// MaxText spreads log2 of global_parameter_scale over width, heads and MLP widths, and layers; the remainder of the division by three goes to
-// heads and MLP first, then to the width.
+// MaxText spreads log2 of global_parameter_scale over width, heads and MLP widths, and layers; the remainder of the division by three goes
+// to heads and MLP first, then to the width.
 struct Scales {
   int64_t width, heads, layers;
 };
@@ -57,7 +57,8 @@ void SetRouting(const RunConfig& config, ModelConfig& model) {
   model.scoring_func = sigmoid ? ScoringFunc::kSigmoid : ScoringFunc::kSoftmax;
   model.topk_method = sigmoid ? TopkMethod::kNoauxTc : model.n_group > 1 ? TopkMethod::kGroupLimitedGreedy : TopkMethod::kGreedy;
   if (model.n_routed_experts > 0 && sigmoid != config.Bool("routed_bias")) {
-    Throw(ErrorCode::kUsage, "routed_score_func and routed_bias don't fit: sigmoid goes with routed_bias=true, softmax with routed_bias=false");
+    Throw(ErrorCode::kUsage,
+          "routed_score_func and routed_bias don't fit: sigmoid goes with routed_bias=true, softmax with routed_bias=false");
   }
 }
 
@@ -88,7 +89,8 @@ ModelFamily FamilyOf(const RunConfig& config) {
 void CheckVariants(const RunConfig& config) {
   const int64_t query = config.Int("base_num_query_heads"), kv = config.Int("base_num_kv_heads");
   if (query != kv) Throw(ErrorCode::kUsage, "base_num_kv_heads={}: MLA has as many as base_num_query_heads ({})", kv, query);
-  if (config.Bool("logits_via_embedding")) Throw(ErrorCode::kUsage, "logits_via_embedding=true: DeepSeek's models have a head of their own");
+  if (config.Bool("logits_via_embedding"))
+    Throw(ErrorCode::kUsage, "logits_via_embedding=true: DeepSeek's models have a head of their own");
   if (config.Strings("mlp_activations") != std::vector<std::string>{"silu", "linear"}) {
     Throw(ErrorCode::kUsage, "mlp_activations: allowed is [silu,linear] (SwiGLU)");
   }
@@ -120,8 +122,8 @@ void CheckModelName(const RunConfig& config, const ModelConfig& model, const std
   const ModelConfig named = ModelFromFlags(config);
   const std::string& name = config.String("model_name");
   if (named.family != model.family) {
-    Throw(ErrorCode::kUsage, "model_name={} is a {}, but {} says {}: leave model_name out or name another", name, ModelTypeName(named.family), where,
-          ModelTypeName(model.family));
+    Throw(ErrorCode::kUsage, "model_name={} is a {}, but {} says {}: leave model_name out or name another", name,
+          ModelTypeName(named.family), where, ModelTypeName(model.family));
   }
   for (const ModelSize& size : ModelSizes()) {
     const int64_t expected = named.*size.field, found = model.*size.field;
@@ -134,10 +136,12 @@ void CheckModelName(const RunConfig& config, const ModelConfig& model, const std
 void CheckTrainingFlags(const RunConfig& config, const ModelConfig& model) {
   const int64_t length = config.Int("max_target_length");
   if (length > model.max_position_embeddings) {
-    Throw(ErrorCode::kUsage, "max_target_length={} is beyond the model's max_position_embeddings ({})", length, model.max_position_embeddings);
+    Throw(ErrorCode::kUsage, "max_target_length={} is beyond the model's max_position_embeddings ({})", length,
+          model.max_position_embeddings);
   }
   if (config.Float("routed_bias_update_rate") > 0 && model.topk_method != TopkMethod::kNoauxTc) {
-    Throw(ErrorCode::kUsage, "routed_bias_update_rate={}: only models with a routing bias (noaux_tc) have what it updates", config.Float("routed_bias_update_rate"));
+    Throw(ErrorCode::kUsage, "routed_bias_update_rate={}: only models with a routing bias (noaux_tc) have what it updates",
+          config.Float("routed_bias_update_rate"));
   }
   if (config.Float("indexer_loss_scaling_factor") > 0 && !model.has_indexer()) {
     Throw(ErrorCode::kUsage, "indexer_loss_scaling_factor={}: this model has no indexer", config.Float("indexer_loss_scaling_factor"));

@@ -53,7 +53,8 @@ TEST(ModelFromFlags, BecomesAConfigJson) {
 }
 
 TEST(ModelFromFlags, TinyWithOtherSizes) {
-  const ModelConfig model = ModelOf({"model_name=deepseek3-tiny", "override_model_config=true", "base_num_decoder_layers=4", "first_num_dense_layers=1", "vocab_size=256"});
+  const ModelConfig model = ModelOf({"model_name=deepseek3-tiny", "override_model_config=true", "base_num_decoder_layers=4",
+                                     "first_num_dense_layers=1", "vocab_size=256"});
   EXPECT_EQ(model.num_hidden_layers, 4);
   EXPECT_EQ(model.n_group, 1);
   EXPECT_EQ(model.topk_group, 1);
@@ -107,7 +108,9 @@ TEST(CheckModelName, ComparesFamilies) {
 
 TEST(CheckTrainingFlags, FitTheModel) {
   const ModelConfig v3 = ModelOf({"model_name=deepseek3-tiny"}), lite = ModelOf({"model_name=deepseek2-16b"});
-  const auto check = [&](const ModelConfig& model, const Words& words) { return ErrorOf([&] { CheckTrainingFlags(RunConfig::Resolve(words), model); }); };
+  const auto check = [&](const ModelConfig& model, const Words& words) {
+    return ErrorOf([&] { CheckTrainingFlags(RunConfig::Resolve(words), model); });
+  };
   EXPECT_EQ(check(v3, {"routed_bias_update_rate=0.001"}), "");
   EXPECT_NE(check(lite, {"routed_bias_update_rate=0.001"}), "");
   EXPECT_NE(check(v3, {"indexer_loss_scaling_factor=0.01"}), "");

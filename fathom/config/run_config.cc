@@ -69,7 +69,8 @@ void SetAll(RunConfig& config, const ConfigFile& file) {
 
 // The file's parents first, so that it overrides them.
 void ApplyConfigFile(RunConfig& config, const ConfigFile& file, int depth = 0) {
-  if (depth > kMaxParents) Throw(ErrorCode::kUsage, "{}: more than {} files inherit from each other; is base_config a circle?", file.name, kMaxParents);
+  if (depth > kMaxParents)
+    Throw(ErrorCode::kUsage, "{}: more than {} files inherit from each other; is base_config a circle?", file.name, kMaxParents);
   const FlagValue* parent = FindValue(file.values, "base_config");
   const std::string path = parent != nullptr ? std::get<std::string>(*parent) : "";
   if (!path.empty()) ApplyConfigFile(config, ReadConfigFile(file.folder / path), depth + 1);
@@ -95,7 +96,8 @@ size_t AddDashed(Arguments& arguments, std::string_view name, const std::string*
     AddArgument(arguments, flag, "true");
     return 1;
   }
-  if (next == nullptr || next->starts_with("--")) Throw(ErrorCode::kUsage, "command line: --{} needs a value: {}", name, flag.AllowedText());
+  if (next == nullptr || next->starts_with("--"))
+    Throw(ErrorCode::kUsage, "command line: --{} needs a value: {}", name, flag.AllowedText());
   AddArgument(arguments, flag, *next);
   return 2;
 }
@@ -104,7 +106,8 @@ size_t AddDashed(Arguments& arguments, std::string_view name, const std::string*
 bool IsAssignment(std::string_view text) {
   const size_t equals = text.find('=');
   if (equals == text.npos || equals == 0) return false;
-  return std::all_of(text.begin(), text.begin() + equals, [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-' || c == '.'; });
+  return std::all_of(text.begin(), text.begin() + equals,
+                     [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-' || c == '.'; });
 }
 
 Arguments ParseArguments(const std::vector<std::string>& texts) {
@@ -153,7 +156,8 @@ Values ReadEnvironment() {
         if (prefix == "FATHOM_" && key != "simd") WarnUnknown(variable, key);
         continue;
       }
-      if (flag->second.type == FlagType::kList) Throw(ErrorCode::kUsage, "{}: a list can't be set there: use {}= on the command line", where, key);
+      if (flag->second.type == FlagType::kList)
+        Throw(ErrorCode::kUsage, "{}: a list can't be set there: use {}= on the command line", where, key);
       values[key] = Flag{ParseFlag(flag->second, text, where), where};
     }
   }
@@ -184,7 +188,8 @@ ConfigFile ReadModelFile(const std::string& name, const fs::path& config_folder)
     }
   }
   if (auto built_in = ReadBuiltIn(file)) return *std::move(built_in);
-  Throw(ErrorCode::kUsage, "model_name={}: unknown model; did you mean {}? (known: {})", name, NearestName(name, ModelNames()), Join(ModelNames()));
+  Throw(ErrorCode::kUsage, "model_name={}: unknown model; did you mean {}? (known: {})", name, NearestName(name, ModelNames()),
+        Join(ModelNames()));
 }
 
 const Flag* FindGiven(const Values& line, const Values& environment, std::string_view key) {

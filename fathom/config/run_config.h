@@ -31,11 +31,11 @@ class RunConfig {
   bool Bool(std::string_view key) const;
   int64_t Int(std::string_view key) const;
   double Float(std::string_view key) const;
-  const std::string& String(std::string_view key) const;                  // null reads as ""
+  const std::string& String(std::string_view key) const;  // null reads as ""
   const std::vector<std::string>& Strings(std::string_view key) const;
 
   bool IsNull(std::string_view key) const;  // flags whose default is null: not set
-  bool Given(std::string_view key) const;  // on the command line or in the environment
+  bool Given(std::string_view key) const;   // on the command line or in the environment
   const std::map<std::string, Flag, std::less<>>& flags() const { return flags_; }
   // Non-flag words on the command line, in order ("golden" of `check golden`).
   const std::vector<std::string>& words() const { return words_; }

@@ -59,9 +59,10 @@ TEST(RunConfig, DefaultsAreMaxTextsButForTheDocumented) {
 }
 
 TEST(RunConfig, ParsesEachSpelling) {
-  const RunConfig config = RunConfig::Resolve({"steps=7", "--learning-rate=1e-4", "--dtype", "float32", "--packing", "--scan-layers", "False", "adamw_mask=[a, 'b,c',\"d\"]",
-                                               "trainable_parameters_mask=.*indexer.*", "run_name=None", "prompt=None", "remat_policy=none", "max_shard_size=2.5GB",
-                                               "memory_limit=1GiB", "max_num_checkpoints_to_keep=3", "prompt_ids=1,2", "adam_b1=0", "steps=1e3", "wsd_decay_style='cosine'"});
+  const RunConfig config = RunConfig::Resolve(
+      {"steps=7", "--learning-rate=1e-4", "--dtype", "float32", "--packing", "--scan-layers", "False", "adamw_mask=[a, 'b,c',\"d\"]",
+       "trainable_parameters_mask=.*indexer.*", "run_name=None", "prompt=None", "remat_policy=none", "max_shard_size=2.5GB",
+       "memory_limit=1GiB", "max_num_checkpoints_to_keep=3", "prompt_ids=1,2", "adam_b1=0", "steps=1e3", "wsd_decay_style='cosine'"});
   EXPECT_EQ(config.Int("steps"), 1000);
   EXPECT_DOUBLE_EQ(config.Float("learning_rate"), 1e-4);
   EXPECT_EQ(config.String("dtype"), "float32");
@@ -199,13 +200,15 @@ TEST_F(RunConfigFiles, NamesWhatIsWrong) {
 // The flags that MaxText's guide to DeepSeek passes to its trainer, its decoder, its logit checker and its converters.
 TEST(RunConfig, TakesTheFlagsOfMaxTextsGuide) {
   const Words lines[] = {
-      {"src/maxtext/configs//base.yml", "run_name=r", "model_name=deepseek3-671b", "tokenizer_path=deepseek-ai/DeepSeek-V3", "attention=flash", "megablox=False",
-       "sparse_matmul=False", "async_checkpointing=false", "ici_fsdp_parallelism=1", "ici_expert_parallelism=-1", "checkpoint_storage_concurrent_gb=1024",
-       "use_tokamax_gmm=True", "hf_access_token=", "mla_naive_kvcache=false", "opt_type=sgd", "mtp_num_layers=1"},
-      {"base.yml", "model_name=deepseek3.2-671b", "override_model_config=True", "indexer_topk=2", "scan_layers=true", "max_prefill_predict_length=4",
-       "max_target_length=4", "activations_in_float32=true", "matmul_precision=highest", "float32_logits=true", "--golden_logits_path=x", "--atol=1e-4", "--max_kl_div=0.3"},
-      {"model_name=deepseek2-16b", "enable_nnx=false", "hardware=cpu", "skip_jax_distributed_system=True", "--hf_model_path=x", "--lazy_load_tensors=False",
-       "--eager_load_method=safetensors", "--save_dtype=bfloat16"},
+      {"src/maxtext/configs//base.yml", "run_name=r", "model_name=deepseek3-671b", "tokenizer_path=deepseek-ai/DeepSeek-V3",
+       "attention=flash", "megablox=False", "sparse_matmul=False", "async_checkpointing=false", "ici_fsdp_parallelism=1",
+       "ici_expert_parallelism=-1", "checkpoint_storage_concurrent_gb=1024", "use_tokamax_gmm=True",
+       "hf_access_token=", "mla_naive_kvcache=false", "opt_type=sgd", "mtp_num_layers=1"},
+      {"base.yml", "model_name=deepseek3.2-671b", "override_model_config=True", "indexer_topk=2", "scan_layers=true",
+       "max_prefill_predict_length=4", "max_target_length=4", "activations_in_float32=true", "matmul_precision=highest",
+       "float32_logits=true", "--golden_logits_path=x", "--atol=1e-4", "--max_kl_div=0.3"},
+      {"model_name=deepseek2-16b", "enable_nnx=false", "hardware=cpu", "skip_jax_distributed_system=True", "--hf_model_path=x",
+       "--lazy_load_tensors=False", "--eager_load_method=safetensors", "--save_dtype=bfloat16"},
       {"--input-fp8-hf-path=a", "--output-bf16-hf-path=b"},
       {"indexer_loss_scaling_factor=0.01", "indexer_sparse_training=False", "trainable_parameters_mask=['.*indexer.*']"}};
   for (const Words& line : lines) EXPECT_EQ(ErrorOf(line), "");
@@ -216,7 +219,8 @@ TEST_F(RunConfigFiles, TakesMaxTextsBaseForTheBuiltIn) {
 }
 
 TEST(RunConfig, Derives) {
-  const RunConfig config = RunConfig::Resolve({"learning_rate_schedule_steps=50", "steps=-1", "seed=4", "weight_dtype=bfloat16", "compat=maxtext", "model_name=deepseek3-tiny"});
+  const RunConfig config = RunConfig::Resolve(
+      {"learning_rate_schedule_steps=50", "steps=-1", "seed=4", "weight_dtype=bfloat16", "compat=maxtext", "model_name=deepseek3-tiny"});
   EXPECT_EQ(config.Int("steps"), 50);
   EXPECT_EQ(config.Int("data_shuffle_seed"), 4);
   EXPECT_EQ(config.String("mu_dtype"), "bfloat16");

@@ -51,7 +51,8 @@ void CheckSampling(const RunConfig& config) {
     Throw(ErrorCode::kUsage, "decode_sampling_strategy={} needs decode_sampling_top_k of at least 1, found {}", strategy, k);
   }
   if (strategy != "greedy" && !(config.Float("decode_sampling_temperature") > 0)) {
-    Throw(ErrorCode::kUsage, "decode_sampling_temperature=0 with decode_sampling_strategy={}: use decode_sampling_strategy=greedy", strategy);
+    Throw(ErrorCode::kUsage, "decode_sampling_temperature=0 with decode_sampling_strategy={}: use decode_sampling_strategy=greedy",
+          strategy);
   }
 }
 
@@ -63,12 +64,14 @@ void CheckNumbers(const RunConfig& config) {
   const int64_t scale = config.Int("global_parameter_scale");
   if (scale < 1 || (scale & (scale - 1)) != 0) Throw(ErrorCode::kUsage, "global_parameter_scale={}: allowed is a power of two", scale);
   const double capacity = config.Float("capacity_factor");
-  if (capacity != -1 && !(capacity > 0)) Throw(ErrorCode::kUsage, "capacity_factor={}: allowed is -1 (no token is dropped) or a number above 0", capacity);
+  if (capacity != -1 && !(capacity > 0))
+    Throw(ErrorCode::kUsage, "capacity_factor={}: allowed is -1 (no token is dropped) or a number above 0", capacity);
   for (const char* key : {"adam_b1", "adam_b2"}) {
     if (config.Float(key) >= 1) Throw(ErrorCode::kUsage, "{}={}: allowed is a number from 0 and below 1", key, config.Float(key));
   }
   if (config.Int("mtp_eval_target_module") > config.Int("mtp_num_layers") && config.Given("mtp_num_layers")) {
-    Throw(ErrorCode::kUsage, "mtp_eval_target_module={} is beyond mtp_num_layers={}", config.Int("mtp_eval_target_module"), config.Int("mtp_num_layers"));
+    Throw(ErrorCode::kUsage, "mtp_eval_target_module={} is beyond mtp_num_layers={}", config.Int("mtp_eval_target_module"),
+          config.Int("mtp_num_layers"));
   }
 }
 

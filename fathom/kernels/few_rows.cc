@@ -1,5 +1,7 @@
 #include "fathom/kernels/few_rows.h"
 
+#include "fathom/kernels/few_rows_plan.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fathom/kernels/few_rows.cc"
 #include <hwy/foreach_target.h>
@@ -17,9 +19,9 @@ namespace {
 // How far ahead of each stream memory is asked for: the hardware's own prefetch stops at the end of a page.
 constexpr int64_t kPrefetchBytes = 4096;
 
-// Weight rows read side by side; with kM rows of x each they share the accumulators that there are registers for.
-template <int kM>
-constexpr int kStreams = std::clamp((HWY_MAX_BYTES == 64 ? 16 : 8) / kM, 1, 4);
+// Weight rows read side by side: as many as have room in registers beside kM sums each.
+template <class W, int kM>
+constexpr int kStreams = kM == 1 ? 4 : std::clamp((HWY_MAX_BYTES == 64 ? 26 : 13) / (W::kParts + kM), 1, 4);
 
 // x in the order in which a line of weights unpacks: [line][m][element], zeros behind the end. kM >= x's rows, the others are zero.
 template <class W, int kM>
@@ -37,67 +39,112 @@ void ArrangeX(const ConstView& x, typename W::X* to) {
 
 template <class W, int kM>
 struct Sums {
-  VF v[kStreams<kM>][kM];
+  VF v[kStreams<W, kM>][kM];
   HWY_INLINE void Clear() {
 #pragma GCC unroll 8
-    for (auto& row : v) {
+    for (int r = 0; r < kStreams<W, kM>; ++r) {
 #pragma GCC unroll 8
-      for (VF& sum : row) sum = hn::Zero(DF());
+      for (int m = 0; m < kM; ++m) v[r][m] = hn::Zero(DF());
+    }
+  }
+  HWY_INLINE void AddScaled(const Sums& sums, const float* const* scale, int64_t block) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kStreams<W, kM>; ++r) {
+      const VF factor = hn::Set(DF(), scale[r][block]);
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) v[r][m] = hn::MulAdd(W::Unbias(sums.v[r][m]), factor, v[r][m]);
     }
   }
   // Past the end of the weights this asks for nothing that is touched.
   static HWY_INLINE void Prefetch(const typename W::T* const* w, int64_t at) {
 #pragma GCC unroll 8
-    for (int r = 0; r < kStreams<kM>; ++r) {
+    for (int r = 0; r < kStreams<W, kM>; ++r) {
       __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(w[r] + at) + kPrefetchBytes), 0, 2);
     }
   }
   // A line of each stream times the same elements of every row of x.
   HWY_INLINE void AddLine(const typename W::T* const* w, int64_t at, const typename W::X* x) {
+    typename W::Parts parts[kStreams<W, kM>];
 #pragma GCC unroll 8
-    for (int r = 0; r < kStreams<kM>; ++r) {
-      const typename W::Parts parts = W::Unpack(w[r] + at);
+    for (int r = 0; r < kStreams<W, kM>; ++r) parts[r] = W::Unpack(w[r] + at);
 #pragma GCC unroll 8
-      for (int m = 0; m < kM; ++m) v[r][m] = W::MulAdd(parts, x + m * W::kLine, v[r][m]);
+    for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kStreams<W, kM>; ++r) v[r][m] = W::MulAdd(parts[r], x + m * W::kLine, v[r][m]);
     }
+  }
+  HWY_INLINE void AddWholeLines(const typename W::T* const* w, int64_t at, int64_t lines, const typename W::X* x) {
+#pragma GCC unroll 2
+    for (int64_t line = 0; line < lines; ++line, at += W::kLine, x += kM * W::kLine) {
+      Prefetch(w, at);
+      AddLine(w, at, x);
+    }
+  }
+  // The n < kLine elements at the end of a row; nothing behind them is read.
+  HWY_INLINE void AddRest(const typename W::T* const* w, int64_t at, int64_t n, const typename W::X* x) {
+    alignas(64) typename W::T rest[kStreams<W, kM>][W::kLine] = {};
+    const typename W::T* tails[kStreams<W, kM>];
+    for (int r = 0; r < kStreams<W, kM>; ++r) {
+      std::memcpy(rest[r], w[r] + at, static_cast<size_t>(n) * sizeof(typename W::T));
+      tails[r] = rest[r];
+    }
+    AddLine(tails, 0, x);
   }
 };
 
+// Block scales as F32, from block row `first` on.
+struct Scales {
+  const float* data;
+  int64_t first, stride;
+  const float* OfRow(int64_t row) const { return data + (row / kScaleBlock - first) * stride; }
+};
+
+Scales ConvertScales(const WeightView& w, int64_t begin, int64_t end, float* to) {
+  const Scales scales{to, begin / kScaleBlock, w.scale.dim(1)};
+  for (int64_t i = scales.first; i <= (end - 1) / kScaleBlock; ++i) {
+    for (int64_t j = 0; j < scales.stride; ++j) *to++ = BlockScale(w.scale, i, j);
+  }
+  return scales;
+}
+
 // Rows of weights that are read together, one per stream, each at its place in its own stretch of memory.
 template <class W, int kM>
-HWY_INLINE void DotRows(const WeightView& w, const int64_t* rows, const typename W::X* x, VF (&total)[kStreams<kM>][kM]) {
-  constexpr int kR = kStreams<kM>;
-  const int64_t k = w.value.dim(1), group = W::kScaled ? kScaleBlock : k;
+HWY_INLINE void DotRows(const WeightView& w, const int64_t* rows, const typename W::X* x, Sums<W, kM>& sums) {
+  const int64_t k = w.value.dim(1), lines = k / W::kLine;
+  const typename W::T* p[kStreams<W, kM>];
+  for (int r = 0; r < kStreams<W, kM>; ++r) p[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + rows[r] * w.value.stride();
+  sums.Clear();
+  sums.AddWholeLines(p, 0, lines, x);
+  if (lines * W::kLine < k) sums.AddRest(p, lines * W::kLine, k - lines * W::kLine, x + lines * kM * W::kLine);
+}
+
+// The same where each block of 128 has a scale of its own.
+template <class W, int kM>
+HWY_INLINE void DotScaledRows(const WeightView& w, const int64_t* rows, const typename W::X* x, const Scales& scales, Sums<W, kM>& total) {
+  constexpr int kR = kStreams<W, kM>;
+  constexpr int64_t kLines = kScaleBlock / W::kLine;
+  const int64_t k = w.value.dim(1);
   const typename W::T* p[kR];
-  for (int r = 0; r < kR; ++r) p[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + rows[r] * w.value.stride();
-  Sums<W, kM> sums;
-  for (int64_t first = 0; first < k; first += group) {
-    const int64_t end = std::min(k, first + group);
-    sums.Clear();
-    int64_t at = first;
-    for (; at + W::kLine <= end; at += W::kLine, x += kM * W::kLine) {
-      sums.Prefetch(p, at);
-      sums.AddLine(p, at, x);
-    }
-    if (at < end) {
-      alignas(64) typename W::T rest[kR][W::kLine] = {};
-      const typename W::T* tails[kR];
-      for (int r = 0; r < kR; ++r) {
-        std::memcpy(rest[r], p[r] + at, static_cast<size_t>(end - at) * sizeof(typename W::T));
-        tails[r] = rest[r];
-      }
-      sums.AddLine(tails, 0, x);
-      x += kM * W::kLine;
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kR; ++r) {
-      const VF scale = hn::Set(DF(), W::kScaled ? BlockScale(w.scale, rows[r] / kScaleBlock, first / kScaleBlock) : 1.0f);
-#pragma GCC unroll 8
-      for (int m = 0; m < kM; ++m) {
-        total[r][m] = W::kScaled ? hn::MulAdd(hn::Mul(sums.v[r][m], hn::Set(DF(), W::kFactor)), scale, total[r][m]) : sums.v[r][m];
-      }
-    }
+  const float* scale[kR];
+  for (int r = 0; r < kR; ++r) {
+    p[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + rows[r] * w.value.stride();
+    scale[r] = scales.OfRow(rows[r]);
   }
+  total.Clear();
+  int64_t block = 0;
+  for (; (block + 1) * kScaleBlock <= k; ++block, x += kLines * kM * W::kLine) {
+    Sums<W, kM> sums;
+    sums.Clear();
+    sums.AddWholeLines(p, block * kScaleBlock, kLines, x);
+    total.AddScaled(sums, scale, block);
+  }
+  if (block * kScaleBlock == k) return;
+  Sums<W, kM> sums;
+  const int64_t at = block * kScaleBlock, lines = (k - at) / W::kLine, rest = (k - at) % W::kLine;
+  sums.Clear();
+  sums.AddWholeLines(p, at, lines, x);
+  if (rest > 0) sums.AddRest(p, at + lines * W::kLine, rest, x + lines * kM * W::kLine);
+  total.AddScaled(sums, scale, block);
 }
 
 void StoreResult(const FewRowsProduct& p, int64_t m, int64_t n, float value) {
@@ -110,32 +157,37 @@ void StoreResult(const FewRowsProduct& p, int64_t m, int64_t n, float value) {
   }
 }
 
-// Columns [begin, end) of y.
+// Columns [begin, end) of y. Scratch holds x as arranged, then scales.
 template <class W, int kM>
-void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, typename W::X* x) {
-  constexpr int kR = kStreams<kM>;
+void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
+  constexpr int kR = kStreams<W, kM>;
+  auto* x = reinterpret_cast<typename W::X*>(scratch);
   ArrangeX<W, kM>(p.x, x);
+  Scales scales{};
+  if constexpr (W::kScaled) scales = ConvertScales(p.w, begin, end, reinterpret_cast<float*>(scratch + ArrangedBytes(p.x.dim(1))));
   const int64_t stretch = (end - begin + kR - 1) / kR;
   for (int64_t i = 0; i < stretch; ++i) {
     int64_t rows[kR];
     for (int r = 0; r < kR; ++r) rows[r] = std::min(begin + r * stretch + i, end - 1);
-    VF total[kR][kM];
-    for (auto& row : total) std::fill(std::begin(row), std::end(row), hn::Zero(DF()));
-    DotRows<W, kM>(p.w, rows, x, total);
+    Sums<W, kM> total;
+    if constexpr (W::kScaled) {
+      DotScaledRows<W, kM>(p.w, rows, x, scales, total);
+    } else {
+      DotRows<W, kM>(p.w, rows, x, total);
+    }
     for (int r = 0; r < kR && begin + r * stretch + i < end; ++r) {
-      for (int64_t m = 0; m < p.x.dim(0); ++m) StoreResult(p, m, rows[r], hn::GetLane(hn::SumOfLanes(DF(), total[r][m])));
+      for (int64_t m = 0; m < p.x.dim(0); ++m) StoreResult(p, m, rows[r], hn::GetLane(hn::SumOfLanes(DF(), total.v[r][m])));
     }
   }
 }
 
 template <class W>
 void RunWith(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
-  auto* x = reinterpret_cast<typename W::X*>(scratch);
   const int64_t m = p.x.dim(0);
-  if (m == 1) return RunColumns<W, 1>(p, begin, end, x);
-  if (m == 2) return RunColumns<W, 2>(p, begin, end, x);
-  if (m <= 4) return RunColumns<W, 4>(p, begin, end, x);
-  RunColumns<W, 8>(p, begin, end, x);
+  if (m == 1) return RunColumns<W, 1>(p, begin, end, scratch);
+  if (m == 2) return RunColumns<W, 2>(p, begin, end, scratch);
+  if (m <= 4) return RunColumns<W, 4>(p, begin, end, scratch);
+  RunColumns<W, 8>(p, begin, end, scratch);
 }
 
 void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
@@ -164,8 +216,10 @@ namespace fathom {
 HWY_EXPORT(FewRowsColumns);
 namespace {
 
-// Bytes of x as one thread arranges it.
-int64_t ArrangedBytes(int64_t k) { return kFewRows * (k + 64) * static_cast<int64_t>(sizeof(float)); }
+// A worker's scratch.
+int64_t WorkerBytes(int64_t n, int64_t k) {
+  return ArrangedBytes(k) + ((n / kScaleBlock + 2) * (k / kScaleBlock + 1) * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64;
+}
 // Less weight than this is not worth another thread.
 constexpr int64_t kLeastBytes = 32768;
 
@@ -182,16 +236,18 @@ void RunFewRows(int64_t count, const std::function<FewRowsProduct(int64_t)>& pro
   const ArenaScope scope(scratch);
   int64_t* first = scratch.AllocArray<int64_t>(count + 1);
   first[0] = 0;
-  int64_t bytes = 0, longest = 0;
+  int64_t bytes = 0, widest = 0, longest = 0;
   for (int64_t e = 0; e < count; ++e) {
     const FewRowsProduct p = product(e);
     const bool any = p.x.dim(0) > 0;
     first[e + 1] = first[e] + (any ? p.w.value.dim(0) : 0);
     bytes += any ? p.w.value.NumBytes() : 0;
+    widest = std::max(widest, p.w.value.dim(0));
     longest = std::max(longest, p.w.value.dim(1));
   }
   const int64_t total = first[count], slices = std::clamp<int64_t>(bytes / kLeastBytes, 1, NumWorkers());
-  std::byte* arranged = scratch.AllocBytes(NumWorkers() * ArrangedBytes(longest));
+  const int64_t worker_bytes = WorkerBytes(widest, longest);
+  std::byte* workers = scratch.AllocBytes(NumWorkers() * worker_bytes);
   const bool native_bf16 = HasNativeBF16();
   ParallelWorkerJobs(slices, [&](int64_t slice, int worker) {
     const int64_t begin = total * slice / slices, end = total * (slice + 1) / slices;
@@ -200,12 +256,12 @@ void RunFewRows(int64_t count, const std::function<FewRowsProduct(int64_t)>& pro
       const FewRowsProduct p = product(e);
       HWY_DYNAMIC_DISPATCH(FewRowsColumns)
       (p, std::max(begin, first[e]) - first[e], std::min(end, first[e + 1]) - first[e], native_bf16 && p.x.dtype() == DType::kBF16,
-       arranged + worker * ArrangedBytes(longest));
+       workers + worker * worker_bytes);
     }
   });
 }
 
-int64_t FewRowsScratchBytes(int64_t threads, int64_t k) { return threads * ArrangedBytes(k) + (kMostProducts + 1) * 8 + 256; }
+int64_t FewRowsScratchBytes(int64_t threads, int64_t n, int64_t k) { return threads * WorkerBytes(n, k) + (kMostProducts + 1) * 8 + 256; }
 
 }  // namespace fathom
 #endif  // HWY_ONCE

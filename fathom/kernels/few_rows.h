@@ -28,7 +28,7 @@ bool IsFewRows(const ConstView& x, const WeightView& w);
 // product(e) for e in [0, count), each of few rows or none: the weight rows of all are split evenly over the threads.
 void RunFewRows(int64_t count, const std::function<FewRowsProduct(int64_t)>& product, Arena& scratch);
 
-// Scratch for up to kMostProducts with sums of length k.
-int64_t FewRowsScratchBytes(int64_t threads, int64_t k);
+// Scratch for products with weights up to [n,k], at most kMostProducts of them.
+int64_t FewRowsScratchBytes(int64_t threads, int64_t n, int64_t k);
 
 }  // namespace fathom

@@ -14,7 +14,7 @@ struct Sizes {
 constexpr Sizes kSizes[] = {{1, 1, 1}, {2, 3, 7}, {3, 13, 31}, {4, 8, 64}, {5, 9, 65}, {6, 130, 127}, {7, 5, 128}, {8, 12, 130}, {1, 257, 576}, {8, 33, 1536}, {1, 6, 7168}};
 
 void Multiply(ConstView x, const WeightView& w, View y, Write write) {
-  Arena scratch(FewRowsScratchBytes(NumThreads(), x.dim(1)));
+  Arena scratch(FewRowsScratchBytes(NumThreads(), w.value.dim(0), x.dim(1)));
   EXPECT_TRUE(IsFewRows(x, w));
   RunFewRows(1, [&](int64_t) { return FewRowsProduct{x, w, y, write}; }, scratch);
 }
@@ -120,7 +120,7 @@ std::vector<float> Grouped(DType weight) {
   constexpr int64_t kRows[] = {0, 1, 0, 0, 2, 1, 0, 8, 1, 0, 3, 0};
   TestWeight w(weight, n, k);
   PaddedMatrix<float> x(16, k, 3, 1, RandomVector(16 * k, 1)), y(16, n, 2, 0);
-  Arena scratch(FewRowsScratchBytes(NumThreads(), k));
+  Arena scratch(FewRowsScratchBytes(NumThreads(), n, k));
   std::vector<int64_t> begin = {0};
   for (const int64_t rows : kRows) begin.push_back(begin.back() + rows);
   RunFewRows(

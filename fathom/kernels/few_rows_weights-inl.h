@@ -1,7 +1,7 @@
 // How few_rows reads 64 bytes of weights of each type, and the order in which it wants x. Included once per SIMD target.
 //
 // A reader W has: T (what lies in memory), kLine (elements in 64 bytes), X and ArrangeLine (x as it is multiplied), Unpack (a line in
-// registers), MulAdd (a line times x, added to a vector of sums), kScaled (sums need the scale of their block, times kFactor).
+// kParts registers), MulAdd (a line times x, added to a vector of sums), kScaled (sums need the scale of their block, after Unbias).
 #if defined(FATHOM_KERNELS_FEW_ROWS_WEIGHTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_KERNELS_FEW_ROWS_WEIGHTS_INL_H_
 #undef FATHOM_KERNELS_FEW_ROWS_WEIGHTS_INL_H_
@@ -44,7 +44,6 @@ struct WeightsF32 {
   using X = float;
   static constexpr int64_t kLine = 16;
   static constexpr bool kScaled = false;
-  static constexpr float kFactor = 1;
   static constexpr int kParts = kLine / kLanes;
   using Parts = LineF32<kParts>;
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
@@ -78,7 +77,6 @@ struct WeightsBF16 {
   using X = float;
   static constexpr int64_t kLine = 32;
   static constexpr bool kScaled = false;
-  static constexpr float kFactor = 1;
   static constexpr int kParts = kLine / kLanes;
   using Parts = LineF32<kParts>;
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
@@ -142,8 +140,9 @@ struct WeightsFP8 {
   using X = float;
   static constexpr int64_t kLine = 64;
   static constexpr bool kScaled = true;
-  static constexpr float kFactor = 1;
-  using Parts = LineF32<4>;
+  static constexpr int kParts = 4;
+  using Parts = LineF32<kParts>;
+  static HWY_INLINE VF Unbias(VF sum) { return sum; }
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
     Arrange<kLine>(x, n, [](int64_t p) { return p % 16 / 4 * 16 + p / 32 * 8 + p % 4 * 2 + p / 16 % 2; }, to);
   }
@@ -168,7 +167,7 @@ struct PairsBF16 {
   using X = uint16_t;
   static constexpr int64_t kLine = 32;
   static constexpr bool kScaled = false;
-  static constexpr float kFactor = 1;
+  static constexpr int kParts = 1;
   using Parts = __m512i;
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
     std::memset(to + n, 0, static_cast<size_t>(kLine - n) * sizeof(X));
@@ -183,8 +182,9 @@ struct PairsFP8 {
   using X = uint16_t;
   static constexpr int64_t kLine = 64;
   static constexpr bool kScaled = true;
-  static constexpr float kFactor = 1;
+  static constexpr int kParts = 2;
   using Parts = DecodedFP8;
+  static HWY_INLINE VF Unbias(VF sum) { return sum; }
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
     X line[kLine] = {};
     std::memcpy(line, x.data, static_cast<size_t>(n) * sizeof(X));
@@ -204,9 +204,9 @@ struct WeightsFP8 {
   static constexpr int64_t kLine = 64;
   static constexpr bool kScaled = true;
   static constexpr bool kHalves = HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3;
-  static constexpr float kFactor = kHalves ? 256 : 1;
   static constexpr int kParts = kLine / kLanes;
   using Parts = LineF32<kParts>;
+  static HWY_INLINE VF Unbias(VF sum) { return kHalves ? hn::Mul(sum, hn::Set(DF(), 256.0f)) : sum; }
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
     Arrange<kLine>(x, n, [](int64_t p) { return p; }, to);
   }

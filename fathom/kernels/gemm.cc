@@ -119,7 +119,7 @@ void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, 
 
 int64_t GemmScratchBytes(int64_t rows, int64_t n, int64_t k) {
   (void)rows;
-  return std::max(ProductScratchBytes(NumThreads()), FewRowsScratchBytes(NumThreads(), std::max(n, k)));
+  return std::max(ProductScratchBytes(NumThreads()), FewRowsScratchBytes(NumThreads(), n, k));
 }
 
 }  // namespace fathom

@@ -1,0 +1,106 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "apps/command.h"
+#include "fathom/base/clock.h"
+#include "fathom/base/file.h"
+#include "fathom/base/progress.h"
+#include "fathom/checkpoint/check_files.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kMostLines = 100;  // json= has them all
+
+const char* Word(Severity severity) {
+  switch (severity) {
+    case Severity::kNote: return "note";
+    case Severity::kFault: return "fault";
+    case Severity::kMalformed: return "malformed";
+  }
+  return "";
+}
+
+const char* Word(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kSameBits: return "same bits";
+    case Verdict::kRounded: return "rounded";
+    case Verdict::kDifferent: return "different";
+    case Verdict::kOnlyInFirst: return "only in input";
+    case Verdict::kOnlyInSecond: return "only in against";
+  }
+  return "";
+}
+
+void PrintFindings(const FilesReport& report) {
+  for (int64_t i = 0; i < std::min<int64_t>(std::ssize(report.findings), kMostLines); ++i) {
+    const Finding& finding = report.findings[static_cast<size_t>(i)];
+    fmt::print("{}: {}\n", Word(finding.severity), finding.text);
+  }
+  if (std::ssize(report.findings) > kMostLines) fmt::print("... and {} more findings (json=FILE has them all)\n", std::ssize(report.findings) - kMostLines);
+}
+
+void PrintComparison(const FilesReport& report) {
+  int64_t same = 0, rounded = 0;
+  double max_abs = 0, cosine = 1;
+  for (const TensorComparison& c : report.comparisons) {
+    same += c.verdict == Verdict::kSameBits;
+    rounded += c.verdict == Verdict::kRounded;
+    max_abs = std::max(max_abs, c.difference.max_abs);
+    if (c.verdict == Verdict::kRounded || c.verdict == Verdict::kDifferent) cosine = std::min(cosine, c.difference.Cosine());
+  }
+  fmt::print("against: {} tensors, {} with the same bits, {} in another format (largest difference {:.6g}, lowest cosine {:.9f})\n", report.comparisons.size(), same,
+             rounded, max_abs, cosine);
+}
+
+void PrintSummary(const FilesReport& report, const std::string& manifest, double seconds) {
+  fmt::print("{} tensors, {}, {:.1f} s: ", report.tensors, FormatBytes(static_cast<double>(report.bytes)), seconds);
+  const int64_t faults = report.Count(Severity::kFault), malformed = report.Count(Severity::kMalformed);
+  if (faults + malformed == 0) {
+    fmt::print("sound\n");
+  } else {
+    fmt::print("{} malformed, {} faults\n", malformed, faults);
+  }
+  if (report.manifest_written) fmt::print("manifest written: {}\n", manifest);
+}
+
+Json ToJson(const FilesReport& report) {
+  Json findings = Json::array(), comparisons = Json::array();
+  for (const Finding& f : report.findings) findings.push_back({{"severity", Word(f.severity)}, {"text", f.text}});
+  for (const TensorComparison& c : report.comparisons) {
+    comparisons.push_back({{"name", c.name},
+                           {"verdict", Word(c.verdict)},
+                           {"input", c.first},
+                           {"against", c.second},
+                           {"max_abs", c.difference.max_abs},
+                           {"cosine", c.verdict == Verdict::kSameBits ? 1.0 : c.difference.Cosine()}});
+  }
+  return {{"sound", report.ExitCode() == 0}, {"exit_code", report.ExitCode()}, {"tensors", report.tensors}, {"bytes", report.bytes},
+          {"findings", std::move(findings)}, {"against", std::move(comparisons)}};
+}
+
+int Run(const RunConfig& config) {
+  const auto& inputs = config.Strings("input");
+  if (inputs.size() != 1) Throw(ErrorCode::kUsage, "check files needs one input=DIR (a folder with config.json and safetensors)");
+  const Stopwatch clock;
+  const FilesReport report = CheckFiles({inputs[0], config.String("manifest"), config.String("against"), config.Int("memory_limit")});
+  const std::string& json = config.String("json");
+  if (!json.empty()) WriteOutput(json, ToJson(report).dump(1) + "\n");
+  if (json == "-" || json == "/dev/stdout") return report.ExitCode();
+  PrintFindings(report);
+  if (!report.comparisons.empty()) PrintComparison(report);
+  PrintSummary(report, config.String("manifest"), clock.Seconds());
+  return report.ExitCode();
+}
+
+}  // namespace
+
+Command CheckFilesCommand() {
+  return {.name = "check files",
+          .summary = "a checkpoint's integrity: files, index, shapes against the config, NaN, scales, hashes; against another one",
+          .flags = {"input", "manifest", "against", "memory_limit"},
+          .run = Run};
+}
+
+}  // namespace fathom

@@ -1,0 +1,179 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <map>
+#include <optional>
+#include <set>
+
+#include "apps/command.h"
+#include "fathom/base/file.h"
+#include "fathom/base/progress.h"
+#include "fathom/checkpoint/hf_names.h"
+
+namespace fathom {
+namespace {
+
+struct Inspected {
+  TensorFolder folder;
+  std::optional<ModelConfig> config;
+  std::vector<std::string> names;  // in the order of the model, what it does not know at the end
+};
+
+std::vector<std::string> ModelOrder(const TensorFolder& folder, const std::optional<ModelConfig>& config) {
+  if (!config) return folder.names();
+  std::vector<std::string> names;
+  std::set<std::string> listed;
+  const auto add = [&](const std::string& name) {
+    if (folder.Has(name) && listed.insert(name).second) names.push_back(name);
+  };
+  for (const ExpectedTensor& tensor : ExpectedTensors(*config)) {
+    add(tensor.name);
+    add(tensor.name + std::string(kScaleSuffix));
+  }
+  for (const std::string& name : folder.names()) add(name);
+  return names;
+}
+
+Inspected Open(const std::filesystem::path& dir) {
+  Inspected inspected{TensorFolder::Open(dir), std::nullopt, {}};
+  std::error_code ignored;
+  if (std::filesystem::exists(dir / "config.json", ignored)) inspected.config = ReadModelConfig(dir);
+  inspected.names = ModelOrder(inspected.folder, inspected.config);
+  return inspected;
+}
+
+// "model.layers.3.mlp.experts.17.up_proj.weight" -> "model.layers.*.mlp.experts.*.up_proj.weight".
+std::string Pattern(const std::string& name) {
+  std::string pattern;
+  for (size_t at = 0; at <= name.size();) {
+    const size_t end = std::min(name.find('.', at), name.size());
+    const bool number = end > at && name.find_first_not_of("0123456789", at) >= end;
+    pattern += (pattern.empty() && at == 0 ? "" : ".") + (number ? "*" : name.substr(at, end - at));
+    at = end + 1;
+  }
+  return pattern;
+}
+
+struct Row {
+  std::string name;
+  DType dtype;
+  Shape shape;
+  int64_t count = 0, bytes = 0;
+  std::set<std::string> files;
+};
+
+// One row per tensor, or per (pattern, dtype, shape).
+std::vector<Row> Rows(const Inspected& in, bool full) {
+  std::vector<Row> rows;
+  std::map<std::string, size_t> row_of;
+  for (const std::string& name : in.names) {
+    const TensorEntry& entry = *in.folder.Find(name);
+    const std::string shown = full ? name : Pattern(name), key = fmt::format("{} {} {}", shown, DTypeName(entry.dtype), entry.shape.ToString());
+    const auto [it, added] = row_of.try_emplace(key, rows.size());
+    if (added) rows.push_back({shown, entry.dtype, entry.shape, 0, 0, {}});
+    Row& row = rows[it->second];
+    ++row.count;
+    row.bytes += entry.NumBytes();
+    row.files.insert(in.folder.FileOf(name).path().filename().string());
+  }
+  return rows;
+}
+
+std::map<std::string, int64_t> BytesByDType(const Inspected& in) {
+  std::map<std::string, int64_t> bytes;
+  for (const std::string& name : in.names) bytes[std::string(DTypeName(in.folder.Find(name)->dtype))] += in.folder.Find(name)->NumBytes();
+  return bytes;
+}
+
+std::string Count(int64_t n) {
+  const auto x = static_cast<double>(n);
+  if (x >= 1e9) return fmt::format("{:.2f} B", x / 1e9);
+  if (x >= 1e6) return fmt::format("{:.2f} M", x / 1e6);
+  return std::to_string(n);
+}
+
+int64_t MoeLayers(const ModelConfig& c) {
+  int64_t layers = 0;
+  for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer) layers += c.is_moe_layer(layer) ? 1 : 0;
+  return layers;
+}
+
+void PrintModel(const ModelConfig& c) {
+  const int64_t moe = MoeLayers(c);
+  fmt::print("model       {}, {} layers ({} dense, {} MoE), {} MTP\n", c.raw.value("model_type", ""), c.num_hidden_layers, c.num_hidden_layers - moe, moe,
+             c.num_nextn_predict_layers);
+  fmt::print("widths      hidden {}, ffn {}, vocabulary {}, context {}\n", c.hidden_size, c.intermediate_size, c.vocab_size, c.max_position_embeddings);
+  fmt::print("attention   {} heads, q_lora_rank {}, kv_lora_rank {}, head {} + {} rope, value {}\n", c.num_attention_heads, c.q_lora_rank, c.kv_lora_rank,
+             c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim);
+  if (c.has_indexer()) fmt::print("indexer     {} heads of {}, top {}\n", c.index_n_heads, c.index_head_dim, c.index_topk);
+  if (moe > 0) {
+    fmt::print("experts     {} routed, {} chosen, {} shared, width {}, {} of {} groups\n", c.n_routed_experts, c.num_experts_per_tok, c.n_shared_experts,
+               c.moe_intermediate_size, c.topk_group, c.n_group);
+  }
+  const ParameterCounts counts = CountParameters(c);
+  fmt::print("parameters  {} total, {} active per token", Count(counts.total), Count(counts.active));
+  if (counts.mtp > 0) fmt::print(", MTP {}", Count(counts.mtp));
+  fmt::print("\n");
+}
+
+void PrintStored(const Inspected& in) {
+  std::vector<std::string> parts;
+  for (const auto& [dtype, bytes] : BytesByDType(in)) parts.push_back(dtype + " " + FormatBytes(static_cast<double>(bytes)));
+  fmt::print("stored      {} in {} tensors, {} files: {}\n\n", FormatBytes(static_cast<double>(in.folder.NumBytes())), in.names.size(), in.folder.files().size(),
+             fmt::join(parts, ", "));
+}
+
+void PrintRows(const std::vector<Row>& rows) {
+  fmt::print("{:<64} {:>7} {:<8} {:<20} {:>10}  {}\n", "tensor", "count", "dtype", "shape", "bytes", "file");
+  for (const Row& row : rows) {
+    const std::string file = row.files.size() == 1 ? *row.files.begin() : fmt::format("{} files", row.files.size());
+    fmt::print("{:<64} {:>7} {:<8} {:<20} {:>10}  {}\n", row.name, row.count, DTypeName(row.dtype), row.shape.ToString(), FormatBytes(static_cast<double>(row.bytes)), file);
+  }
+}
+
+Json ToJson(const Inspected& in) {
+  Json tensors = Json::array();
+  for (const std::string& name : in.names) {
+    const TensorEntry& entry = *in.folder.Find(name);
+    const auto dims = entry.shape.dims();
+    tensors.push_back({{"name", name}, {"dtype", DTypeName(entry.dtype)}, {"shape", std::vector<int64_t>(dims.begin(), dims.end())}, {"bytes", entry.NumBytes()},
+                       {"file", in.folder.FileOf(name).path().filename().string()}});
+  }
+  Json json = {{"bytes", in.folder.NumBytes()}, {"bytes_by_dtype", BytesByDType(in)}, {"tensors", std::move(tensors)}};
+  if (in.config) {
+    const ParameterCounts counts = CountParameters(*in.config);
+    json["config"] = in.config->raw;
+    json["parameters"] = {{"total", counts.total}, {"active", counts.active}, {"mtp", counts.mtp}};
+  }
+  return json;
+}
+
+std::filesystem::path InputOf(const RunConfig& config) {
+  std::vector<std::string> inputs = config.Strings("input");
+  inputs.insert(inputs.end(), config.words().begin(), config.words().end());
+  if (inputs.size() != 1) Throw(ErrorCode::kUsage, "inspect needs one folder: fathom inspect DIR");
+  return inputs[0];
+}
+
+int Run(const RunConfig& config) {
+  const Inspected inspected = Open(InputOf(config));
+  const std::string& json = config.String("json");
+  if (!json.empty()) WriteOutput(json, ToJson(inspected).dump(1) + "\n");
+  if (json == "-" || json == "/dev/stdout") return 0;
+  if (inspected.config) PrintModel(*inspected.config);
+  PrintStored(inspected);
+  PrintRows(Rows(inspected, config.Bool("full")));
+  return 0;
+}
+
+}  // namespace
+
+Command InspectCommand() {
+  return {.name = "inspect",
+          .summary = "a checkpoint's config, parameter counts, sizes and tensors",
+          .flags = {"input", "full"},
+          .run = Run,
+          .operands = "DIR"};
+}
+
+}  // namespace fathom

@@ -1,0 +1,13 @@
+// What the SIMD part of few_rows and its caller agree on.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/kernels/few_rows.h"
+
+namespace fathom {
+
+// Room for x [M,K] as a thread arranges it: whole lines, F32 at most.
+inline int64_t ArrangedBytes(int64_t k) { return kFewRows * (k + 64) * static_cast<int64_t>(sizeof(float)); }
+
+}  // namespace fathom

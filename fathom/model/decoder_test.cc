@@ -1,0 +1,220 @@
+// The whole model on a tiny V3: what must be equal however the work is cut up. Agreement with the truth is eval/golden_test's.
+#include "fathom/model/decoder.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "fathom/base/threads.h"
+#include "fathom/model/load.h"
+#include "fathom/testing/close.h"
+
+namespace fathom {
+namespace {
+
+ModelConfig TinyConfig() {
+  ModelConfig c;
+  c.vocab_size = 61;
+  c.hidden_size = 24;
+  c.intermediate_size = 40;
+  c.moe_intermediate_size = 20;
+  c.num_hidden_layers = 3;
+  c.num_attention_heads = 2;
+  c.first_k_dense_replace = 1;
+  c.n_routed_experts = 6;
+  c.num_experts_per_tok = 2;
+  c.n_shared_experts = 1;
+  c.n_group = 3;
+  c.topk_group = 2;
+  c.topk_method = TopkMethod::kNoauxTc;
+  c.scoring_func = ScoringFunc::kSigmoid;
+  c.norm_topk_prob = true;
+  c.routed_scaling_factor = 2.5;
+  c.q_lora_rank = 16;
+  c.kv_lora_rank = 12;
+  c.qk_nope_head_dim = 8;
+  c.qk_rope_head_dim = 6;
+  c.v_head_dim = 10;
+  c.max_position_embeddings = 4096;
+  return c;
+}
+
+std::vector<int32_t> RandomIds(int64_t n, uint64_t seed) {
+  const CounterRng rng(seed, HashName("ids"));
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(rng.Below(i, 61));
+  return ids;
+}
+
+// Documents of these lengths on one token axis.
+struct Documents {
+  std::vector<int32_t> ids, targets, positions;
+  std::vector<float> weights;
+  std::vector<Segment> segments;
+
+  void Add(std::span<const int32_t> tokens) {
+    const auto begin = static_cast<int64_t>(ids.size()), n = static_cast<int64_t>(tokens.size()) - 1;
+    ids.insert(ids.end(), tokens.begin(), tokens.end() - 1);
+    targets.insert(targets.end(), tokens.begin() + 1, tokens.end());
+    positions.resize(ids.size());
+    std::iota(positions.end() - n, positions.end(), 0);
+    weights.resize(ids.size(), 1.0f);
+    segments.push_back({begin, begin + n, begin, begin + n});
+  }
+  void AddPadding(int64_t n) {
+    ids.resize(ids.size() + static_cast<size_t>(n), 0);
+    targets.resize(ids.size(), 0);
+    positions.resize(ids.size(), 0);
+    weights.resize(ids.size(), 0.0f);
+  }
+  TokenBatch batch() const { return {ids, targets, weights, {positions, segments}}; }
+};
+
+class DecoderTest : public testing::Test {
+ protected:
+  DecoderTest() : config_(TinyConfig()), params_(InitParams(config_, 7, DType::kF32, false)), decoder_(config_), saved_(1 << 26), scratch_(1 << 28) {
+    decoder_.EnsurePositions(512);
+  }
+  Ctx Context(DType compute = DType::kF32) { return {saved_, scratch_, compute}; }
+
+  double Loss(const Documents& d) {
+    Ctx ctx = Context();
+    return decoder_.Loss(ctx, params_, d.batch(), {}, {}).main.loss;
+  }
+  // All gradients, one after the other.
+  std::vector<float> Gradients(const Documents& d, Remat remat, DType compute = DType::kF32) {
+    DecoderParams grads = MakeGradients(config_, params_, [](const std::string& name) { return name.find("bias") == name.npos; });
+    Ctx ctx = Context(compute);
+    decoder_.ForwardBackward(ctx, params_, d.batch(), {0.0f, 1.0f}, remat, grads);
+    std::vector<float> all;
+    for (const NamedWeight& w : ListParams(grads)) all.insert(all.end(), w.weight->value.data<float>(), w.weight->value.data<float>() + w.weight->value.NumElements());
+    return all;
+  }
+  Tensor Logits(std::span<const int32_t> ids) {
+    Ctx ctx = Context();
+    ArenaScope scope(scratch_);
+    Documents d;
+    std::vector<int32_t> padded(ids.begin(), ids.end());
+    padded.push_back(0);
+    d.Add(padded);
+    const View h = scratch_.Alloc(DType::kF32, {static_cast<int64_t>(ids.size()), config_.hidden_size});
+    decoder_.Forward(ctx, params_, ids, d.batch().layout, h);
+    const View x = scratch_.Alloc(DType::kF32, h.shape());
+    const HeadParams head{params_.norm, params_.lm_head};
+    decoder_.head().Normalize(ctx, head, h, x, {});
+    Tensor logits(DType::kF32, {h.dim(0), config_.vocab_size});
+    decoder_.head().Logits(ctx, head, x, logits.mutable_view());
+    return logits;
+  }
+
+  ModelConfig config_;
+  DecoderParams params_;
+  Decoder decoder_;
+  Arena saved_, scratch_;
+};
+
+std::span<const float> Floats(const Tensor& t) { return {t.data<float>(), static_cast<size_t>(t.NumElements())}; }
+
+TEST_F(DecoderTest, PackedDocumentsGiveTheLossOfSeparateOnes) {
+  Documents packed;
+  double separate = 0;
+  for (const int64_t n : {5, 1, 33, 2, 17}) {
+    const auto tokens = RandomIds(n + 1, static_cast<uint64_t>(n));
+    packed.Add(tokens);
+    Documents alone;
+    alone.Add(tokens);
+    separate += Loss(alone);
+  }
+  packed.AddPadding(6);
+  EXPECT_NEAR(Loss(packed), separate, 1e-5 * separate);
+}
+
+TEST_F(DecoderTest, TheOrderOfDocumentsDoesNotMatter) {
+  const auto a = RandomIds(20, 1), b = RandomIds(31, 2);
+  Documents ab, ba;
+  ab.Add(a);
+  ab.Add(b);
+  ba.Add(b);
+  ba.Add(a);
+  EXPECT_NEAR(Loss(ab), Loss(ba), 1e-5 * Loss(ab));
+  EXPECT_TRUE(RelativeL2(Gradients(ab, Remat::kNone), ToDoubles(Gradients(ba, Remat::kNone)), 1e-5));
+}
+
+TEST_F(DecoderTest, RematChangesMemoryNotGradients) {
+  Documents d;
+  d.Add(RandomIds(40, 3));
+  d.Add(RandomIds(9, 4));
+  d.AddPadding(3);
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    const auto none = Gradients(d, Remat::kNone, compute);
+    EXPECT_TRUE(SameBits(none, Gradients(d, Remat::kMinimal, compute)));
+    EXPECT_TRUE(SameBits(none, Gradients(d, Remat::kFull, compute)));
+  }
+  EXPECT_LT(decoder_.SavedBytes(DType::kF32, 48, Remat::kFull), decoder_.SavedBytes(DType::kF32, 48, Remat::kMinimal));
+  EXPECT_LT(decoder_.SavedBytes(DType::kF32, 48, Remat::kMinimal), decoder_.SavedBytes(DType::kF32, 48, Remat::kNone));
+}
+
+TEST_F(DecoderTest, ScratchStaysWithinThePlan) {
+  Documents d;
+  d.Add(RandomIds(65, 5));
+  Gradients(d, Remat::kNone);
+  Gradients(d, Remat::kFull);
+  EXPECT_LE(scratch_.peak(), decoder_.ScratchBytes(DType::kF32, 64));
+  EXPECT_LE(saved_.peak(), decoder_.SavedBytes(DType::kF32, 64, Remat::kNone));
+}
+
+TEST_F(DecoderTest, SameBitsForAnyNumberOfThreads) {
+  Documents d;
+  d.Add(RandomIds(70, 6));
+  d.Add(RandomIds(50, 7));
+  SetThreads(1);
+  const auto one = Gradients(d, Remat::kMinimal);
+  for (const int threads : {2, 3, 4}) {
+    SetThreads(threads);
+    EXPECT_TRUE(SameBits(one, Gradients(d, Remat::kMinimal))) << threads << " threads";
+  }
+  SetThreads(0);
+}
+
+TEST_F(DecoderTest, PrefillInAnyPiecesAndDecodeGiveTheSameLogits) {
+  const auto ids = RandomIds(40, 8);
+  const Tensor whole = Logits(ids);
+  for (const int64_t piece : {1, 3, 8, 9, 17, 40}) {
+    KvCache cache(config_, config_.num_hidden_layers, 64, DType::kF32);
+    Ctx ctx = Context();
+    Tensor logits(DType::kF32, {40, config_.vocab_size});
+    for (int64_t begin = 0; begin < 40; begin += piece) {
+      const int64_t n = std::min(piece, 40 - begin);
+      decoder_.Decode(ctx, params_, std::span(ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)), cache, logits.mutable_view().Rows(begin, begin + n), {});
+    }
+    EXPECT_TRUE(Close(Floats(logits), ToDoubles(Floats(whole)), 1e-4, 0)) << "pieces of " << piece;
+  }
+}
+
+TEST_F(DecoderTest, RollingTheCacheBackForgets) {
+  const auto ids = RandomIds(12, 9), other = RandomIds(5, 10);
+  Ctx ctx = Context();
+  const auto last = [&](KvCache& cache) {
+    Tensor logits(DType::kF32, {1, config_.vocab_size});
+    decoder_.Decode(ctx, params_, std::span(ids).subspan(11, 1), cache, logits.mutable_view(), {});
+    return logits;
+  };
+  KvCache straight(config_, config_.num_hidden_layers, 64, DType::kF32), rolled(config_, config_.num_hidden_layers, 64, DType::kF32);
+  decoder_.Decode(ctx, params_, std::span(ids).first(11), straight, {}, {});
+  decoder_.Decode(ctx, params_, std::span(ids).first(11), rolled, {}, {});
+  decoder_.Decode(ctx, params_, other, rolled, {}, {});
+  rolled.length = 11;
+  EXPECT_TRUE(SameBits(Floats(last(straight)), Floats(last(rolled))));
+}
+
+TEST_F(DecoderTest, FrozenParametersGetNoGradient) {
+  Documents d;
+  d.Add(RandomIds(20, 11));
+  DecoderParams grads = MakeGradients(config_, params_, [](const std::string& name) { return name == "lm_head.weight"; });
+  Ctx ctx = Context();
+  decoder_.ForwardBackward(ctx, params_, d.batch(), {0.0f, 1.0f}, Remat::kMinimal, grads);
+  EXPECT_EQ(ListParams(grads).size(), 1u);
+}
+
+}  // namespace
+}  // namespace fathom
