@@ -16,6 +16,50 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
+void StoreResult(const FewRowsProduct& p, int64_t m, int64_t n, float value) {
+  if (p.y.dtype() == DType::kF32) {
+    float& y = p.y.row<float>(m)[n];
+    y = p.write == Write::kAdd ? y + value : value;
+  } else {
+    BF16& y = p.y.row<BF16>(m)[n];
+    y = ToBF16(p.write == Write::kAdd ? ToFloat(y) + value : value);
+  }
+}
+
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+// The baseline has no vectors: plain loops, since the unrolled code below would take minutes to compile without any.
+template <class T>
+float ElementOf(const ConstView& v, int64_t row, int64_t column) {
+  return ToFloat(v.row<T>(row)[column]);
+}
+
+float WeightAt(const WeightView& w, int64_t n, int64_t k) {
+  if (w.value.dtype() == DType::kF32) return ElementOf<float>(w.value, n, k);
+  if (w.value.dtype() == DType::kBF16) return ElementOf<BF16>(w.value, n, k);
+  return ElementOf<F8E4M3>(w.value, n, k);
+}
+
+// A sum per block of 128, times its scale if there is one.
+float Dot(const FewRowsProduct& p, int64_t m, int64_t n) {
+  const int64_t k = p.x.dim(1);
+  float total = 0;
+  for (int64_t block = 0; block * kScaleBlock < k; ++block) {
+    float sum = 0;
+    for (int64_t i = block * kScaleBlock; i < std::min(k, (block + 1) * kScaleBlock); ++i) {
+      sum += (p.x.dtype() == DType::kF32 ? ElementOf<float>(p.x, m, i) : ElementOf<BF16>(p.x, m, i)) * WeightAt(p.w, n, i);
+    }
+    total += p.w.scale.empty() ? sum : sum * BlockScale(p.w.scale, n / kScaleBlock, block);
+  }
+  return total;
+}
+
+void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool, std::byte*) {
+  for (int64_t n = begin; n < end; ++n) {
+    for (int64_t m = 0; m < p.x.dim(0); ++m) StoreResult(p, m, n, Dot(p, m, n));
+  }
+}
+#else
+
 // How far ahead of each stream memory is asked for: the hardware's own prefetch stops at the end of a page.
 constexpr int64_t kPrefetchBytes = 4096;
 
@@ -147,16 +191,6 @@ HWY_INLINE void DotScaledRows(const WeightView& w, const int64_t* rows, const ty
   total.AddScaled(sums, scale, block);
 }
 
-void StoreResult(const FewRowsProduct& p, int64_t m, int64_t n, float value) {
-  if (p.y.dtype() == DType::kF32) {
-    float& y = p.y.row<float>(m)[n];
-    y = p.write == Write::kAdd ? y + value : value;
-  } else {
-    BF16& y = p.y.row<BF16>(m)[n];
-    y = ToBF16(p.write == Write::kAdd ? ToFloat(y) + value : value);
-  }
-}
-
 // Columns [begin, end) of y. Scratch holds x as arranged, then scales.
 template <class W, int kM>
 void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
@@ -201,6 +235,7 @@ void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf
   if (type == DType::kBF16) return RunWith<WeightsBF16>(p, begin, end, scratch);
   RunWith<WeightsFP8>(p, begin, end, scratch);
 }
+#endif
 
 }  // namespace
 }  // namespace HWY_NAMESPACE

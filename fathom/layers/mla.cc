@@ -11,6 +11,12 @@ namespace {
 // Up to this many new tokens the absorbed form is cheaper than expanding the whole cache.
 constexpr int64_t kAbsorbedTokens = 8;
 
+int64_t CoveredTokens(const TokenLayout& layout) {
+  int64_t tokens = 0;
+  for (const Segment& s : layout.segments) tokens += s.q_end - s.q_begin;
+  return tokens;
+}
+
 // [T,H*width] as [T*H, width], columns begin..end, packed and in F32.
 View HeadColumns(Ctx& ctx, ConstView x, int64_t heads, int64_t begin, int64_t end) {
   const View y = ctx.scratch.Alloc(DType::kF32, {x.dim(0), heads * (end - begin)});
@@ -67,6 +73,7 @@ void Mla::Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const
   LinearForward(ctx, p.kv_b_proj, latent, s.kv);
   Rotate(s.q, s.kv_low, layout.positions, rope, false);
   const View k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
+  if (CoveredTokens(layout) < x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
   MlaAttentionForward(shape_, layout.segments, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
   LinearForward(ctx, p.o_proj, s.o, y, Write::kAdd);
 }

@@ -18,6 +18,11 @@ Decoder::Decoder(const ModelConfig& config) : config_(config), head_(config.voca
 }
 
 void Decoder::EnsurePositions(int64_t length) {
+  // Up to index_topk tokens sparse attention chooses all of them, and dense attention is the same function.
+  if (config_.has_indexer() && length > config_.index_topk) {
+    Throw(ErrorCode::kUsage, "a sequence of {} tokens: this model's sparse attention (index_topk={}) is not supported beyond {} tokens; give a shorter one", length,
+          config_.index_topk, config_.index_topk);
+  }
   if (rope_ == nullptr || rope_->length() < length) rope_ = std::make_shared<const RopeTable>(config_, length);
 }
 

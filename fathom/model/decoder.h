@@ -36,7 +36,8 @@ class Decoder {
   explicit Decoder(const ModelConfig& config);
   const ModelConfig& config() const { return config_; }
   const Head& head() const { return head_; }
-  // Longest position that can be asked for; grows the RoPE table. Call before the first step.
+  // Longest position that can be asked for; grows the RoPE table. Call before the first step. Throws Error(kUsage) for a V3.2 model and more
+  // than index_topk tokens: its sparse attention is not there.
   void EnsurePositions(int64_t length);
 
   // h [T,D] F32 is overwritten with the residual stream after the last layer; nothing is kept.
