@@ -10,7 +10,7 @@
 
 namespace fathom {
 
-// What went wrong, and at the same time the exit code of the process (docs/cli.md).
+// What went wrong, and at the same time the exit code of the process (README.md).
 enum class ErrorCode : int {
   kFailed = 1,    // the work ran and failed: a check missed its bar, a loss became NaN
   kUsage = 2,     // bad flag or config
