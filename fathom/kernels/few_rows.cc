@@ -60,7 +60,8 @@ void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool, s
 }
 #else
 
-// How far ahead of each stream memory is asked for: the hardware's own prefetch stops at the end of a page.
+// How far ahead of each stream memory is asked for: the hardware's own prefetch stops at the end of a page. Only codes, which take
+// longest to unpack, gain by it.
 constexpr int64_t kPrefetchBytes = 4096;
 
 // Weight rows read side by side: as many as have room in registers beside kM sums each.
@@ -120,7 +121,7 @@ struct Sums {
   HWY_INLINE void AddWholeLines(const typename W::T* const* w, int64_t at, int64_t lines, const typename W::X* x) {
 #pragma GCC unroll 2
     for (int64_t line = 0; line < lines; ++line, at += W::kLine, x += kM * W::kLine) {
-      Prefetch(w, at);
+      if constexpr (W::kScaled) Prefetch(w, at);
       AddLine(w, at, x);
     }
   }

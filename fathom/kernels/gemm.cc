@@ -83,6 +83,12 @@ V Group(const V& v, std::span<const int64_t> begin, int64_t e) {
   return v.Rows(begin[static_cast<size_t>(e)], begin[static_cast<size_t>(e) + 1]);
 }
 
+// The rows of later groups lie behind those of group e.
+Product InGroups(Product p, std::span<const int64_t> begin, int64_t e) {
+  p.rows_behind = begin.back() - begin[static_cast<size_t>(e) + 1];
+  return p;
+}
+
 }  // namespace
 
 void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch) {
@@ -100,13 +106,20 @@ void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch) {
 void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch) {
   CheckGroups(begin, w.size(), x.dim(0));
   RunForward(
-      std::ssize(w), [&](int64_t e) { return ForwardProduct(Group(x, begin, e), w[static_cast<size_t>(e)], Group(y, begin, e), write); }, scratch);
+      std::ssize(w),
+      [&](int64_t e) {
+        return InGroups(ForwardProduct(Group(x, begin, e), w[static_cast<size_t>(e)], Group(y, begin, e), write), begin, e);
+      },
+      scratch);
 }
 
 void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<const WeightView> w, View dx, Write write, Arena& scratch) {
   CheckGroups(begin, w.size(), dy.dim(0));
   RunProducts(
-      std::ssize(w), [&](int64_t e) { return InputGradientProduct(Group(dy, begin, e), w[static_cast<size_t>(e)], Group(dx, begin, e), write); },
+      std::ssize(w),
+      [&](int64_t e) {
+        return InGroups(InputGradientProduct(Group(dy, begin, e), w[static_cast<size_t>(e)], Group(dx, begin, e), write), begin, e);
+      },
       scratch);
 }
 

@@ -14,6 +14,9 @@ struct PanelRange {
 // to [rows, columns] F32, contiguous = that part of a matrix of any weight's dtype, scales applied; rounded to BF16 if asked.
 void WidenPanel(const WeightView& from, PanelRange part, bool round_to_bf16, float* to);
 
+// The same transposed: to [columns, rows] F32, contiguous.
+void TransposePanel(const WeightView& from, PanelRange part, bool round_to_bf16, float* to);
+
 // to [rows, columns] BF16, contiguous = the same part, rounded to nearest even.
 void NarrowPanel(const WeightView& from, PanelRange part, BF16* to);
 

@@ -13,10 +13,10 @@ namespace {
 
 // The result is cut into tiles by its shape alone and each tile is one thread's work from beginning to end, so the bits can't depend
 // on the number of threads. Sums are cut into chunks where an operand must be converted first (the panels stay in cache) and where
-// their length is a number of tokens.
-constexpr int64_t kTileRows = 256, kTileColumns = 256;
+// their length is a number of tokens. Short sums get tiles with more rows, so that each product is worth its start.
+constexpr int64_t kTileRows = 256, kMostTileRows = 1024, kTileColumns = 256, kTileWork = 256 * 512;
 constexpr int64_t kChunkF32 = 512, kChunkBF16 = 1024, kChunkTokens = 512;
-// BF16 products have their number of tokens rounded up to a multiple of this with zeros.
+// BF16 products have their number of tokens rounded up to a multiple of this.
 constexpr int64_t kTokenUnit = 16;
 
 int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
@@ -26,17 +26,26 @@ struct Tile {
   PanelRange range() const { return {row, rows, column, columns}; }
 };
 
-int64_t TileCount(const Product& p) { return (RoundUp(p.m, kTileRows) / kTileRows) * (RoundUp(p.n, kTileColumns) / kTileColumns); }
+int64_t RowsOfTiles(const Product& p) {
+  if (p.a_transposed) return kTileRows;
+  return std::clamp(kTileWork / p.k / kTileRows * kTileRows, kTileRows, kMostTileRows);
+}
+
+int64_t TileCount(const Product& p) {
+  const int64_t rows = RowsOfTiles(p);
+  return (RoundUp(p.m, rows) / rows) * (RoundUp(p.n, kTileColumns) / kTileColumns);
+}
 
 Tile TileOf(const Product& p, int64_t i) {
-  const int64_t down = RoundUp(p.m, kTileRows) / kTileRows, row = i % down * kTileRows, column = i / down * kTileColumns;
-  return {row, std::min(kTileRows, p.m - row), column, std::min(kTileColumns, p.n - column)};
+  const int64_t rows = RowsOfTiles(p), down = RoundUp(p.m, rows) / rows, row = i % down * rows, column = i / down * kTileColumns;
+  return {row, std::min(rows, p.m - row), column, std::min(kTileColumns, p.n - column)};
 }
 
 // A worker's panels of the two factors and its tile of the result.
 struct TileScratch {
   static constexpr int64_t kPanel = std::max(kTileRows, kTileColumns) * std::max(kChunkF32 * 4, kChunkBF16 * 2);
-  static constexpr int64_t kBytes = 2 * kPanel + kTileRows * kTileColumns * 4;
+  static_assert(kPanel >= kTileWork * 4, "a tile's rows of a short sum fit too");
+  static constexpr int64_t kBytes = 2 * kPanel + kMostTileRows * kTileColumns * 4;
   std::byte *a, *b;
   float* c;
   explicit TileScratch(std::byte* base) : a(base), b(base + kPanel), c(reinterpret_cast<float*>(base + 2 * kPanel)) {}
@@ -70,6 +79,13 @@ Factor FactorF32(const WeightView& w, const PanelRange& part, bool round, bool t
   return {panel, part.columns, transposed};
 }
 
+// The right factor. A transposed one is turned round on the way into the panel: sgemm is a tenth faster on rows than on columns.
+Factor RightFactorF32(const Product& p, const Tile& t, int64_t k, int64_t chunk, bool round, std::byte* panel) {
+  if (!p.b_transposed) return FactorF32(p.b, {k, chunk, t.column, t.columns}, round, false, panel);
+  TransposePanel(p.b, {t.column, t.columns, k, chunk}, round, reinterpret_cast<float*>(panel));
+  return {panel, t.columns, false};
+}
+
 // BF16 as it lies, or rounded into the panel, with zero rows behind up to padded_rows.
 Factor FactorBF16(const WeightView& w, const PanelRange& part, int64_t padded_rows, bool transposed, std::byte* panel) {
   if (w.value.dtype() == DType::kBF16 && padded_rows == part.rows) return InPlace(w.value, part, transposed);
@@ -81,29 +97,30 @@ Factor FactorBF16(const WeightView& w, const PanelRange& part, int64_t padded_ro
 
 void RunTileF32(const Product& p, const Tile& t, const TileScratch& scratch) {
   const bool round = p.a.value.dtype() == DType::kBF16, add = p.write == Write::kAdd;
-  const bool whole = !round && p.b.value.dtype() == DType::kF32;
+  const bool whole = !round && !p.b_transposed && p.b.value.dtype() == DType::kF32;
   const Sum sum(p, t, p.c.dtype() == DType::kF32, scratch.c);
   const int64_t step = whole ? p.k : kChunkF32;
   for (int64_t k = 0; k < p.k; k += step) {
     const int64_t chunk = std::min(step, p.k - k);
     const Factor a = FactorF32(p.a, PartOf(p.a_transposed, t.row, t.rows, k, chunk), false, p.a_transposed, scratch.a);
-    const Factor b = FactorF32(p.b, PartOf(!p.b_transposed, t.column, t.columns, k, chunk), round, p.b_transposed, scratch.b);
+    const Factor b = RightFactorF32(p, t, k, chunk, round, scratch.b);
     MultiplyF32(t.rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), static_cast<float*>(sum.data), sum.stride);
   }
   if (!sum.in_place) StorePanel(scratch.c, t.range(), add, p.c);
 }
 
-// Tokens are rows of the result: rows of t, padded to padded_rows.
-void RunRowsBF16(const Product& p, const Tile& t, int64_t padded_rows, const TileScratch& scratch) {
-  const bool padded = padded_rows != t.rows, add = p.write == Write::kAdd;
-  const int64_t step = padded || p.b.value.dtype() != DType::kBF16 ? kChunkBF16 : p.k;
+// Tokens are rows of the result. The last tile's are rounded up: by what lies behind them where that may be read, else by zeros.
+void RunRowsBF16(const Product& p, const Tile& t, const TileScratch& scratch) {
+  const int64_t rows = RoundUp(t.rows, kTokenUnit);
+  const bool padded = rows != t.rows, add = p.write == Write::kAdd, readable = t.row + rows <= p.m + p.rows_behind;
+  const int64_t step = p.b.value.dtype() == DType::kBF16 && readable ? p.k : kChunkBF16;
   const Sum sum(p, t, !padded && (step >= p.k || p.c.dtype() == DType::kF32), scratch.c);
   for (int64_t k = 0; k < p.k; k += step) {
     const int64_t chunk = std::min(step, p.k - k);
-    const PanelRange b_part = PartOf(!p.b_transposed, t.column, t.columns, k, chunk);
-    const Factor a = FactorBF16(p.a, {t.row, t.rows, k, chunk}, padded_rows, false, scratch.a);
+    const PanelRange a_part{t.row, t.rows, k, chunk}, b_part = PartOf(!p.b_transposed, t.column, t.columns, k, chunk);
+    const Factor a = readable ? InPlace(p.a.value, a_part, false) : FactorBF16(p.a, a_part, rows, false, scratch.a);
     const Factor b = FactorBF16(p.b, b_part, b_part.rows, p.b_transposed, scratch.b);
-    MultiplyBF16(padded_rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), sum.dtype, sum.data, sum.stride);
+    MultiplyBF16(rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), sum.dtype, sum.data, sum.stride);
   }
   if (!sum.in_place) StorePanel(scratch.c, t.range(), add, p.c);
 }
@@ -119,13 +136,6 @@ void RunTokenSumBF16(const Product& p, const Tile& t, const TileScratch& scratch
     const Factor b = FactorBF16(p.b, {k, chunk, t.column, t.columns}, padded, false, scratch.b);
     MultiplyBF16(t.rows, t.columns, padded, a, b, k > 0 || p.write == Write::kAdd, sum.dtype, sum.data, sum.stride);
   }
-}
-
-void RunTileBF16(const Product& p, const Tile& t, const TileScratch& scratch) {
-  if (p.a_transposed) return RunTokenSumBF16(p, t, scratch);
-  const int64_t whole = t.rows / kTokenUnit * kTokenUnit, rest = t.rows - whole;
-  if (whole > 0) RunRowsBF16(p, {t.row, whole, t.column, t.columns}, whole, scratch);
-  if (rest > 0) RunRowsBF16(p, {t.row + whole, rest, t.column, t.columns}, kTokenUnit, scratch);
 }
 
 void Clear(View c) {
@@ -154,8 +164,8 @@ void RunProducts(int64_t count, const std::function<Product(int64_t)>& product, 
     const OneThread one;
     const int64_t e = std::upper_bound(first, first + count + 1, job) - first - 1;
     const Product p = product(e);
-    const bool bf16 = native_bf16 && p.a.value.dtype() == DType::kBF16;
-    (bf16 ? RunTileBF16 : RunTileF32)(p, TileOf(p, job - first[e]), TileScratch(panels + worker * TileScratch::kBytes));
+    const auto run = !native_bf16 || p.a.value.dtype() != DType::kBF16 ? RunTileF32 : p.a_transposed ? RunTokenSumBF16 : RunRowsBF16;
+    run(p, TileOf(p, job - first[e]), TileScratch(panels + worker * TileScratch::kBytes));
   });
 }
 

@@ -21,6 +21,7 @@ struct Product {
   bool b_transposed;
   View c;
   Write write;
+  int64_t rows_behind = 0;  // of a, behind its last: may be read, but count for nothing
 };
 
 // product(e) for e in [0, count): their tiles go to the threads together.
