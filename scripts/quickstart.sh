@@ -23,8 +23,9 @@ TRAINING=(dataset_type=text "dataset_path=$OUT/text/train" "eval_dataset_path=$O
   per_device_batch_size=8 max_target_length=256 learning_rate=2e-3 warmup_steps_fraction=0.05 learning_rate_final_fraction=0.05
   adam_weight_decay=0.1 dtype=float32 weight_dtype=float32 remat_policy=none)
 
-# last_value FILE NAME: the last number under NAME in a file of JSON lines.
-last_value() { perl -MJSON::PP -ne 'BEGIN { $n = shift } my $v = decode_json($_)->{$n}; $last = $v if defined $v; END { print $last // "" }' "$2" "$1"; }
+# values FILE NAME: the numbers under NAME in a file of JSON lines, a line each.
+values() { perl -MJSON::PP -ne 'BEGIN { $n = shift } my $v = decode_json($_)->{$n}; print "$v\n" if defined $v' "$2" "$1"; }
+median() { sort -g | perl -e 'my @v = <>; print $v[@v / 2]'; }
 
 download_novels() {
   local package=r-cran-janeaustenr dir=$OUT/package
@@ -80,7 +81,7 @@ choose_steps() {
   rm -rf "$OUT/runs/timing"
   "$FATHOM" train "${MODEL[@]}" "${TRAINING[@]}" "base_output_directory=$OUT/runs" run_name=timing steps=12 enable_checkpointing=false log_level=warning
   local seconds
-  seconds=$(last_value "$OUT/runs/timing/metrics/metrics.jsonl" perf/step_time_seconds)
+  seconds=$(values "$OUT/runs/timing/metrics/metrics.jsonl" perf/step_time_seconds | median)
   perl -e 'my $n = int($ARGV[0] / $ARGV[1]); $n = $ARGV[2] if $n > $ARGV[2]; print 8 * int(($n < 48 ? 48 : $n) / 8) + 1, "\n"' \
     "$SECONDS_TO_TRAIN" "$seconds" "$MOST_STEPS" >"$OUT/steps"
   echo "$seconds s a step: $(cat "$OUT/steps") steps"
@@ -101,7 +102,7 @@ report() {
   say "Held-out text, bits per byte (less is better)"
   held_out=$(cat "$OUT"/text/held-out/* | wc -c)
   xz=$(cat "$OUT"/text/held-out/* | xz -9e | wc -c)
-  ours=$(last_value "$RUN/metrics/metrics.jsonl" eval/bits_per_byte)
+  ours=$(values "$RUN/metrics/metrics.jsonl" eval/bits_per_byte | tail -1)
   perl -e 'printf "  %-22s %.3f\n  %-22s %.3f\n", "this model", $ARGV[0], "xz -9e", 8 * $ARGV[1] / $ARGV[2]' "$ours" "$xz" "$held_out"
 }
 
