@@ -14,6 +14,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "safetensors holds little-endian numbers");
 
 constexpr uint64_t kPrefix = 8;
+constexpr int64_t kWritebackBytes = 1 << 20;  // from here on the disk starts at once, and Close has little left to wait for
 constexpr std::array kDTypes = {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kF8E8M0, DType::kF64, DType::kI64,
                                 DType::kI32, DType::kU32,  DType::kI16, DType::kI8,     DType::kU8,     DType::kBool};
 
@@ -227,6 +228,7 @@ void SafetensorsWriter::WriteBytes(size_t i, int64_t offset, std::span<const std
   const auto size = static_cast<int64_t>(bytes.size());
   FATHOM_CHECK(i < tensors_.size() && 0 <= offset && offset + size <= tensors_[i].NumBytes(), "tensor {}, bytes {}..{}", i, offset, offset + size);
   file_.WriteAt(static_cast<uint64_t>(begins_[i] + offset), bytes);
+  if (size >= kWritebackBytes) file_.StartWriteback(static_cast<uint64_t>(begins_[i] + offset), bytes.size());
   written_ += size;
 }
 
