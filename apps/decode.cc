@@ -119,6 +119,7 @@ GenerateResult RunPrompt(const RunConfig& config, Engine& engine, const Tokenize
   };
   const GenerateResult result = Generate(engine, tokenizer, prompt.ids, options, show);
   fmt::print("{}\n", tokenizer == nullptr ? fmt::format("{}", fmt::join(result.ids, ",")) : "");
+  std::fflush(stdout);  // before the figures on stderr
   return result;
 }
 
