@@ -56,16 +56,6 @@ std::string Prose(int paragraphs, bool lines) {
   return text;
 }
 
-TEST(CutPoint, PrefersParagraphsThenLinesThenWholeCharacters) {
-  EXPECT_EQ(CutPoint("short", 5), 5u);
-  EXPECT_EQ(CutPoint("aaaaaa\n\nbb\ncc", 12), 8u);
-  EXPECT_EQ(CutPoint("aaaaaaa\nbbbbb", 12), 8u);
-  EXPECT_EQ(CutPoint("\n\naaaaaaaaaaa", 12), 12u);
-  EXPECT_EQ(CutPoint("aaa\u00e9\u00e9", 4), 3u);
-  EXPECT_EQ(CutPoint("aaa\u00e9\u00e9", 5), 5u);
-  EXPECT_EQ(CutPoint("\x80\x80\x80\x80\x80\x80\x80\x80", 5), 1u);  // not UTF-8 at all: still moves on
-}
-
 TEST(DocumentReader, PlainTextIsWholeAndInOrder) {
   const TemporaryFolder folder;
   for (const bool lines : {true, false}) {
@@ -110,23 +100,6 @@ TEST(DocumentReader, JsonLinesWhereverTheExtentsAreCut) {
   }
 }
 
-TEST(FindDataFiles, FoldersGlobsAndLists) {
-  const TemporaryFolder folder;
-  std::filesystem::create_directories(folder.path() / "sub/.hidden");
-  for (const char* name : {"b.txt", "a.txt", "c.jsonl", ".d.txt", "sub/e.txt", "sub/.hidden/f.txt"}) WriteFileAtomically(folder.path() / name, "x");
-  const auto names = [&](const std::string& list) {
-    std::string out;
-    for (const DataFile& f : FindDataFiles(list)) out += f.path.lexically_relative(folder.path()).string() + " ";
-    return out;
-  };
-  const std::string base = folder.path().string();
-  EXPECT_EQ(names(base), "a.txt b.txt c.jsonl sub/e.txt ");
-  EXPECT_EQ(names(base + "/*.txt"), "a.txt b.txt ");
-  EXPECT_EQ(names(base + "/c.jsonl," + base + "/*.txt," + base + "/a.txt"), "a.txt b.txt c.jsonl ");
-  EXPECT_NE(MessageOf(base + "/*.md").find("no file matches"), std::string::npos);
-  EXPECT_NE(MessageOf("").find("empty"), std::string::npos);
-}
-
 TEST(DocumentReader, BadInputNamesFileAndPlace) {
   const TemporaryFolder folder;
   const auto message = [&](const char* name, const std::string& content) {
@@ -139,7 +112,6 @@ TEST(DocumentReader, BadInputNamesFileAndPlace) {
   const std::string whole = Compress(Prose(300, true));
   EXPECT_NE(message("d.txt.zst", whole.substr(0, whole.size() - 5)).find("truncated"), std::string::npos);
   EXPECT_NE(message("e.txt.zst", "this is not zstd").find("damaged"), std::string::npos);
-  EXPECT_NE(message("f.parquet", "PAR1").find("not text"), std::string::npos);
 }
 
 }  // namespace
