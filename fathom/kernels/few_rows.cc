@@ -225,7 +225,7 @@ void RunWith(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scr
   RunColumns<W, 8>(p, begin, end, scratch);
 }
 
-void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
+void BlockOfRows(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
   const DType type = p.w.value.dtype();
 #if HWY_TARGET == HWY_AVX3_DL
   if (bf16_pairs && type == DType::kBF16) return RunWith<PairsBF16>(p, begin, end, scratch);
@@ -235,6 +235,14 @@ void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf
   if (type == DType::kF32) return RunWith<WeightsF32>(p, begin, end, scratch);
   if (type == DType::kBF16) return RunWith<WeightsBF16>(p, begin, end, scratch);
   RunWith<WeightsFP8>(p, begin, end, scratch);
+}
+
+// Beyond a block's rows it is arithmetic that takes the time, and reading the weights again costs nothing.
+void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
+  for (int64_t m = 0; m < p.x.dim(0); m += kRowBlock) {
+    const int64_t last = std::min(p.x.dim(0), m + kRowBlock);
+    BlockOfRows({p.x.Rows(m, last), p.w, p.y.Rows(m, last), p.write}, begin, end, bf16_pairs, scratch);
+  }
 }
 #endif
 
@@ -263,8 +271,9 @@ constexpr int64_t kLeastBytes = 32768;
 
 bool IsFewRows(const ConstView& x, const WeightView& w) {
   const DType type = w.value.dtype();
-  const bool read_as_is = type == DType::kBF16 || type == DType::kF8E4M3 || (type == DType::kF32 && x.dtype() == DType::kF32);
-  return read_as_is && x.dim(0) <= kFewRows && x.dim(1) > 0;
+  if (x.dim(1) == 0) return false;
+  if (type == DType::kF32) return x.dtype() == DType::kF32 && x.dim(0) <= kFewRowsF32;
+  return (type == DType::kBF16 || type == DType::kF8E4M3) && x.dim(0) <= kFewRows;
 }
 
 void RunFewRows(int64_t count, const std::function<FewRowsProduct(int64_t)>& product, Arena& scratch) {

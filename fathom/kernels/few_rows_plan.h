@@ -7,7 +7,10 @@
 
 namespace fathom {
 
-// Room for x [M,K] as a thread arranges it: whole lines, F32 at most.
-inline int64_t ArrangedBytes(int64_t k) { return kFewRows * (k + 64) * static_cast<int64_t>(sizeof(float)); }
+// Rows of x that are multiplied together.
+inline constexpr int64_t kRowBlock = 8;
+
+// Room for a block of x [M,K] as a thread arranges it: whole lines, F32 at most.
+inline int64_t ArrangedBytes(int64_t k) { return kRowBlock * (k + 64) * static_cast<int64_t>(sizeof(float)); }
 
 }  // namespace fathom
