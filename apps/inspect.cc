@@ -44,14 +44,14 @@ Inspected Open(const std::filesystem::path& dir) {
 
 // "model.layers.3.mlp.experts.17.up_proj.weight" -> "model.layers.*.mlp.experts.*.up_proj.weight".
 std::string Pattern(const std::string& name) {
-  std::string pattern;
+  std::vector<std::string> parts;
   for (size_t at = 0; at <= name.size();) {
     const size_t end = std::min(name.find('.', at), name.size());
     const bool number = end > at && name.find_first_not_of("0123456789", at) >= end;
-    pattern += (pattern.empty() && at == 0 ? "" : ".") + (number ? "*" : name.substr(at, end - at));
+    parts.push_back(number ? "*" : name.substr(at, end - at));
     at = end + 1;
   }
-  return pattern;
+  return fmt::format("{}", fmt::join(parts, "."));
 }
 
 struct Row {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace fathom {
@@ -18,10 +19,13 @@ enum class ErrorCode : int {
   kResource = 4,  // out of memory, disk, permission to write
 };
 
+// The text with control characters as spaces and bytes that are not UTF-8 as '?': names from broken files can't break a line or a JSON report.
+std::string OneLine(std::string_view text);
+
 // One line for a human: what, where, what to do next. Thrown anywhere, caught once per command or per request.
 class Error : public std::runtime_error {
  public:
-  Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+  Error(ErrorCode code, const std::string& message) : std::runtime_error(OneLine(message)), code_(code) {}
   ErrorCode code() const { return code_; }
   int exit_code() const { return static_cast<int>(code_); }
 

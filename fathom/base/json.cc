@@ -26,6 +26,13 @@ struct Guard {
   }
 };
 
+// The library's message without its tag and without the text it read, which may be of any length.
+std::string Reason(std::string_view message) {
+  const size_t tag = message.find("] "), read = message.find("; last read");
+  message = message.substr(0, read);
+  return std::string(tag < message.size() ? message.substr(tag + 2) : message);
+}
+
 }  // namespace
 
 Json ParseJson(std::string_view text, const std::string& where, int max_depth) {
@@ -33,7 +40,7 @@ Json ParseJson(std::string_view text, const std::string& where, int max_depth) {
   try {
     return Json::parse(text.begin(), text.end(), [&](int depth, Json::parse_event_t event, Json& parsed) { return guard(depth, event, parsed); });
   } catch (const nlohmann::json::exception& e) {
-    Throw(ErrorCode::kInput, "{}: not valid JSON ({})", where, e.what());
+    Throw(ErrorCode::kInput, "{}: not valid JSON ({})", where, Reason(e.what()));
   }
 }
 
