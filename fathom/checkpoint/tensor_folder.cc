@@ -41,15 +41,13 @@ Shape ScaleShape(const Shape& weight) {
   return {(weight[0] + kScaleBlock - 1) / kScaleBlock, (weight[1] + kScaleBlock - 1) / kScaleBlock};
 }
 
-std::map<std::string, std::string> ReadIndex(const std::filesystem::path& path) {
-  const Json json = ReadJsonFile(path, 8);
-  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object()) {
-    Throw(ErrorCode::kInput, "{}: no weight_map in it", path.string());
-  }
+std::map<std::string, std::string> ParseIndex(std::string_view text, const std::string& where) {
+  const Json json = ParseJson(text, where, 8);
+  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object()) Throw(ErrorCode::kInput, "{}: no weight_map in it", where);
   std::map<std::string, std::string> weight_map;
   for (const auto& [tensor, file] : json["weight_map"].items()) {
     if (!file.is_string() || !IsPlainFileName(file.get_ref<const std::string&>())) {
-      Throw(ErrorCode::kInput, "{}: tensor {}: {} is not the name of a file in this folder", path.string(), tensor, file.dump(-1, ' ', true));
+      Throw(ErrorCode::kInput, "{}: tensor {}: {} is not the name of a file in this folder", where, tensor, file.dump(-1, ' ', true));
     }
     weight_map[tensor] = file.get<std::string>();
   }
@@ -62,7 +60,7 @@ TensorFolder TensorFolder::Open(const std::filesystem::path& dir) {
   const std::vector<std::string> present = ModelFiles(dir);
   const auto index = dir / kIndexFile;
   if (Exists(index)) {
-    folder.OpenIndexed(ReadIndex(index));
+    folder.OpenIndexed(ParseIndex(ReadTextFile(index), index.string()));
   } else if (present == std::vector<std::string>{kSingleFile}) {
     folder.AddFile(dir / kSingleFile);
   } else if (present.empty()) {

@@ -64,7 +64,8 @@ class TensorFolder {
   std::map<std::string, Place, std::less<>> places_;
 };
 
-// Reads the index's weight_map. Throws Error(kInput): not JSON, no weight_map, a file name that is empty or has a folder in it.
-std::map<std::string, std::string> ReadIndex(const std::filesystem::path& path);
+// The weight_map of an index: tensor to file. Throws Error(kInput), naming `where`: not JSON, no weight_map, a file name that is empty or has a
+// folder in it.
+std::map<std::string, std::string> ParseIndex(std::string_view text, const std::string& where);
 
 }  // namespace fathom
