@@ -131,9 +131,16 @@ TEST(IndexerTopK, LongRowsInEveryOrder) {
 }
 
 TEST(IndexerTopK, NaNScoresComeLast) {
-  const Case c{{1, 1}, {{0, 1, 0, 5}}, 1, 5, 3};
-  const Choice got = Choose<float>(c, {{1.0}, {1.0, kNaN, 0.0, 2.0, kNaN}, {1.0}}, false);
-  EXPECT_EQ(got.chosen, (std::vector<int32_t>{0, 2, 3}));
+  Case c{{1, 1}, {{0, 1, 0, 40}}, 1, 40, 3};
+  ref::IndexerInputs<double> in{{1.0}, std::vector<double>(40, kNaN), {1.0}};
+  in.k[20] = 1;
+  in.k[30] = 2;
+  in.k[39] = 3;
+  EXPECT_EQ(Choose<float>(c, in, false).chosen, (std::vector<int32_t>{20, 30, 39}));
+  in.k[30] = kNaN;
+  const Choice got = Choose<float>(c, in, true);
+  EXPECT_EQ(got.chosen, (std::vector<int32_t>{0, 20, 39}));
+  EXPECT_EQ(got.scores, (std::vector<float>{-kInfinity, 1, 3}));
 }
 
 TEST(IndexerTopK, SameForAnyNumberOfThreads) {

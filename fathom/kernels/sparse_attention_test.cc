@@ -27,6 +27,7 @@ std::vector<Case> Cases() {
       {{3, 5, 2, 7, 0.4f}, {Same(1, 2), Same(2, 7), Same(9, 30)}, 33, 6},  // two segments see at most k keys: dense
       {{2, 32, 16, 24, 0.2f}, {Same(0, 90), Same(90, 131)}, 131, 20},
       {{1, 128, 64, 128, 0.0722f}, {Same(0, 80)}, 80, 33},
+      {{37, 3, 2, 3, 0.5f}, {Same(0, 9)}, 9, 4},  // more heads than groups that sum dk_rope
   };
 }
 
