@@ -12,16 +12,37 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
+// Entry i of what the query attends to, as a row of the cache.
+int64_t CacheRow(const DecodeArgs& a, int64_t query, int64_t i) {
+  return a.chosen.empty() ? i : a.chosen[static_cast<size_t>(query * a.k + i)];
+}
+
+// The next block travels from memory while this one is multiplied.
+void PrefetchCache(const DecodeArgs& a, int64_t query, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) PrefetchRow(a.cache, CacheRow(a, query, i), 0, a.shape.latent_dim + a.shape.rope_dim);
+}
+
 // Rows [first, first + n) of the cache, or of the query's list of chosen rows; zeros behind them.
 template <class Path>
 void LoadCache(const DecodeArgs& a, int64_t query, int64_t first, int64_t n, Block to) {
   const int64_t width = a.shape.latent_dim + a.shape.rope_dim;
   for (int64_t j = 0; j < n; ++j) {
-    const int64_t row = a.chosen.empty() ? first + j : a.chosen[static_cast<size_t>(query * a.k + first + j)];
-    CopyRow(RowAt(a.cache, row), width, ElementRow<Path>(to, j));
+    CopyRow(RowAt(a.cache, CacheRow(a, query, first + j)), width, ElementRow<Path>(to, j));
     ZeroTail<Path>(to, j, width);
   }
   std::fill(to.data + n * to.stride, to.data + kKeyBlock * to.stride, 0.0f);
+}
+
+// The cache's rows [first, first + n) where they lie, if they can be multiplied as stored; else a copy in `copy`.
+template <class Path>
+ConstBlock CacheRows(const DecodeArgs& a, int64_t query, int64_t first, int64_t n, Block copy) {
+  const int64_t width = a.shape.latent_dim + a.shape.rope_dim;
+  const bool whole = width % Path::kStep == 0 && a.cache.stride() % Path::kStep == 0 && width >= PadBlock(a.shape.latent_dim);
+  if (a.chosen.empty() && whole && a.cache.dtype() == DTypeOf<typename Path::Element>::value) {
+    return ConstBlock(reinterpret_cast<const float*>(RowAt(a.cache, first).data), a.cache.stride() / Path::kStep);
+  }
+  LoadCache<Path>(a, query, first, n, copy);
+  return copy;
 }
 
 // Heads [head, head + n) of a query, latent and rope part side by side, transposed.
@@ -43,7 +64,6 @@ template <class Path>
 void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, const DecodeScratch& w, const PartialSums& out) {
   const MlaDecodeShape& s = a.shape;
   const int64_t width = s.latent_dim + s.rope_dim, stride = RowStride<Path>(width), latent_wide = PadBlock(s.latent_dim);
-  const Block rows{Path::kStep == 1 ? w.rows_sum : w.rows, stride}, rows_sum{w.rows_sum, Path::kStep == 1 ? stride : latent_wide};
   for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
     LoadQuery<Path>(a, part.query, h, std::min(kQueryBlock, s.heads - h), {w.query_rows, stride}, w.queries_t + h * stride);
   }
@@ -52,8 +72,13 @@ void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, c
   std::fill(out.top, out.top + PadBlock(s.heads), -std::numeric_limits<float>::infinity());
   for (int64_t first = part.begin; first < part.end; first += kKeyBlock) {
     const int64_t n = std::min(kKeyBlock, part.end - first);
-    LoadCache<Path>(a, part.query, first, n, rows);
-    Path::Interleave(rows, n, s.latent_dim, rows_sum);
+    const ConstBlock rows = CacheRows<Path>(a, part.query, first, n, {w.rows, stride});
+    PrefetchCache(a, part.query, first + kKeyBlock, std::min(part.end, first + 2 * kKeyBlock));
+    ConstBlock rows_sum = rows;
+    if constexpr (Path::kStep > 1) {
+      Path::Interleave(rows, n, s.latent_dim, {w.rows_sum, latent_wide});
+      rows_sum = ConstBlock(w.rows_sum, latent_wide);
+    }
     for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
       const BlockSight sight{std::min(kQueryBlock, s.heads - h), n, n};
       ScoreBlock<Path>(sight, width, rows, w.queries_t + h * stride, w.scores);
