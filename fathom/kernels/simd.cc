@@ -1,5 +1,21 @@
 #include "fathom/kernels/simd.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/simd.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+int64_t ThisTarget() { return HWY_TARGET; }
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 #include <fmt/ranges.h>
 #include <hwy/targets.h>
 
@@ -8,6 +24,7 @@
 #include "fathom/base/error.h"
 
 namespace fathom {
+HWY_EXPORT(ThisTarget);
 namespace {
 
 struct Target {
@@ -23,6 +40,7 @@ constexpr Target kTargets[] = {
     {"scalar", HWY_EMU128 | HWY_SCALAR, dnnl::cpu_isa::sse41},
 };
 
+// Asks the CPU anew each time, some ten microseconds.
 int64_t Usable() { return hwy::SupportedTargets() & HWY_TARGETS; }
 
 }  // namespace
@@ -51,12 +69,14 @@ void PinSimdTarget(const std::string& name) {
 }
 
 std::string LiveSimdTarget() {
+  const int64_t live = HWY_DYNAMIC_DISPATCH(ThisTarget)();
   for (const Target& t : kTargets) {
-    if (Usable() & t.bits) return t.name;
+    if (live & t.bits) return t.name;
   }
   return "none";
 }
 
-bool HasNativeBF16() { return LiveSimdTarget() == "avx3_dl" && __builtin_cpu_supports("avx512bf16"); }
+bool HasNativeBF16() { return HWY_DYNAMIC_DISPATCH(ThisTarget)() == HWY_AVX3_DL && __builtin_cpu_supports("avx512bf16"); }
 
 }  // namespace fathom
+#endif  // HWY_ONCE
