@@ -56,6 +56,14 @@ TEST(Sampling, TiesAndNonFiniteLogits) {
   });
 }
 
+TEST(Sampling, TheNucleusTellsNeighbouringFloatsApart) {
+  const std::vector<float> logits = {std::nextafter(1.0f, 0.0f), 1.0f, -3.0f};
+  ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+    EXPECT_EQ(Distribution({.strategy = SamplingStrategy::kNucleus, .top_p = 0.4}, logits), (std::vector<float>{0, 1, 0}));
+    EXPECT_EQ(Distribution({.strategy = SamplingStrategy::kNucleus, .top_p = 0.9}, logits)[2], 0.0f);
+  });
+}
+
 TEST(Sampling, ArgMaxFindsTheFirstAnywhere) {
   ForEachTarget(SimdTargets(), PinSimdTarget, [] {
     for (const int64_t n : {1, 7, 16, 31, 100}) {
