@@ -31,13 +31,19 @@ Loaded LoadModel(const RunConfig& config, const TrainOptions& options, const std
   return {checkpoint.config(), CopyParams(checkpoint, options.weights)};
 }
 
+// The flags, once they and the model get along.
+const RunConfig& CheckedFlags(const RunConfig& config, const ModelConfig& model) {
+  CheckTrainingFlags(config, model);
+  return config;
+}
+
 class Run {
  public:
   explicit Run(const RunConfig& config)
       : options_(ReadTrainOptions(config)),
         resume_(options_.checkpointing ? FindResumePoint(options_) : std::nullopt),
         loaded_(LoadModel(config, options_, resume_)),
-        sources_(OpenSources(config, options_, loaded_.config)),
+        sources_(OpenSources(CheckedFlags(config, loaded_.config), options_, loaded_.config)),
         session_(loaded_.config, options_, std::move(loaded_.params)),
         first_step_(resume_ ? resume_->step + 1 : 0),
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_.length)),
