@@ -60,6 +60,7 @@ ConvertOptions ReadOptions(const RunConfig& config) {
   if (config.Given("max_shard_size")) options.max_shard_size = config.Int("max_shard_size");
   options.memory_limit = config.Int("memory_limit");
   options.overwrite = config.Bool("overwrite");
+  options.show_progress = config.String("log_level") != "error" && config.String("log_level") != "off";
   if (config.Given("model_name") || config.Given("base_emb_dim")) options.model = [&config] { return ModelFromFlags(config); };
   if (config.Given("model_name")) options.check_model = [&config](const ModelConfig& model, const std::string& where) { CheckModelName(config, model, where); };
   return options;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
 
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
@@ -81,18 +82,22 @@ void CheckDisk(const ConvertOutput& output, const ConvertJournal& journal, const
 // Shared by the threads that convert.
 class Meter {
  public:
-  explicit Meter(int64_t total) : progress_("converting", "GB", static_cast<double>(total), 1e9) {}
+  Meter(int64_t total, bool show) {
+    if (show) progress_.emplace("converting", "GB", static_cast<double>(total), 1e9);
+  }
   void Add(int64_t bytes) {
     const std::scoped_lock lock(mutex_);
     done_ += bytes;
-    progress_.Update(static_cast<double>(done_));
+    if (progress_) progress_->Update(static_cast<double>(done_));
   }
-  void Finish() { progress_.Finish(); }
+  void Finish() {
+    if (progress_) progress_->Finish();
+  }
 
  private:
   std::mutex mutex_;
   int64_t done_ = 0;
-  Progress progress_;
+  std::optional<Progress> progress_;
 };
 
 int64_t TotalBytes(const ConvertOutput& output) {
@@ -109,8 +114,8 @@ int64_t TotalBytes(const ConvertOutput& output) {
   Throw(ErrorCode::kResource, "{} (up to {} are still to be written; the same command continues)", error.what(), FormatBytes(static_cast<double>(left)));
 }
 
-void WriteUnits(ConvertOutput& output, ConvertJournal& journal, const fs::path& folder, const FileStamps& stamps, ConvertResult& result) {
-  Meter meter(TotalBytes(output));
+void WriteUnits(ConvertOutput& output, ConvertJournal& journal, const fs::path& folder, const FileStamps& stamps, bool show_progress, ConvertResult& result) {
+  Meter meter(TotalBytes(output), show_progress);
   for (size_t u = 0; u < output.units().size(); ++u) {
     const OutputUnit& unit = output.units()[u];
     const Json* record = journal.Find(unit.name);
@@ -140,7 +145,7 @@ ConvertResult Convert(const ConvertOptions& options) {
   ConvertResult result;
   try {
     CheckDisk(*output, journal, stage.path());
-    WriteUnits(*output, journal, stage.path(), stamps, result);
+    WriteUnits(*output, journal, stage.path(), stamps, options.show_progress, result);
     output->Finish(stage.path(), journal.done());
   } catch (const Error& error) {
     Explain(error, *output, journal);

@@ -21,6 +21,7 @@ struct ConvertOptions {
   int64_t target_file_size = int64_t{2} << 30;          // of Orbax's data files
   int64_t memory_limit = int64_t{1} << 30;              // ceiling of resident memory
   bool overwrite = false;
+  bool show_progress = false;                           // on stderr
   std::function<ModelConfig()> model;                   // the flags' model, for an Orbax checkpoint without config.json
   std::function<void(const ModelConfig&, const std::string& where)> check_model;  // called with the input's own config.json, if it is needed
 };
