@@ -148,7 +148,7 @@ TEST_F(ConvertTest, ManyChunksAndDataFiles) {
     options.scan_layers = seed % 2 == 0;
     options.max_chunk_bytes = 96;
     options.whole_array_bytes = 48;
-    options.target_file_size = 3000;
+    options.target_file_size = 500;
     const auto output = MakeOrbaxOutput(*source, options);
     EXPECT_GT(output->units().size(), 3u);
     std::map<std::string, Json> records;
