@@ -13,13 +13,13 @@ constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory i
 ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute)
     : params_(MapParams(checkpoint)), decoder_(checkpoint.config()), compute_(compute), saved_(1 << 20), scratch_(kScratchSpace) {}
 
-Tensor ForwardModel::Logits(std::span<const int32_t> ids, std::span<const int32_t> positions, std::span<const Segment> segments, const LayerObserver& observer) {
+Tensor ForwardModel::Logits(std::span<const int32_t> ids, const TokenLayout& layout, const LayerObserver& observer) {
   ArenaScope scope(scratch_);
   Ctx ctx{saved_, scratch_, compute_};
-  decoder_.EnsurePositions(1 + *std::max_element(positions.begin(), positions.end()));
+  decoder_.EnsurePositions(1 + *std::ranges::max_element(layout.positions));
   const auto tokens = static_cast<int64_t>(ids.size());
   const View h = scratch_.Alloc(DType::kF32, {tokens, config().hidden_size});
-  decoder_.Forward(ctx, params_, ids, {positions, segments}, h, observer);
+  decoder_.Forward(ctx, params_, ids, layout, h, observer);
   const HeadParams head{params_.norm, params_.lm_head};
   const View x = scratch_.Alloc(compute_, h.shape());
   decoder_.head().Normalize(ctx, head, h, x, {});
@@ -33,7 +33,7 @@ Tensor ForwardModel::Logits(std::span<const int32_t> ids) {
   std::iota(positions.begin(), positions.end(), 0);
   const auto n = static_cast<int64_t>(ids.size());
   const Segment all{0, n, 0, n};
-  return Logits(ids, positions, {&all, 1});
+  return Logits(ids, {positions, {&all, 1}});
 }
 
 LossSums ForwardModel::Loss(const TokenBatch& batch) {

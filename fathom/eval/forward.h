@@ -13,8 +13,8 @@ class ForwardModel {
   ForwardModel(const Checkpoint& checkpoint, DType compute);
   const ModelConfig& config() const { return decoder_.config(); }
 
-  // Logits [T,V] F32 of every token; segments of the token axis are documents.
-  Tensor Logits(std::span<const int32_t> ids, std::span<const int32_t> positions, std::span<const Segment> segments, const LayerObserver& observer = {});
+  // Logits [T,V] F32 of every token.
+  Tensor Logits(std::span<const int32_t> ids, const TokenLayout& layout, const LayerObserver& observer = {});
   // The same for one sequence.
   Tensor Logits(std::span<const int32_t> ids);
   // Sums of the loss of one batch.

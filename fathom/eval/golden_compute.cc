@@ -1,52 +1,11 @@
-#include <cstring>
-#include <numeric>
-
 #include "fathom/eval/forward.h"
 #include "fathom/eval/golden.h"
+#include "fathom/eval/golden_arrays.h"
 #include "fathom/model/load.h"
 #include "fathom/train/session.h"
 
 namespace fathom {
 namespace {
-
-Tensor CopyOf(ConstView v, Shape shape) {
-  Tensor t(v.dtype(), shape);
-  std::memcpy(t.mutable_view().raw(), v.raw(), static_cast<size_t>(v.NumBytes()));
-  return t;
-}
-
-Tensor ScalarOf(double x) {
-  Tensor t(DType::kF64, {});
-  *t.mutable_data<double>() = x;
-  return t;
-}
-
-Tensor VectorOf(const std::vector<double>& x) {
-  Tensor t(DType::kF64, {static_cast<int64_t>(x.size())});
-  std::copy(x.begin(), x.end(), t.mutable_data<double>());
-  return t;
-}
-
-// B sequences of T tokens each, every one a document.
-Batch MakeBatch(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t rows, int64_t length) {
-  Batch batch;
-  batch.Clear(rows, length);
-  for (int64_t r = 0; r < rows; ++r) batch.AddSegment(r * length, length, ids.data() + r * length, targets.data() + r * length, 1);
-  batch.target_count = rows * length;
-  return batch;
-}
-
-// From rows of T+1 ids: inputs [:, :-1], targets [:, 1:].
-Batch ShiftedBatch(const std::vector<int32_t>& ids, int64_t rows) {
-  const int64_t length = static_cast<int64_t>(ids.size()) / rows - 1;
-  std::vector<int32_t> inputs, targets;
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto row = ids.begin() + r * (length + 1);
-    inputs.insert(inputs.end(), row, row + length);
-    targets.insert(targets.end(), row + 1, row + length + 1);
-  }
-  return MakeBatch(inputs, targets, rows, length);
-}
 
 class Computation {
  public:
@@ -57,6 +16,7 @@ class Computation {
     if (golden_.Has("mid_ids")) Mid();
     if (golden_.Has("long_ids")) Long();
     if (golden_.Has("train_losses")) Train();
+    if (config_.has_indexer()) AddSparseTraining(golden_, compute_, got_);
     return std::move(got_);
   }
 
@@ -64,16 +24,28 @@ class Computation {
   void Put(const std::string& name, Tensor value) { got_.insert_or_assign(golden_.prefix + name, std::move(value)); }
 
   // Logits [T,V] of every token of a batch.
-  Tensor Logits(const Batch& batch, const LayerObserver& observer) {
-    std::vector<Segment> segments;
-    for (const TokenRange& s : batch.segments) segments.push_back({s.begin, s.end, s.begin, s.end});
-    return ForwardModel(golden_.checkpoint, compute_).Logits(batch.ids, batch.positions, segments, observer);
-  }
+  Tensor Logits(const Batch& batch, const LayerObserver& observer) { return BatchLogits(golden_, compute_, batch, {}, observer); }
 
   Batch Sequences(const std::string& name) {
     const auto ids = golden_.Ids(name);
     const Shape shape = golden_.ShapeOf(name);
     return MakeBatch(ids, ids, shape[0], shape[1]);
+  }
+
+  // What the indexer chose, [1,T,T] of 0 and 1.
+  Tensor TopMask(const Batch& batch, std::span<const int32_t> chosen) const {
+    const int64_t t = batch.length;
+    Tensor mask(DType::kU8, {batch.rows, t, t});
+    uint8_t* m = mask.mutable_data<uint8_t>();
+    for (int64_t i = 0; i < batch.tokens(); ++i) {
+      if (chosen.empty()) std::fill(m + i * t, m + i * t + i % t + 1, 1);
+    }
+    const int64_t k = std::ssize(chosen) / batch.tokens();
+    for (int64_t j = 0; j < std::ssize(chosen); ++j) {
+      const int32_t key = chosen[static_cast<size_t>(j)];
+      if (key >= 0) m[j / k * t + key % t] = 1;
+    }
+    return mask;
   }
 
   void Short() {
@@ -86,16 +58,20 @@ class Computation {
       Tensor ids(DType::kI64, {batch.tokens(), k});
       std::copy(s.moe.ids.begin(), s.moe.ids.end(), ids.mutable_data<int64_t>());
       Put("short_router_ids." + std::to_string(layer), std::move(ids));
-      Put("short_router_weights." + std::to_string(layer), CopyOf(ViewOf(static_cast<const float*>(s.moe.weights.data()), {batch.tokens(), k}), {batch.tokens(), k}));
+      Put("short_router_weights." + std::to_string(layer),
+          CopyOf(ViewOf(static_cast<const float*>(s.moe.weights.data()), {batch.tokens(), k}), {batch.tokens(), k}));
     });
     Put("short_logits", CopyOf(logits, {batch.rows, batch.length, config_.vocab_size}));
   }
 
   void Mid() {
     const Batch batch = ShiftedBatch(golden_.Ids("mid_ids"), golden_.ShapeOf("mid_ids")[0]);
-    Put("mid_logits", CopyOf(Logits(batch, {}), {batch.rows, batch.length, config_.vocab_size}));
+    const Tensor logits = Logits(batch, [&](int64_t layer, ConstView, const Block::Saved& s) {
+      if (layer >= 0 && config_.has_indexer()) Put("mid_top_mask." + std::to_string(layer), TopMask(batch, s.attention.chosen));
+    });
+    Put("mid_logits", CopyOf(logits, {batch.rows, batch.length, config_.vocab_size}));
     if (!golden_.Has("mid_loss")) return;
-    TrainSession session(config_, Options(batch), CopyParams(golden_.checkpoint, DType::kF32));
+    TrainSession session(config_, OptionsFor(batch, compute_), CopyParams(golden_.checkpoint, DType::kF32));
     session.ZeroGradients();
     const double weight = static_cast<double>(batch.target_count);
     Put("mid_loss", ScalarOf(session.Gradients(batch, 1 / weight).main.loss / weight));
@@ -118,21 +94,14 @@ class Computation {
     std::unique_ptr<TrainSession> session;
     for (int64_t step = 0; step < shape[0]; ++step) {
       const Batch batch = ShiftedBatch({ids.begin() + step * per_step, ids.begin() + (step + 1) * per_step}, shape[1]);
-      if (!session) session = std::make_unique<TrainSession>(config_, Options(batch), CopyParams(golden_.checkpoint, DType::kF32));
+      if (!session)
+        session = std::make_unique<TrainSession>(config_, OptionsFor(batch, compute_), CopyParams(golden_.checkpoint, DType::kF32));
       const StepReport report = session->Step(batch, 1e-3);
       losses.push_back(report.loss);
       norms.push_back(report.optimizer.raw_grad_norm);
     }
     Put("train_losses", VectorOf(losses));
     Put("train_grad_norms", VectorOf(norms));
-  }
-
-  TrainOptions Options(const Batch& batch) const {
-    TrainOptions o;
-    o.rows = batch.rows;
-    o.length = batch.length;
-    o.compute = compute_;
-    return o;
   }
 
   const GoldenCase& golden_;

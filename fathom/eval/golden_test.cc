@@ -15,7 +15,7 @@ TEST_P(GoldenTest, EveryArrayIsWithinItsBound) {
   for (const GoldenRow& r : rows) EXPECT_TRUE(r.ok) << r.name << ": " << r.measure << " " << r.error << ", at most " << r.bound;
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::Values("v2-lite", "v2", "v3"));
+INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::Values("v2-lite", "v2", "v3", "v32-indexer-training"));
 
 TEST(GoldenBF16, IsNoFurtherFromTheTruthThanRoundingExplains) {
   const GoldenCase golden(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v2-lite");

@@ -91,8 +91,8 @@ void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, 
   const int64_t rows = x.dim(0), d = x.dim(1);
   FATHOM_CHECK(IsMatrix(dy, rows, d) && IsMatrix(x, rows, d) && IsMatrix(dx, rows, d) && IsVector(w, d), "dy {}, x {}, dx {}, w {}",
                dy.shape().ToString(), x.shape().ToString(), dx.shape().ToString(), w.shape().ToString());
-  FATHOM_CHECK(IsF32Vector(stats, 2 * rows) && IsF32Vector(dw, d) && IsF32Vector(db, d), "stats {}, dw {}, db {}", stats.shape().ToString(),
-               dw.shape().ToString(), db.shape().ToString());
+  FATHOM_CHECK(IsF32Vector(stats, 2 * rows) && (dw.empty() || IsF32Vector(dw, d)) && (db.empty() || IsF32Vector(db, d)),
+               "stats {}, dw {}, db {}", stats.shape().ToString(), dw.shape().ToString(), db.shape().ToString());
   const float* s = stats.data<float>();
   const ArenaScope scope(scratch);
   float* sums = scratch.AllocArray<float>(2 * d);
@@ -100,11 +100,12 @@ void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, 
   SumOverRows(rows, 2 * d, sums, scratch, [&](int64_t begin, int64_t end, float* partial) {
     HWY_DYNAMIC_DISPATCH(LayerNormBackwardRows)(dy.Rows(begin, end), x.Rows(begin, end), w, s + 2 * begin, dx.Rows(begin, end), partial);
   });
-  float *w_sum = dw.data<float>(), *b_sum = db.data<float>();
-  for (int64_t i = 0; i < d; ++i) {
-    w_sum[i] += sums[i];
-    b_sum[i] += sums[d + i];
-  }
+  const auto add = [&](const View& to, const float* from) {
+    if (to.empty()) return;
+    for (int64_t i = 0; i < d; ++i) to.data<float>()[i] += from[i];
+  };
+  add(dw, sums);
+  add(db, sums + d);
 }
 
 }  // namespace fathom

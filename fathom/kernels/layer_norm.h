@@ -11,7 +11,7 @@ namespace fathom {
 // x [T,D] F32|BF16, w and b [D] F32|BF16; overwrites y [T,D] F32|BF16 and, unless empty, stats [T,2] F32 (mean, rstd).
 void LayerNormForward(ConstView x, ConstView w, ConstView b, float eps, View y, View stats);
 
-// Overwrites dx [T,D] F32; adds to dw, db [D] F32 (fixed order of the sum).
+// Overwrites dx [T,D] F32; adds to dw, db [D] F32 unless empty (fixed order of the sum).
 void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, View dx, View dw, View db, Arena& scratch);
 
 }  // namespace fathom

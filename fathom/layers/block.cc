@@ -35,6 +35,10 @@ ConstView Block::Normed(Ctx& ctx, ConstView h, const Weight& w, View kept, View 
   return x;
 }
 
+ConstView Block::AttentionInput(Ctx& ctx, const BlockParams& p, const Saved& s) const {
+  return s.x_attention.empty() ? Normed(ctx, s.h_in, p.input_layernorm, {}, {}) : ConstView(s.x_attention);
+}
+
 void Block::FeedForward(Ctx& ctx, const BlockParams& p, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const {
   if (moe_) {
     moe_->Forward(ctx, p.moe, x, h, moe);
@@ -51,8 +55,8 @@ void Block::Forward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, c
   FeedForward(ctx, p, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
 }
 
-void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView d_scores, View dh,
-                     BlockParams& grad) const {
+void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView d_scores,
+                     View dh, BlockParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View dx = ctx.scratch.Alloc(DType::kF32, dh.shape());
   {
@@ -65,11 +69,17 @@ void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, 
       dense_->Backward(ctx, p.dense, s.dense, x, AsCompute(ctx, dh), dx, grad.dense);
     }
   }
-  RmsNormBackward(dx, s.h_mid, p.post_attention_layernorm.value, s.rstd_ffn, dh, true, GradView(grad.post_attention_layernorm), ctx.scratch);
-  const ConstView x = s.x_attention.empty() ? Normed(ctx, s.h_in, p.input_layernorm, {}, {}) : s.x_attention;
+  RmsNormBackward(dx, s.h_mid, p.post_attention_layernorm.value, s.rstd_ffn, dh, true, GradView(grad.post_attention_layernorm),
+                  ctx.scratch);
   Fill(0, dx);
-  attention_.Backward(ctx, p.self_attn, layout, rope, s.attention, x, AsCompute(ctx, dh), dx, grad.self_attn);
+  attention_.Backward(ctx, p.self_attn, layout, rope, s.attention, AttentionInput(ctx, p, s), AsCompute(ctx, dh), dx, grad.self_attn);
   RmsNormBackward(dx, s.h_in, p.input_layernorm.value, s.rstd_attention, dh, true, GradView(grad.input_layernorm), ctx.scratch);
+}
+
+double Block::LearnIndexer(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, bool sparse,
+                           float factor, BlockParams& grad) const {
+  ArenaScope scope(ctx.scratch);
+  return attention_.LearnIndexer(ctx, p.self_attn, layout, rope, s.attention, AttentionInput(ctx, p, s), sparse, factor, grad.self_attn);
 }
 
 void Block::ForwardCached(Ctx& ctx, const BlockParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, View h,

@@ -33,8 +33,8 @@ class Block {
  public:
   Block(const ModelConfig& config, bool moe);
   struct Saved {
-    View h_in, h_mid;          // [T,D] F32: the residual stream before attention and before the FFN
-    View x_attention, x_ffn;   // [T,D] compute dtype: the normed inputs, kept only under Remat::kNone
+    View h_in, h_mid;               // [T,D] F32: the residual stream before attention and before the FFN
+    View x_attention, x_ffn;        // [T,D] compute dtype: the normed inputs, kept only under Remat::kNone
     View rstd_attention, rstd_ffn;  // [T]
     Mla::Saved attention;
     Mlp::Saved dense;
@@ -45,15 +45,21 @@ class Block {
   // h [T,D] F32 is updated in place.
   void Forward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, View h, Saved& saved) const;
   // dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad.
-  void Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView d_scores, View dh,
-                BlockParams& grad) const;
+  void Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView d_scores,
+                View dh, BlockParams& grad) const;
+  // See Mla::LearnIndexer.
+  double LearnIndexer(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, bool sparse,
+                      float factor, BlockParams& grad) const;
   // For decoding, see Mla::ForwardCached.
-  void ForwardCached(Ctx& ctx, const BlockParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, View h, LayerCache& cache) const;
+  void ForwardCached(Ctx& ctx, const BlockParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, View h,
+                     LayerCache& cache) const;
 
   bool is_moe() const { return moe_.has_value(); }
   const Moe& moe() const { return *moe_; }
+  const Mla& attention() const { return attention_; }
 
  private:
+  ConstView AttentionInput(Ctx& ctx, const BlockParams& p, const Saved& s) const;
   ConstView Normed(Ctx& ctx, ConstView h, const Weight& w, View kept, View rstd) const;
   void FeedForward(Ctx& ctx, const BlockParams& p, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const;
 

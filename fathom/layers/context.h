@@ -20,8 +20,9 @@ struct Ctx {
 
 // How the tokens of a batch lie: rows are tokens 0..N-1 of all sequences, one after the other.
 struct TokenLayout {
-  std::span<const int32_t> positions;   // [N], within the document
-  std::span<const Segment> segments;    // documents; tokens outside every segment are padding
+  std::span<const int32_t> positions;  // [N], within the document
+  std::span<const Segment> segments;   // documents; tokens outside every segment are padding
+  bool dense_attention = false;        // V3.2: see every key, whatever the indexer would choose (its warm-up)
 };
 
 // x itself if it has the compute dtype, else a copy in scratch that has.

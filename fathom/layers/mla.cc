@@ -1,8 +1,11 @@
 #include "fathom/layers/mla.h"
 
+#include <algorithm>
+
 #include "fathom/kernels/mla_decode.h"
 #include "fathom/kernels/rms_norm.h"
 #include "fathom/kernels/rope.h"
+#include "fathom/kernels/sparse_attention.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {
@@ -10,6 +13,8 @@ namespace {
 
 // Up to this many new tokens the absorbed form is cheaper than expanding the whole cache.
 constexpr int64_t kAbsorbedTokens = 8;
+// Queries with chosen keys are always absorbed, so many at a time.
+constexpr int64_t kSparseTokens = 64;
 
 int64_t CoveredTokens(const TokenLayout& layout) {
   int64_t tokens = 0;
@@ -30,7 +35,9 @@ View HeadColumns(Ctx& ctx, ConstView x, int64_t heads, int64_t begin, int64_t en
 Mla::Mla(const ModelConfig& c)
     : shape_{c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, static_cast<float>(SoftmaxScale(c))},
       q_rank_(c.q_lora_rank),
-      kv_rank_(c.kv_lora_rank) {}
+      kv_rank_(c.kv_lora_rank) {
+  if (c.has_indexer()) indexer_.emplace(c);
+}
 
 Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t) const {
   const auto& [heads, nope, rope, v, scale] = shape_;
@@ -45,7 +52,29 @@ Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t) const {
   s.kv = arena.Alloc(compute, {t, heads * (nope + v)});
   s.o = arena.Alloc(compute, {t, heads * v});
   s.lse = arena.Alloc(DType::kF32, {t, heads});
+  if (indexer_ && t > indexer_->top_k())
+    s.chosen = {arena.AllocArray<int32_t>(t * indexer_->top_k()), static_cast<size_t>(t * indexer_->top_k())};
   return s;
+}
+
+ConstView Mla::NormedQueryLatent(Ctx& ctx, const MlaParams& p, ConstView q_low) const {
+  const View normed = ctx.scratch.Alloc(ctx.compute, q_low.shape());
+  RmsNormForward(q_low, p.q_a_layernorm.value, eps_, normed, {});
+  return normed;
+}
+
+// With no more keys than index_topk the indexer would choose all of them, and is not asked.
+bool Mla::IsSparse(const TokenLayout& layout) const {
+  if (!indexer_ || layout.dense_attention) return false;
+  return std::ranges::any_of(layout.segments, [&](const Segment& s) { return s.k_end - s.k_begin > indexer_->top_k(); });
+}
+
+void Mla::Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const {
+  ArenaScope scope(ctx.scratch);
+  const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), layout.positions};
+  const View k = ctx.scratch.Alloc(ctx.compute, {x.dim(0), indexer_->head_dim()});
+  indexer_->Keys(ctx, p.indexer, in, rope, k);
+  indexer_->Choose(ctx, p.indexer, in, rope, layout.segments, k, s.chosen);
 }
 
 void Mla::Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const {
@@ -74,20 +103,32 @@ void Mla::Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const
   Rotate(s.q, s.kv_low, layout.positions, rope, false);
   const View k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   if (CoveredTokens(layout) < x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
-  MlaAttentionForward(shape_, layout.segments, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
+  if (IsSparse(layout)) {
+    Choose(ctx, p, layout, rope, x, s);
+    SparseAttentionForward(shape_, layout.segments, s.chosen, indexer_->top_k(), s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
+  } else {
+    s.chosen = {};
+    MlaAttentionForward(shape_, layout.segments, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
+  }
   LinearForward(ctx, p.o_proj, s.o, y, Write::kAdd);
 }
 
-void Mla::Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView x, ConstView dy, View dx,
-                   MlaParams& grad) const {
+void Mla::Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView x,
+                   ConstView dy, View dx, MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View d_o = ctx.scratch.Alloc(ctx.compute, s.o.shape());
   LinearBackward(ctx, p.o_proj, s.o, dy, d_o, Write::kOverwrite, grad.o_proj);
   const View dq = ctx.scratch.Alloc(ctx.compute, s.q.shape());
   const View dkv = ctx.scratch.Alloc(ctx.compute, s.kv.shape());
   const View dkv_low = ctx.scratch.Alloc(ctx.compute, s.kv_low.shape());
-  const int64_t r = kv_rank_, end = kv_rank_ + shape_.rope_dim;
-  MlaAttentionBackward(shape_, layout.segments, s.q, s.kv, s.kv_low.Cols(r, end), s.o, s.lse, d_o, dq, dkv, dkv_low.Cols(r, end), ctx.scratch);
+  const ConstView k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
+  const View dk_rope = dkv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
+  if (s.chosen.empty()) {
+    MlaAttentionBackward(shape_, layout.segments, s.q, s.kv, k_rope, s.o, s.lse, d_o, dq, dkv, dk_rope, ctx.scratch);
+  } else {
+    SparseAttentionBackward(shape_, layout.segments, s.chosen, indexer_->top_k(), s.q, s.kv, k_rope, s.o, s.lse, d_o, dq, dkv, dk_rope,
+                            ctx.scratch);
+  }
   Rotate(dq, dkv_low, layout.positions, rope, true);
   BackwardQueries(ctx, p, s, x, dq, dx, grad);
   BackwardLatent(ctx, p, s, x, dkv, dkv_low, dx, grad);
@@ -96,35 +137,61 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, cons
 void Mla::BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const {
   if (q_rank_ == 0) return LinearBackward(ctx, p.q_proj, x, dq, dx, Write::kAdd, grad.q_proj);
   ArenaScope scope(ctx.scratch);
-  const View normed = ctx.scratch.Alloc(ctx.compute, s.q_low.shape());
-  RmsNormForward(s.q_low, p.q_a_layernorm.value, eps_, normed, {});
+  const ConstView normed = NormedQueryLatent(ctx, p, s.q_low);
   const View d_low = ctx.scratch.Alloc(ctx.compute, s.q_low.shape());
   LinearBackward(ctx, p.q_b_proj, normed, dq, d_low, Write::kOverwrite, grad.q_b_proj);
   RmsNormBackward(d_low, s.q_low, p.q_a_layernorm.value, s.q_low_rstd, d_low, false, GradView(grad.q_a_layernorm), ctx.scratch);
   LinearBackward(ctx, p.q_a_proj, x, d_low, dx, Write::kAdd, grad.q_a_proj);
 }
 
-void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dkv, View dkv_low, View dx, MlaParams& grad) const {
+void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dkv, View dkv_low, View dx,
+                         MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View low = s.kv_low.Cols(0, kv_rank_);
   const View latent = ctx.scratch.Alloc(ctx.compute, low.shape());
   RmsNormForward(low, p.kv_a_layernorm.value, eps_, latent, {});
   const View d_latent = ctx.scratch.Alloc(ctx.compute, low.shape());
   LinearBackward(ctx, p.kv_b_proj, latent, dkv, d_latent, Write::kOverwrite, grad.kv_b_proj);
-  RmsNormBackward(d_latent, low, p.kv_a_layernorm.value, s.latent_rstd, dkv_low.Cols(0, kv_rank_), false, GradView(grad.kv_a_layernorm), ctx.scratch);
+  RmsNormBackward(d_latent, low, p.kv_a_layernorm.value, s.latent_rstd, dkv_low.Cols(0, kv_rank_), false, GradView(grad.kv_a_layernorm),
+                  ctx.scratch);
   LinearBackward(ctx, p.kv_a_proj_with_mqa, x, dkv_low, dx, Write::kAdd, grad.kv_a_proj_with_mqa);
 }
 
-void Mla::Absorbed(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const {
+double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView x,
+                         bool sparse, float factor, MlaParams& grad) const {
+  ArenaScope scope(ctx.scratch);
+  const ConstView k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
+  IndexerTarget target{shape_, s.q, s.kv, k_rope, s.lse};
+  if (!sparse && !s.chosen.empty()) {  // attention saw the chosen keys alone: its sums over all of them are wanted
+    const View o = ctx.scratch.Alloc(ctx.compute, s.o.shape()), lse = ctx.scratch.Alloc(DType::kF32, s.lse.shape());
+    MlaAttentionForward(shape_, layout.segments, s.q, s.kv, k_rope, o, lse, ctx.scratch);
+    target.lse = lse;
+  }
+  const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), layout.positions};
+  return indexer_->Learn(ctx, p.indexer, in, rope, layout.segments, target,
+                         sparse ? std::span<const int32_t>(s.chosen) : std::span<const int32_t>(), factor, grad.indexer);
+}
+
+int64_t Mla::SparseScratchBytes(DType compute, int64_t tokens) const {
+  if (!indexer_) return 0;
+  const IndexerTarget target{shape_, {}, {}, {}, {}};
+  const int64_t lists = tokens * indexer_->top_k() * 4;
+  return indexer_->ScratchBytes(compute, tokens) + IndexerLossScratchBytes(target, indexer_->shape(), tokens) +
+         SparseAttentionScratchBytes(shape_, tokens, indexer_->top_k()) + lists + tokens * shape_.heads * (shape_.v_dim + 1) * 4;
+}
+
+void Mla::Absorbed(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, std::span<const int32_t> chosen, View o) const {
+  ArenaScope scope(ctx.scratch);
   const auto& [heads, nope, rope, v, scale] = shape_;
   const int64_t m = q.dim(0);
   const View q_nope = HeadColumns(ctx, q, heads, 0, nope), q_rope = HeadColumns(ctx, q, heads, nope, nope + rope);
   const View q_latent = ctx.scratch.Alloc(DType::kF32, {m, heads * kv_rank_});
   PerHeadMatMul(HeadProduct::kToLatent, heads, p.kv_b_proj, 0, nope, q_nope, q_latent, ctx.scratch);
-  int64_t visible[kAbsorbedTokens];
+  int64_t* visible = ctx.scratch.AllocArray<int64_t>(m);
   for (int64_t i = 0; i < m; ++i) visible[i] = past + i + 1;
+  const int64_t k = m > 0 ? std::ssize(chosen) / m : 0;
   const View o_latent = ctx.scratch.Alloc(DType::kF32, q_latent.shape());
-  MlaDecode({heads, kv_rank_, rope, scale}, q_latent, q_rope, rows, {visible, static_cast<size_t>(m)}, {}, 0, o_latent, ctx.scratch);
+  MlaDecode({heads, kv_rank_, rope, scale}, q_latent, q_rope, rows, {visible, static_cast<size_t>(m)}, chosen, k, o_latent, ctx.scratch);
   const View o_f32 = ctx.scratch.Alloc(DType::kF32, o.shape());
   PerHeadMatMul(HeadProduct::kFromLatent, heads, p.kv_b_proj, nope, v, o_latent, o_f32, ctx.scratch);
   Cast(o_f32, o);
@@ -139,8 +206,20 @@ void Mla::Expanded(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, in
   MlaAttentionForward(shape_, {&segment, 1}, q, kv, rows.Cols(kv_rank_, kv_rank_ + rope), o, {}, ctx.scratch);
 }
 
-void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, ConstView x, View y,
-                        LayerCache& cache) const {
+// Appends the tokens' keys; then, once there are more than index_topk, the keys that each token sees.
+std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, int64_t past,
+                                     LayerCache& cache) const {
+  const int64_t m = in.x.dim(0), k = indexer_->top_k();
+  indexer_->Keys(ctx, p.indexer, in, rope, cache.indexer_keys.mutable_view().Rows(past, past + m));
+  if (past + m <= k) return {};
+  const std::span<int32_t> chosen(ctx.scratch.AllocArray<int32_t>(m * k), static_cast<size_t>(m * k));
+  const Segment segment{0, m, 0, past + m};
+  indexer_->Choose(ctx, p.indexer, in, rope, {&segment, 1}, cache.indexer_keys.view().Rows(0, past + m), chosen);
+  return chosen;
+}
+
+void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, ConstView x,
+                        View y, LayerCache& cache) const {
   ArenaScope scope(ctx.scratch);
   const int64_t m = x.dim(0);
   const View q = ctx.scratch.Alloc(ctx.compute, {m, shape_.heads * (shape_.nope_dim + shape_.rope_dim)});
@@ -152,10 +231,17 @@ void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> p
   Rotate(q, kv_low, positions, rope, false);
   const ConstView rows = cache.latent_rope.view().Rows(0, past + m);
   const View o = ctx.scratch.Alloc(ctx.compute, {m, shape_.heads * shape_.v_dim});
-  if (m <= kAbsorbedTokens) {
-    Absorbed(ctx, p, q, rows, past, o);
-  } else {
+  const std::span<const int32_t> chosen =
+      indexer_ ? ChooseCached(ctx, p, {x, NormedQueryLatent(ctx, p, q_low), positions}, rope, past, cache) : std::span<int32_t>();
+  if (m > kAbsorbedTokens && chosen.empty()) {
     Expanded(ctx, p, q, rows, past, o);
+  } else {
+    for (int64_t i = 0; i < m; i += kSparseTokens) {
+      const int64_t end = std::min(m, i + kSparseTokens);
+      const auto k = chosen.size() / static_cast<size_t>(m);
+      Absorbed(ctx, p, q.Rows(i, end), rows, past + i, chosen.subspan(static_cast<size_t>(i) * k, static_cast<size_t>(end - i) * k),
+               o.Rows(i, end));
+    }
   }
   LinearForward(ctx, p.o_proj, o, y, Write::kAdd);
 }

@@ -1,12 +1,14 @@
 // Multi-head latent attention (DeepSeek-V2 report, section 2.1): queries through a low rank (or plain), keys and values through a
-// latent of kv_lora_rank numbers and one rotated key shared by all heads. docs/layers/attention.md.
+// latent of kv_lora_rank numbers and one rotated key shared by all heads. docs/layers/attention.md. In V3.2 an indexer chooses the keys.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "fathom/config/model_config.h"
 #include "fathom/layers/cache.h"
 #include "fathom/layers/context.h"
+#include "fathom/layers/indexer.h"
 #include "fathom/layers/rope_table.h"
 
 namespace fathom {
@@ -16,6 +18,7 @@ struct MlaParams {
   Weight q_a_proj, q_a_layernorm, q_b_proj;   // [Q,D], [Q], [H*(Dn+Dr),Q]
   Weight kv_a_proj_with_mqa, kv_a_layernorm;  // [R+Dr,D], [R]
   Weight kv_b_proj, o_proj;                   // [H*(Dn+Dv),R], [D,H*Dv]
+  IndexerParams indexer;                      // V3.2
 
   template <class Self, class F>
   static void Visit(Self& self, const std::string& prefix, F&& f) {
@@ -27,6 +30,7 @@ struct MlaParams {
     f(prefix + "kv_a_layernorm.weight", self.kv_a_layernorm);
     f(prefix + "kv_b_proj.weight", self.kv_b_proj);
     f(prefix + "o_proj.weight", self.o_proj);
+    IndexerParams::Visit(self.indexer, prefix + "indexer.", f);
   }
 };
 
@@ -34,34 +38,50 @@ class Mla {
  public:
   explicit Mla(const ModelConfig& config);
   struct Saved {
-    View q_low, q_low_rstd;    // [T,Q] before its norm, [T]; empty without q_lora
-    View q;                    // [T,H*(Dn+Dr)] rotated
-    View kv_low, latent_rstd;  // [T,R+Dr]: latent before its norm, then the rotated key; [T]
-    View kv;                   // [T,H*(Dn+Dv)]
-    View o, lse;               // [T,H*Dv], [T,H] F32
+    View q_low, q_low_rstd;     // [T,Q] before its norm, [T]; empty without q_lora
+    View q;                     // [T,H*(Dn+Dr)] rotated
+    View kv_low, latent_rstd;   // [T,R+Dr]: latent before its norm, then the rotated key; [T]
+    View kv;                    // [T,H*(Dn+Dv)]
+    View o, lse;                // [T,H*Dv], [T,H] F32
+    std::span<int32_t> chosen;  // [T*index_topk] as IndexerTopK leaves it; empty if every query sees all its keys
   };
   Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
 
   // Expanded form, for training: x [T,D] compute dtype; y [T,D] F32 is added to.
   void Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, View y, Saved& saved) const;
   // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad.
-  void Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView x, ConstView dy, View dx,
-                MlaParams& grad) const;
+  void Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView x,
+                ConstView dy, View dx, MlaParams& grad) const;
+  // The indexer's loss against this layer's attention, a constant: over the chosen keys if sparse, else over all visible ones. Adds the
+  // gradients of factor times its sum over tokens to grad.indexer and returns the sum.
+  double LearnIndexer(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView x,
+                      bool sparse, float factor, MlaParams& grad) const;
   // For decoding: x are the tokens past..past+M of one sequence; their latents are appended to the cache. Few tokens take the absorbed
   // form, many the expanded one. y [M,D] F32 is added to.
-  void ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, ConstView x, View y,
-                     LayerCache& cache) const;
+  void ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, ConstView x,
+                     View y, LayerCache& cache) const;
+
+  // Scratch of the sparse kernels and the indexer, 0 without one.
+  int64_t SparseScratchBytes(DType compute, int64_t tokens) const;
 
  private:
   void Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const;
+  ConstView NormedQueryLatent(Ctx& ctx, const MlaParams& p, ConstView q_low) const;
+  bool IsSparse(const TokenLayout& layout) const;
+  void Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const;
+  std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, int64_t past,
+                                  LayerCache& cache) const;
   void Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const;
   void BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const;
-  void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dkv, View dkv_low, View dx, MlaParams& grad) const;
-  void Absorbed(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const;
+  void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dkv, View dkv_low, View dx,
+                      MlaParams& grad) const;
+  // Queries past..past+M attend to the rows before them, or to those in chosen [M*index_topk] unless it is empty.
+  void Absorbed(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, std::span<const int32_t> chosen, View o) const;
   void Expanded(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const;
 
   MlaShape shape_;
   int64_t q_rank_, kv_rank_;
+  std::optional<Indexer> indexer_;
   float eps_ = 1e-6f;  // of both inner norms; not rms_norm_eps (official code and transformers agree)
 };
 

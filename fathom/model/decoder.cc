@@ -18,15 +18,11 @@ Decoder::Decoder(const ModelConfig& config) : config_(config), head_(config.voca
 }
 
 void Decoder::EnsurePositions(int64_t length) {
-  // Up to index_topk tokens sparse attention chooses all of them, and dense attention is the same function.
-  if (config_.has_indexer() && length > config_.index_topk) {
-    Throw(ErrorCode::kUsage, "a sequence of {} tokens: this model's sparse attention (index_topk={}) is not supported beyond {} tokens; give a shorter one", length,
-          config_.index_topk, config_.index_topk);
-  }
   if (rope_ == nullptr || rope_->length() < length) rope_ = std::make_shared<const RopeTable>(config_, length);
 }
 
-void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, const TokenLayout& layout, View h, const LayerObserver& observer) const {
+void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, const TokenLayout& layout, View h,
+                      const LayerObserver& observer) const {
   EmbeddingForward(p.embed_tokens.value, ids, h);
   if (observer) observer(-1, h, {});
   for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -45,7 +41,8 @@ Block::Saved Decoder::Keep(Arena& arena, const Block& block, DType compute, int6
   return s;
 }
 
-void Decoder::ForwardKeeping(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::vector<Block::Saved>& saved) const {
+void Decoder::ForwardKeeping(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h,
+                             std::vector<Block::Saved>& saved) const {
   EmbeddingForward(p.embed_tokens.value, batch.ids, h);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     saved.push_back(Keep(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
@@ -60,8 +57,24 @@ void Decoder::ForwardKeeping(Ctx& ctx, const DecoderParams& p, const TokenBatch&
   }
 }
 
-void Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, const std::vector<Block::Saved>& saved, View dh,
-                             DecoderParams& grads) const {
+void Decoder::LearnIndexer(Ctx& ctx, const DecoderParams& p, const TokenLayout& layout, const LossOptions& options, size_t layer,
+                           const Block::Saved& saved, DecoderParams& grads) const {
+  const IndexerTraining& how = options.indexer;
+  const double kl = blocks_[layer].LearnIndexer(ctx, p.layers[layer], layout, *rope_, saved, how.sparse, how.factor, grads.layers[layer]);
+  if (!options.indexer_loss.empty()) options.indexer_loss[layer] += kl;
+}
+
+void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options,
+                            DecoderParams& grads) const {
+  ArenaScope scope(ctx.scratch);
+  const View h = ctx.scratch.Alloc(DType::kF32, {std::ssize(batch.ids), config_.hidden_size});
+  Forward(ctx, p, batch.ids, batch.layout, h, [&](int64_t layer, ConstView, const Block::Saved& saved) {
+    if (layer >= 0) LearnIndexer(ctx, p, batch.layout, options, static_cast<size_t>(layer), saved, grads);
+  });
+}
+
+void Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
+                             const std::vector<Block::Saved>& saved, View dh, DecoderParams& grads) const {
   for (size_t i = blocks_.size(); i-- > 0;) {
     ArenaScope scope(ctx.scratch);
     Block::Saved again = saved[i];
@@ -71,12 +84,17 @@ void Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch&
       Cast(saved[i].h_in, h);
       blocks_[i].Forward(ctx, p.layers[i], batch.layout, *rope_, h, again);
     }
+    if (options.indexer.factor > 0) LearnIndexer(ctx, p, batch.layout, options, i, again, grads);
     blocks_[i].Backward(ctx, p.layers[i], batch.layout, *rope_, again, {}, dh, grads.layers[i]);
   }
 }
 
 LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                                   DecoderParams& grads) const {
+  if (!options.lm_loss) {
+    if (options.indexer.factor > 0) LearnIndexers(ctx, p, batch, options, grads);
+    return {};
+  }
   ArenaScope keep(ctx.saved);
   ArenaScope scope(ctx.scratch);
   const int64_t tokens = static_cast<int64_t>(batch.ids.size());
@@ -95,7 +113,7 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenB
     sums.main = head_.LossAndGradient(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, dh, head_grads);
     head_.BackwardNorm(ctx, head, dh, h, rstd, dh, false, head_grads);
   }
-  BackwardLayers(ctx, p, batch, remat, saved, dh, grads);
+  BackwardLayers(ctx, p, batch, options, remat, saved, dh, grads);
   if (!grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
   return sums;
 }
@@ -140,19 +158,22 @@ int64_t Decoder::SavedBytes(DType compute, int64_t tokens, Remat remat) const {
 int64_t Decoder::ScratchBytes(DType compute, int64_t tokens) const {
   Arena arena = Arena::Counting();
   for (int i = 0; i < 8; ++i) arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
-  int64_t layer = 0;
+  int64_t layer = 0, sparse = 0;
   for (const Block& block : blocks_) {
     Arena one = Arena::Counting();
     block.Allocate(one, compute, tokens, true);
     layer = std::max(layer, one.used());
+    sparse = std::max(sparse, block.attention().SparseScratchBytes(compute, tokens));
   }
   const int64_t rows = tokens * std::max<int64_t>(1, config_.num_experts_per_tok);
   const int64_t experts = rows * (config_.hidden_size + 3 * config_.moe_intermediate_size + 8) * 4;
-  const int64_t dense = tokens * 3 * std::max(config_.intermediate_size, config_.moe_intermediate_size * std::max<int64_t>(1, config_.n_shared_experts)) * 4;
+  const int64_t dense =
+      tokens * 3 * std::max(config_.intermediate_size, config_.moe_intermediate_size * std::max<int64_t>(1, config_.n_shared_experts)) * 4;
   const int64_t logits = 2 * head_.ChunkTokens() * config_.vocab_size * 4;
-  const int64_t widest = std::max({config_.intermediate_size, config_.vocab_size, config_.num_attention_heads * (config_.qk_head_dim() + config_.v_head_dim)});
+  const int64_t widest =
+      std::max({config_.intermediate_size, config_.vocab_size, config_.num_attention_heads * (config_.qk_head_dim() + config_.v_head_dim)});
   const int64_t gemm = GemmScratchBytes(std::max(rows, tokens), widest, std::max(config_.hidden_size, config_.intermediate_size));
-  return arena.used() + 2 * layer + std::max({experts, dense, logits}) + gemm;
+  return arena.used() + 2 * layer + std::max({experts, dense, logits, sparse}) + gemm;
 }
 
 }  // namespace fathom

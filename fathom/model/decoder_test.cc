@@ -1,4 +1,5 @@
-// The whole model on a tiny V3: what must be equal however the work is cut up. Agreement with the truth is eval/golden_test's.
+// The whole model on a tiny V3 and a tiny V3.2: what must be equal however the work is cut up. Agreement with the truth is
+// eval/golden_test's.
 #include "fathom/model/decoder.h"
 
 #include <gtest/gtest.h>
@@ -12,7 +13,7 @@
 namespace fathom {
 namespace {
 
-ModelConfig TinyConfig() {
+ModelConfig TinyConfig(bool sparse) {
   ModelConfig c;
   c.vocab_size = 61;
   c.hidden_size = 24;
@@ -36,6 +37,11 @@ ModelConfig TinyConfig() {
   c.qk_rope_head_dim = 6;
   c.v_head_dim = 10;
   c.max_position_embeddings = 4096;
+  if (sparse) {
+    c.index_n_heads = 14;
+    c.index_head_dim = 10;
+    c.index_topk = 6;
+  }
   return c;
 }
 
@@ -70,9 +76,15 @@ struct Documents {
   TokenBatch batch() const { return {ids, targets, weights, {positions, segments}}; }
 };
 
-class DecoderTest : public testing::Test {
+// The parameter: with an indexer (V3.2)?
+class DecoderTest : public testing::TestWithParam<bool> {
  protected:
-  DecoderTest() : config_(TinyConfig()), params_(InitParams(config_, 7, DType::kF32, false)), decoder_(config_), saved_(1 << 26), scratch_(1 << 28) {
+  DecoderTest()
+      : config_(TinyConfig(GetParam())),
+        params_(InitParams(config_, 7, DType::kF32, false)),
+        decoder_(config_),
+        saved_(1 << 26),
+        scratch_(1 << 28) {
     decoder_.EnsurePositions(512);
   }
   Ctx Context(DType compute = DType::kF32) { return {saved_, scratch_, compute}; }
@@ -83,11 +95,15 @@ class DecoderTest : public testing::Test {
   }
   // All gradients, one after the other.
   std::vector<float> Gradients(const Documents& d, Remat remat, DType compute = DType::kF32) {
-    DecoderParams grads = MakeGradients(config_, params_, [](const std::string& name) { return name.find("bias") == name.npos; });
+    DecoderParams grads =
+        MakeGradients(config_, params_, [](const std::string& name) { return name.find("e_score_correction_bias") == name.npos; });
     Ctx ctx = Context(compute);
-    decoder_.ForwardBackward(ctx, params_, d.batch(), {0.0f, 1.0f}, remat, grads);
+    LossOptions options;
+    options.indexer = {GetParam() ? 0.3f : 0.0f, true, false};
+    decoder_.ForwardBackward(ctx, params_, d.batch(), options, remat, grads);
     std::vector<float> all;
-    for (const NamedWeight& w : ListParams(grads)) all.insert(all.end(), w.weight->value.data<float>(), w.weight->value.data<float>() + w.weight->value.NumElements());
+    for (const NamedWeight& w : ListParams(grads))
+      all.insert(all.end(), w.weight->value.data<float>(), w.weight->value.data<float>() + w.weight->value.NumElements());
     return all;
   }
   Tensor Logits(std::span<const int32_t> ids) {
@@ -115,7 +131,7 @@ class DecoderTest : public testing::Test {
 
 std::span<const float> Floats(const Tensor& t) { return {t.data<float>(), static_cast<size_t>(t.NumElements())}; }
 
-TEST_F(DecoderTest, PackedDocumentsGiveTheLossOfSeparateOnes) {
+TEST_P(DecoderTest, PackedDocumentsGiveTheLossOfSeparateOnes) {
   Documents packed;
   double separate = 0;
   for (const int64_t n : {5, 1, 33, 2, 17}) {
@@ -129,7 +145,7 @@ TEST_F(DecoderTest, PackedDocumentsGiveTheLossOfSeparateOnes) {
   EXPECT_NEAR(Loss(packed), separate, 1e-5 * separate);
 }
 
-TEST_F(DecoderTest, TheOrderOfDocumentsDoesNotMatter) {
+TEST_P(DecoderTest, TheOrderOfDocumentsDoesNotMatter) {
   const auto a = RandomIds(20, 1), b = RandomIds(31, 2);
   Documents ab, ba;
   ab.Add(a);
@@ -140,7 +156,7 @@ TEST_F(DecoderTest, TheOrderOfDocumentsDoesNotMatter) {
   EXPECT_TRUE(RelativeL2(Gradients(ab, Remat::kNone), ToDoubles(Gradients(ba, Remat::kNone)), 1e-5));
 }
 
-TEST_F(DecoderTest, RematChangesMemoryNotGradients) {
+TEST_P(DecoderTest, RematChangesMemoryNotGradients) {
   Documents d;
   d.Add(RandomIds(40, 3));
   d.Add(RandomIds(9, 4));
@@ -155,7 +171,7 @@ TEST_F(DecoderTest, RematChangesMemoryNotGradients) {
   EXPECT_LT(decoder_.SavedBytes(DType::kF32, 48, Remat::kMinimal), decoder_.SavedBytes(DType::kF32, 48, Remat::kNone));
 }
 
-TEST_F(DecoderTest, ScratchStaysWithinThePlan) {
+TEST_P(DecoderTest, ScratchStaysWithinThePlan) {
   Documents d;
   d.Add(RandomIds(65, 5));
   Gradients(d, Remat::kNone);
@@ -164,7 +180,7 @@ TEST_F(DecoderTest, ScratchStaysWithinThePlan) {
   EXPECT_LE(saved_.peak(), decoder_.SavedBytes(DType::kF32, 64, Remat::kNone));
 }
 
-TEST_F(DecoderTest, SameBitsForAnyNumberOfThreads) {
+TEST_P(DecoderTest, SameBitsForAnyNumberOfThreads) {
   Documents d;
   d.Add(RandomIds(70, 6));
   d.Add(RandomIds(50, 7));
@@ -177,7 +193,7 @@ TEST_F(DecoderTest, SameBitsForAnyNumberOfThreads) {
   SetThreads(0);
 }
 
-TEST_F(DecoderTest, PrefillInAnyPiecesAndDecodeGiveTheSameLogits) {
+TEST_P(DecoderTest, PrefillInAnyPiecesAndDecodeGiveTheSameLogits) {
   const auto ids = RandomIds(40, 8);
   const Tensor whole = Logits(ids);
   for (const int64_t piece : {1, 3, 8, 9, 17, 40}) {
@@ -186,13 +202,14 @@ TEST_F(DecoderTest, PrefillInAnyPiecesAndDecodeGiveTheSameLogits) {
     Tensor logits(DType::kF32, {40, config_.vocab_size});
     for (int64_t begin = 0; begin < 40; begin += piece) {
       const int64_t n = std::min(piece, 40 - begin);
-      decoder_.Decode(ctx, params_, std::span(ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)), cache, logits.mutable_view().Rows(begin, begin + n), {});
+      decoder_.Decode(ctx, params_, std::span(ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)), cache,
+                      logits.mutable_view().Rows(begin, begin + n), {});
     }
     EXPECT_TRUE(Close(Floats(logits), ToDoubles(Floats(whole)), 1e-4, 0)) << "pieces of " << piece;
   }
 }
 
-TEST_F(DecoderTest, RollingTheCacheBackForgets) {
+TEST_P(DecoderTest, RollingTheCacheBackForgets) {
   const auto ids = RandomIds(12, 9), other = RandomIds(5, 10);
   Ctx ctx = Context();
   const auto last = [&](KvCache& cache) {
@@ -208,24 +225,31 @@ TEST_F(DecoderTest, RollingTheCacheBackForgets) {
   EXPECT_TRUE(SameBits(Floats(last(straight)), Floats(last(rolled))));
 }
 
-TEST_F(DecoderTest, SparseAttentionIsRefusedWhereItWouldDiffer) {
-  ModelConfig config = config_;
-  config.index_n_heads = 4;
-  config.index_head_dim = 8;
-  config.index_topk = 16;
-  Decoder decoder(config);
-  decoder.EnsurePositions(16);
-  EXPECT_THROW(decoder.EnsurePositions(17), Error);
+TEST_P(DecoderTest, SparseAttentionThatChoosesEverythingIsDense) {
+  if (!GetParam()) GTEST_SKIP() << "a model without an indexer";
+  const auto ids = RandomIds(30, 12);
+  const auto logits_with = [&](int64_t index_topk) {
+    config_.index_topk = index_topk;
+    decoder_ = Decoder(config_);
+    decoder_.EnsurePositions(30);
+    return Logits(ids);
+  };
+  const Tensor sparse = logits_with(6), nearly = logits_with(29), all = logits_with(30), dense = logits_with(0);
+  EXPECT_TRUE(SameBits(Floats(all), Floats(dense)));
+  EXPECT_FALSE(SameBits(Floats(nearly), Floats(dense)));
+  EXPECT_FALSE(SameBits(Floats(sparse), Floats(dense)));
 }
 
-TEST_F(DecoderTest, FrozenParametersGetNoGradient) {
+TEST_P(DecoderTest, FrozenParametersGetNoGradient) {
   Documents d;
   d.Add(RandomIds(20, 11));
   DecoderParams grads = MakeGradients(config_, params_, [](const std::string& name) { return name == "lm_head.weight"; });
   Ctx ctx = Context();
-  decoder_.ForwardBackward(ctx, params_, d.batch(), {0.0f, 1.0f}, Remat::kMinimal, grads);
+  decoder_.ForwardBackward(ctx, params_, d.batch(), {}, Remat::kMinimal, grads);
   EXPECT_EQ(ListParams(grads).size(), 1u);
 }
+
+INSTANTIATE_TEST_SUITE_P(Models, DecoderTest, testing::Bool(), [](const auto& info) { return info.param ? "V32" : "V3"; });
 
 }  // namespace
 }  // namespace fathom

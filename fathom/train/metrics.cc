@@ -54,6 +54,7 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
   s.Add("learning/lm_loss", r.lm_loss);
   s.Add("learning/perplexity", std::exp(r.lm_loss));
   s.Add("learning/z_loss", r.sums.main.z_loss / (r.sums.main.weight + 1e-8));
+  if (r.indexer_loss > 0) s.Add("learning/indexer_loss", r.indexer_loss);
   s.Add("learning/total_weights", r.sums.main.weight);
   s.Add("learning/max_logits", r.sums.main.max_logit);
   s.Add("learning/grad_norm", r.optimizer.grad_norm);
@@ -70,9 +71,11 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
 }
 
 std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) {
-  return fmt::format("completed step: {}, seconds: {:.3f}, TFLOP/s/device: {:.3f}, Tokens/s/device: {:.3f}, total_weights: {:.0f}, loss: {:.3f}, lm_loss: {:.3f}, "
-                     "perplexity: {:.3f}",
-                     step, t.seconds, t.tflops / t.seconds, t.tokens / t.seconds, r.sums.main.weight, r.loss, r.lm_loss, std::exp(r.lm_loss));
+  return fmt::format(
+      "completed step: {}, seconds: {:.3f}, TFLOP/s/device: {:.3f}, Tokens/s/device: {:.3f}, total_weights: {:.0f}, loss: {:.3f}, lm_loss: "
+      "{:.3f}, "
+      "perplexity: {:.3f}",
+      step, t.seconds, t.tflops / t.seconds, t.tokens / t.seconds, r.sums.main.weight, r.loss, r.lm_loss, std::exp(r.lm_loss));
 }
 
 TrainProgress::TrainProgress(int64_t first_step, int64_t steps) : first_(first_step), steps_(steps), terminal_(isatty(2) != 0) {}
@@ -87,9 +90,9 @@ void TrainProgress::Clear() {
 void TrainProgress::Update(int64_t step, const StepTiming& t) {
   if (clock_.Seconds() < next_) return;
   const double per_step = clock_.Seconds() / static_cast<double>(step + 1 - first_);
-  const std::string line =
-      fmt::format("step {} of {}, {:.0f} tokens/s, {:.0f} % of this machine's product rate, {} left", step + 1, steps_, t.tokens / t.seconds,
-                  100 * 1e3 * t.tflops / t.seconds / t.peak_gflops, FormatSeconds(per_step * static_cast<double>(steps_ - step - 1)));
+  const std::string line = fmt::format("step {} of {}, {:.0f} tokens/s, {:.0f} % of this machine's product rate, {} left", step + 1, steps_,
+                                       t.tokens / t.seconds, 100 * 1e3 * t.tflops / t.seconds / t.peak_gflops,
+                                       FormatSeconds(per_step * static_cast<double>(steps_ - step - 1)));
   if (terminal_) {
     std::fprintf(stderr, "\r%s\033[K", line.c_str());
     std::fflush(stderr);

@@ -52,6 +52,17 @@ OptimizerConfig ReadOptimizer(const RunConfig& config) {
   return o;
 }
 
+// The two stages of the V3.2 report. MaxText's warm-up lets the attention be sparse already, and drops the language model's loss of every
+// run that isn't the second stage.
+void ReadIndexer(const RunConfig& config, TrainOptions& o) {
+  const bool maxtext = config.String("compat") == "maxtext";
+  o.indexer.factor = static_cast<float>(config.Float("indexer_loss_scaling_factor"));
+  o.indexer.sparse = config.Bool("indexer_sparse_training");
+  const bool warm_up = o.indexer.factor > 0 && !o.indexer.sparse;
+  o.indexer.dense_attention = warm_up && !maxtext;
+  o.lm_loss = !warm_up && !(maxtext && config.Bool("use_indexer") && !o.indexer.sparse);
+}
+
 void ReadEval(const RunConfig& config, TrainOptions& o) {
   o.eval_interval = config.Int("eval_interval");
   o.eval_steps = config.Int("eval_steps");
@@ -79,13 +90,15 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.steps = config.Int("steps") > 0 ? config.Int("steps") : config.Int("learning_rate_schedule_steps");
   if (o.steps <= 0) Throw(ErrorCode::kUsage, "steps={}: at least 1 is needed", config.Int("steps"));
   o.rows = static_cast<int64_t>(config.Float("per_device_batch_size"));
-  if (o.rows < 1) Throw(ErrorCode::kUsage, "per_device_batch_size={}: at least 1 sequence per rank is needed", config.Float("per_device_batch_size"));
+  if (o.rows < 1)
+    Throw(ErrorCode::kUsage, "per_device_batch_size={}: at least 1 sequence per rank is needed", config.Float("per_device_batch_size"));
   o.length = config.Int("max_target_length");
   o.accumulation = config.Int("gradient_accumulation_steps");
   o.compute = ParseComputeDType(config, "dtype");
   o.weights = ParseComputeDType(config, "weight_dtype");
   o.remat = ParseRemat(config.String("remat_policy"));
   o.z_loss = static_cast<float>(config.Float("z_loss_multiplier"));
+  ReadIndexer(config, o);
   o.schedule = ReadSchedule(config, o.steps);
   o.optimizer = ReadOptimizer(config);
   o.adamw_mask = config.Strings("adamw_mask");

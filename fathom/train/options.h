@@ -23,6 +23,8 @@ struct TrainOptions {
   DType compute = DType::kBF16, weights = DType::kF32;
   Remat remat = Remat::kMinimal;
   float z_loss = 0;
+  bool lm_loss = true;      // false: the indexers' warm-up
+  IndexerTraining indexer;  // its factor is indexer_loss_scaling_factor: on the mean over layers and tokens
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
   std::vector<std::string> adamw_mask, trainable_mask;

@@ -1,6 +1,7 @@
 #include "fathom/train/session.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "fathom/kernels/vector_ops.h"
 
@@ -11,7 +12,8 @@ constexpr int64_t kReserve = 64 << 20;  // slack of address space, not of memory
 
 View MutableOrEmpty(Weight& w) { return w.value.empty() ? View() : w.value.mutable_view(); }
 
-std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, DecoderParams& params, DecoderParams& compute, DecoderParams& grads) {
+std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, DecoderParams& params, DecoderParams& compute,
+                                            DecoderParams& grads) {
   std::vector<OptimizerParam> list;
   std::vector<std::pair<Weight*, Weight*>> sides;
   DecoderParams::Visit(grads, [&](const std::string&, Weight& w) { sides.emplace_back(&w, nullptr); });
@@ -28,6 +30,13 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, Decoder
   return list;
 }
 
+// Tokens of documents, without padding.
+int64_t CoveredTokens(const Batch& batch) {
+  int64_t tokens = 0;
+  for (const TokenRange& s : batch.segments) tokens += s.end - s.begin;
+  return tokens;
+}
+
 int64_t TotalBytes(DecoderParams& params) {
   int64_t bytes = 0;
   for (const NamedWeight& w : ListParams(params)) bytes += w.weight->value.NumBytes();
@@ -36,12 +45,13 @@ int64_t TotalBytes(DecoderParams& params) {
 
 }  // namespace
 
-bool IsTrained(const ModelConfig& config, const std::string& name) {
-  if (name.find("e_score_correction_bias") != name.npos || name.find(".indexer.") != name.npos) return false;
+bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name) {
+  if (name.find("e_score_correction_bias") != name.npos) return false;
   for (int64_t k = 0; k < config.num_nextn_predict_layers; ++k) {
     if (name.starts_with(DecoderParams::LayerPrefix(static_cast<size_t>(config.num_hidden_layers + k)))) return false;
   }
-  return true;
+  if (name.find(".indexer.") != name.npos) return options.indexer.factor > 0;
+  return !options.indexer.dense_attention;
 }
 
 TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params)
@@ -49,10 +59,12 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       decoder_(config),
       params_(std::move(params)),
       compute_(options.compute == DType::kBF16 && options.weights == DType::kF32 ? MakeBF16Copy(config, params_) : params_),
-      grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, name); })),
+      grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, options, name); })),
       saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat) + kReserve),
       scratch_(2 * decoder_.ScratchBytes(options.compute, options.rows * options.length) + kReserve) {
   decoder_.EnsurePositions(options.length);
+  options_.lm_loss = options.lm_loss || !config.has_indexer();
+  if (options.indexer.factor > 0) indexer_kl_.resize(static_cast<size_t>(config.num_hidden_layers));
   optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, params_, compute_, grads_));
 }
 
@@ -73,8 +85,10 @@ TokenBatch TrainSession::Slice(const Batch& batch, int64_t row_begin, int64_t ro
     if (s.begin >= begin && s.begin < end) segments_.push_back({s.begin - begin, s.end - begin, s.begin - begin, s.end - begin});
   }
   const auto at = static_cast<size_t>(begin), n = static_cast<size_t>(end - begin);
-  return {std::span(batch.ids).subspan(at, n), std::span(batch.targets).subspan(at, n), std::span(batch.weights).subspan(at, n),
-          {std::span(batch.positions).subspan(at, n), segments_}};
+  return {std::span(batch.ids).subspan(at, n),
+          std::span(batch.targets).subspan(at, n),
+          std::span(batch.weights).subspan(at, n),
+          {std::span(batch.positions).subspan(at, n), segments_, options_.indexer.dense_attention}};
 }
 
 void TrainSession::ZeroGradients() {
@@ -83,10 +97,13 @@ void TrainSession::ZeroGradients() {
 
 LossSums TrainSession::Gradients(const Batch& batch, double scale) {
   Ctx ctx{saved_, scratch_, options_.compute};
+  LossOptions loss{options_.z_loss, static_cast<float>(scale), options_.lm_loss, options_.indexer, indexer_kl_};
+  loss.indexer.factor /= static_cast<float>(decoder_.config().num_hidden_layers * std::max<int64_t>(1, CoveredTokens(batch)));
+  std::ranges::fill(indexer_kl_, 0.0);
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
     const TokenBatch micro = Slice(batch, row, std::min(row + options_.rows, batch.rows));
-    total += decoder_.ForwardBackward(ctx, compute_, micro, {options_.z_loss, static_cast<float>(scale)}, options_.remat, grads_);
+    total += decoder_.ForwardBackward(ctx, compute_, micro, loss, options_.remat, grads_);
   }
   return total;
 }
@@ -106,7 +123,10 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   StepReport report;
   report.sums = Gradients(batch, 1 / weight);
   report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;
-  report.loss = report.lm_loss;
+  const double kl = std::accumulate(indexer_kl_.begin(), indexer_kl_.end(), 0.0);
+  report.indexer_kl = kl / static_cast<double>(decoder_.config().num_hidden_layers * std::max<int64_t>(1, CoveredTokens(batch)));
+  report.indexer_loss = static_cast<double>(options_.indexer.factor) * report.indexer_kl;
+  report.loss = report.lm_loss + report.indexer_loss;
   report.optimizer = optimizer_->Step(learning_rate);
   return report;
 }

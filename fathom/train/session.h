@@ -14,8 +14,10 @@ namespace fathom {
 
 struct StepReport {
   LossSums sums;
-  double loss = 0;     // what was minimised: cross entropy and z-loss over the total weight, plus the other terms
-  double lm_loss = 0;  // cross entropy (z-loss included, as MaxText reports it) over the total weight
+  double loss = 0;        // what was minimised: cross entropy and z-loss over the total weight, plus the other terms
+  double lm_loss = 0;     // cross entropy (z-loss included, as MaxText reports it) over the total weight
+  double indexer_kl = 0;  // mean over layers and tokens, without its factor
+  double indexer_loss = 0;
   OptimizerReport optimizer;
 };
 
@@ -27,8 +29,10 @@ class TrainSession {
   // One update from rows of a batch, in micro-batches of options.rows rows; equal to one batch of all rows (gradients are weighted by
   // tokens, not by micro-batch).
   StepReport Step(const Batch& batch, double learning_rate);
-  // Gradients alone, added to grads(): for checks.
+  // Gradients alone, added to grads(): for checks. scale: of the cross entropy's sum.
   LossSums Gradients(const Batch& batch, double scale);
+  // KL of every layer's indexer, summed over the tokens of the last Gradients or Step; empty if they are not trained.
+  std::span<const double> indexer_kl() const { return indexer_kl_; }
   void ZeroGradients();
   // Sums over the batch without gradients.
   LossSums Evaluate(const Batch& batch);
@@ -56,9 +60,11 @@ class TrainSession {
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<Segment> segments_;
   std::vector<int32_t> positions_;
+  std::vector<double> indexer_kl_;
 };
 
-// Does this run train the parameter? MTP modules and the indexer are carried unchanged unless a flag asks for them.
-bool IsTrained(const ModelConfig& config, const std::string& name);
+// Does this run train the parameter? MTP modules and the indexer are carried unchanged unless a flag asks for them; the indexer's warm-up
+// trains nothing else.
+bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name);
 
 }  // namespace fathom

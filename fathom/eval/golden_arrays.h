@@ -1,0 +1,32 @@
+// What the computations of golden arrays share: arrays from values, batches from the folder's ids.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "fathom/data/batch.h"
+#include "fathom/eval/golden.h"
+#include "fathom/tensor/tensor.h"
+#include "fathom/train/options.h"
+
+namespace fathom {
+
+// A copy of v under another shape.
+Tensor CopyOf(ConstView v, Shape shape);
+Tensor ScalarOf(double x);
+Tensor VectorOf(std::span<const double> x);
+
+// `rows` sequences of `length` tokens each, every one a document.
+Batch MakeBatch(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t rows, int64_t length);
+// From rows of T+1 ids: inputs [:, :-1], targets [:, 1:].
+Batch ShiftedBatch(std::span<const int32_t> ids, int64_t rows);
+// Options of a training session for batches of this shape; MaxText's optimizer as the goldens use it.
+TrainOptions OptionsFor(const Batch& batch, DType compute);
+// Logits [T,V] of every token of a batch.
+Tensor BatchLogits(const GoldenCase& golden, DType compute, const Batch& batch, const IndexerTraining& how, const LayerObserver& observer);
+
+// The parts of a computation that have a file of their own; each adds what the folder asks for.
+// The indexers' losses and gradients, and the steps of the stages that train them (golden_sparse.cc).
+void AddSparseTraining(const GoldenCase& golden, DType compute, GoldenArrays& got);
+
+}  // namespace fathom

@@ -1,0 +1,92 @@
+#include "fathom/layers/indexer.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "fathom/kernels/layer_norm.h"
+#include "fathom/layers/linear.h"
+
+namespace fathom {
+namespace {
+
+constexpr float kKeyNormEps = 1e-6f;  // official code; not rms_norm_eps
+
+}  // namespace
+
+Indexer::Indexer(const ModelConfig& c)
+    : shape_{c.index_n_heads, c.index_head_dim},
+      top_k_(c.index_topk),
+      weight_scale_(static_cast<float>(1 / std::sqrt(static_cast<double>(c.index_n_heads) * static_cast<double>(c.index_head_dim)))) {}
+
+// The rotated part comes first in each head, and its pairs are halves: unlike the main attention's.
+void Indexer::Rotate(View x, int64_t heads, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const {
+  RopeRotate(x, heads, shape_.head_dim, 0, rope.cos, rope.sin, positions, RopePairs::kHalves, direction);
+}
+
+View Indexer::Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope) const {
+  const View q = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), shape_.heads * shape_.head_dim});
+  LinearForward(ctx, p.wq_b, in.q_low, q);
+  Rotate(q, shape_.heads, in.positions, rope, RopeDirection::kForward);
+  return q;
+}
+
+View Indexer::HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) const {
+  const View weights = ctx.scratch.Alloc(DType::kF32, {in.x.dim(0), shape_.heads});
+  LinearForward(ctx, p.weights_proj, in.x, weights);
+  Scale(weight_scale_, weights);
+  return weights;
+}
+
+void Indexer::Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const {
+  ArenaScope scope(ctx.scratch);
+  const View low = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), shape_.head_dim});
+  LinearForward(ctx, p.wk, in.x, low);
+  LayerNormForward(low, p.k_norm.value, p.k_norm_bias.value, kKeyNormEps, k, {});
+  Rotate(k, 1, in.positions, rope, RopeDirection::kForward);
+}
+
+void Indexer::Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
+                     ConstView k, std::span<int32_t> chosen) const {
+  ArenaScope scope(ctx.scratch);
+  const View q = Queries(ctx, p, in, rope), weights = HeadWeights(ctx, p, in);
+  IndexerTopK(shape_, segments, q, k, weights, top_k_, chosen, {}, ctx.scratch);
+}
+
+double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
+                      const IndexerTarget& target, std::span<const int32_t> chosen, float factor, IndexerParams& grad) const {
+  ArenaScope scope(ctx.scratch);
+  const int64_t tokens = in.x.dim(0);
+  const View k = ctx.scratch.Alloc(ctx.compute, {tokens, shape_.head_dim});
+  Keys(ctx, p, in, rope, k);
+  const View q = Queries(ctx, p, in, rope), weights = HeadWeights(ctx, p, in);
+  const std::span<float> kl(ctx.scratch.AllocArray<float>(tokens), static_cast<size_t>(tokens));
+  const IndexerGradients d{ctx.scratch.Alloc(DType::kF32, q.shape()), ctx.scratch.Alloc(DType::kF32, k.shape()),
+                           ctx.scratch.Alloc(DType::kF32, weights.shape())};
+  IndexerLoss(target, {shape_, q, k, weights}, segments, chosen, top_k_, factor, kl, d, ctx.scratch);
+  Rotate(d.dq, shape_.heads, in.positions, rope, RopeDirection::kInverse);
+  LinearBackward(ctx, p.wq_b, in.q_low, AsCompute(ctx, d.dq), {}, Write::kOverwrite, grad.wq_b);
+  Scale(weight_scale_, d.dweights);
+  LinearBackward(ctx, p.weights_proj, in.x, AsCompute(ctx, d.dweights), {}, Write::kOverwrite, grad.weights_proj);
+  BackwardKeys(ctx, p, in, rope, d.dk, grad);
+  return std::accumulate(kl.begin(), kl.end(), 0.0);
+}
+
+void Indexer::BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View dk, IndexerParams& grad) const {
+  Rotate(dk, 1, in.positions, rope, RopeDirection::kInverse);
+  const View low = ctx.scratch.Alloc(ctx.compute, dk.shape()), normed = ctx.scratch.Alloc(ctx.compute, dk.shape());
+  const View stats = ctx.scratch.Alloc(DType::kF32, {dk.dim(0), 2}), d_low = ctx.scratch.Alloc(DType::kF32, dk.shape());
+  LinearForward(ctx, p.wk, in.x, low);
+  LayerNormForward(low, p.k_norm.value, p.k_norm_bias.value, kKeyNormEps, normed, stats);
+  LayerNormBackward(dk, low, p.k_norm.value, stats, d_low, GradView(grad.k_norm), GradView(grad.k_norm_bias), ctx.scratch);
+  LinearBackward(ctx, p.wk, in.x, AsCompute(ctx, d_low), {}, Write::kOverwrite, grad.wk);
+}
+
+int64_t Indexer::ScratchBytes(DType compute, int64_t tokens) const {
+  Arena arena = Arena::Counting();
+  const int64_t wide = shape_.heads * shape_.head_dim + shape_.heads + 4 * shape_.head_dim;
+  arena.Alloc(compute, {tokens, 2 * wide});
+  arena.Alloc(DType::kF32, {tokens, wide + 2 * shape_.head_dim});
+  return arena.used() + IndexerTopKScratchBytes(shape_, tokens, top_k_);
+}
+
+}  // namespace fathom

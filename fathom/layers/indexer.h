@@ -1,0 +1,70 @@
+// The lightning indexer of DeepSeek-V3.2 (report, section on DeepSeek sparse attention): a small attention of its own chooses the
+// index_topk tokens that each query of the main attention sees. It learns from its own loss alone; its inputs are constants.
+// docs/layers/indexer.md.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "fathom/config/model_config.h"
+#include "fathom/kernels/indexer_loss.h"
+#include "fathom/kernels/rope.h"
+#include "fathom/layers/context.h"
+#include "fathom/layers/rope_table.h"
+
+namespace fathom {
+
+struct IndexerParams {
+  Weight wq_b;                 // [Hi*Dh,Q]
+  Weight wk;                   // [Dh,D]
+  Weight k_norm, k_norm_bias;  // [Dh]
+  Weight weights_proj;         // [Hi,D]
+
+  template <class Self, class F>
+  static void Visit(Self& self, const std::string& prefix, F&& f) {
+    f(prefix + "wq_b.weight", self.wq_b);
+    f(prefix + "wk.weight", self.wk);
+    f(prefix + "k_norm.weight", self.k_norm);
+    f(prefix + "k_norm.bias", self.k_norm_bias);
+    f(prefix + "weights_proj.weight", self.weights_proj);
+  }
+};
+
+class Indexer {
+ public:
+  explicit Indexer(const ModelConfig& config);
+  int64_t top_k() const { return top_k_; }
+  int64_t head_dim() const { return shape_.head_dim; }
+  const IndexerShape& shape() const { return shape_; }
+
+  // The layer's input and what the main attention has made of it.
+  struct Inputs {
+    ConstView x;      // [T,D] normed, compute dtype
+    ConstView q_low;  // [T,Q] the queries' latent after its norm, compute dtype
+    std::span<const int32_t> positions;
+  };
+
+  // Rotated keys [T,Dh] of the tokens, compute dtype: overwrites k.
+  void Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const;
+  // The keys that every query of the segments sees, as IndexerTopK: chosen [T*top_k] is overwritten. k [S,Dh] are all keys.
+  void Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments, ConstView k,
+              std::span<int32_t> chosen) const;
+  // The sum of the KL of the tokens from the main attention's weights (IndexerLoss), over the chosen keys, or all visible ones if chosen
+  // is empty; adds the gradients of factor times it to grad.
+  double Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
+               const IndexerTarget& target, std::span<const int32_t> chosen, float factor, IndexerParams& grad) const;
+
+  int64_t ScratchBytes(DType compute, int64_t tokens) const;
+
+ private:
+  void Rotate(View x, int64_t heads, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const;
+  View Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope) const;
+  View HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) const;
+  void BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View dk, IndexerParams& grad) const;
+
+  IndexerShape shape_;
+  int64_t top_k_;
+  float weight_scale_;  // Hi^-1/2 Dh^-1/2
+};
+
+}  // namespace fathom
