@@ -91,12 +91,41 @@ int64_t PeakRssBytes() {
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
+// Acceptance and what drafting gained; empty without it.
+Json SpeculationJson(const GenerateResult& r) {
+  if (r.drafted == 0) return nullptr;
+  return {{"drafted", r.drafted},
+          {"accepted", r.accepted},
+          {"acceptance", static_cast<double>(r.accepted) / static_cast<double>(r.drafted)},
+          {"drafting_tokens_per_s", r.drafting_tokens_per_second},
+          {"plain_tokens_per_s", r.plain_tokens_per_second}};
+}
+
+void LogSpeculation(const GenerateResult& r) {
+  if (r.drafted == 0) return;
+  const double plain = r.plain_tokens_per_second, drafting = r.drafting_tokens_per_second;
+  spdlog::info("speculative=mtp: {} of {} drafts accepted ({:.0f} %){}", r.accepted, r.drafted,
+               100 * static_cast<double>(r.accepted) / static_cast<double>(r.drafted),
+               plain > 0 && drafting > 0
+                   ? fmt::format("; {:.1f} tokens/s with drafts, {:.1f} without: {:.2f} times as fast", drafting, plain, drafting / plain)
+                   : "");
+}
+
+DraftOptions ReadDrafts(const RunConfig& config) {
+  return {.enabled = config.String("speculative") == "mtp",
+          .input = ParseMtpInput(config.String("mtp_input")),
+          .own_head = config.Bool("mtp_own_head")};
+}
+
 Json ResultJson(const GenerateResult& r, const Engine& engine, double load_seconds) {
   return {{"prompt_ids", r.prompt_ids},
           {"ids", r.ids},
           {"text", r.text},
           {"finish_reason", r.finish_reason},
-          {"timings", {{"load_s", load_seconds}, {"prefill_tokens_per_s", r.PrefillTokensPerSecond()}, {"decode_tokens_per_s", r.DecodeTokensPerSecond()}}},
+          {"timings",
+           {{"load_s", load_seconds},
+            {"prefill_tokens_per_s", r.PrefillTokensPerSecond()},
+            {"decode_tokens_per_s", r.DecodeTokensPerSecond()}}},
           {"memory", {{"weights_bytes", engine.WeightBytes()}, {"cache_bytes", engine.CacheBytes()}, {"peak_rss_bytes", PeakRssBytes()}}}};
 }
 
@@ -112,6 +141,7 @@ GenerateResult RunPrompt(const RunConfig& config, Engine& engine, const Tokenize
   options.ignore_eos = config.Bool("ignore_eos");
   options.stop = config.Strings("stop");
   options.sampling = ReadSampling(config);
+  if (config.String("speculative") == "mtp") options.draft_tokens = config.Int("draft_tokens");
   if (!prompt.text.empty()) fmt::print("{}", prompt.text);
   const auto show = [](std::string_view piece) {
     fmt::print("{}", piece);
@@ -134,7 +164,7 @@ int Run(const RunConfig& config) {
   const auto prompts = ReadPrompts(config, reader);
   int64_t capacity = 1;
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
-  Engine engine(dir, ParseComputeDType(config, "dtype"), capacity);
+  Engine engine(dir, ParseComputeDType(config, "dtype"), capacity, ReadDrafts(config));
   CheckModelName(config, engine.config(), (dir / "config.json").string());
   const double load_seconds = clock.Seconds();
 
@@ -142,6 +172,7 @@ int Run(const RunConfig& config) {
   for (const Prompt& prompt : prompts) {
     const GenerateResult r = RunPrompt(config, engine, reader, prompt);
     LogFigures(r, engine);
+    LogSpeculation(r);
     results.push_back(ResultJson(r, engine, load_seconds));
     const std::string& wanted = config.String("autoregressive_decode_assert");
     if (!wanted.empty() && !r.text.starts_with(wanted)) Throw(ErrorCode::kFailed, "the text does not start with autoregressive_decode_assert=\"{}\"", wanted);
@@ -155,9 +186,29 @@ int Run(const RunConfig& config) {
 Command DecodeCommand() {
   return {.name = "decode",
           .summary = "prompt to text, streamed",
-          .flags = {"load_parameters_path", "tokenizer_path", "prompt", "prompt_file", "prompt_ids", "add_bos", "max_new_tokens", "max_target_length",
-                    "max_prefill_predict_length", "ignore_eos", "stop", "dtype", "decode_sampling_strategy", "decode_sampling_temperature",
-                    "decode_sampling_top_k", "decode_sampling_nucleus_p", "autoregressive_decode_assert", "weight_dtype"},
+          .flags = {"load_parameters_path",
+                    "tokenizer_path",
+                    "prompt",
+                    "prompt_file",
+                    "prompt_ids",
+                    "add_bos",
+                    "max_new_tokens",
+                    "max_target_length",
+                    "max_prefill_predict_length",
+                    "ignore_eos",
+                    "stop",
+                    "dtype",
+                    "decode_sampling_strategy",
+                    "decode_sampling_temperature",
+                    "decode_sampling_top_k",
+                    "decode_sampling_nucleus_p",
+                    "autoregressive_decode_assert",
+                    "weight_dtype",
+                    "speculative",
+                    "draft_tokens",
+                    "mtp_input",
+                    "mtp_own_head",
+                    "compat"},
           .run = Run};
 }
 

@@ -28,5 +28,7 @@ Tensor BatchLogits(const GoldenCase& golden, DType compute, const Batch& batch, 
 // The parts of a computation that have a file of their own; each adds what the folder asks for.
 // The indexers' losses and gradients, and the steps of the stages that train them (golden_sparse.cc).
 void AddSparseTraining(const GoldenCase& golden, DType compute, GoldenArrays& got);
+// Logits, loss and gradients of MTP module 1 with the hub's own copies of embedding and head on the batch of "mid_ids" (golden_mtp.cc).
+void AddMtp(const GoldenCase& golden, DType compute, const Batch& mid, GoldenArrays& got);
 
 }  // namespace fathom

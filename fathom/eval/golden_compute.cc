@@ -70,11 +70,12 @@ class Computation {
       if (layer >= 0 && config_.has_indexer()) Put("mid_top_mask." + std::to_string(layer), TopMask(batch, s.attention.chosen));
     });
     Put("mid_logits", CopyOf(logits, {batch.rows, batch.length, config_.vocab_size}));
+    if (golden_.Has("mid_mtp_logits")) AddMtp(golden_, compute_, batch, got_);
     if (!golden_.Has("mid_loss")) return;
     TrainSession session(config_, OptionsFor(batch, compute_), CopyParams(golden_.checkpoint, DType::kF32));
     session.ZeroGradients();
     const double weight = static_cast<double>(batch.target_count);
-    Put("mid_loss", ScalarOf(session.Gradients(batch, 1 / weight).main.loss / weight));
+    Put("mid_loss", ScalarOf(session.Gradients(batch, 1 / weight, 0).main.loss / weight));
     for (const NamedWeight& w : ListParams(session.grads())) Put("grad." + w.name, CopyOf(w.weight->value, w.weight->value.shape()));
   }
 

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "fathom/base/clock.h"
+#include "fathom/infer/speculate.h"
 #include "fathom/infer/stop_filter.h"
 
 namespace fathom {
@@ -45,6 +46,34 @@ class TextOut {
   std::string& text_;
 };
 
+// Produces the answer's tokens, with drafts or without.
+class Continuation {
+ public:
+  Continuation(Engine& engine, const GenerateOptions& options) : engine_(engine), sampler_(options.sampling, engine.config().vocab_size) {
+    if (options.draft_tokens > 0) speculator_.emplace(engine, sampler_, options.draft_tokens, options.sampling.seed);
+  }
+  int32_t First(std::span<const float> logits) { return sampler_.Sample(logits, 0); }
+  // At most `room` tokens after `last`; valid until the next call.
+  std::span<const int32_t> Next(int32_t last, int64_t index, int64_t room) {
+    if (speculator_) return speculator_->Next(last, index, room);
+    next_ = sampler_.Sample(engine_.Append({&last, 1}), index);
+    return {&next_, 1};
+  }
+  void Report(GenerateResult& result) const {
+    if (!speculator_) return;
+    result.drafted = speculator_->drafted();
+    result.accepted = speculator_->accepted();
+    result.drafting_tokens_per_second = speculator_->cost().drafted().TokensPerSecond();
+    result.plain_tokens_per_second = speculator_->cost().plain().TokensPerSecond();
+  }
+
+ private:
+  Engine& engine_;
+  Sampler sampler_;
+  std::optional<Speculator> speculator_;
+  int32_t next_ = 0;
+};
+
 }  // namespace
 
 GenerateResult Generate(Engine& engine, const Tokenizer* tokenizer, std::span<const int32_t> prompt, const GenerateOptions& options,
@@ -55,26 +84,28 @@ GenerateResult Generate(Engine& engine, const Tokenizer* tokenizer, std::span<co
   result.ids.reserve(static_cast<size_t>(options.max_new_tokens));
   result.finish_reason = "length";
   TextOut out(tokenizer, options.stop, on_text, result.text);
-  Sampler sampler(options.sampling, engine.config().vocab_size);
+  Continuation continuation(engine, options);
   engine.Reset();
   Stopwatch clock;
-  std::span<const float> logits = engine.Append(prompt);
+  const std::span<const float> logits = engine.Append(prompt);
   result.prefill_seconds = clock.Seconds();
   clock.Restart();
-  for (int64_t i = 0; i < options.max_new_tokens; ++i) {
-    const int32_t id = sampler.Sample(logits, i);
+  // True: the answer ends with this token.
+  const auto take = [&](int32_t id) {
     result.ids.push_back(id);
-    if (id == engine.config().eos_token_id && !options.ignore_eos) {
-      result.finish_reason = "stop";
-      break;
+    const bool end = (id == engine.config().eos_token_id && !options.ignore_eos) || out.Push(id);
+    if (end) result.finish_reason = "stop";
+    return end;
+  };
+  const auto made = [&] { return std::ssize(result.ids); };
+  bool ended = options.max_new_tokens == 0 || take(continuation.First(logits));
+  while (!ended && made() < options.max_new_tokens) {
+    for (const int32_t id : continuation.Next(result.ids.back(), made(), options.max_new_tokens - made())) {
+      ended = ended || take(id);
     }
-    if (out.Push(id)) {
-      result.finish_reason = "stop";
-      break;
-    }
-    if (i + 1 < options.max_new_tokens) logits = engine.Append({&result.ids.back(), 1});
   }
   result.decode_seconds = clock.Seconds();
+  continuation.Report(result);
   out.Finish();
   return result;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fathom/kernels/rms_norm.h"
+#include "fathom/kernels/sampling.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {
@@ -17,6 +18,17 @@ int64_t Head::ChunkTokens() const { return std::max<int64_t>(16, kChunkBytes / (
 void Head::Normalize(Ctx&, const HeadParams& p, ConstView h, View x, View rstd) const { RmsNormForward(h, p.norm.value, eps_, x, rstd); }
 
 void Head::Logits(Ctx& ctx, const HeadParams& p, ConstView x, View logits) const { LinearForward(ctx, p.lm_head, x, logits); }
+
+void Head::Predict(Ctx& ctx, const HeadParams& p, ConstView x, std::span<int32_t> best) const {
+  const int64_t tokens = x.dim(0), chunk = ChunkTokens();
+  for (int64_t begin = 0; begin < tokens; begin += chunk) {
+    ArenaScope scope(ctx.scratch);
+    const int64_t n = std::min(chunk, tokens - begin);
+    const View logits = ctx.scratch.Alloc(DType::kF32, {n, vocab_});
+    Logits(ctx, p, x.Rows(begin, begin + n), logits);
+    for (int64_t t = 0; t < n; ++t) best[static_cast<size_t>(begin + t)] = ArgMax({logits.row<float>(t), static_cast<size_t>(vocab_)});
+  }
+}
 
 CrossEntropySums Head::Loss(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& t, std::span<float> nll) const {
   CrossEntropySums total;

@@ -7,12 +7,8 @@
 
 namespace fathom {
 
-LossSums& LossSums::operator+=(const LossSums& other) {
-  main += other.main;
-  return *this;
-}
-
-Decoder::Decoder(const ModelConfig& config) : config_(config), head_(config.vocab_size, static_cast<float>(config.rms_norm_eps)) {
+Decoder::Decoder(const ModelConfig& config)
+    : config_(config), head_(config.vocab_size, static_cast<float>(config.rms_norm_eps)), mtp_(config) {
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) blocks_.emplace_back(config, config.is_moe_layer(i));
   EnsurePositions(1);
 }
@@ -33,27 +29,12 @@ void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t>
   }
 }
 
-// Under full remat only the layer's input is kept: h_in of the saved struct, everything else is made again in the backward.
-Block::Saved Decoder::Keep(Arena& arena, const Block& block, DType compute, int64_t tokens, Remat remat) const {
-  if (remat != Remat::kFull) return block.Allocate(arena, compute, tokens, remat == Remat::kNone);
-  Block::Saved s;
-  s.h_in = arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
-  return s;
-}
-
-void Decoder::ForwardKeeping(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h,
-                             std::vector<Block::Saved>& saved) const {
+void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h,
+                         std::vector<Block::Saved>& saved) const {
   EmbeddingForward(p.embed_tokens.value, batch.ids, h);
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    saved.push_back(Keep(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
-    ArenaScope scope(ctx.scratch);
-    if (remat == Remat::kFull) {
-      Cast(h, saved[i].h_in);
-      Block::Saved passing = blocks_[i].Allocate(ctx.scratch, ctx.compute, h.dim(0), false);
-      blocks_[i].Forward(ctx, p.layers[i], batch.layout, *rope_, h, passing);
-    } else {
-      blocks_[i].Forward(ctx, p.layers[i], batch.layout, *rope_, h, saved[i]);
-    }
+    saved.push_back(AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
+    ForwardKeeping(ctx, blocks_[i], p.layers[i], batch.layout, *rope_, remat, h, saved[i]);
   }
 }
 
@@ -73,22 +54,6 @@ void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& 
   });
 }
 
-void Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
-                             const std::vector<Block::Saved>& saved, View dh, DecoderParams& grads) const {
-  for (size_t i = blocks_.size(); i-- > 0;) {
-    ArenaScope scope(ctx.scratch);
-    Block::Saved again = saved[i];
-    if (remat == Remat::kFull) {
-      again = blocks_[i].Allocate(ctx.scratch, ctx.compute, dh.dim(0), false);
-      const View h = ctx.scratch.Alloc(DType::kF32, dh.shape());
-      Cast(saved[i].h_in, h);
-      blocks_[i].Forward(ctx, p.layers[i], batch.layout, *rope_, h, again);
-    }
-    if (options.indexer.factor > 0) LearnIndexer(ctx, p, batch.layout, options, i, again, grads);
-    blocks_[i].Backward(ctx, p.layers[i], batch.layout, *rope_, again, {}, dh, grads.layers[i]);
-  }
-}
-
 LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                                   DecoderParams& grads) const {
   if (!options.lm_loss) {
@@ -100,7 +65,7 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenB
   const int64_t tokens = static_cast<int64_t>(batch.ids.size());
   const View h = ctx.saved.Alloc(DType::kF32, {tokens, config_.hidden_size});
   std::vector<Block::Saved> saved;
-  ForwardKeeping(ctx, p, batch, remat, h, saved);
+  KeepLayers(ctx, p, batch, remat, h, saved);
 
   const HeadParams head{p.norm, p.lm_head};
   const HeadGrads head_grads{grads.norm, grads.lm_head};
@@ -113,7 +78,13 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenB
     sums.main = head_.LossAndGradient(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, dh, head_grads);
     head_.BackwardNorm(ctx, head, dh, h, rstd, dh, false, head_grads);
   }
-  BackwardLayers(ctx, p, batch, options, remat, saved, dh, grads);
+  if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, batch, *rope_, options.mtp, remat, h, dh, grads);
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    const auto learn_indexer = [&](const Block::Saved& s) {
+      if (options.indexer.factor > 0) LearnIndexer(ctx, p, batch.layout, options, i, s, grads);
+    };
+    BackwardKept(ctx, blocks_[i], p.layers[i], batch.layout, *rope_, remat, saved[i], learn_indexer, dh, grads.layers[i]);
+  }
   if (!grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
   return sums;
 }
@@ -126,7 +97,21 @@ LossSums Decoder::Loss(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch
   const HeadParams head{p.norm, p.lm_head};
   const View x = ctx.scratch.Alloc(ctx.compute, h.shape());
   head_.Normalize(ctx, head, h, x, {});
-  return {head_.Loss(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, nll)};
+  LossSums sums;
+  sums.main = head_.Loss(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, nll);
+  if (options.mtp.eval_module > 0) {
+    const std::span<int32_t> best{ctx.scratch.AllocArray<int32_t>(tokens), batch.ids.size()};
+    head_.Predict(ctx, head, x, best);
+    mtp_.Compare(ctx, p, batch, *rope_, options.mtp, h, best, sums);
+  }
+  return sums;
+}
+
+void Decoder::MtpLogits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, MtpInput input, int64_t module, View logits) const {
+  ArenaScope scope(ctx.scratch);
+  const View h = ctx.scratch.Alloc(DType::kF32, {static_cast<int64_t>(batch.ids.size()), config_.hidden_size});
+  Forward(ctx, p, batch.ids, batch.layout, h);
+  mtp_.Logits(ctx, p, batch, *rope_, input, module, h, logits);
 }
 
 void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, KvCache& cache, View logits, View hidden) const {
@@ -147,11 +132,35 @@ void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> 
   head_.Logits(ctx, head, x, logits);
 }
 
-int64_t Decoder::SavedBytes(DType compute, int64_t tokens, Remat remat) const {
+void Decoder::DraftState(Ctx& ctx, const DecoderParams& p, MtpInput input, ConstView hidden, View state) const {
+  ArenaScope scope(ctx.scratch);
+  Cast(mtp_.State(ctx, {p.norm, p.lm_head}, input, hidden), state);
+}
+
+void Decoder::Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, ConstView state, int64_t past, MtpInput input,
+                    KvCache& cache, View logits, View next_state) const {
+  ArenaScope scope(ctx.scratch);
+  const int64_t m = static_cast<int64_t>(ids.size());
+  FATHOM_CHECK(past + m <= cache.capacity && past + m <= rope_->length(), "{} tokens after {} in a cache of {}", m, past, cache.capacity);
+  const std::span<int32_t> positions{ctx.scratch.AllocArray<int32_t>(m), ids.size()};
+  std::iota(positions.begin(), positions.end(), static_cast<int32_t>(past));
+  const View h = ctx.scratch.Alloc(DType::kF32, state.shape());
+  mtp_.module(0).ForwardCached(ctx, p.mtp[0], ids, positions, *rope_, past, state, h,
+                               cache.layers[static_cast<size_t>(config_.num_hidden_layers)]);
+  if (logits.empty()) return;
+  const HeadParams head = HeadOf(p.mtp[0]);
+  const ConstView last = h.Rows(m - 1, m);
+  const View x = ctx.scratch.Alloc(ctx.compute, last.shape());
+  head_.Normalize(ctx, head, last, x, {});
+  head_.Logits(ctx, head, x, logits);
+  Cast(mtp_.State(ctx, head, input, last), next_state);
+}
+
+int64_t Decoder::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t mtp_modules) const {
   Arena arena = Arena::Counting();
   arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
-  for (const Block& block : blocks_) Keep(arena, block, compute, tokens, remat);
-  return arena.used();
+  for (const Block& block : blocks_) AllocateKept(arena, block, compute, tokens, remat);
+  return arena.used() + mtp_.SavedBytes(compute, tokens, remat, mtp_modules);
 }
 
 // One layer's activations again (full remat), its largest set of temporaries (the expert rows), the gradient stream and the head's chunk.
@@ -173,7 +182,7 @@ int64_t Decoder::ScratchBytes(DType compute, int64_t tokens) const {
   const int64_t widest =
       std::max({config_.intermediate_size, config_.vocab_size, config_.num_attention_heads * (config_.qk_head_dim() + config_.v_head_dim)});
   const int64_t gemm = GemmScratchBytes(std::max(rows, tokens), widest, std::max(config_.hidden_size, config_.intermediate_size));
-  return arena.used() + 2 * layer + std::max({experts, dense, logits, sparse}) + gemm;
+  return arena.used() + 2 * layer + std::max({experts, dense, logits, sparse}) + gemm + mtp_.ScratchBytes(compute, tokens);
 }
 
 }  // namespace fathom

@@ -30,17 +30,31 @@ Tensor Fresh(const ExpectedTensor& t, const ModelConfig& config, uint64_t seed, 
   return value;
 }
 
+// Fresh values for the empty slots of visit(f) that the config has a tensor for.
+template <class Visit>
+void FillEmpty(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, const Visit& visit) {
+  std::map<std::string, ExpectedTensor> expected;
+  for (const ExpectedTensor& t : ExpectedTensors(config)) expected.emplace(t.name, t);
+  visit([&](const std::string& name, Weight& w) {
+    const auto found = expected.find(name);
+    if (w.value.empty() && found != expected.end()) w.value = Fresh(found->second, config, seed, dtype, maxtext_expert_init);
+  });
+}
+
 }  // namespace
 
 DecoderParams InitParams(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init) {
-  std::map<std::string, ExpectedTensor> expected;
-  for (const ExpectedTensor& t : ExpectedTensors(config)) expected.emplace(t.name, t);
   DecoderParams params = DecoderParams::For(config);
-  DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
-    const auto found = expected.find(name);
-    if (found != expected.end()) w.value = Fresh(found->second, config, seed, dtype, maxtext_expert_init);
-  });
+  FillEmpty(config, seed, dtype, maxtext_expert_init, [&](const auto& f) { DecoderParams::Visit(params, f); });
   return params;
+}
+
+void InitMissingMtp(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, DecoderParams& params) {
+  params.mtp.resize(static_cast<size_t>(config.num_nextn_predict_layers));
+  for (MtpParams& m : params.mtp) m.block.moe.experts.resize(static_cast<size_t>(config.n_routed_experts));
+  FillEmpty(config, seed, dtype, maxtext_expert_init, [&](const auto& f) {
+    for (size_t k = 0; k < params.mtp.size(); ++k) MtpParams::Visit(params.mtp[k], DecoderParams::LayerPrefix(params.layers.size() + k), f);
+  });
 }
 
 }  // namespace fathom

@@ -32,10 +32,10 @@ DecoderParams MapParams(const Checkpoint& checkpoint) {
   return params;
 }
 
-DecoderParams CopyParams(const Checkpoint& checkpoint, DType dtype) {
+DecoderParams CopyParams(const Checkpoint& checkpoint, DType dtype, bool mtp_copies) {
   DecoderParams params = DecoderParams::For(checkpoint.config());
   DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
-    if (!checkpoint.Has(name)) return;
+    if (!checkpoint.Has(name) || (!mtp_copies && IsMtpCopy(name))) return;
     const Weight stored = checkpoint.GetWeight(name);
     w.value = Tensor(IsRouterBias(name) ? DType::kF32 : dtype, stored.value.shape());
     Dequantize(stored, w.value.mutable_view());

@@ -1,5 +1,7 @@
 #include "fathom/model/params.h"
 
+#include <map>
+
 #include "fathom/kernels/vector_ops.h"
 
 namespace fathom {
@@ -12,6 +14,15 @@ void VisitPairs(DecoderParams& a, DecoderParams& b, const std::function<void(con
   size_t i = 0;
   DecoderParams::Visit(a, [&](const std::string& name, Weight& w) { f(name, w, *slots[i++]); });
 }
+
+// Makes a tensor for each weight, once for those that share their memory.
+class PerMemory {
+ public:
+  Weight& Slot(const Weight& w) { return made_[w.value.view().raw()]; }
+
+ private:
+  std::map<const std::byte*, Weight> made_;
+};
 
 }  // namespace
 
@@ -27,6 +38,17 @@ DecoderParams DecoderParams::For(const ModelConfig& config) {
   return p;
 }
 
+void ShareEmbeddingAndHead(DecoderParams& params) {
+  for (MtpParams& m : params.mtp) {
+    m.embed_tokens = params.embed_tokens;
+    m.shared_head_head = params.lm_head;
+  }
+}
+
+bool IsMtpCopy(const std::string& name) {
+  return name.ends_with("shared_head.head.weight") || (name.ends_with("embed_tokens.weight") && name != "model.embed_tokens.weight");
+}
+
 std::vector<NamedWeight> ListParams(DecoderParams& params) {
   std::vector<NamedWeight> list;
   DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
@@ -37,14 +59,19 @@ std::vector<NamedWeight> ListParams(DecoderParams& params) {
 
 DecoderParams MakeGradients(const ModelConfig& config, DecoderParams& params, const std::function<bool(const std::string&)>& wanted) {
   DecoderParams grads = DecoderParams::For(config);
+  PerMemory made;
   VisitPairs(params, grads, [&](const std::string& name, Weight& w, Weight& g) {
-    if (!w.value.empty() && wanted(name)) g.value = Tensor(DType::kF32, w.value.shape());
+    if (w.value.empty() || !wanted(name)) return;
+    Weight& slot = made.Slot(w);
+    if (slot.value.empty()) slot.value = Tensor(DType::kF32, w.value.shape());
+    g = slot;
   });
   return grads;
 }
 
 DecoderParams MakeBF16Copy(const ModelConfig& config, DecoderParams& params) {
   DecoderParams copy = DecoderParams::For(config);
+  PerMemory made;
   VisitPairs(params, copy, [&](const std::string& name, Weight& w, Weight& c) {
     // The router computes in f32, the embedding is only looked up.
     const bool product = w.value.shape().rank() == 2 && !name.ends_with("mlp.gate.weight") && !name.ends_with("embed_tokens.weight");
@@ -52,8 +79,12 @@ DecoderParams MakeBF16Copy(const ModelConfig& config, DecoderParams& params) {
       c = w;
       return;
     }
-    c.value = Tensor(DType::kBF16, w.value.shape());
-    Cast(w.value.view(), c.value.mutable_view());
+    Weight& slot = made.Slot(w);
+    if (slot.value.empty()) {
+      slot.value = Tensor(DType::kBF16, w.value.shape());
+      Cast(w.value.view(), slot.value.mutable_view());
+    }
+    c = slot;
   });
   return copy;
 }

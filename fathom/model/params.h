@@ -53,6 +53,12 @@ struct DecoderParams {
   static std::string LayerPrefix(size_t layer) { return "model.layers." + std::to_string(layer) + "."; }
 };
 
+// Gives every MTP module the main model's embedding and head in place of copies of its own: one memory under both names.
+void ShareEmbeddingAndHead(DecoderParams& params);
+
+// Is this the name of an MTP module's copy of the embedding or the head?
+bool IsMtpCopy(const std::string& name);
+
 // Name and slot of every parameter that has a tensor.
 struct NamedWeight {
   std::string name;
@@ -60,11 +66,12 @@ struct NamedWeight {
 };
 std::vector<NamedWeight> ListParams(DecoderParams& params);
 
-// Zeroed F32 tensors of the same shapes, for gradients, where wanted(name) says so; the others stay empty (frozen).
+// Zeroed F32 tensors of the same shapes, for gradients, where wanted(name) says so; the others stay empty (frozen). What shares memory in
+// params shares it here.
 DecoderParams MakeGradients(const ModelConfig& config, DecoderParams& params, const std::function<bool(const std::string&)>& wanted);
 
 // What the forward of a bf16 run reads: matrices of products rounded to BF16 in memory of their own; vectors, routers and
-// embeddings shared with params.
+// embeddings shared with params. What shares memory in params shares it here.
 DecoderParams MakeBF16Copy(const ModelConfig& config, DecoderParams& params);
 
 }  // namespace fathom

@@ -18,6 +18,8 @@ Json ConfigOf(const ModelConfig& config, DType weights) {
   Json json = config.raw.is_null() ? ModelConfigToJson(config) : config.raw;
   json["torch_dtype"] = weights == DType::kBF16 ? "bfloat16" : "float32";
   json.erase("quantization_config");
+  if (config.num_nextn_predict_layers > 0 || json.contains("num_nextn_predict_layers"))
+    json["num_nextn_predict_layers"] = config.num_nextn_predict_layers;
   return json;
 }
 

@@ -25,9 +25,9 @@ double FeedForward(const ModelConfig& c, bool moe) {
 
 }  // namespace
 
-double TrainFlopsPerToken(const ModelConfig& c, int64_t length) {
+double TrainFlopsPerToken(const ModelConfig& c, int64_t length, int64_t mtp_modules) {
   double forward = 2 * static_cast<double>(c.hidden_size) * static_cast<double>(c.vocab_size);
-  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+  for (int64_t i = 0; i < c.num_hidden_layers + mtp_modules; ++i) {
     forward += AttentionProjections(c) + AttentionScores(c, length) + FeedForward(c, c.is_moe_layer(i));
   }
   return 3 * forward;

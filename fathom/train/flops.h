@@ -6,7 +6,7 @@
 
 namespace fathom {
 
-// FLOP per token of a step at this sequence length.
-double TrainFlopsPerToken(const ModelConfig& config, int64_t sequence_length);
+// FLOP per token of a step at this sequence length. An MTP module counts as a layer, without its head.
+double TrainFlopsPerToken(const ModelConfig& config, int64_t sequence_length, int64_t mtp_modules);
 
 }  // namespace fathom

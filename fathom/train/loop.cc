@@ -5,31 +5,15 @@
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
-#include "fathom/model/load.h"
 #include "fathom/train/checkpoints.h"
 #include "fathom/train/flops.h"
+#include "fathom/train/load_model.h"
 #include "fathom/train/metrics.h"
 #include "fathom/train/signals.h"
 #include "fathom/train/sources.h"
 
 namespace fathom {
 namespace {
-
-struct Loaded {
-  ModelConfig config;
-  DecoderParams params;
-};
-
-Loaded LoadModel(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume) {
-  const std::filesystem::path dir = resume ? resume->dir : options.load_parameters_path;
-  if (dir.empty()) {
-    const ModelConfig model = ModelFromFlags(config);
-    return {model, InitParams(model, options.init_seed, options.weights, config.String("compat") == "maxtext")};
-  }
-  const Checkpoint checkpoint = Checkpoint::Open(dir);
-  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
-  return {checkpoint.config(), CopyParams(checkpoint, options.weights)};
-}
 
 // The flags, once they and the model get along.
 const RunConfig& CheckedFlags(const RunConfig& config, const ModelConfig& model) {
@@ -42,11 +26,11 @@ class Run {
   explicit Run(const RunConfig& config)
       : options_(ReadTrainOptions(config)),
         resume_(options_.checkpointing ? FindResumePoint(options_) : std::nullopt),
-        loaded_(LoadModel(config, options_, resume_)),
+        loaded_(LoadModel(config, options_, resume_ ? resume_->dir : options_.load_parameters_path)),
         sources_(OpenSources(CheckedFlags(config, loaded_.config), options_, loaded_.config)),
         session_(loaded_.config, options_, std::move(loaded_.params)),
         first_step_(resume_ ? resume_->step + 1 : 0),
-        flops_per_token_(TrainFlopsPerToken(loaded_.config, options_.length)),
+        flops_per_token_(TrainFlopsPerToken(loaded_.config, options_.length, options_.mtp.modules)),
         progress_(first_step_, options_.steps) {
     if (resume_) Resume();
     OpenSinks(config);
@@ -149,12 +133,15 @@ class Run {
     s.Add("eval/avg_loss", loss);
     s.Add("eval/avg_perplexity", std::exp(loss));
     s.Add("eval/total_weights", sums.main.weight);
+    if (options_.mtp.eval_module > 0) s.Add("eval/avg_mtp_acceptance_rate_percent", 100 * sums.mtp_accepted / (sums.mtp_compared + 1e-8));
     if (bytes > 0) s.Add("eval/bits_per_byte", sums.main.loss / std::log(2.0) / bytes);
     s.Add("eval/step_time_seconds", clock.Seconds());
     Report(s);
     progress_.Clear();
-    spdlog::info("eval metrics after step: {}, loss={:.4f}, perplexity={:.3f}, total_weights={:.0f}{}", step_, loss, std::exp(loss), sums.main.weight,
-                 bytes > 0 ? fmt::format(", bits per byte={:.4f}", sums.main.loss / std::log(2.0) / bytes) : "");
+    spdlog::info(
+        "eval metrics after step: {}, loss={:.4f}, perplexity={:.3f}, total_weights={:.0f}{}{}", step_, loss, std::exp(loss),
+        sums.main.weight, bytes > 0 ? fmt::format(", bits per byte={:.4f}", sums.main.loss / std::log(2.0) / bytes) : "",
+        options_.mtp.eval_module > 0 ? fmt::format(", MTP acceptance={:.1f} %", 100 * sums.mtp_accepted / (sums.mtp_compared + 1e-8)) : "");
     return !(options_.target_eval_loss > 0 && loss <= options_.target_eval_loss);
   }
 
@@ -179,7 +166,7 @@ class Run {
 
   TrainOptions options_;
   std::optional<ResumePoint> resume_;
-  Loaded loaded_;
+  LoadedModel loaded_;
   DataSources sources_;
   TrainSession session_;
   int64_t first_step_, step_ = 0, saved_step_ = -1;

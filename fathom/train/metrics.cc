@@ -54,6 +54,7 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
   s.Add("learning/lm_loss", r.lm_loss);
   s.Add("learning/perplexity", std::exp(r.lm_loss));
   s.Add("learning/z_loss", r.sums.main.z_loss / (r.sums.main.weight + 1e-8));
+  if (r.sums.mtp.weight > 0) s.Add("learning/mtp_loss", r.mtp_loss);
   if (r.indexer_loss > 0) s.Add("learning/indexer_loss", r.indexer_loss);
   s.Add("learning/total_weights", r.sums.main.weight);
   s.Add("learning/max_logits", r.sums.main.max_logit);
@@ -74,8 +75,9 @@ std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) 
   return fmt::format(
       "completed step: {}, seconds: {:.3f}, TFLOP/s/device: {:.3f}, Tokens/s/device: {:.3f}, total_weights: {:.0f}, loss: {:.3f}, lm_loss: "
       "{:.3f}, "
-      "perplexity: {:.3f}",
-      step, t.seconds, t.tflops / t.seconds, t.tokens / t.seconds, r.sums.main.weight, r.loss, r.lm_loss, std::exp(r.lm_loss));
+      "perplexity: {:.3f}{}",
+      step, t.seconds, t.tflops / t.seconds, t.tokens / t.seconds, r.sums.main.weight, r.loss, r.lm_loss, std::exp(r.lm_loss),
+      r.sums.mtp.weight > 0 ? fmt::format(", main_model_loss: {:.3f}, mtp_loss: {:.3f}", r.loss - r.mtp_loss, r.mtp_loss) : "");
 }
 
 TrainProgress::TrainProgress(int64_t first_step, int64_t steps) : first_(first_step), steps_(steps), terminal_(isatty(2) != 0) {}

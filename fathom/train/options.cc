@@ -63,6 +63,14 @@ void ReadIndexer(const RunConfig& config, TrainOptions& o) {
   o.lm_loss = !warm_up && !(maxtext && config.Bool("use_indexer") && !o.indexer.sparse);
 }
 
+void ReadMtp(const RunConfig& config, TrainOptions& o) {
+  o.mtp.modules = config.Int("mtp_num_layers");
+  o.mtp.input = ParseMtpInput(config.String("mtp_input"));
+  o.mtp.eval_module = config.Int("mtp_eval_target_module");
+  o.mtp_factor = config.Float("mtp_loss_scaling_factor");
+  o.mtp_own_head = config.Bool("mtp_own_head");
+}
+
 void ReadEval(const RunConfig& config, TrainOptions& o) {
   o.eval_interval = config.Int("eval_interval");
   o.eval_steps = config.Int("eval_steps");
@@ -107,6 +115,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.abort_on_nan = config.Bool("abort_on_nan_loss");
   o.abort_on_inf = config.Bool("abort_on_inf_loss");
   o.log_period = config.Int("log_period");
+  ReadMtp(config, o);
   ReadEval(config, o);
   ReadCheckpointing(config, o);
   return o;

@@ -25,6 +25,9 @@ struct TrainOptions {
   float z_loss = 0;
   bool lm_loss = true;      // false: the indexers' warm-up
   IndexerTraining indexer;  // its factor is indexer_loss_scaling_factor: on the mean over layers and tokens
+  MtpOptions mtp;           // modules: those that are trained
+  double mtp_factor = 0.1;  // of their loss
+  bool mtp_own_head = false;
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
   std::vector<std::string> adamw_mask, trainable_mask;

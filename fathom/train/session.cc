@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "fathom/kernels/vector_ops.h"
 
@@ -17,12 +18,13 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, Decoder
   std::vector<OptimizerParam> list;
   std::vector<std::pair<Weight*, Weight*>> sides;
   DecoderParams::Visit(grads, [&](const std::string&, Weight& w) { sides.emplace_back(&w, nullptr); });
+  std::set<const std::byte*> seen;  // one memory under two names is one parameter
   size_t i = 0;
   DecoderParams::Visit(compute, [&](const std::string&, Weight& w) { sides[i++].second = &w; });
   i = 0;
   DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
     const auto [grad, copy] = sides[i++];
-    if (grad->value.empty()) return;
+    if (grad->value.empty() || !seen.insert(grad->value.view().raw()).second) return;
     const bool own_copy = copy->value.view().raw() != w.value.view().raw();
     list.push_back({name, w.value.mutable_view(), grad->value.mutable_view(), own_copy ? MutableOrEmpty(*copy) : View()});
   });
@@ -39,18 +41,26 @@ int64_t CoveredTokens(const Batch& batch) {
 
 int64_t TotalBytes(DecoderParams& params) {
   int64_t bytes = 0;
-  for (const NamedWeight& w : ListParams(params)) bytes += w.weight->value.NumBytes();
+  std::set<const std::byte*> seen;
+  for (const NamedWeight& w : ListParams(params)) {
+    if (seen.insert(w.weight->value.view().raw()).second) bytes += w.weight->value.NumBytes();
+  }
   return bytes;
 }
+
+// The modules whose activations are kept at the same time: those that are trained, or those up to the one that an eval looks at.
+int64_t SavedModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
 
 }  // namespace
 
 bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name) {
   if (name.find("e_score_correction_bias") != name.npos) return false;
+  const bool indexer = name.find(".indexer.") != name.npos;
   for (int64_t k = 0; k < config.num_nextn_predict_layers; ++k) {
-    if (name.starts_with(DecoderParams::LayerPrefix(static_cast<size_t>(config.num_hidden_layers + k)))) return false;
+    if (!name.starts_with(DecoderParams::LayerPrefix(static_cast<size_t>(config.num_hidden_layers + k)))) continue;
+    return k < options.mtp.modules && !indexer && !options.indexer.dense_attention;
   }
-  if (name.find(".indexer.") != name.npos) return options.indexer.factor > 0;
+  if (indexer) return options.indexer.factor > 0;
   return !options.indexer.dense_attention;
 }
 
@@ -60,7 +70,7 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       params_(std::move(params)),
       compute_(options.compute == DType::kBF16 && options.weights == DType::kF32 ? MakeBF16Copy(config, params_) : params_),
       grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, options, name); })),
-      saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat) + kReserve),
+      saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat, SavedModules(options)) + kReserve),
       scratch_(2 * decoder_.ScratchBytes(options.compute, options.rows * options.length) + kReserve) {
   decoder_.EnsurePositions(options.length);
   options_.lm_loss = options.lm_loss || !config.has_indexer();
@@ -95,11 +105,12 @@ void TrainSession::ZeroGradients() {
   for (const NamedWeight& w : ListParams(grads_)) Fill(0, w.weight->value.mutable_view());
 }
 
-LossSums TrainSession::Gradients(const Batch& batch, double scale) {
+LossSums TrainSession::Gradients(const Batch& batch, double scale, double mtp_scale) {
   Ctx ctx{saved_, scratch_, options_.compute};
-  LossOptions loss{options_.z_loss, static_cast<float>(scale), options_.lm_loss, options_.indexer, indexer_kl_};
+  LossOptions loss{options_.z_loss, static_cast<float>(scale), options_.lm_loss, options_.indexer, indexer_kl_, options_.mtp};
   loss.indexer.factor /= static_cast<float>(decoder_.config().num_hidden_layers * std::max<int64_t>(1, CoveredTokens(batch)));
   std::ranges::fill(indexer_kl_, 0.0);
+  loss.mtp.scale = static_cast<float>(mtp_scale);
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
     const TokenBatch micro = Slice(batch, row, std::min(row + options_.rows, batch.rows));
@@ -112,7 +123,7 @@ LossSums TrainSession::Evaluate(const Batch& batch) {
   Ctx ctx{saved_, scratch_, options_.compute};
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
-    total += decoder_.Loss(ctx, compute_, Slice(batch, row, std::min(row + options_.rows, batch.rows)), {}, {});
+    total += decoder_.Loss(ctx, compute_, Slice(batch, row, std::min(row + options_.rows, batch.rows)), {.mtp = options_.mtp}, {});
   }
   return total;
 }
@@ -121,12 +132,14 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   ZeroGradients();
   const double weight = static_cast<double>(batch.target_count) + 1e-8;
   StepReport report;
-  report.sums = Gradients(batch, 1 / weight);
+  const double mtp_scale = options_.mtp_factor / (MtpWeight(Slice(batch, 0, batch.rows), options_.mtp.modules) + 1e-8);
+  report.sums = Gradients(batch, 1 / weight, mtp_scale);
   report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;
+  report.mtp_loss = mtp_scale * report.sums.mtp.loss;
   const double kl = std::accumulate(indexer_kl_.begin(), indexer_kl_.end(), 0.0);
   report.indexer_kl = kl / static_cast<double>(decoder_.config().num_hidden_layers * std::max<int64_t>(1, CoveredTokens(batch)));
   report.indexer_loss = static_cast<double>(options_.indexer.factor) * report.indexer_kl;
-  report.loss = report.lm_loss + report.indexer_loss;
+  report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss;
   report.optimizer = optimizer_->Step(learning_rate);
   return report;
 }
@@ -138,7 +151,7 @@ std::vector<TrainSession::MemoryRow> TrainSession::MemoryTable() {
           {"bf16 copy", copied ? weights / 2 : 0},
           {"gradients", TotalBytes(grads_)},
           {"moments", Optimizer::StateBytes(options_.optimizer, optimizer_->params())},
-          {"activations", decoder_.SavedBytes(options_.compute, tokens, options_.remat)},
+          {"activations", decoder_.SavedBytes(options_.compute, tokens, options_.remat, SavedModules(options_))},
           {"scratch", decoder_.ScratchBytes(options_.compute, tokens)}};
 }
 

@@ -16,6 +16,7 @@ struct StepReport {
   LossSums sums;
   double loss = 0;        // what was minimised: cross entropy and z-loss over the total weight, plus the other terms
   double lm_loss = 0;     // cross entropy (z-loss included, as MaxText reports it) over the total weight
+  double mtp_loss = 0;    // mtp_loss_scaling_factor times the mean over what all MTP modules predict
   double indexer_kl = 0;  // mean over layers and tokens, without its factor
   double indexer_loss = 0;
   OptimizerReport optimizer;
@@ -29,13 +30,16 @@ class TrainSession {
   // One update from rows of a batch, in micro-batches of options.rows rows; equal to one batch of all rows (gradients are weighted by
   // tokens, not by micro-batch).
   StepReport Step(const Batch& batch, double learning_rate);
-  // Gradients alone, added to grads(): for checks. scale: of the cross entropy's sum.
-  LossSums Gradients(const Batch& batch, double scale);
+  // Gradients alone, added to grads(): for checks. scale, mtp_scale: factors on the summed losses of the main model and of the MTP modules.
+  LossSums Gradients(const Batch& batch, double scale, double mtp_scale = 0);
   // KL of every layer's indexer, summed over the tokens of the last Gradients or Step; empty if they are not trained.
   std::span<const double> indexer_kl() const { return indexer_kl_; }
   void ZeroGradients();
   // Sums over the batch without gradients.
   LossSums Evaluate(const Batch& batch);
+
+  // Rows of a batch as the decoder takes them; valid until the next call.
+  TokenBatch Slice(const Batch& batch, int64_t row_begin, int64_t row_end);
 
   const Decoder& decoder() const { return decoder_; }
   DecoderParams& params() { return params_; }
@@ -51,8 +55,6 @@ class TrainSession {
   std::vector<MemoryRow> MemoryTable();
 
  private:
-  TokenBatch Slice(const Batch& batch, int64_t row_begin, int64_t row_end);
-
   TrainOptions options_;
   Decoder decoder_;
   DecoderParams params_, compute_, grads_;
@@ -63,7 +65,8 @@ class TrainSession {
   std::vector<double> indexer_kl_;
 };
 
-// Does this run train the parameter? MTP modules and the indexer are carried unchanged unless a flag asks for them; the indexer's warm-up
+// Does this run train the parameter? MTP modules beyond options.mtp.modules, their indexers and, unless a flag asks for it, those of the
+// main layers are carried unchanged; the indexer's warm-up
 // trains nothing else.
 bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name);
 

@@ -1,0 +1,65 @@
+#include "fathom/model/mtp.h"
+
+#include "fathom/kernels/embedding.h"
+#include "fathom/kernels/rms_norm.h"
+#include "fathom/layers/linear.h"
+
+namespace fathom {
+
+Mtp::Mtp(const ModelConfig& c, int64_t layer)
+    : hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), block_(c, c.is_moe_layer(layer)) {}
+
+Mtp::Saved Mtp::Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat) const {
+  Saved s;
+  s.rstd_embedding = arena.Alloc(DType::kF32, {tokens});
+  s.rstd_state = arena.Alloc(DType::kF32, {tokens});
+  s.block = AllocateKept(arena, block_, compute, tokens, remat);
+  s.h = arena.Alloc(DType::kF32, {tokens, hidden_});
+  return s;
+}
+
+// [T,2D]: the normed embedding, then the normed state, as the hub's eh_proj has its columns. In scratch; the backward makes it again.
+View Mtp::Join(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, ConstView state, View rstd_embedding, View rstd_state) const {
+  const View joined = ctx.scratch.Alloc(ctx.compute, {state.dim(0), 2 * hidden_});
+  ArenaScope scope(ctx.scratch);
+  const View embedding = ctx.scratch.Alloc(DType::kF32, state.shape());
+  EmbeddingForward(p.embed_tokens.value, ids, embedding);
+  RmsNormForward(embedding, p.enorm.value, eps_, joined.Cols(0, hidden_), rstd_embedding);
+  RmsNormForward(state, p.hnorm.value, eps_, joined.Cols(hidden_, 2 * hidden_), rstd_state);
+  return joined;
+}
+
+void Mtp::Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope, Remat remat,
+                  ConstView state, Saved& s) const {
+  {
+    ArenaScope scope(ctx.scratch);
+    LinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, s.rstd_embedding, s.rstd_state), s.h);
+  }
+  ForwardKeeping(ctx, block_, p.block, layout, rope, remat, s.h, s.block);
+}
+
+void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope,
+                   Remat remat, ConstView state, const Saved& s, View dh, View d_state, MtpParams& grad) const {
+  BackwardKept(ctx, block_, p.block, layout, rope, remat, s.block, {}, dh, grad.block);
+  ArenaScope scope(ctx.scratch);
+  const View d_joined = ctx.scratch.Alloc(DType::kF32, {dh.dim(0), 2 * hidden_});
+  {
+    ArenaScope inner(ctx.scratch);
+    LinearBackward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), AsCompute(ctx, dh), d_joined, Write::kOverwrite, grad.eh_proj);
+  }
+  RmsNormBackward(d_joined.Cols(hidden_, 2 * hidden_), state, p.hnorm.value, s.rstd_state, d_state, false, GradView(grad.hnorm),
+                  ctx.scratch);
+  const View embedding = ctx.scratch.Alloc(DType::kF32, dh.shape());
+  EmbeddingForward(p.embed_tokens.value, ids, embedding);
+  RmsNormBackward(d_joined.Cols(0, hidden_), embedding, p.enorm.value, s.rstd_embedding, dh, false, GradView(grad.enorm), ctx.scratch);
+  if (!grad.embed_tokens.value.empty()) EmbeddingBackward(dh, ids, grad.embed_tokens.value.mutable_view());
+}
+
+void Mtp::ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, std::span<const int32_t> positions,
+                        const RopeTable& rope, int64_t past, ConstView state, View h, LayerCache& cache) const {
+  ArenaScope scope(ctx.scratch);
+  LinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), h);
+  block_.ForwardCached(ctx, p.block, positions, rope, past, h, cache);
+}
+
+}  // namespace fathom

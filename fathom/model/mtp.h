@@ -1,0 +1,47 @@
+// Multi-token prediction (DeepSeek-V3 report, section 2.2; docs/layers/mtp.md): one module. At position t module k joins the state of the
+// model below it with the embedding of token t+k, passes both through a layer of its own and predicts token t+k+1.
+#pragma once
+
+#include "fathom/layers/head.h"
+#include "fathom/model/params.h"
+#include "fathom/model/remat.h"
+#include "fathom/model/token_batch.h"
+
+namespace fathom {
+
+// The module's own norm and head; the embedding and head may be the main model's memory (ShareEmbeddingAndHead).
+inline HeadParams HeadOf(const MtpParams& p) { return {p.shared_head_norm, p.shared_head_head}; }
+inline HeadGrads HeadOf(MtpParams& grad) { return {grad.shared_head_norm, grad.shared_head_head}; }
+
+class Mtp {
+ public:
+  // layer: the module's index in the checkpoint, num_hidden_layers + k - 1.
+  Mtp(const ModelConfig& config, int64_t layer);
+  struct Saved {
+    View rstd_embedding, rstd_state;  // [T]
+    Block::Saved block;
+    View h;  // [T,D] F32 the residual stream after the layer
+  };
+  Saved Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat) const;
+
+  // ids [T]: token t+k at each position; state [T,D] F32. Fills saved; saved.h is the result.
+  void Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope, Remat remat,
+               ConstView state, Saved& saved) const;
+  // dh [T,D] F32, the gradient of saved.h, is used up; d_state [T,D] F32 is overwritten; adds to grad.
+  void Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope, Remat remat,
+                ConstView state, const Saved& saved, View dh, View d_state, MtpParams& grad) const;
+  // For drafting: rows past..past+M of one sequence are appended to the cache. h [M,D] F32 is overwritten with the residual stream.
+  void ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, std::span<const int32_t> positions, const RopeTable& rope,
+                     int64_t past, ConstView state, View h, LayerCache& cache) const;
+
+  const Block& block() const { return block_; }
+
+ private:
+  View Join(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, ConstView state, View rstd_embedding, View rstd_state) const;
+
+  int64_t hidden_;
+  float eps_;
+  Block block_;
+};
+
+}  // namespace fathom

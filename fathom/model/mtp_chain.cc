@@ -1,0 +1,177 @@
+#include "fathom/model/mtp_chain.h"
+
+#include <algorithm>
+
+namespace fathom {
+
+void RollWithinSegments(const TokenBatch& from, std::span<int32_t> ids, std::span<int32_t> targets, std::span<float> weights) {
+  size_t done = 0;  // tokens outside every segment are padding
+  const auto clear = [&](size_t begin, size_t end) {
+    std::fill(ids.begin() + static_cast<ptrdiff_t>(begin), ids.begin() + static_cast<ptrdiff_t>(end), 0);
+    std::fill(targets.begin() + static_cast<ptrdiff_t>(begin), targets.begin() + static_cast<ptrdiff_t>(end), 0);
+    std::fill(weights.begin() + static_cast<ptrdiff_t>(begin), weights.begin() + static_cast<ptrdiff_t>(end), 0.0f);
+  };
+  for (const Segment& s : from.layout.segments) {
+    const auto begin = static_cast<size_t>(s.q_begin), last = static_cast<size_t>(s.q_end - 1);
+    clear(done, begin);
+    for (size_t t = begin; t < last; ++t) {
+      ids[t] = from.ids[t + 1];
+      targets[t] = from.targets[t + 1];
+      weights[t] = from.weights[t + 1];
+    }
+    clear(last, last + 1);
+    done = last + 1;
+  }
+  clear(done, ids.size());
+}
+
+double MtpWeight(const TokenBatch& batch, int64_t modules) {
+  double total = 0;
+  for (const Segment& s : batch.layout.segments) {
+    for (int64_t t = s.q_begin + 1; t < s.q_end; ++t) {
+      total += static_cast<double>(batch.weights[static_cast<size_t>(t)]) * static_cast<double>(std::min(modules, t - s.q_begin));
+    }
+  }
+  return total;
+}
+
+namespace {
+
+// The final norm and head of what lies below module k: the main model, or the module before.
+HeadParams HeadBelow(const DecoderParams& p, size_t k) { return k == 0 ? HeadParams{p.norm, p.lm_head} : HeadOf(p.mtp[k - 1]); }
+
+}  // namespace
+
+struct MtpChain::Link {
+  std::span<int32_t> ids, targets;  // [T] rolled
+  std::span<float> weights;
+  Mtp::Saved saved;
+};
+
+MtpChain::MtpChain(const ModelConfig& c) : hidden_(c.hidden_size), head_(c.vocab_size, static_cast<float>(c.rms_norm_eps)) {
+  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) modules_.emplace_back(c, c.num_hidden_layers + k);
+}
+
+MtpChain::Link MtpChain::AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat) const {
+  Link link;
+  const auto n = static_cast<size_t>(arena.counting() ? 0 : tokens);
+  link.ids = {arena.AllocArray<int32_t>(tokens), n};
+  link.targets = {arena.AllocArray<int32_t>(tokens), n};
+  link.weights = {arena.AllocArray<float>(tokens), n};
+  link.saved = module.Allocate(arena, compute, tokens, remat);
+  return link;
+}
+
+ConstView MtpChain::State(Ctx& ctx, const HeadParams& head, MtpInput input, ConstView h) const {
+  if (input == MtpInput::kBeforeNorm) return h;
+  const View state = ctx.scratch.Alloc(DType::kF32, h.shape());
+  head_.Normalize(ctx, head, h, state, {});
+  return state;
+}
+
+// dh += the gradient that came to the state made of h.
+void MtpChain::BackwardState(Ctx& ctx, const HeadParams& head, MtpInput input, ConstView h, ConstView d_state, View dh,
+                             HeadGrads grad) const {
+  if (input == MtpInput::kBeforeNorm) return AddScaled(1, d_state, dh);
+  ArenaScope scope(ctx.scratch);
+  const View state = ctx.scratch.Alloc(DType::kF32, h.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {h.dim(0)});
+  head_.Normalize(ctx, head, h, state, rstd);
+  head_.BackwardNorm(ctx, head, d_state, h, rstd, dh, true, grad);
+}
+
+void MtpChain::ForwardLinks(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options,
+                            Remat remat, ConstView h, std::vector<Link>& links) const {
+  TokenBatch tokens = batch;
+  for (size_t k = 0; k < static_cast<size_t>(options.modules); ++k) {
+    Link link = AllocateLink(ctx.saved, ctx.compute, modules_[k], h.dim(0), remat);
+    RollWithinSegments(tokens, link.ids, link.targets, link.weights);
+    tokens = {link.ids, link.targets, link.weights, batch.layout};
+    ArenaScope scope(ctx.scratch);
+    const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);
+    modules_[k].Forward(ctx, p.mtp[k], link.ids, batch.layout, rope, remat, state, link.saved);
+    links.push_back(link);
+  }
+}
+
+// The module's own loss: overwrites dh [T,D] F32 with its gradient on the module's residual stream.
+CrossEntropySums MtpChain::BackwardHead(Ctx& ctx, const MtpParams& p, const Link& link, float scale, View dh, MtpParams& grad) const {
+  ArenaScope scope(ctx.scratch);
+  const View x = ctx.scratch.Alloc(ctx.compute, dh.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {dh.dim(0)});
+  head_.Normalize(ctx, HeadOf(p), link.saved.h, x, rstd);
+  const CrossEntropySums sums = head_.LossAndGradient(ctx, HeadOf(p), x, {link.targets, link.weights, 0, scale}, dh, HeadOf(grad));
+  head_.BackwardNorm(ctx, HeadOf(p), dh, link.saved.h, rstd, dh, false, HeadOf(grad));
+  return sums;
+}
+
+CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope,
+                                           const MtpOptions& options, Remat remat, ConstView h, View dh, DecoderParams& grads) const {
+  FATHOM_CHECK(options.modules <= size(), "{} of {} MTP modules", options.modules, size());
+  ArenaScope keep(ctx.saved);
+  ArenaScope scope(ctx.scratch);
+  std::vector<Link> links;
+  ForwardLinks(ctx, p, batch, rope, options, remat, h, links);
+  CrossEntropySums sums;
+  const View d_own = ctx.scratch.Alloc(DType::kF32, h.shape()), d_state = ctx.scratch.Alloc(DType::kF32, h.shape());
+  for (size_t k = links.size(); k-- > 0;) {
+    ArenaScope inner(ctx.scratch);
+    const Link& link = links[k];
+    sums += BackwardHead(ctx, p.mtp[k], link, options.scale, d_own, grads.mtp[k]);
+    if (k + 1 < links.size()) BackwardState(ctx, HeadOf(p.mtp[k]), options.input, link.saved.h, d_state, d_own, HeadOf(grads.mtp[k]));
+    const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);
+    modules_[k].Backward(ctx, p.mtp[k], link.ids, batch.layout, rope, remat, state, link.saved, d_own, d_state, grads.mtp[k]);
+  }
+  if (!links.empty()) BackwardState(ctx, {p.norm, p.lm_head}, options.input, h, d_state, dh, {grads.norm, grads.lm_head});
+  return sums;
+}
+
+ConstView MtpChain::Output(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input,
+                           int64_t modules, ConstView h, std::span<float> weights) const {
+  FATHOM_CHECK(0 < modules && modules <= size(), "module {} of {}", modules, size());
+  const View x = ctx.scratch.Alloc(ctx.compute, h.shape());
+  ArenaScope keep(ctx.saved);
+  std::vector<Link> links;
+  ForwardLinks(ctx, p, batch, rope, {.modules = modules, .input = input}, Remat::kFull, h, links);
+  std::ranges::copy(links.back().weights, weights.begin());
+  head_.Normalize(ctx, HeadOf(p.mtp[static_cast<size_t>(modules - 1)]), links.back().saved.h, x, {});
+  return x;
+}
+
+void MtpChain::Compare(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options,
+                       ConstView h, std::span<const int32_t> best, LossSums& sums) const {
+  ArenaScope scope(ctx.scratch);
+  const auto k = static_cast<size_t>(options.eval_module);
+  const std::span<float> weights{ctx.scratch.AllocArray<float>(h.dim(0)), best.size()};
+  const std::span<int32_t> predicted{ctx.scratch.AllocArray<int32_t>(h.dim(0)), best.size()};
+  const ConstView x = Output(ctx, p, batch, rope, options.input, options.eval_module, h, weights);
+  head_.Predict(ctx, HeadOf(p.mtp[k - 1]), x, predicted);
+  for (size_t t = 0; t + k < best.size(); ++t) {
+    const auto weight = static_cast<double>(weights[t]);
+    sums.mtp_compared += weight;
+    if (predicted[t] == best[t + k]) sums.mtp_accepted += weight;
+  }
+}
+
+void MtpChain::Logits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input, int64_t modules,
+                      ConstView h, View logits) const {
+  ArenaScope scope(ctx.scratch);
+  const std::span<float> weights{ctx.scratch.AllocArray<float>(h.dim(0)), batch.ids.size()};
+  const ConstView x = Output(ctx, p, batch, rope, input, modules, h, weights);
+  head_.Logits(ctx, HeadOf(p.mtp[static_cast<size_t>(modules - 1)]), x, logits);
+}
+
+int64_t MtpChain::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t modules) const {
+  Arena arena = Arena::Counting();
+  for (int64_t k = 0; k < modules; ++k) AllocateLink(arena, compute, module(k), tokens, remat);
+  return arena.used();
+}
+
+// States, gradients, and the joined inputs with their gradient; the layer's own temporaries are the main layers'.
+int64_t MtpChain::ScratchBytes(DType compute, int64_t tokens) const {
+  if (modules_.empty()) return 0;
+  Arena arena = Arena::Counting();
+  for (int i = 0; i < 10; ++i) arena.Alloc(DType::kF32, {tokens, hidden_});
+  arena.Alloc(compute, {tokens, 2 * hidden_});
+  return arena.used();
+}
+
+}  // namespace fathom

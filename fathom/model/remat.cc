@@ -1,0 +1,36 @@
+#include "fathom/model/remat.h"
+
+namespace fathom {
+
+Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64_t tokens, Remat remat) {
+  if (remat != Remat::kFull) return block.Allocate(arena, compute, tokens, remat == Remat::kNone);
+  Arena counting = Arena::Counting();
+  Block::Saved kept;
+  kept.h_in = arena.Alloc(DType::kF32, block.Allocate(counting, compute, tokens, false).h_in.shape());
+  return kept;
+}
+
+void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
+                    View h, Block::Saved& kept) {
+  if (remat != Remat::kFull) return block.Forward(ctx, p, layout, rope, h, kept);
+  ArenaScope scope(ctx.scratch);
+  Cast(h, kept.h_in);
+  Block::Saved passing = block.Allocate(ctx.scratch, ctx.compute, h.dim(0), false);
+  block.Forward(ctx, p, layout, rope, h, passing);
+}
+
+void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
+                  const Block::Saved& kept, const std::function<void(const Block::Saved&)>& first, View dh, BlockParams& grad) {
+  ArenaScope scope(ctx.scratch);
+  Block::Saved saved = kept;
+  if (remat == Remat::kFull) {
+    saved = block.Allocate(ctx.scratch, ctx.compute, dh.dim(0), false);
+    const View h = ctx.scratch.Alloc(DType::kF32, dh.shape());
+    Cast(kept.h_in, h);
+    block.Forward(ctx, p, layout, rope, h, saved);
+  }
+  if (first) first(saved);
+  block.Backward(ctx, p, layout, rope, saved, {}, dh, grad);
+}
+
+}  // namespace fathom

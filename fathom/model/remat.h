@@ -1,0 +1,22 @@
+// A layer's forward and backward under a remat policy: what is kept in between, what is made again.
+#pragma once
+
+#include <functional>
+
+#include "fathom/layers/block.h"
+
+namespace fathom {
+
+// Memory for what the policy keeps of one layer: under kFull only the layer's input (h_in), everything else is made again.
+Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64_t tokens, Remat remat);
+
+// h [T,D] F32 is updated in place; fills kept.
+void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
+                    View h, Block::Saved& kept);
+
+// dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad. first(saved), unless empty, is called
+// before, when all that the layer's backward reads is there.
+void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
+                  const Block::Saved& kept, const std::function<void(const Block::Saved&)>& first, View dh, BlockParams& grad);
+
+}  // namespace fathom

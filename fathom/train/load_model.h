@@ -1,0 +1,20 @@
+// The model that a run starts from: a checkpoint's, or fresh weights for the sizes that the flags give.
+#pragma once
+
+#include "fathom/config/run_config.h"
+#include "fathom/model/params.h"
+#include "fathom/train/options.h"
+
+namespace fathom {
+
+struct LoadedModel {
+  ModelConfig config;  // as the saved checkpoint will have it
+  DecoderParams params;
+};
+
+// dir: the checkpoint to read; empty: fresh weights. MTP modules that options.mtp asks for and the checkpoint lacks are initialised if
+// init_missing names mtp. Unless options.mtp_own_head, modules that are trained or evaluated share the main model's embedding and head.
+// Throws Error(kUsage) for flags that the checkpoint does not fit, Error(kInput) for a bad checkpoint.
+LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir);
+
+}  // namespace fathom
