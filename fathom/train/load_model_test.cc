@@ -1,0 +1,101 @@
+// Which MTP modules a run gets, whose embedding and head they use, and what is saved of them.
+#include "fathom/train/load_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "fathom/checkpoint/hf_names.h"
+#include "fathom/testing/close.h"
+#include "fathom/testing/folder.h"
+#include "fathom/train/loop.h"
+
+namespace fathom {
+namespace {
+
+using testing::HasSubstr;
+
+std::filesystem::path Golden(const std::string& name) { return std::filesystem::path(FATHOM_TEST_DATA) / "golden" / name; }
+
+LoadedModel Load(const std::filesystem::path& dir, std::vector<std::string> flags) {
+  flags.insert(flags.end(), {"weight_dtype=float32", "per_device_batch_size=1", "steps=1"});
+  const RunConfig config = RunConfig::Resolve(flags);
+  return LoadModel(config, ReadTrainOptions(config), dir);
+}
+
+std::string ErrorOf(const std::filesystem::path& dir, const std::vector<std::string>& flags) {
+  try {
+    Load(dir, flags);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+const std::byte* Memory(const Weight& w) { return w.value.view().raw(); }
+
+TEST(LoadModel, ModulesThatTheCheckpointLacksAreAnErrorOrMade) {
+  EXPECT_THAT(ErrorOf(Golden("v3"), {"mtp_num_layers=2"}),
+              AllOf(HasSubstr("mtp_num_layers=2"), HasSubstr("holds 1"), HasSubstr("init_missing=mtp")));
+  EXPECT_THAT(ErrorOf(Golden("v2"), {"mtp_num_layers=1"}), HasSubstr("holds 0"));
+  EXPECT_THAT(ErrorOf(Golden("v3"), {"mtp_eval_target_module=2"}), HasSubstr("mtp_eval_target_module=2"));
+  LoadedModel model = Load(Golden("v3"), {"mtp_num_layers=2", "init_missing=[mtp]"});
+  EXPECT_EQ(model.config.num_nextn_predict_layers, 2);
+  std::set<std::string> names;
+  for (const NamedWeight& w : ListParams(model.params)) names.insert(w.name);
+  for (const ExpectedTensor& t : ExpectedTensors(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
+}
+
+TEST(LoadModel, ModulesShareTheMainModelsEmbeddingAndHead) {
+  const LoadedModel shared = Load(Golden("v3"), {"mtp_num_layers=1"}), own = Load(Golden("v3"), {"mtp_num_layers=1", "mtp_own_head=true"});
+  EXPECT_EQ(Memory(shared.params.mtp[0].embed_tokens), Memory(shared.params.embed_tokens));
+  EXPECT_EQ(Memory(shared.params.mtp[0].shared_head_head), Memory(shared.params.lm_head));
+  EXPECT_NE(Memory(own.params.mtp[0].embed_tokens), Memory(own.params.embed_tokens));
+  EXPECT_NE(Memory(own.params.mtp[0].shared_head_head), Memory(own.params.lm_head));
+  // A checkpoint without the copies.
+  const auto lacking = std::filesystem::path(FATHOM_TEST_DATA) / "maxtext" / "mtp_acceptance";
+  const LoadedModel made = Load(lacking, {"mtp_num_layers=1", "mtp_own_head=true"});
+  const auto floats = [](const Weight& w) {
+    return std::span<const float>(w.value.data<float>(), static_cast<size_t>(w.value.NumElements()));
+  };
+  EXPECT_NE(Memory(made.params.mtp[0].shared_head_head), Memory(made.params.lm_head));
+  EXPECT_TRUE(SameBits(floats(made.params.mtp[0].shared_head_head), floats(made.params.lm_head)));
+}
+
+// Two steps, saved; the folder that was written.
+std::filesystem::path Train(const std::filesystem::path& out, const std::string& name, std::vector<std::string> flags) {
+  flags.insert(flags.end(), {"dataset_type=synthetic", "max_target_length=16", "per_device_batch_size=2", "steps=2", "dtype=float32",
+                             "weight_dtype=float32", "learning_rate=0.01", "warmup_steps_fraction=0", "run_name=" + name,
+                             "base_output_directory=" + out.string()});
+  EXPECT_EQ(RunTraining(RunConfig::Resolve(flags)), 0);
+  return out / name / "checkpoints" / "1";
+}
+
+std::vector<float> Values(const Checkpoint& c, const std::string& name) {
+  const Tensor t = c.Get(name);
+  return {t.data<float>(), t.data<float>() + t.NumElements()};
+}
+
+TEST(LoadModel, TrainedModulesAreSavedUnderTheHubsNamesWithEqualCopies) {
+  const TemporaryFolder out;
+  const Checkpoint before = Checkpoint::Open(Golden("v3"));
+  const Checkpoint trained =
+      Checkpoint::Open(Train(out.path(), "trained", {"load_parameters_path=" + Golden("v3").string(), "mtp_num_layers=1"}));
+  ValidateAgainstConfig(trained);
+  EXPECT_TRUE(SameBits(Values(trained, "model.layers.2.embed_tokens.weight"), Values(trained, "model.embed_tokens.weight")));
+  EXPECT_TRUE(SameBits(Values(trained, "model.layers.2.shared_head.head.weight"), Values(trained, "lm_head.weight")));
+  EXPECT_NE(Values(trained, "model.layers.2.eh_proj.weight"), Values(before, "model.layers.2.eh_proj.weight"));
+
+  const Checkpoint carried = Checkpoint::Open(Train(out.path(), "carried", {"load_parameters_path=" + Golden("v3").string()}));
+  ValidateAgainstConfig(carried);
+  EXPECT_EQ(Values(carried, "model.layers.2.eh_proj.weight"), Values(before, "model.layers.2.eh_proj.weight"));
+
+  const Checkpoint more = Checkpoint::Open(
+      Train(out.path(), "more",
+            {"load_parameters_path=" + Golden("v3").string(), "mtp_num_layers=2", "init_missing=[mtp]", "mtp_own_head=true"}));
+  ValidateAgainstConfig(more);
+  EXPECT_EQ(more.config().num_nextn_predict_layers, 2);
+  EXPECT_NE(Values(more, "model.layers.3.shared_head.head.weight"), Values(more, "lm_head.weight"));
+}
+
+}  // namespace
+}  // namespace fathom
