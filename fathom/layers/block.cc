@@ -5,9 +5,10 @@
 
 namespace fathom {
 
-Block::Block(const ModelConfig& c, bool moe) : hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), attention_(c) {
+Block::Block(const ModelConfig& c, bool moe, const LayerOptions& options)
+    : hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), attention_(c, options) {
   if (moe) {
-    moe_.emplace(c);
+    moe_.emplace(c, options.experts);
   } else {
     dense_.emplace(c.intermediate_size);
   }
@@ -39,9 +40,9 @@ ConstView Block::AttentionInput(Ctx& ctx, const BlockParams& p, const Saved& s) 
   return s.x_attention.empty() ? Normed(ctx, s.h_in, p.input_layernorm, {}, {}) : ConstView(s.x_attention);
 }
 
-void Block::FeedForward(Ctx& ctx, const BlockParams& p, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const {
+void Block::FeedForward(Ctx& ctx, const BlockParams& p, int64_t sequence, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const {
   if (moe_) {
-    moe_->Forward(ctx, p.moe, x, h, moe);
+    moe_->Forward(ctx, p.moe, sequence, x, h, moe);
   } else {
     dense_->Forward(ctx, p.dense, x, h, dense);
   }
@@ -52,7 +53,7 @@ void Block::Forward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, c
   Cast(h, s.h_in);
   attention_.Forward(ctx, p.self_attn, layout, rope, Normed(ctx, h, p.input_layernorm, s.x_attention, s.rstd_attention), h, s.attention);
   Cast(h, s.h_mid);
-  FeedForward(ctx, p, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
+  FeedForward(ctx, p, layout.sequence, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
 }
 
 void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView d_scores,
@@ -88,7 +89,7 @@ void Block::ForwardCached(Ctx& ctx, const BlockParams& p, std::span<const int32_
   attention_.ForwardCached(ctx, p.self_attn, positions, rope, past, Normed(ctx, h, p.input_layernorm, {}, {}), h, cache);
   Moe::Saved routing;
   if (moe_) routing = moe_->Allocate(ctx.scratch, ctx.compute, h.dim(0));
-  FeedForward(ctx, p, Normed(ctx, h, p.post_attention_layernorm, {}, {}), h, nullptr, routing);
+  FeedForward(ctx, p, 0, Normed(ctx, h, p.post_attention_layernorm, {}, {}), h, nullptr, routing);
 }
 
 }  // namespace fathom

@@ -31,7 +31,7 @@ enum class Remat { kNone, kMinimal, kFull };
 
 class Block {
  public:
-  Block(const ModelConfig& config, bool moe);
+  Block(const ModelConfig& config, bool moe, const LayerOptions& options);
   struct Saved {
     View h_in, h_mid;               // [T,D] F32: the residual stream before attention and before the FFN
     View x_attention, x_ffn;        // [T,D] compute dtype: the normed inputs, kept only under Remat::kNone
@@ -61,7 +61,7 @@ class Block {
  private:
   ConstView AttentionInput(Ctx& ctx, const BlockParams& p, const Saved& s) const;
   ConstView Normed(Ctx& ctx, ConstView h, const Weight& w, View kept, View rstd) const;
-  void FeedForward(Ctx& ctx, const BlockParams& p, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const;
+  void FeedForward(Ctx& ctx, const BlockParams& p, int64_t sequence, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const;
 
   int64_t hidden_;
   float eps_;

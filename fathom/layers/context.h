@@ -22,6 +22,7 @@ struct Ctx {
 struct TokenLayout {
   std::span<const int32_t> positions;  // [N], within the document
   std::span<const Segment> segments;   // documents; tokens outside every segment are padding
+  int64_t sequence = 0;                // tokens of each sequence of the batch; 0: all are one
   bool dense_attention = false;        // V3.2: see every key, whatever the indexer would choose (its warm-up)
 };
 

@@ -39,7 +39,8 @@ CrossEntropySums Head::Loss(Ctx& ctx, const HeadParams& p, ConstView x, const Lo
     const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(n);
     const View logits = ctx.scratch.Alloc(DType::kF32, {n, vocab_});
     Logits(ctx, p, x.Rows(begin, begin + n), logits);
-    total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, {}, nll.empty() ? nll : nll.subspan(at, count));
+    total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, {},
+                          nll.empty() ? nll : nll.subspan(at, count));
   }
   return total;
 }

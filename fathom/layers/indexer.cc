@@ -1,8 +1,11 @@
 #include "fathom/layers/indexer.h"
 
+#include <bit>
 #include <cmath>
 #include <numeric>
 
+#include "fathom/kernels/fp8_quantize.h"
+#include "fathom/kernels/hadamard.h"
 #include "fathom/kernels/layer_norm.h"
 #include "fathom/layers/linear.h"
 
@@ -13,14 +16,31 @@ constexpr float kKeyNormEps = 1e-6f;  // official code; not rms_norm_eps
 
 }  // namespace
 
-Indexer::Indexer(const ModelConfig& c)
+Indexer::Indexer(const ModelConfig& c, bool fp8)
     : shape_{c.index_n_heads, c.index_head_dim},
       top_k_(c.index_topk),
-      weight_scale_(static_cast<float>(1 / std::sqrt(static_cast<double>(c.index_n_heads) * static_cast<double>(c.index_head_dim)))) {}
+      fp8_(fp8),
+      weight_scale_(static_cast<float>(1 / std::sqrt(static_cast<double>(c.index_n_heads) * static_cast<double>(c.index_head_dim)))) {
+  if (fp8 && !std::has_single_bit(static_cast<uint64_t>(c.index_head_dim))) {
+    Throw(ErrorCode::kUsage, "indexer_fp8=true: the Hadamard rotation needs an index_head_dim that is a power of two, this model has {}",
+          c.index_head_dim);
+  }
+}
 
 // The rotated part comes first in each head, and its pairs are halves: unlike the main attention's.
 void Indexer::Rotate(View x, int64_t heads, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const {
   RopeRotate(x, heads, shape_.head_dim, 0, rope.cos, rope.sin, positions, RopePairs::kHalves, direction);
+}
+
+// In exact arithmetic the rotation, orthogonal and on both sides, cancels; it is there for the rounding. The official code multiplies codes
+// and scales apart, which powers of two make the same.
+void Indexer::RoundAsOfficial(Ctx& ctx, View x, int64_t heads) const {
+  ArenaScope scope(ctx.scratch);
+  const View rows = ctx.scratch.Alloc(DType::kF32, {x.dim(0) * heads, shape_.head_dim});
+  Cast(x, rows.Reshape(x.shape()));
+  HadamardRotate(rows);
+  RoundToFp8(rows, Fp8Tile::k1x128, ScaleFormat::kUe8m0, rows);
+  Cast(rows.Reshape(x.shape()), x);
 }
 
 View Indexer::Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope) const {
@@ -37,7 +57,7 @@ View Indexer::HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) co
   return weights;
 }
 
-void Indexer::Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const {
+void Indexer::ExactKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const {
   ArenaScope scope(ctx.scratch);
   const View low = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), shape_.head_dim});
   LinearForward(ctx, p.wk, in.x, low);
@@ -45,10 +65,16 @@ void Indexer::Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const Rop
   Rotate(k, 1, in.positions, rope, RopeDirection::kForward);
 }
 
+void Indexer::Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const {
+  ExactKeys(ctx, p, in, rope, k);
+  if (fp8_) RoundAsOfficial(ctx, k, 1);
+}
+
 void Indexer::Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
                      ConstView k, std::span<int32_t> chosen) const {
   ArenaScope scope(ctx.scratch);
   const View q = Queries(ctx, p, in, rope), weights = HeadWeights(ctx, p, in);
+  if (fp8_) RoundAsOfficial(ctx, q, shape_.heads);
   IndexerTopK(shape_, segments, q, k, weights, top_k_, chosen, {}, ctx.scratch);
 }
 
@@ -57,7 +83,7 @@ double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const 
   ArenaScope scope(ctx.scratch);
   const int64_t tokens = in.x.dim(0);
   const View k = ctx.scratch.Alloc(ctx.compute, {tokens, shape_.head_dim});
-  Keys(ctx, p, in, rope, k);
+  ExactKeys(ctx, p, in, rope, k);
   const View q = Queries(ctx, p, in, rope), weights = HeadWeights(ctx, p, in);
   const std::span<float> kl(ctx.scratch.AllocArray<float>(tokens), static_cast<size_t>(tokens));
   const IndexerGradients d{ctx.scratch.Alloc(DType::kF32, q.shape()), ctx.scratch.Alloc(DType::kF32, k.shape()),

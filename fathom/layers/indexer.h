@@ -32,7 +32,8 @@ struct IndexerParams {
 
 class Indexer {
  public:
-  explicit Indexer(const ModelConfig& config);
+  // fp8: see LayerOptions::indexer_fp8; what is chosen changes, what is learned does not.
+  Indexer(const ModelConfig& config, bool fp8);
   int64_t top_k() const { return top_k_; }
   int64_t head_dim() const { return shape_.head_dim; }
   const IndexerShape& shape() const { return shape_; }
@@ -44,7 +45,7 @@ class Indexer {
     std::span<const int32_t> positions;
   };
 
-  // Rotated keys [T,Dh] of the tokens, compute dtype: overwrites k.
+  // Rotated keys [T,Dh] of the tokens, as Choose compares them, compute dtype: overwrites k.
   void Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const;
   // The keys that every query of the segments sees, as IndexerTopK: chosen [T*top_k] is overwritten. k [S,Dh] are all keys.
   void Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments, ConstView k,
@@ -59,11 +60,14 @@ class Indexer {
  private:
   void Rotate(View x, int64_t heads, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const;
   View Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope) const;
+  void ExactKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const;
+  void RoundAsOfficial(Ctx& ctx, View x, int64_t heads) const;
   View HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) const;
   void BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View dk, IndexerParams& grad) const;
 
   IndexerShape shape_;
   int64_t top_k_;
+  bool fp8_;
   float weight_scale_;  // Hi^-1/2 Dh^-1/2
 };
 

@@ -32,11 +32,11 @@ View HeadColumns(Ctx& ctx, ConstView x, int64_t heads, int64_t begin, int64_t en
 
 }  // namespace
 
-Mla::Mla(const ModelConfig& c)
+Mla::Mla(const ModelConfig& c, const LayerOptions& options)
     : shape_{c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, static_cast<float>(SoftmaxScale(c))},
       q_rank_(c.q_lora_rank),
       kv_rank_(c.kv_lora_rank) {
-  if (c.has_indexer()) indexer_.emplace(c);
+  if (c.has_indexer()) indexer_.emplace(c, options.indexer_fp8);
 }
 
 Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t) const {

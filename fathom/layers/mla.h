@@ -9,6 +9,7 @@
 #include "fathom/layers/cache.h"
 #include "fathom/layers/context.h"
 #include "fathom/layers/indexer.h"
+#include "fathom/layers/options.h"
 #include "fathom/layers/rope_table.h"
 
 namespace fathom {
@@ -36,7 +37,7 @@ struct MlaParams {
 
 class Mla {
  public:
-  explicit Mla(const ModelConfig& config);
+  Mla(const ModelConfig& config, const LayerOptions& options);
   struct Saved {
     View q_low, q_low_rstd;     // [T,Q] before its norm, [T]; empty without q_lora
     View q;                     // [T,H*(Dn+Dr)] rotated

@@ -1,5 +1,6 @@
 #include "fathom/layers/moe.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "fathom/kernels/moe_dispatch.h"
@@ -22,12 +23,26 @@ std::span<const WeightView> Views(Ctx& ctx, const std::vector<MlpParams>& expert
 }
 
 // Adds dy^T x of every expert to its gradient, unless the experts are frozen.
-void AddGradients(Ctx& ctx, ConstView dy, ConstView x, std::span<const int64_t> begin, std::vector<MlpParams>& experts, Weight MlpParams::*matrix) {
+void AddGradients(Ctx& ctx, ConstView dy, ConstView x, std::span<const int64_t> begin, std::vector<MlpParams>& experts,
+                  Weight MlpParams::*matrix) {
   if ((experts[0].*matrix).value.empty()) return;
   const std::span<View> views = AllocSpan<View>(ctx.scratch, static_cast<int64_t>(experts.size()));
   for (size_t e = 0; e < experts.size(); ++e) std::construct_at(&views[e], (experts[e].*matrix).value.mutable_view());
   GroupedMatMulTN(dy, x, begin, views, Write::kAdd, ctx.scratch);
 }
+
+// The rows that experts run on: as many as slots, but for the dropped ones.
+struct Rows {
+  explicit Rows(const Moe::Saved& s)
+      : count(s.begin.back()),
+        token(s.row_token.first(static_cast<size_t>(count))),
+        slot(s.row_slot.first(static_cast<size_t>(count))),
+        gate(s.gate.Rows(0, count)),
+        up(s.up.Rows(0, count)) {}
+  int64_t count;
+  std::span<const int32_t> token, slot;
+  View gate, up;
+};
 
 std::span<const float> BiasOf(const MoeParams& p) {
   const Tensor& b = p.e_score_correction_bias.value;
@@ -49,15 +64,22 @@ RouterShape RouterShapeOf(const ModelConfig& c) {
   return s;
 }
 
-Moe::Moe(const ModelConfig& c)
-    : router_(RouterShapeOf(c)), hidden_(c.hidden_size), width_(c.moe_intermediate_size), shared_(c.moe_intermediate_size * c.n_shared_experts) {}
+Moe::Moe(const ModelConfig& c, const ExpertRun& run)
+    : router_(RouterShapeOf(c)),
+      run_(run),
+      hidden_(c.hidden_size),
+      width_(c.moe_intermediate_size),
+      shared_(c.moe_intermediate_size * c.n_shared_experts) {}
 
 Moe::Saved Moe::Allocate(Arena& arena, DType compute, int64_t tokens) const {
-  const int64_t rows = tokens * router_.chosen;
+  const int64_t rows = tokens * slots(), choices = tokens * router_.chosen;
   Saved s;
   s.scores = arena.Alloc(DType::kF32, {tokens, router_.experts});
-  s.ids = AllocSpan<int32_t>(arena, rows);
-  s.weights = AllocSpan<float>(arena, rows);
+  s.ids = AllocSpan<int32_t>(arena, choices);
+  s.weights = AllocSpan<float>(arena, choices);
+  const bool own_slots = run_.kind != ExpertRun::kSorted;
+  s.slot_expert = own_slots ? AllocSpan<int32_t>(arena, rows) : s.ids;
+  s.slot_weight = own_slots ? AllocSpan<float>(arena, rows) : s.weights;
   s.begin = AllocSpan<int64_t>(arena, router_.experts + 1);
   s.row_token = AllocSpan<int32_t>(arena, rows);
   s.row_slot = AllocSpan<int32_t>(arena, rows);
@@ -68,68 +90,105 @@ Moe::Saved Moe::Allocate(Arena& arena, DType compute, int64_t tokens) const {
   return s;
 }
 
-void Moe::Route(Ctx& ctx, const MoeParams& p, ConstView x, Saved& s) const {
+// What the router chose, as slots of this kind of run.
+void Moe::FillSlots(Ctx& ctx, int64_t sequence, Saved& s) const {
+  const int64_t tokens = s.scores.dim(0), k = router_.chosen, e = router_.experts;
+  if (run_.kind == ExpertRun::kDense) {
+    for (int64_t i = 0; i < tokens * e; ++i) s.slot_expert[static_cast<size_t>(i)] = static_cast<int32_t>(i % e);
+    std::ranges::fill(s.slot_weight, 0.0f);
+    for (int64_t i = 0; i < tokens * k; ++i) {
+      const auto at = static_cast<size_t>(i);
+      s.slot_weight[static_cast<size_t>(i / k * e + s.ids[at])] = s.weights[at];
+    }
+  } else if (run_.kind == ExpertRun::kCapacity) {
+    std::ranges::copy(s.ids, s.slot_expert.begin());
+    std::ranges::copy(s.weights, s.slot_weight.begin());
+    const int64_t length = sequence > 0 ? sequence : tokens;
+    const std::span<int64_t> work = AllocSpan<int64_t>(ctx.scratch, e);
+    for (int64_t t = 0; t < tokens; t += length) {
+      const int64_t n = std::min(length, tokens - t), capacity = ExpertCapacity(n, k, e, run_.capacity_factor);
+      DropOverCapacity(capacity, s.slot_expert.subspan(static_cast<size_t>(t * k), static_cast<size_t>(n * k)), work);
+    }
+  }
+}
+
+// The chosen experts' values [T*K] among those of all slots [T*S].
+std::span<const float> Moe::ChosenOf(Ctx& ctx, const Saved& s, std::span<const float> slots) const {
+  if (run_.kind != ExpertRun::kDense) return slots;
+  const std::span<float> chosen = AllocSpan<float>(ctx.scratch, std::ssize(s.ids));
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    chosen[i] = slots[i / static_cast<size_t>(router_.chosen) * static_cast<size_t>(router_.experts) + static_cast<size_t>(s.ids[i])];
+  }
+  return chosen;
+}
+
+void Moe::Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   const View logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
   LinearForward(ctx, p.gate, AsF32(ctx, x), logits);
   RouterForward(router_, logits, BiasOf(p), s.scores, s.ids, s.weights);
-  BuildDispatch(s.ids, router_.chosen, router_.experts, s.begin, s.row_token, s.row_slot, s.slot_row);
+  FillSlots(ctx, sequence, s);
+  BuildDispatch(s.slot_expert, slots(), router_.experts, s.begin, s.row_token, s.row_slot, s.slot_row);
 }
 
-void Moe::Forward(Ctx& ctx, const MoeParams& p, ConstView x, View y, Saved& s) const {
-  Route(ctx, p, x, s);
+void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, View y, Saved& s) const {
+  Route(ctx, p, sequence, x, s);
   ArenaScope scope(ctx.scratch);
-  const int64_t rows = s.gate.dim(0);
-  const View inputs = ctx.scratch.Alloc(ctx.compute, {rows, hidden_});
-  GatherRows(x, s.row_token, inputs);
-  GroupedMatMulNT(inputs, s.begin, Views(ctx, p.experts, &MlpParams::gate_proj), s.gate, Write::kOverwrite, ctx.scratch);
-  GroupedMatMulNT(inputs, s.begin, Views(ctx, p.experts, &MlpParams::up_proj), s.up, Write::kOverwrite, ctx.scratch);
-  const std::span<float> row_weight = AllocSpan<float>(ctx.scratch, rows);
-  GatherSlots(s.weights, s.row_slot, row_weight);
-  const View hidden = ctx.scratch.Alloc(ctx.compute, {rows, width_});
-  SwigluForward(s.gate, s.up, row_weight, hidden);
+  const Rows rows(s);
+  const View inputs = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
+  GatherRows(x, rows.token, inputs);
+  GroupedMatMulNT(inputs, s.begin, Views(ctx, p.experts, &MlpParams::gate_proj), rows.gate, Write::kOverwrite, ctx.scratch);
+  GroupedMatMulNT(inputs, s.begin, Views(ctx, p.experts, &MlpParams::up_proj), rows.up, Write::kOverwrite, ctx.scratch);
+  const std::span<float> row_weight = AllocSpan<float>(ctx.scratch, rows.count);
+  GatherSlots(s.slot_weight, rows.slot, row_weight);
+  const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
+  SwigluForward(rows.gate, rows.up, row_weight, hidden);
   const View outputs = inputs;  // the gathered inputs are not needed any more
   GroupedMatMulNT(hidden, s.begin, Views(ctx, p.experts, &MlpParams::down_proj), outputs, Write::kOverwrite, ctx.scratch);
-  CombineRows(outputs, s.slot_row, router_.chosen, y, true);
+  CombineRows(outputs, s.slot_row, slots(), y, true);
   if (!p.shared_experts.gate_proj.value.empty()) shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
 }
 
-void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights, MoeParams& grad) const {
+void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
+                          MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
-  const int64_t rows = s.gate.dim(0);
-  const std::span<float> row_weight = AllocSpan<float>(ctx.scratch, rows);
-  GatherSlots(s.weights, s.row_slot, row_weight);
-  const View wide = ctx.scratch.Alloc(ctx.compute, {rows, hidden_});
-  const View hidden = ctx.scratch.Alloc(ctx.compute, {rows, width_});
-  const View d_hidden = ctx.scratch.Alloc(ctx.compute, {rows, width_});
-  GatherRows(dy, s.row_token, wide);
-  SwigluForward(s.gate, s.up, row_weight, hidden);
+  const Rows rows(s);
+  const std::span<float> row_weight = AllocSpan<float>(ctx.scratch, rows.count);
+  GatherSlots(s.slot_weight, rows.slot, row_weight);
+  const View wide = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
+  const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
+  const View d_hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
+  GatherRows(dy, rows.token, wide);
+  SwigluForward(rows.gate, rows.up, row_weight, hidden);
   GroupedMatMulNN(wide, s.begin, Views(ctx, p.experts, &MlpParams::down_proj), d_hidden, Write::kOverwrite, ctx.scratch);
   AddGradients(ctx, wide, hidden, s.begin, grad.experts, &MlpParams::down_proj);
-  const std::span<float> d_row_weight = AllocSpan<float>(ctx.scratch, rows);
-  SwigluBackward(d_hidden, s.gate, s.up, row_weight, s.gate, s.up, d_row_weight);  // the saved branches are not needed after this
-  ScatterSlots(d_row_weight, s.row_slot, d_weights);
-  GatherRows(x, s.row_token, wide);
-  AddGradients(ctx, s.gate, wide, s.begin, grad.experts, &MlpParams::gate_proj);
-  AddGradients(ctx, s.up, wide, s.begin, grad.experts, &MlpParams::up_proj);
-  GroupedMatMulNN(s.gate, s.begin, Views(ctx, p.experts, &MlpParams::gate_proj), wide, Write::kOverwrite, ctx.scratch);
-  GroupedMatMulNN(s.up, s.begin, Views(ctx, p.experts, &MlpParams::up_proj), wide, Write::kAdd, ctx.scratch);
-  CombineRows(wide, s.slot_row, router_.chosen, dx, true);
+  const std::span<float> d_row_weight = AllocSpan<float>(ctx.scratch, rows.count);
+  SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
+                 d_row_weight);        // the saved branches are not needed after this
+  std::ranges::fill(d_weights, 0.0f);  // of dropped slots
+  ScatterSlots(d_row_weight, rows.slot, d_weights);
+  GatherRows(x, rows.token, wide);
+  AddGradients(ctx, rows.gate, wide, s.begin, grad.experts, &MlpParams::gate_proj);
+  AddGradients(ctx, rows.up, wide, s.begin, grad.experts, &MlpParams::up_proj);
+  GroupedMatMulNN(rows.gate, s.begin, Views(ctx, p.experts, &MlpParams::gate_proj), wide, Write::kOverwrite, ctx.scratch);
+  GroupedMatMulNN(rows.up, s.begin, Views(ctx, p.experts, &MlpParams::up_proj), wide, Write::kAdd, ctx.scratch);
+  CombineRows(wide, s.slot_row, slots(), dx, true);
 }
 
-void Moe::BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, std::span<const float> d_weights, ConstView d_scores, View dx,
-                         MoeParams& grad) const {
+void Moe::BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, std::span<const float> d_weights, ConstView d_scores,
+                         View dx, MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View d_logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
   RouterBackward(router_, s.scores, s.ids, d_weights, d_scores, d_logits);
   LinearBackward(ctx, p.gate, AsF32(ctx, x), d_logits, dx, Write::kAdd, grad.gate);
 }
 
-void Moe::Backward(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, ConstView d_scores, View dx, MoeParams& grad) const {
+void Moe::Backward(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, ConstView d_scores, View dx,
+                   MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
-  const std::span<float> d_weights = AllocSpan<float>(ctx.scratch, static_cast<int64_t>(s.weights.size()));
-  BackwardExperts(ctx, p, s, x, dy, dx, d_weights, grad);
-  BackwardRouter(ctx, p, s, x, d_weights, d_scores, dx, grad);
+  const std::span<float> d_slots = AllocSpan<float>(ctx.scratch, std::ssize(s.slot_weight));
+  BackwardExperts(ctx, p, s, x, dy, dx, d_slots, grad);
+  BackwardRouter(ctx, p, s, x, ChosenOf(ctx, s, d_slots), d_scores, dx, grad);
   if (!p.shared_experts.gate_proj.value.empty()) shared_.Backward(ctx, p.shared_experts, s.shared, x, dy, dx, grad.shared_experts);
 }
 

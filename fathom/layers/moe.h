@@ -1,5 +1,5 @@
 // Mixture of experts (DeepSeek-V2 report 2.2, V3 report 2.1.2): routed experts on tokens sorted by expert, plus shared experts.
-// Dropless. The router's weight multiplies the expert's hidden vector, before its down projection (docs/layers/router_moe.md).
+// The router's weight multiplies the expert's hidden vector, before its down projection (docs/layers/router_moe.md).
 #pragma once
 
 #include <string>
@@ -8,6 +8,7 @@
 #include "fathom/config/model_config.h"
 #include "fathom/kernels/router.h"
 #include "fathom/layers/mlp.h"
+#include "fathom/layers/options.h"
 
 namespace fathom {
 
@@ -30,32 +31,43 @@ RouterShape RouterShapeOf(const ModelConfig& config);
 
 class Moe {
  public:
-  explicit Moe(const ModelConfig& config);
+  Moe(const ModelConfig& config, const ExpertRun& run);
   struct Saved {
-    View scores;                          // [T,E] F32, before the bias
-    std::span<int32_t> ids;               // [T*K] chosen experts, a constant for backward
-    std::span<float> weights;             // [T*K]
-    std::span<int64_t> begin;             // [E+1] rows of each expert
-    std::span<int32_t> row_token, row_slot, slot_row;  // [T*K] each
-    View gate, up;                        // [T*K,F] compute dtype
+    View scores;                     // [T,E] F32, before the bias
+    std::span<int32_t> ids;          // [T*K] chosen experts, a constant for backward
+    std::span<float> weights;        // [T*K]
+    std::span<int32_t> slot_expert;  // [T*S] what runs: ids, or every expert, or -1 for what was dropped; S slots per token
+    std::span<float> slot_weight;    // [T*S]
+    std::span<int64_t> begin;        // [E+1] rows of each expert
+    std::span<int32_t> row_token, row_slot, slot_row;  // [T*S] each
+    View gate, up;                                     // [T*S,F] compute dtype
     Mlp::Saved shared;
   };
   Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
 
-  // x [T,D] compute dtype; y [T,D] F32 is added to. saved is filled; without a backward it may lie in the caller's scratch.
-  void Forward(Ctx& ctx, const MoeParams& p, ConstView x, View y, Saved& saved) const;
-  // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad. d_scores [T,E] F32, unless empty: a balance loss's gradient on the scores.
-  void Backward(Ctx& ctx, const MoeParams& p, const Saved& saved, ConstView x, ConstView dy, ConstView d_scores, View dx, MoeParams& grad) const;
+  // x [T,D] compute dtype; y [T,D] F32 is added to. saved is filled; without a backward it may lie in the caller's scratch. The capacity of
+  // an expert is one of each sequence: of each `sequence` tokens (0: of all).
+  void Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, View y, Saved& saved) const;
+  // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad. d_scores [T,E] F32, unless empty: a balance loss's gradient on the
+  // scores.
+  void Backward(Ctx& ctx, const MoeParams& p, const Saved& saved, ConstView x, ConstView dy, ConstView d_scores, View dx,
+                MoeParams& grad) const;
 
   const RouterShape& router() const { return router_; }
+  // Rows of expert work per token.
+  int64_t slots() const { return run_.kind == ExpertRun::kDense ? router_.experts : router_.chosen; }
 
  private:
-  void Route(Ctx& ctx, const MoeParams& p, ConstView x, Saved& s) const;
-  void BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights, MoeParams& grad) const;
-  void BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, std::span<const float> d_weights, ConstView d_scores, View dx,
-                      MoeParams& grad) const;
+  void Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Saved& s) const;
+  void FillSlots(Ctx& ctx, int64_t sequence, Saved& s) const;
+  std::span<const float> ChosenOf(Ctx& ctx, const Saved& s, std::span<const float> slots) const;
+  void BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
+                       MoeParams& grad) const;
+  void BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, std::span<const float> d_weights, ConstView d_scores,
+                      View dx, MoeParams& grad) const;
 
   RouterShape router_;
+  ExpertRun run_;
   int64_t hidden_, width_;
   Mlp shared_;
 };

@@ -7,9 +7,9 @@
 
 namespace fathom {
 
-Decoder::Decoder(const ModelConfig& config)
-    : config_(config), head_(config.vocab_size, static_cast<float>(config.rms_norm_eps)), mtp_(config) {
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) blocks_.emplace_back(config, config.is_moe_layer(i));
+Decoder::Decoder(const ModelConfig& config, const LayerOptions& options)
+    : config_(config), head_(config.vocab_size, static_cast<float>(config.rms_norm_eps)), mtp_(config, options) {
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) blocks_.emplace_back(config, config.is_moe_layer(i), options);
   EnsurePositions(1);
 }
 
@@ -167,14 +167,15 @@ int64_t Decoder::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t 
 int64_t Decoder::ScratchBytes(DType compute, int64_t tokens) const {
   Arena arena = Arena::Counting();
   for (int i = 0; i < 8; ++i) arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
-  int64_t layer = 0, sparse = 0;
+  int64_t layer = 0, sparse = 0, slots = 1;
   for (const Block& block : blocks_) {
     Arena one = Arena::Counting();
     block.Allocate(one, compute, tokens, true);
     layer = std::max(layer, one.used());
+    if (block.is_moe()) slots = std::max(slots, block.moe().slots());
     sparse = std::max(sparse, block.attention().SparseScratchBytes(compute, tokens));
   }
-  const int64_t rows = tokens * std::max<int64_t>(1, config_.num_experts_per_tok);
+  const int64_t rows = tokens * slots;
   const int64_t experts = rows * (config_.hidden_size + 3 * config_.moe_intermediate_size + 8) * 4;
   const int64_t dense =
       tokens * 3 * std::max(config_.intermediate_size, config_.moe_intermediate_size * std::max<int64_t>(1, config_.n_shared_experts)) * 4;

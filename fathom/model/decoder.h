@@ -14,7 +14,7 @@ using LayerObserver = std::function<void(int64_t layer, ConstView h, const Block
 
 class Decoder {
  public:
-  explicit Decoder(const ModelConfig& config);
+  explicit Decoder(const ModelConfig& config, const LayerOptions& options = {});
   const ModelConfig& config() const { return config_; }
   const Head& head() const { return head_; }
   // Longest position that can be asked for; grows the RoPE table. Call before the first step.

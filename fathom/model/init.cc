@@ -12,7 +12,8 @@ namespace {
 // Standard deviation of a matrix [N,K]: 1/sqrt(K).
 double MatrixDeviation(const ExpectedTensor& t, const ModelConfig& config, bool maxtext_expert_init) {
   if (maxtext_expert_init && t.name.find(".experts.") != t.name.npos) {
-    return 1 / std::sqrt(static_cast<double>(config.n_routed_experts) * static_cast<double>(t.shape[0]));  // MaxText 0.2.5: E times the output width
+    return 1 / std::sqrt(static_cast<double>(config.n_routed_experts) *
+                         static_cast<double>(t.shape[0]));  // MaxText 0.2.5: E times the output width
   }
   return 1 / std::sqrt(static_cast<double>(t.shape[1]));
 }

@@ -6,8 +6,8 @@
 
 namespace fathom {
 
-Mtp::Mtp(const ModelConfig& c, int64_t layer)
-    : hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), block_(c, c.is_moe_layer(layer)) {}
+Mtp::Mtp(const ModelConfig& c, int64_t layer, const LayerOptions& options)
+    : hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), block_(c, c.is_moe_layer(layer), options) {}
 
 Mtp::Saved Mtp::Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat) const {
   Saved s;

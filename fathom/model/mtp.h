@@ -16,7 +16,7 @@ inline HeadGrads HeadOf(MtpParams& grad) { return {grad.shared_head_norm, grad.s
 class Mtp {
  public:
   // layer: the module's index in the checkpoint, num_hidden_layers + k - 1.
-  Mtp(const ModelConfig& config, int64_t layer);
+  Mtp(const ModelConfig& config, int64_t layer, const LayerOptions& options);
   struct Saved {
     View rstd_embedding, rstd_state;  // [T]
     Block::Saved block;

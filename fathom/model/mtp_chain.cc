@@ -48,8 +48,9 @@ struct MtpChain::Link {
   Mtp::Saved saved;
 };
 
-MtpChain::MtpChain(const ModelConfig& c) : hidden_(c.hidden_size), head_(c.vocab_size, static_cast<float>(c.rms_norm_eps)) {
-  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) modules_.emplace_back(c, c.num_hidden_layers + k);
+MtpChain::MtpChain(const ModelConfig& c, const LayerOptions& options)
+    : hidden_(c.hidden_size), head_(c.vocab_size, static_cast<float>(c.rms_norm_eps)) {
+  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) modules_.emplace_back(c, c.num_hidden_layers + k, options);
 }
 
 MtpChain::Link MtpChain::AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat) const {

@@ -17,7 +17,7 @@ double MtpWeight(const TokenBatch& batch, int64_t modules);
 
 class MtpChain {
  public:
-  explicit MtpChain(const ModelConfig& config);
+  MtpChain(const ModelConfig& config, const LayerOptions& options);
   int64_t size() const { return std::ssize(modules_); }
   const Mtp& module(int64_t k) const { return modules_[static_cast<size_t>(k)]; }
 

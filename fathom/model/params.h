@@ -11,9 +11,9 @@ namespace fathom {
 
 // A multi-token prediction module (DeepSeek-V3 report, section 2.2): layer num_hidden_layers + k of the hub's checkpoint.
 struct MtpParams {
-  Weight embed_tokens;      // [V,D] the hub's copy of the main embedding
-  Weight enorm, hnorm;      // [D]
-  Weight eh_proj;           // [D,2D], embedding first
+  Weight embed_tokens;  // [V,D] the hub's copy of the main embedding
+  Weight enorm, hnorm;  // [D]
+  Weight eh_proj;       // [D,2D], embedding first
   BlockParams block;
   Weight shared_head_norm;  // [D]
   Weight shared_head_head;  // [V,D] the hub's copy of lm_head

@@ -71,6 +71,15 @@ void ReadMtp(const RunConfig& config, TrainOptions& o) {
   o.mtp_own_head = config.Bool("mtp_own_head");
 }
 
+LayerOptions ReadLayerOptions(const RunConfig& config) {
+  LayerOptions o;
+  o.indexer_fp8 = config.Bool("indexer_fp8");
+  if (config.Bool("sparse_matmul")) return o;
+  o.experts.capacity_factor = config.Float("capacity_factor");
+  o.experts.kind = o.experts.capacity_factor > 0 ? ExpertRun::kCapacity : ExpertRun::kDense;
+  return o;
+}
+
 void ReadEval(const RunConfig& config, TrainOptions& o) {
   o.eval_interval = config.Int("eval_interval");
   o.eval_steps = config.Int("eval_steps");
@@ -106,6 +115,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.weights = ParseComputeDType(config, "weight_dtype");
   o.remat = ParseRemat(config.String("remat_policy"));
   o.z_loss = static_cast<float>(config.Float("z_loss_multiplier"));
+  o.layers = ReadLayerOptions(config);
   ReadIndexer(config, o);
   o.schedule = ReadSchedule(config, o.steps);
   o.optimizer = ReadOptimizer(config);

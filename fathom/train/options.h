@@ -23,7 +23,8 @@ struct TrainOptions {
   DType compute = DType::kBF16, weights = DType::kF32;
   Remat remat = Remat::kMinimal;
   float z_loss = 0;
-  bool lm_loss = true;      // false: the indexers' warm-up
+  bool lm_loss = true;  // false: the indexers' warm-up
+  LayerOptions layers;
   IndexerTraining indexer;  // its factor is indexer_loss_scaling_factor: on the mean over layers and tokens
   MtpOptions mtp;           // modules: those that are trained
   double mtp_factor = 0.1;  // of their loss

@@ -66,7 +66,7 @@ bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std
 
 TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params)
     : options_(options),
-      decoder_(config),
+      decoder_(config, options.layers),
       params_(std::move(params)),
       compute_(options.compute == DType::kBF16 && options.weights == DType::kF32 ? MakeBF16Copy(config, params_) : params_),
       grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, options, name); })),
@@ -98,7 +98,7 @@ TokenBatch TrainSession::Slice(const Batch& batch, int64_t row_begin, int64_t ro
   return {std::span(batch.ids).subspan(at, n),
           std::span(batch.targets).subspan(at, n),
           std::span(batch.weights).subspan(at, n),
-          {std::span(batch.positions).subspan(at, n), segments_, options_.indexer.dense_attention}};
+          {std::span(batch.positions).subspan(at, n), segments_, batch.length, options_.indexer.dense_attention}};
 }
 
 void TrainSession::ZeroGradients() {
