@@ -54,7 +54,8 @@ TrainOptions OptionsFor(const Batch& batch, DType compute) {
 Tensor BatchLogits(const GoldenCase& golden, DType compute, const Batch& batch, const IndexerTraining& how, const LayerObserver& observer) {
   std::vector<Segment> segments;
   for (const TokenRange& s : batch.segments) segments.push_back({s.begin, s.end, s.begin, s.end});
-  return ForwardModel(golden.checkpoint, compute).Logits(batch.ids, {batch.positions, segments, batch.length, how.dense_attention}, observer);
+  return ForwardModel(golden.checkpoint, compute)
+      .Logits(batch.ids, {batch.positions, segments, batch.length, how.dense_attention}, observer);
 }
 
 }  // namespace fathom

@@ -18,11 +18,13 @@ Tensor GoldenCase::Expected(const std::string& name) const {
 
 std::vector<int32_t> GoldenCase::Ids(const std::string& name) const {
   const Tensor t = Expected(name);
-  if (t.dtype() != DType::kI64) Throw(ErrorCode::kInput, "{}: {} is {}, expected I64", expected->path().string(), name, DTypeName(t.dtype()));
+  if (t.dtype() != DType::kI64)
+    Throw(ErrorCode::kInput, "{}: {} is {}, expected I64", expected->path().string(), name, DTypeName(t.dtype()));
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < t.NumElements(); ++i) {
     const int64_t id = t.data<int64_t>()[i];
-    if (id < 0 || id >= checkpoint.config().vocab_size) Throw(ErrorCode::kInput, "{}: {} holds id {}, outside the vocabulary", dir.string(), name, id);
+    if (id < 0 || id >= checkpoint.config().vocab_size)
+      Throw(ErrorCode::kInput, "{}: {} holds id {}, outside the vocabulary", dir.string(), name, id);
     ids.push_back(static_cast<int32_t>(id));
   }
   return ids;

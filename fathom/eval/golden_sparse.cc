@@ -33,7 +33,8 @@ void AddGradients(const Batch& batch, const std::string& loss_name, const std::s
                   TrainSession& session, GoldenArrays& got) {
   session.ZeroGradients();
   session.Gradients(batch, 1 / static_cast<double>(batch.target_count));
-  std::vector<double> kl(session.indexer_kl().begin(), session.indexer_kl().end());
+  const std::span<const double> sums = session.totals().indexer_kl;
+  std::vector<double> kl(sums.begin(), sums.end());
   for (double& x : kl) x /= static_cast<double>(batch.tokens());
   got.insert_or_assign(loss_name, VectorOf(kl));
   for (const NamedWeight& w : ListParams(session.grads())) {

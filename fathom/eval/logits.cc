@@ -63,7 +63,8 @@ GoldenLogits ParseLine(const std::string& line, const std::string& where) {
   return g;
 }
 
-void CompareRow(size_t position, std::span<const double> golden, std::span<const double> model, const LogitBars& bars, LogitReport& report) {
+void CompareRow(size_t position, std::span<const double> golden, std::span<const double> model, const LogitBars& bars,
+                LogitReport& report) {
   for (size_t v = 0; v < golden.size(); ++v) {
     const double difference = std::fabs(model[v] - golden[v]);
     if (!(difference <= report.max_abs)) {
@@ -119,7 +120,8 @@ bool LogitReport::Passes(const LogitBars& bars) const {
   return !bars.max_kl_div || max_kl < *bars.max_kl_div;
 }
 
-LogitReport CompareLogits(const std::vector<std::vector<double>>& golden, const std::vector<std::vector<double>>& model, const LogitBars& bars) {
+LogitReport CompareLogits(const std::vector<std::vector<double>>& golden, const std::vector<std::vector<double>>& model,
+                          const LogitBars& bars) {
   LogitReport report;
   size_t rows = std::min(golden.size(), model.size());
   if (bars.token_size >= 0) rows = std::min(rows, static_cast<size_t>(bars.token_size));
@@ -135,14 +137,15 @@ std::string TopTenTable(std::span<const double> golden, std::span<const double> 
   std::string table = fmt::format("{:>4} {:>10} {:>12} {:>10} {:>12}\n", "rank", "golden id", "logit", "our id", "logit");
   size_t same_rank = 0;
   for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
-    table += fmt::format("{:>4} {:>10} {:>12.5f} {:>10} {:>12.5f}\n", i + 1, a[i], golden[static_cast<size_t>(a[i])], b[i], model[static_cast<size_t>(b[i])]);
+    table += fmt::format("{:>4} {:>10} {:>12.5f} {:>10} {:>12.5f}\n", i + 1, a[i], golden[static_cast<size_t>(a[i])], b[i],
+                         model[static_cast<size_t>(b[i])]);
     same_rank += a[i] == b[i];
   }
   std::set<int64_t> both(a.begin(), a.end()), all = both;
   const auto shared = static_cast<size_t>(std::count_if(b.begin(), b.end(), [&](int64_t id) { return both.contains(id); }));
   all.insert(b.begin(), b.end());
-  return table + fmt::format("top {}: {} ids shared, Jaccard {:.3f}, {} at the same rank\n", a.size(), shared, static_cast<double>(shared) / static_cast<double>(all.size()),
-                             same_rank);
+  return table + fmt::format("top {}: {} ids shared, Jaccard {:.3f}, {} at the same rank\n", a.size(), shared,
+                             static_cast<double>(shared) / static_cast<double>(all.size()), same_rank);
 }
 
 }  // namespace fathom

@@ -42,7 +42,8 @@ TEST(CompareLogits, NaNNeverPasses) {
 TEST(ReadGoldenLogits, SaysWhatIsWrong) {
   const TemporaryFolder folder;
   const auto file = folder.path() / "g.jsonl";
-  for (const char* bad : {"{", "{\"tokens\": [1]}", "{\"tokens\": [1, 2], \"logits\": [[1.0]]}", "{\"tokens\": [1, 2], \"logits\": [[1.0], [1.0, 2.0]]}"}) {
+  for (const char* bad :
+       {"{", "{\"tokens\": [1]}", "{\"tokens\": [1, 2], \"logits\": [[1.0]]}", "{\"tokens\": [1, 2], \"logits\": [[1.0], [1.0, 2.0]]}"}) {
     std::ofstream(file) << bad << "\n";
     EXPECT_THROW(ReadGoldenLogits(file, [](GoldenLogits) {}), Error) << bad;
   }
@@ -53,7 +54,8 @@ TEST(ReadGoldenLogits, SaysWhatIsWrong) {
 }
 
 TEST(TopTenTable, CountsSharedIds) {
-  EXPECT_NE(TopTenTable(std::vector<double>{3, 2, 1}, std::vector<double>{3, 1, 2}).find("3 ids shared, Jaccard 1.000, 1 at the same rank"), std::string::npos);
+  EXPECT_NE(TopTenTable(std::vector<double>{3, 2, 1}, std::vector<double>{3, 1, 2}).find("3 ids shared, Jaccard 1.000, 1 at the same rank"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -38,19 +38,15 @@ void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& bat
   }
 }
 
-void Decoder::LearnIndexer(Ctx& ctx, const DecoderParams& p, const TokenLayout& layout, const LossOptions& options, size_t layer,
-                           const Block::Saved& saved, DecoderParams& grads) const {
-  const IndexerTraining& how = options.indexer;
-  const double kl = blocks_[layer].LearnIndexer(ctx, p.layers[layer], layout, *rope_, saved, how.sparse, how.factor, grads.layers[layer]);
-  if (!options.indexer_loss.empty()) options.indexer_loss[layer] += kl;
-}
-
 void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options,
                             DecoderParams& grads) const {
   ArenaScope scope(ctx.scratch);
   const View h = ctx.scratch.Alloc(DType::kF32, {std::ssize(batch.ids), config_.hidden_size});
+  const LayerTerms terms(ctx, batch.layout, *rope_, options, config_.num_hidden_layers);
   Forward(ctx, p, batch.ids, batch.layout, h, [&](int64_t layer, ConstView, const Block::Saved& saved) {
-    if (layer >= 0) LearnIndexer(ctx, p, batch.layout, options, static_cast<size_t>(layer), saved, grads);
+    if (layer < 0) return;
+    const auto i = static_cast<size_t>(layer);
+    terms.Apply(ctx, blocks_[i], p.layers[i], layer, saved, grads.layers[i]);
   });
 }
 
@@ -78,12 +74,10 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenB
     sums.main = head_.LossAndGradient(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, dh, head_grads);
     head_.BackwardNorm(ctx, head, dh, h, rstd, dh, false, head_grads);
   }
-  if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, batch, *rope_, options.mtp, remat, h, dh, grads);
+  const LayerTerms terms(ctx, batch.layout, *rope_, options, config_.num_hidden_layers);
+  if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, batch, *rope_, terms, options.mtp, remat, h, dh, grads);
   for (size_t i = blocks_.size(); i-- > 0;) {
-    const auto learn_indexer = [&](const Block::Saved& s) {
-      if (options.indexer.factor > 0) LearnIndexer(ctx, p, batch.layout, options, i, s, grads);
-    };
-    BackwardKept(ctx, blocks_[i], p.layers[i], batch.layout, *rope_, remat, saved[i], learn_indexer, dh, grads.layers[i]);
+    BackwardKept(ctx, blocks_[i], p.layers[i], batch.layout, *rope_, remat, saved[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);
   }
   if (!grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
   return sums;

@@ -54,8 +54,6 @@ class Decoder {
   void KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::vector<Block::Saved>& saved) const;
   // The dense warm-up: indexers need no gradient from above, so each learns on the way forward and nothing is kept.
   void LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, DecoderParams& grads) const;
-  void LearnIndexer(Ctx& ctx, const DecoderParams& p, const TokenLayout& layout, const LossOptions& options, size_t layer,
-                    const Block::Saved& saved, DecoderParams& grads) const;
 
   ModelConfig config_;
   Head head_;

@@ -7,7 +7,7 @@
 namespace fathom {
 
 Mtp::Mtp(const ModelConfig& c, int64_t layer, const LayerOptions& options)
-    : hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), block_(c, c.is_moe_layer(layer), options) {}
+    : layer_(layer), hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), block_(c, c.is_moe_layer(layer), options) {}
 
 Mtp::Saved Mtp::Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat) const {
   Saved s;
@@ -39,8 +39,8 @@ void Mtp::Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, co
 }
 
 void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope,
-                   Remat remat, ConstView state, const Saved& s, View dh, View d_state, MtpParams& grad) const {
-  BackwardKept(ctx, block_, p.block, layout, rope, remat, s.block, {}, dh, grad.block);
+                   Remat remat, const LayerTerms& terms, ConstView state, const Saved& s, View dh, View d_state, MtpParams& grad) const {
+  BackwardKept(ctx, block_, p.block, layout, rope, remat, s.block, terms, layer_, dh, grad.block);
   ArenaScope scope(ctx.scratch);
   const View d_joined = ctx.scratch.Alloc(DType::kF32, {dh.dim(0), 2 * hidden_});
   {

@@ -29,7 +29,7 @@ class Mtp {
                ConstView state, Saved& saved) const;
   // dh [T,D] F32, the gradient of saved.h, is used up; d_state [T,D] F32 is overwritten; adds to grad.
   void Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                ConstView state, const Saved& saved, View dh, View d_state, MtpParams& grad) const;
+                const LayerTerms& terms, ConstView state, const Saved& saved, View dh, View d_state, MtpParams& grad) const;
   // For drafting: rows past..past+M of one sequence are appended to the cache. h [M,D] F32 is overwritten with the residual stream.
   void ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, std::span<const int32_t> positions, const RopeTable& rope,
                      int64_t past, ConstView state, View h, LayerCache& cache) const;
@@ -39,7 +39,7 @@ class Mtp {
  private:
   View Join(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, ConstView state, View rstd_embedding, View rstd_state) const;
 
-  int64_t hidden_;
+  int64_t layer_, hidden_;
   float eps_;
   Block block_;
 };

@@ -105,7 +105,8 @@ CrossEntropySums MtpChain::BackwardHead(Ctx& ctx, const MtpParams& p, const Link
 }
 
 CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope,
-                                           const MtpOptions& options, Remat remat, ConstView h, View dh, DecoderParams& grads) const {
+                                           const LayerTerms& terms, const MtpOptions& options, Remat remat, ConstView h, View dh,
+                                           DecoderParams& grads) const {
   FATHOM_CHECK(options.modules <= size(), "{} of {} MTP modules", options.modules, size());
   ArenaScope keep(ctx.saved);
   ArenaScope scope(ctx.scratch);
@@ -119,7 +120,7 @@ CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, con
     sums += BackwardHead(ctx, p.mtp[k], link, options.scale, d_own, grads.mtp[k]);
     if (k + 1 < links.size()) BackwardState(ctx, HeadOf(p.mtp[k]), options.input, link.saved.h, d_state, d_own, HeadOf(grads.mtp[k]));
     const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);
-    modules_[k].Backward(ctx, p.mtp[k], link.ids, batch.layout, rope, remat, state, link.saved, d_own, d_state, grads.mtp[k]);
+    modules_[k].Backward(ctx, p.mtp[k], link.ids, batch.layout, rope, remat, terms, state, link.saved, d_own, d_state, grads.mtp[k]);
   }
   if (!links.empty()) BackwardState(ctx, {p.norm, p.lm_head}, options.input, h, d_state, dh, {grads.norm, grads.lm_head});
   return sums;

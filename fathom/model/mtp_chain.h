@@ -24,7 +24,8 @@ class MtpChain {
   // h [T,D] F32: the main model's residual stream after its last layer. Adds the gradient of options.modules modules' loss to dh [T,D] F32
   // and to grads, and returns the sums.
   CrossEntropySums ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope,
-                                   const MtpOptions& options, Remat remat, ConstView h, View dh, DecoderParams& grads) const;
+                                   const LayerTerms& terms, const MtpOptions& options, Remat remat, ConstView h, View dh,
+                                   DecoderParams& grads) const;
 
   // How often module options.eval_module predicts what the main model predicts one module earlier in time, as MaxText measures it: best [T]
   // are the main model's most likely tokens. Adds to the two sums of `sums`.

@@ -20,7 +20,7 @@ void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const To
 }
 
 void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                  const Block::Saved& kept, const std::function<void(const Block::Saved&)>& first, View dh, BlockParams& grad) {
+                  const Block::Saved& kept, const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad) {
   ArenaScope scope(ctx.scratch);
   Block::Saved saved = kept;
   if (remat == Remat::kFull) {
@@ -29,8 +29,8 @@ void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const Toke
     Cast(kept.h_in, h);
     block.Forward(ctx, p, layout, rope, h, saved);
   }
-  if (first) first(saved);
-  block.Backward(ctx, p, layout, rope, saved, {}, dh, grad);
+  const ConstView d_scores = terms.Apply(ctx, block, p, layer, saved, grad);
+  block.Backward(ctx, p, layout, rope, saved, d_scores, dh, grad);
 }
 
 }  // namespace fathom

@@ -1,9 +1,7 @@
 // A layer's forward and backward under a remat policy: what is kept in between, what is made again.
 #pragma once
 
-#include <functional>
-
-#include "fathom/layers/block.h"
+#include "fathom/model/layer_terms.h"
 
 namespace fathom {
 
@@ -14,9 +12,8 @@ Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64
 void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
                     View h, Block::Saved& kept);
 
-// dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad. first(saved), unless empty, is called
-// before, when all that the layer's backward reads is there.
+// dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad. layer: its number for the terms.
 void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                  const Block::Saved& kept, const std::function<void(const Block::Saved&)>& first, View dh, BlockParams& grad);
+                  const Block::Saved& kept, const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad);
 
 }  // namespace fathom

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "fathom/kernels/balance.h"
 #include "fathom/kernels/cross_entropy.h"
 #include "fathom/layers/context.h"
 
@@ -40,13 +41,30 @@ struct IndexerTraining {
   bool dense_attention = false;  // the main attention sees every key
 };
 
+// A loss that keeps experts equally busy (kernels/balance.h); its gradient is that of factor times the sum over sequences and layers.
+struct BalanceTraining {
+  float factor = 0;  // 0: none
+  BalanceForm form = BalanceForm::kNormalizedScores;
+  bool highest_scores = false;  // count each token's K highest scores, whatever groups and bias made of them, instead of what ran
+  bool padding = false;         // tokens of padding count, here and in the experts' counts (MaxText)
+};
+
+// What a step learns about every layer (main ones, then MTP modules); added to, each may be empty.
+struct LayerTotals {
+  std::span<double> indexer_kl;      // [num_hidden_layers] KL of the indexer, summed over tokens
+  std::span<double> balance;         // [layers] balance loss without its factor, summed over sequences
+  std::span<int64_t> expert_counts;  // [layers*E] tokens that chose each expert
+  std::span<int64_t> dropped;        // [layers] assignments beyond the capacity; as long as expert_counts is there
+};
+
 struct LossOptions {
   float z_loss = 0;
   float scale = 1;      // factor on the gradient of the cross entropy
   bool lm_loss = true;  // false: no head, no loss of the language model; the indexers alone are trained
   IndexerTraining indexer;
-  std::span<double> indexer_loss;  // [num_hidden_layers], unless empty: each layer's KL, summed over tokens, is added
+  BalanceTraining balance;
   MtpOptions mtp;
+  LayerTotals totals;
 };
 
 struct LossSums {

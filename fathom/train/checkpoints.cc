@@ -27,8 +27,8 @@ void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().r
 
 }  // namespace
 
-void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session, const Json& data_state,
-             int64_t step) {
+void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session,
+             const Json& data_state, int64_t step) {
   TrainState state{.step = step};
   state.values["optimizer_steps"] = session.optimizer().step_count();
   state.values["data"] = data_state;

@@ -10,8 +10,8 @@
 namespace fathom {
 
 // Saves step `step` (0-based, complete) and removes the oldest ones beyond options.keep. Throws Error(kResource); what was there stays.
-void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session, const Json& data_state,
-             int64_t step);
+void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session,
+             const Json& data_state, int64_t step);
 
 // What a run continues from.
 struct ResumePoint {

@@ -20,7 +20,8 @@ double AttentionScores(const ModelConfig& c, int64_t length) {
 double FeedForward(const ModelConfig& c, bool moe) {
   const double d = static_cast<double>(c.hidden_size);
   if (!moe) return 6 * d * static_cast<double>(c.intermediate_size);
-  return 2 * d * static_cast<double>(c.n_routed_experts) + 6 * d * static_cast<double>(c.moe_intermediate_size * (c.num_experts_per_tok + c.n_shared_experts));
+  return 2 * d * static_cast<double>(c.n_routed_experts) +
+         6 * d * static_cast<double>(c.moe_intermediate_size * (c.num_experts_per_tok + c.n_shared_experts));
 }
 
 }  // namespace

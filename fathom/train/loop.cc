@@ -59,7 +59,8 @@ class Run {
  private:
   void Resume() {
     if (first_step_ >= options_.steps) {
-      Throw(ErrorCode::kUsage, "run {} has completed step {}; give steps= above {}, or another run_name", options_.run_name, resume_->step, first_step_);
+      Throw(ErrorCode::kUsage, "run {} has completed step {}; give steps= above {}, or another run_name", options_.run_name, resume_->step,
+            first_step_);
     }
     RestoreOptimizer(*resume_, session_);
     sources_.train->Restore(resume_->data_state);

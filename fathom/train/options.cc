@@ -71,6 +71,18 @@ void ReadMtp(const RunConfig& config, TrainOptions& o) {
   o.mtp_own_head = config.Bool("mtp_own_head");
 }
 
+// V2's expert-level loss counts the experts that ran, V3's sequence-wise one (as Megatron's) each token's highest scores; MaxText takes the
+// softmax of the scores, and padding too. ModelConfig knows which of the two a model is; here the router's score function tells.
+void ReadBalance(const RunConfig& config, TrainOptions& o) {
+  const bool maxtext = config.String("compat") == "maxtext", megatron = config.Bool("moe_use_megatron_seq_aux_loss");
+  o.balance.factor = static_cast<float>(config.Float("load_balance_loss_weight"));
+  o.balance.form = maxtext && !megatron ? BalanceForm::kSoftmaxOfScores : BalanceForm::kNormalizedScores;
+  o.balance.highest_scores = megatron;
+  o.balance.padding = maxtext;
+  o.balance_sum = megatron;
+  o.bias_update_rate = static_cast<float>(config.Float("routed_bias_update_rate"));
+}
+
 LayerOptions ReadLayerOptions(const RunConfig& config) {
   LayerOptions o;
   o.indexer_fp8 = config.Bool("indexer_fp8");
@@ -117,6 +129,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.z_loss = static_cast<float>(config.Float("z_loss_multiplier"));
   o.layers = ReadLayerOptions(config);
   ReadIndexer(config, o);
+  ReadBalance(config, o);
   o.schedule = ReadSchedule(config, o.steps);
   o.optimizer = ReadOptimizer(config);
   o.adamw_mask = config.Strings("adamw_mask");

@@ -25,7 +25,10 @@ struct TrainOptions {
   float z_loss = 0;
   bool lm_loss = true;  // false: the indexers' warm-up
   LayerOptions layers;
-  IndexerTraining indexer;  // its factor is indexer_loss_scaling_factor: on the mean over layers and tokens
+  IndexerTraining indexer;   // its factor is indexer_loss_scaling_factor: on the mean over layers and tokens
+  BalanceTraining balance;   // its factor is load_balance_loss_weight: on the mean over layers and sequences,
+  bool balance_sum = false;  // or on the sum over layers
+  float bias_update_rate = 0;
   MtpOptions mtp;           // modules: those that are trained
   double mtp_factor = 0.1;  // of their loss
   bool mtp_own_head = false;

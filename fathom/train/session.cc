@@ -74,8 +74,26 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       scratch_(2 * decoder_.ScratchBytes(options.compute, options.rows * options.length) + kReserve) {
   decoder_.EnsurePositions(options.length);
   options_.lm_loss = options.lm_loss || !config.has_indexer();
-  if (options.indexer.factor > 0) indexer_kl_.resize(static_cast<size_t>(config.num_hidden_layers));
+  options_.balance.highest_scores |= options.balance.form == BalanceForm::kNormalizedScores && config.scoring_func == ScoringFunc::kSigmoid;
+  MakeTotals();
   optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, params_, compute_, grads_));
+}
+
+void TrainSession::MakeTotals() {
+  const ModelConfig& c = decoder_.config();
+  const auto main = static_cast<size_t>(c.num_hidden_layers), layers = main + static_cast<size_t>(options_.mtp.modules);
+  const auto experts = static_cast<size_t>(c.n_routed_experts);
+  layer_sums_.resize(main + layers);
+  layer_counts_.resize(layers * (experts + 1));
+  totals_ = {std::span(layer_sums_).first(main), std::span(layer_sums_).last(layers), std::span(layer_counts_).first(layers * experts),
+             std::span(layer_counts_).last(layers)};
+}
+
+int64_t TrainSession::BalancedLayers() const {
+  const ModelConfig& c = decoder_.config();
+  int64_t layers = 0;
+  for (int64_t i = 0; i < c.num_hidden_layers + options_.mtp.modules; ++i) layers += c.is_moe_layer(i) ? 1 : 0;
+  return layers;
 }
 
 void TrainSession::RefreshCompute() {
@@ -105,12 +123,21 @@ void TrainSession::ZeroGradients() {
   for (const NamedWeight& w : ListParams(grads_)) Fill(0, w.weight->value.mutable_view());
 }
 
+LossOptions TrainSession::LossOf(const Batch& batch, double scale, double mtp_scale) const {
+  LossOptions o{options_.z_loss, static_cast<float>(scale), options_.lm_loss, options_.indexer, options_.balance, options_.mtp, totals_};
+  const int64_t tokens = std::max<int64_t>(1, CoveredTokens(batch)),
+                layers = options_.balance_sum ? 1 : std::max<int64_t>(1, BalancedLayers());
+  o.indexer.factor /= static_cast<float>(decoder_.config().num_hidden_layers * tokens);
+  o.balance.factor /= static_cast<float>(layers * batch.rows);
+  o.mtp.scale = static_cast<float>(mtp_scale);
+  return o;
+}
+
 LossSums TrainSession::Gradients(const Batch& batch, double scale, double mtp_scale) {
   Ctx ctx{saved_, scratch_, options_.compute};
-  LossOptions loss{options_.z_loss, static_cast<float>(scale), options_.lm_loss, options_.indexer, indexer_kl_, options_.mtp};
-  loss.indexer.factor /= static_cast<float>(decoder_.config().num_hidden_layers * std::max<int64_t>(1, CoveredTokens(batch)));
-  std::ranges::fill(indexer_kl_, 0.0);
-  loss.mtp.scale = static_cast<float>(mtp_scale);
+  const LossOptions loss = LossOf(batch, scale, mtp_scale);
+  std::ranges::fill(layer_sums_, 0.0);
+  std::ranges::fill(layer_counts_, 0);
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
     const TokenBatch micro = Slice(batch, row, std::min(row + options_.rows, batch.rows));
@@ -136,12 +163,26 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   report.sums = Gradients(batch, 1 / weight, mtp_scale);
   report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;
   report.mtp_loss = mtp_scale * report.sums.mtp.loss;
-  const double kl = std::accumulate(indexer_kl_.begin(), indexer_kl_.end(), 0.0);
+  const double kl = std::accumulate(totals_.indexer_kl.begin(), totals_.indexer_kl.end(), 0.0);
   report.indexer_kl = kl / static_cast<double>(decoder_.config().num_hidden_layers * std::max<int64_t>(1, CoveredTokens(batch)));
   report.indexer_loss = static_cast<double>(options_.indexer.factor) * report.indexer_kl;
-  report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss;
+  const double balance = std::accumulate(totals_.balance.begin(), totals_.balance.end(), 0.0);
+  report.balance_loss = balance * static_cast<double>(LossOf(batch, 1, 1).balance.factor);
+  report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss + report.balance_loss;
   report.optimizer = optimizer_->Step(learning_rate);
+  if (options_.bias_update_rate > 0) UpdateRouterBiases();
   return report;
+}
+
+// By the counts of the whole batch, not of its micro-batches.
+void TrainSession::UpdateRouterBiases() {
+  const auto experts = static_cast<size_t>(decoder_.config().n_routed_experts), main = params_.layers.size();
+  for (size_t i = 0; i < totals_.dropped.size(); ++i) {
+    Tensor& bias = (i < main ? params_.layers[i] : params_.mtp[i - main].block).moe.e_score_correction_bias.value;
+    if (!bias.empty())
+      UpdateRouterBias(options_.bias_update_rate, totals_.expert_counts.subspan(i * experts, experts),
+                       {bias.mutable_data<float>(), experts});
+  }
 }
 
 std::vector<TrainSession::MemoryRow> TrainSession::MemoryTable() {

@@ -14,10 +14,11 @@ namespace fathom {
 
 struct StepReport {
   LossSums sums;
-  double loss = 0;        // what was minimised: cross entropy and z-loss over the total weight, plus the other terms
-  double lm_loss = 0;     // cross entropy (z-loss included, as MaxText reports it) over the total weight
-  double mtp_loss = 0;    // mtp_loss_scaling_factor times the mean over what all MTP modules predict
-  double indexer_kl = 0;  // mean over layers and tokens, without its factor
+  double loss = 0;          // what was minimised: cross entropy and z-loss over the total weight, plus the other terms
+  double lm_loss = 0;       // cross entropy (z-loss included, as MaxText reports it) over the total weight
+  double balance_loss = 0;  // load_balance_loss_weight times the mean (or sum) over layers, MaxText's moe_lb_loss
+  double mtp_loss = 0;      // mtp_loss_scaling_factor times the mean over what all MTP modules predict
+  double indexer_kl = 0;    // mean over layers and tokens, without its factor
   double indexer_loss = 0;
   OptimizerReport optimizer;
 };
@@ -32,8 +33,8 @@ class TrainSession {
   StepReport Step(const Batch& batch, double learning_rate);
   // Gradients alone, added to grads(): for checks. scale, mtp_scale: factors on the summed losses of the main model and of the MTP modules.
   LossSums Gradients(const Batch& batch, double scale, double mtp_scale = 0);
-  // KL of every layer's indexer, summed over the tokens of the last Gradients or Step; empty if they are not trained.
-  std::span<const double> indexer_kl() const { return indexer_kl_; }
+  // What the last Gradients or Step counted per layer: the main layers, then the MTP modules.
+  const LayerTotals& totals() const { return totals_; }
   void ZeroGradients();
   // Sums over the batch without gradients.
   LossSums Evaluate(const Batch& batch);
@@ -55,6 +56,11 @@ class TrainSession {
   std::vector<MemoryRow> MemoryTable();
 
  private:
+  void MakeTotals();
+  LossOptions LossOf(const Batch& batch, double scale, double mtp_scale) const;
+  int64_t BalancedLayers() const;
+  void UpdateRouterBiases();
+
   TrainOptions options_;
   Decoder decoder_;
   DecoderParams params_, compute_, grads_;
@@ -62,7 +68,9 @@ class TrainSession {
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<Segment> segments_;
   std::vector<int32_t> positions_;
-  std::vector<double> indexer_kl_;
+  std::vector<double> layer_sums_;  // memory of totals_
+  std::vector<int64_t> layer_counts_;
+  LayerTotals totals_;
 };
 
 // Does this run train the parameter? MTP modules beyond options.mtp.modules, their indexers and, unless a flag asks for it, those of the

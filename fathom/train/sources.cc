@@ -58,7 +58,8 @@ void OpenText(const RunConfig& config, const TrainOptions& options, const ModelC
   const auto tokenizer = std::make_shared<const Tokenizer>(Tokenizer::Load(sources.tokenizer_dir));
   sources.tokenizer = tokenizer;
   if (tokenizer->vocab_size() > model.vocab_size) {
-    Throw(ErrorCode::kUsage, "{}: {} tokens, the model's vocab_size is {}", sources.tokenizer_dir.string(), tokenizer->vocab_size(), model.vocab_size);
+    Throw(ErrorCode::kUsage, "{}: {} tokens, the model's vocab_size is {}", sources.tokenizer_dir.string(), tokenizer->vocab_size(),
+          model.vocab_size);
   }
   const EncodeFunction encode = [tokenizer](std::string_view text) { return tokenizer->Encode(text); };
   TextConfig text = ReadText(config, options, *tokenizer);
@@ -71,7 +72,8 @@ void OpenText(const RunConfig& config, const TrainOptions& options, const ModelC
 }
 
 void OpenSynthetic(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
-  SyntheticConfig synthetic{options.rows * options.accumulation, options.length, model.vocab_size, static_cast<uint64_t>(config.Int("data_shuffle_seed"))};
+  SyntheticConfig synthetic{options.rows * options.accumulation, options.length, model.vocab_size,
+                            static_cast<uint64_t>(config.Int("data_shuffle_seed"))};
   sources.train = std::make_unique<SyntheticSource>(synthetic);
   if (options.eval_interval > 0) sources.eval = std::make_unique<SyntheticSource>(synthetic);
 }

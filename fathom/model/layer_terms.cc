@@ -1,0 +1,77 @@
+#include "fathom/model/layer_terms.h"
+
+#include <algorithm>
+
+#include "fathom/kernels/balance.h"
+#include "fathom/kernels/router.h"
+
+namespace fathom {
+namespace {
+
+std::span<const float> DocumentMask(Ctx& ctx, const TokenLayout& layout) {
+  const std::span<float> mask(ctx.scratch.AllocArray<float>(std::ssize(layout.positions)), layout.positions.size());
+  std::ranges::fill(mask, 0.0f);
+  for (const Segment& s : layout.segments) std::fill(mask.begin() + s.q_begin, mask.begin() + s.q_end, 1.0f);
+  return mask;
+}
+
+// First token of each sequence, and the end.
+std::span<const int64_t> Sequences(Ctx& ctx, const TokenLayout& layout) {
+  const int64_t tokens = std::ssize(layout.positions), length = layout.sequence > 0 ? layout.sequence : tokens;
+  const int64_t count = (tokens + length - 1) / length;
+  const std::span<int64_t> begin(ctx.scratch.AllocArray<int64_t>(count + 1), static_cast<size_t>(count + 1));
+  for (int64_t i = 0; i <= count; ++i) begin[static_cast<size_t>(i)] = std::min(i * length, tokens);
+  return begin;
+}
+
+}  // namespace
+
+LayerTerms::LayerTerms(Ctx& ctx, const TokenLayout& layout, const RopeTable& rope, const LossOptions& options, int64_t main_layers)
+    : layout_(layout), rope_(rope), options_(options), main_layers_(main_layers) {
+  if (!options.balance.padding) in_document_ = DocumentMask(ctx, layout);
+}
+
+ConstView LayerTerms::Apply(Ctx& ctx, const Block& block, const BlockParams& p, int64_t layer, const Block::Saved& saved,
+                            BlockParams& grad) const {
+  if (options_.indexer.factor > 0 && layer < main_layers_) LearnIndexer(ctx, block, p, layer, saved, grad);
+  if (!block.is_moe()) return {};
+  CountExperts(block.moe(), layer, saved.moe);
+  return options_.balance.factor > 0 ? Balance(ctx, block.moe(), layer, saved.moe) : ConstView();
+}
+
+void LayerTerms::LearnIndexer(Ctx& ctx, const Block& block, const BlockParams& p, int64_t layer, const Block::Saved& saved,
+                              BlockParams& grad) const {
+  const double kl = block.LearnIndexer(ctx, p, layout_, rope_, saved, options_.indexer.sparse, options_.indexer.factor, grad);
+  if (!options_.totals.indexer_kl.empty()) options_.totals.indexer_kl[static_cast<size_t>(layer)] += kl;
+}
+
+void LayerTerms::CountExperts(const Moe& moe, int64_t layer, const Moe::Saved& saved) const {
+  const LayerTotals& totals = options_.totals;
+  if (totals.expert_counts.empty()) return;
+  const auto experts = static_cast<size_t>(moe.router().experts);
+  CountAssignments(saved.ids, moe.router().chosen, in_document_,
+                   totals.expert_counts.subspan(static_cast<size_t>(layer) * experts, experts));
+  totals.dropped[static_cast<size_t>(layer)] += std::ranges::count_if(saved.slot_expert, [](int32_t e) { return e < 0; });
+}
+
+ConstView LayerTerms::Balance(Ctx& ctx, const Moe& moe, int64_t layer, const Moe::Saved& saved) const {
+  const BalanceTraining& how = options_.balance;
+  const View d_scores = ctx.scratch.Alloc(DType::kF32, saved.scores.shape());
+  ArenaScope scope(ctx.scratch);
+  std::span<const int32_t> counted = saved.ids;
+  if (how.highest_scores) {
+    const std::span<int32_t> ids(ctx.scratch.AllocArray<int32_t>(std::ssize(saved.ids)), saved.ids.size());
+    RouterShape plain = moe.router();
+    plain.groups = plain.kept_groups = 1;
+    RouterChoice(plain, saved.scores, {}, ids);
+    counted = ids;
+  }
+  const std::span<const int64_t> begin = Sequences(ctx, layout_);
+  const auto sequences = static_cast<double>(begin.size() - 1);
+  const double mean = BalanceLoss(how.form, moe.router().chosen, saved.scores, counted, in_document_, begin,
+                                  how.factor * static_cast<float>(sequences), d_scores, ctx.scratch);
+  if (!options_.totals.balance.empty()) options_.totals.balance[static_cast<size_t>(layer)] += sequences * mean;
+  return d_scores;
+}
+
+}  // namespace fathom
