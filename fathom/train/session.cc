@@ -32,13 +32,6 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, Decoder
   return list;
 }
 
-// Tokens of documents, without padding.
-int64_t CoveredTokens(const Batch& batch) {
-  int64_t tokens = 0;
-  for (const TokenRange& s : batch.segments) tokens += s.end - s.begin;
-  return tokens;
-}
-
 int64_t TotalBytes(DecoderParams& params) {
   int64_t bytes = 0;
   std::set<const std::byte*> seen;
@@ -106,12 +99,28 @@ void TrainSession::RefreshCompute() {
   });
 }
 
+// MaxText lets padding attend to itself, which its balance and indexer losses see: under compat it is a document of its own.
+void TrainSession::ListSegments(const Batch& batch, int64_t begin, int64_t end) {
+  segments_.clear();
+  const auto add = [&](int64_t first, int64_t last) { segments_.push_back({first - begin, last - begin, first - begin, last - begin}); };
+  int64_t done = begin;
+  const auto pad = [&](int64_t until) {
+    for (; options_.balance.padding && done < until; done = std::min(until, (done / batch.length + 1) * batch.length)) {
+      add(done, std::min(until, (done / batch.length + 1) * batch.length));
+    }
+  };
+  for (const TokenRange& s : batch.segments) {
+    if (s.begin < begin || s.begin >= end) continue;
+    pad(s.begin);
+    add(s.begin, s.end);
+    done = s.end;
+  }
+  pad(end);
+}
+
 TokenBatch TrainSession::Slice(const Batch& batch, int64_t row_begin, int64_t row_end) {
   const int64_t begin = row_begin * batch.length, end = row_end * batch.length;
-  segments_.clear();
-  for (const TokenRange& s : batch.segments) {
-    if (s.begin >= begin && s.begin < end) segments_.push_back({s.begin - begin, s.end - begin, s.begin - begin, s.end - begin});
-  }
+  ListSegments(batch, begin, end);
   const auto at = static_cast<size_t>(begin), n = static_cast<size_t>(end - begin);
   return {std::span(batch.ids).subspan(at, n),
           std::span(batch.targets).subspan(at, n),
@@ -123,10 +132,16 @@ void TrainSession::ZeroGradients() {
   for (const NamedWeight& w : ListParams(grads_)) Fill(0, w.weight->value.mutable_view());
 }
 
+int64_t TrainSession::CountedTokens(const Batch& batch) const {
+  if (options_.balance.padding) return batch.tokens();
+  int64_t tokens = 0;
+  for (const TokenRange& s : batch.segments) tokens += s.end - s.begin;
+  return std::max<int64_t>(1, tokens);
+}
+
 LossOptions TrainSession::LossOf(const Batch& batch, double scale, double mtp_scale) const {
   LossOptions o{options_.z_loss, static_cast<float>(scale), options_.lm_loss, options_.indexer, options_.balance, options_.mtp, totals_};
-  const int64_t tokens = std::max<int64_t>(1, CoveredTokens(batch)),
-                layers = options_.balance_sum ? 1 : std::max<int64_t>(1, BalancedLayers());
+  const int64_t tokens = CountedTokens(batch), layers = options_.balance_sum ? 1 : std::max<int64_t>(1, BalancedLayers());
   o.indexer.factor /= static_cast<float>(decoder_.config().num_hidden_layers * tokens);
   o.balance.factor /= static_cast<float>(layers * batch.rows);
   o.mtp.scale = static_cast<float>(mtp_scale);
@@ -164,7 +179,7 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;
   report.mtp_loss = mtp_scale * report.sums.mtp.loss;
   const double kl = std::accumulate(totals_.indexer_kl.begin(), totals_.indexer_kl.end(), 0.0);
-  report.indexer_kl = kl / static_cast<double>(decoder_.config().num_hidden_layers * std::max<int64_t>(1, CoveredTokens(batch)));
+  report.indexer_kl = kl / static_cast<double>(decoder_.config().num_hidden_layers * CountedTokens(batch));
   report.indexer_loss = static_cast<double>(options_.indexer.factor) * report.indexer_kl;
   const double balance = std::accumulate(totals_.balance.begin(), totals_.balance.end(), 0.0);
   report.balance_loss = balance * static_cast<double>(LossOf(batch, 1, 1).balance.factor);

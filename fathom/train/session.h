@@ -57,6 +57,8 @@ class TrainSession {
 
  private:
   void MakeTotals();
+  void ListSegments(const Batch& batch, int64_t begin, int64_t end);
+  int64_t CountedTokens(const Batch& batch) const;  // those of documents; padding too if it counts
   LossOptions LossOf(const Batch& batch, double scale, double mtp_scale) const;
   int64_t BalancedLayers() const;
   void UpdateRouterBiases();
