@@ -91,9 +91,8 @@ int64_t PeakRssBytes() {
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
-// Acceptance and what drafting gained; empty without it.
+// Acceptance and what drafting gained.
 Json SpeculationJson(const GenerateResult& r) {
-  if (r.drafted == 0) return nullptr;
   return {{"drafted", r.drafted},
           {"accepted", r.accepted},
           {"acceptance", static_cast<double>(r.accepted) / static_cast<double>(r.drafted)},
@@ -174,6 +173,7 @@ int Run(const RunConfig& config) {
     LogFigures(r, engine);
     LogSpeculation(r);
     results.push_back(ResultJson(r, engine, load_seconds));
+    if (r.drafted > 0) results.back()["speculative"] = SpeculationJson(r);
     const std::string& wanted = config.String("autoregressive_decode_assert");
     if (!wanted.empty() && !r.text.starts_with(wanted)) Throw(ErrorCode::kFailed, "the text does not start with autoregressive_decode_assert=\"{}\"", wanted);
   }

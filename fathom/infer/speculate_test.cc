@@ -20,7 +20,7 @@ namespace {
 
 constexpr int64_t kVocab = 7;
 
-ModelConfig TinyConfig() {
+ModelConfig TinyConfig(ModelFamily family) {
   ModelConfig c;
   c.vocab_size = kVocab;
   c.hidden_size = 24;
@@ -43,13 +43,18 @@ ModelConfig TinyConfig() {
   c.v_head_dim = 10;
   c.max_position_embeddings = 4096;
   c.num_nextn_predict_layers = 1;
-  c.family = ModelFamily::kV3;
+  c.family = family;
+  if (family == ModelFamily::kV32) {
+    c.index_n_heads = 4;
+    c.index_head_dim = 8;
+    c.index_topk = 6;
+  }
   return c;
 }
 
 // Random weights whose MTP module often agrees with the main model: eh_proj passes the embedding on, and the layers add little to it.
-void SaveTinyModel(const std::filesystem::path& dir) {
-  const ModelConfig config = TinyConfig();
+void SaveTinyModel(const std::filesystem::path& dir, ModelFamily family) {
+  const ModelConfig config = TinyConfig(family);
   DecoderParams params = InitParams(config, 3, DType::kF32, false);
   for (const NamedWeight& w : ListParams(params)) {
     const bool out = w.name.ends_with("o_proj.weight") || w.name.ends_with("down_proj.weight");
@@ -99,11 +104,11 @@ TEST(JudgeDraft, GivesTheTargetsDistribution) {
   }
 }
 
-class SpeculateTest : public testing::Test {
+class SpeculateTest : public testing::TestWithParam<ModelFamily> {
  protected:
   SpeculateTest() {
     SetThreads(1);  // the model is tiny
-    SaveTinyModel(model_);
+    SaveTinyModel(model_, GetParam());
     plain_.emplace(model_, DType::kF32, 128);
     drafting_.emplace(model_, DType::kF32, 128, DraftOptions{.enabled = true});
   }
@@ -123,7 +128,7 @@ class SpeculateTest : public testing::Test {
 
 std::vector<float> Copy(std::span<const float> x) { return {x.begin(), x.end()}; }
 
-TEST_F(SpeculateTest, WhatIsNotKeptLeavesNoTrace) {
+TEST_P(SpeculateTest, WhatIsNotKeptLeavesNoTrace) {
   const std::vector<int32_t> prompt{5, 1, 2, 6, 3}, guess{2, 4, 6, 0}, rest{1};
   Engine straight(model_, DType::kF32, 128, {.enabled = true});
   for (Engine* engine : {&*plain_, &straight}) {
@@ -141,7 +146,7 @@ TEST_F(SpeculateTest, WhatIsNotKeptLeavesNoTrace) {
   EXPECT_TRUE(Close(drafting_->Append(rest), ToDoubles(plain_->Append(rest)), 1e-5, 0));
 }
 
-TEST_F(SpeculateTest, GreedyAnswersAreTheSameTokenByToken) {
+TEST_P(SpeculateTest, GreedyAnswersAreTheSameTokenByToken) {
   int64_t drafted = 0, accepted = 0;
   for (int32_t first = 0; first < kVocab; ++first) {
     const std::vector<int32_t> prompt{first, 3, 4};
@@ -157,7 +162,7 @@ TEST_F(SpeculateTest, GreedyAnswersAreTheSameTokenByToken) {
   EXPECT_LT(accepted, drafted);
 }
 
-TEST_F(SpeculateTest, ALongPromptIsDraftedFromAsInPieces) {
+TEST_P(SpeculateTest, ALongPromptIsDraftedFromAsInPieces) {
   std::vector<int32_t> prompt(1100);
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * i * 31 % kVocab);
   Engine at_once(model_, DType::kF32, 1200, {.enabled = true}), in_pieces(model_, DType::kF32, 1200, {.enabled = true});
@@ -183,7 +188,7 @@ void Enumerate(Engine& engine, Sampler& sampler, std::vector<int32_t>& so_far, s
   }
 }
 
-TEST_F(SpeculateTest, SampledAnswersHaveTheModelsDistribution) {
+TEST_P(SpeculateTest, SampledAnswersHaveTheModelsDistribution) {
   std::vector<int32_t> prompt{5, 1, 2};
   GenerateOptions options = Options(4, 2);
   options.sampling.rule = {.strategy = SamplingStrategy::kTopK, .temperature = 1.5, .top_k = 3};
@@ -214,9 +219,12 @@ TEST_F(SpeculateTest, SampledAnswersHaveTheModelsDistribution) {
   EXPECT_LT(ChiSquare(counts, probability), 124.8);  // 80 degrees of freedom: one in a thousand
 }
 
-TEST_F(SpeculateTest, ACheckpointWithoutAModuleIsRefused) {
+TEST_P(SpeculateTest, ACheckpointWithoutAModuleIsRefused) {
   EXPECT_THROW(Engine(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v2", DType::kF32, 16, {.enabled = true}), Error);
 }
+
+INSTANTIATE_TEST_SUITE_P(Families, SpeculateTest, testing::Values(ModelFamily::kV3, ModelFamily::kV32),
+                         [](const auto& info) { return info.param == ModelFamily::kV3 ? "V3" : "V32"; });
 
 // Passes until the ways have been compared once, drafts giving `drafted` tokens per second and plain passes one.
 bool DraftsAfterTrial(double drafted) {

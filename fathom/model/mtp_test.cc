@@ -13,7 +13,7 @@
 namespace fathom {
 namespace {
 
-ModelConfig TinyConfig(int64_t modules) {
+ModelConfig TinyConfig(bool sparse) {
   ModelConfig c;
   c.vocab_size = 41;
   c.hidden_size = 24;
@@ -33,7 +33,13 @@ ModelConfig TinyConfig(int64_t modules) {
   c.qk_rope_head_dim = 6;
   c.v_head_dim = 10;
   c.max_position_embeddings = 4096;
-  c.num_nextn_predict_layers = modules;
+  c.num_nextn_predict_layers = 2;
+  if (sparse) {
+    c.family = ModelFamily::kV32;
+    c.index_n_heads = 4;
+    c.index_head_dim = 8;
+    c.index_topk = 6;
+  }
   return c;
 }
 
@@ -80,13 +86,22 @@ TEST(RollWithinSegments, StopsAtTheEndsOfDocumentsAndInPadding) {
   EXPECT_EQ(rolled_targets, (std::vector<int32_t>{9, 0, 0, 0, 0, 0, 0, 0}));
 }
 
-class MtpTest : public testing::TestWithParam<MtpInput> {
+struct Variant {
+  MtpInput input;
+  bool sparse;  // a V3.2 model
+};
+
+class MtpTest : public testing::TestWithParam<Variant> {
  protected:
   MtpTest()
-      : config_(TinyConfig(2)), params_(InitParams(config_, 7, DType::kF32, false)), decoder_(config_), saved_(1 << 26), scratch_(1 << 28) {
+      : config_(TinyConfig(GetParam().sparse)),
+        params_(InitParams(config_, 7, DType::kF32, false)),
+        decoder_(config_),
+        saved_(1 << 26),
+        scratch_(1 << 28) {
     decoder_.EnsurePositions(512);
   }
-  LossOptions Options(int64_t modules) const { return {.mtp = {.modules = modules, .input = GetParam(), .scale = 0.5f}}; }
+  LossOptions Options(int64_t modules) const { return {.mtp = {.modules = modules, .input = GetParam().input, .scale = 0.5f}}; }
 
   LossSums Run(const Documents& d, Remat remat, DType compute, DecoderParams& grads, int64_t modules = 2) {
     grads = MakeGradients(config_, params_, [](const std::string& name) { return name.find("bias") == name.npos; });
@@ -140,9 +155,13 @@ class MtpTest : public testing::TestWithParam<MtpInput> {
   Arena saved_, scratch_;
 };
 
-TEST_P(MtpTest, GradientsFollowTheLossWithOwnHeads) { CheckDirectionalDerivative(); }
+TEST_P(MtpTest, GradientsFollowTheLossWithOwnHeads) {
+  if (GetParam().sparse) GTEST_SKIP() << "a step this long changes the keys that are chosen; the goldens have these gradients";
+  CheckDirectionalDerivative();
+}
 
 TEST_P(MtpTest, GradientsFollowTheLossWithSharedHeads) {
+  if (GetParam().sparse) GTEST_SKIP() << "as above";
   ShareEmbeddingAndHead(params_);
   CheckDirectionalDerivative();
 }
@@ -219,14 +238,14 @@ TEST_P(MtpTest, DraftsFromTheCacheAreTheTrainingForwards) {
   const Documents d({30}, 0, 8);
   Ctx ctx{saved_, scratch_, DType::kF32};
   Tensor whole(DType::kF32, {30, 41});
-  decoder_.MtpLogits(ctx, params_, d.batch(), GetParam(), 1, whole.mutable_view());
+  decoder_.MtpLogits(ctx, params_, d.batch(), GetParam().input, 1, whole.mutable_view());
   KvCache cache(config_, config_.num_hidden_layers + 1, 64, DType::kF32);
   Tensor hidden(DType::kF32, {30, 24}), states(DType::kF32, {30, 24}), next(DType::kF32, {1, 24}), logits(DType::kF32, {1, 41});
   decoder_.Decode(ctx, params_, d.ids, cache, {}, hidden.mutable_view());
-  decoder_.DraftState(ctx, params_, GetParam(), hidden, states.mutable_view());
+  decoder_.DraftState(ctx, params_, GetParam().input, hidden, states.mutable_view());
   const auto draft = [&](int64_t begin, int64_t end) {
     decoder_.Draft(ctx, params_, std::span(d.ids).subspan(static_cast<size_t>(begin + 1), static_cast<size_t>(end - begin)),
-                   states.view().Rows(begin, end), begin, GetParam(), cache, logits.mutable_view(), next.mutable_view());
+                   states.view().Rows(begin, end), begin, GetParam().input, cache, logits.mutable_view(), next.mutable_view());
     const std::span<const float> got{logits.data<float>(), 41}, want{whole.view().row<float>(end - 1), 41};
     EXPECT_TRUE(Close(got, ToDoubles(want), 1e-4, 0)) << begin << ".." << end;
   };
@@ -236,7 +255,13 @@ TEST_P(MtpTest, DraftsFromTheCacheAreTheTrainingForwards) {
   draft(23, 29);  // rolled back
 }
 
-INSTANTIATE_TEST_SUITE_P(Inputs, MtpTest, testing::Values(MtpInput::kAfterNorm, MtpInput::kBeforeNorm));
+INSTANTIATE_TEST_SUITE_P(Inputs, MtpTest,
+                         testing::Values(Variant{MtpInput::kAfterNorm, false}, Variant{MtpInput::kBeforeNorm, false},
+                                         Variant{MtpInput::kAfterNorm, true}),
+                         [](const auto& info) {
+                           return std::string(info.param.sparse ? "V32" : "V3") +
+                                  (info.param.input == MtpInput::kAfterNorm ? "After" : "Before");
+                         });
 
 }  // namespace
 }  // namespace fathom
