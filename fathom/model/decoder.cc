@@ -158,7 +158,7 @@ int64_t Decoder::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t 
 }
 
 // One layer's activations again (full remat), its largest set of temporaries (the expert rows), the gradient stream and the head's chunk.
-int64_t Decoder::ScratchBytes(DType compute, int64_t tokens) const {
+int64_t Decoder::ScratchBytes(DType compute, int64_t tokens, int64_t mtp_modules) const {
   Arena arena = Arena::Counting();
   for (int i = 0; i < 8; ++i) arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
   int64_t layer = 0, sparse = 0, slots = 1;
@@ -177,7 +177,7 @@ int64_t Decoder::ScratchBytes(DType compute, int64_t tokens) const {
   const int64_t widest =
       std::max({config_.intermediate_size, config_.vocab_size, config_.num_attention_heads * (config_.qk_head_dim() + config_.v_head_dim)});
   const int64_t gemm = GemmScratchBytes(std::max(rows, tokens), widest, std::max(config_.hidden_size, config_.intermediate_size));
-  return arena.used() + 2 * layer + std::max({experts, dense, logits, sparse}) + gemm + mtp_.ScratchBytes(compute, tokens);
+  return arena.used() + 2 * layer + std::max({experts, dense, logits, sparse}) + gemm + (mtp_modules > 0 ? mtp_.ScratchBytes(compute, tokens) : 0);
 }
 
 }  // namespace fathom

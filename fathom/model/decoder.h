@@ -48,7 +48,7 @@ class Decoder {
 
   // Bytes that ForwardBackward with mtp_modules of the MTP modules keeps between forward and backward, and needs besides.
   int64_t SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t mtp_modules = 0) const;
-  int64_t ScratchBytes(DType compute, int64_t tokens) const;
+  int64_t ScratchBytes(DType compute, int64_t tokens, int64_t mtp_modules = 0) const;
 
  private:
   void KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::vector<Block::Saved>& saved) const;

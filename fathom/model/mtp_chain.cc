@@ -169,7 +169,6 @@ int64_t MtpChain::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t
 
 // States, gradients, and the joined inputs with their gradient; the layer's own temporaries are the main layers'.
 int64_t MtpChain::ScratchBytes(DType compute, int64_t tokens) const {
-  if (modules_.empty()) return 0;
   Arena arena = Arena::Counting();
   for (int i = 0; i < 10; ++i) arena.Alloc(DType::kF32, {tokens, hidden_});
   arena.Alloc(compute, {tokens, 2 * hidden_});

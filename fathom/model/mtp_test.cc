@@ -219,7 +219,7 @@ TEST_P(MtpTest, MemoryStaysWithinThePlan) {
     Gradients(d, remat, DType::kF32);
     EXPECT_LE(saved_.peak(), decoder_.SavedBytes(DType::kF32, 64, remat, 2));
   }
-  EXPECT_LE(scratch_.peak(), decoder_.ScratchBytes(DType::kF32, 64));
+  EXPECT_LE(scratch_.peak(), decoder_.ScratchBytes(DType::kF32, 64, 2));
 }
 
 TEST_P(MtpTest, ModulesThatTakeNoPartChangeNothing) {

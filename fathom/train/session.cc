@@ -42,7 +42,7 @@ int64_t TotalBytes(DecoderParams& params) {
 }
 
 // The modules whose activations are kept at the same time: those that are trained, or those up to the one that an eval looks at.
-int64_t SavedModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
+int64_t MtpModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
 
 }  // namespace
 
@@ -63,8 +63,8 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       params_(std::move(params)),
       compute_(options.compute == DType::kBF16 && options.weights == DType::kF32 ? MakeBF16Copy(config, params_) : params_),
       grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, options, name); })),
-      saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat, SavedModules(options)) + kReserve),
-      scratch_(2 * decoder_.ScratchBytes(options.compute, options.rows * options.length) + kReserve) {
+      saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat, MtpModules(options)) + kReserve),
+      scratch_(2 * decoder_.ScratchBytes(options.compute, options.rows * options.length, MtpModules(options)) + kReserve) {
   decoder_.EnsurePositions(options.length);
   options_.lm_loss = options.lm_loss || !config.has_indexer();
   options_.balance.highest_scores |= options.balance.form == BalanceForm::kNormalizedScores && config.scoring_func == ScoringFunc::kSigmoid;
@@ -207,8 +207,8 @@ std::vector<TrainSession::MemoryRow> TrainSession::MemoryTable() {
           {"bf16 copy", copied ? weights / 2 : 0},
           {"gradients", TotalBytes(grads_)},
           {"moments", Optimizer::StateBytes(options_.optimizer, optimizer_->params())},
-          {"activations", decoder_.SavedBytes(options_.compute, tokens, options_.remat, SavedModules(options_))},
-          {"scratch", decoder_.ScratchBytes(options_.compute, tokens)}};
+          {"activations", decoder_.SavedBytes(options_.compute, tokens, options_.remat, MtpModules(options_))},
+          {"scratch", decoder_.ScratchBytes(options_.compute, tokens, MtpModules(options_))}};
 }
 
 }  // namespace fathom
