@@ -52,7 +52,7 @@ TEST(LoadModel, ModulesShareTheMainModelsEmbeddingAndHead) {
   EXPECT_NE(Memory(own.params.mtp[0].embed_tokens), Memory(own.params.embed_tokens));
   EXPECT_NE(Memory(own.params.mtp[0].shared_head_head), Memory(own.params.lm_head));
   // A checkpoint without the copies.
-  const auto lacking = std::filesystem::path(FATHOM_TEST_DATA) / "maxtext" / "mtp_acceptance";
+  const auto lacking = std::filesystem::path(FATHOM_TEST_DATA) / "maxtext" / "v3-trained";
   const LoadedModel made = Load(lacking, {"mtp_num_layers=1", "mtp_own_head=true"});
   const auto floats = [](const Weight& w) {
     return std::span<const float>(w.value.data<float>(), static_cast<size_t>(w.value.NumElements()));
