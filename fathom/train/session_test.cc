@@ -1,0 +1,64 @@
+// A step must not depend on how its rows are cut into micro-batches, the MTP modules' part included.
+#include "fathom/train/session.h"
+
+#include <gtest/gtest.h>
+
+#include "fathom/model/load.h"
+#include "fathom/testing/close.h"
+
+namespace fathom {
+namespace {
+
+// Four rows; documents of different lengths, so that rows weigh differently, and padding.
+Batch MixedBatch(int64_t vocab) {
+  const CounterRng rng(4, HashName("tokens"));
+  Batch batch;
+  batch.Clear(4, 20);
+  uint64_t drawn = 0;
+  for (const auto& [begin, n] : {std::pair<int64_t, int64_t>{0, 20}, {20, 7}, {27, 2}, {40, 1}, {41, 12}, {60, 19}}) {
+    std::vector<int32_t> tokens;
+    for (int64_t i = 0; i <= n; ++i) tokens.push_back(static_cast<int32_t>(rng.Below(drawn++, static_cast<uint64_t>(vocab))));
+    batch.AddSegment(begin, n, tokens.data(), tokens.data() + 1, 1);
+  }
+  return batch;
+}
+
+struct Result {
+  StepReport report;
+  std::vector<float> gradients;
+};
+
+Result StepInMicroBatches(int64_t rows) {
+  const Checkpoint checkpoint = Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3");
+  TrainOptions options;
+  options.rows = rows;
+  options.length = 20;
+  options.compute = DType::kF32;
+  options.mtp.modules = 1;
+  options.mtp_factor = 0.3;
+  DecoderParams params = CopyParams(checkpoint, DType::kF32);
+  ShareEmbeddingAndHead(params);
+  TrainSession session(checkpoint.config(), options, std::move(params));
+  Result result{session.Step(MixedBatch(checkpoint.config().vocab_size), 0), {}};
+  for (const NamedWeight& w : ListParams(session.grads())) {
+    result.gradients.insert(result.gradients.end(), w.weight->value.data<float>(),
+                            w.weight->value.data<float>() + w.weight->value.NumElements());
+  }
+  return result;
+}
+
+TEST(TrainSession, MicroBatchesEqualOneBatch) {
+  const Result whole = StepInMicroBatches(4);
+  EXPECT_GT(whole.report.mtp_loss, 0);
+  EXPECT_EQ(whole.report.sums.mtp.weight, 19 + 6 + 1 + 0 + 11 + 18);
+  EXPECT_NEAR(whole.report.mtp_loss, 0.3 * whole.report.sums.mtp.loss / whole.report.sums.mtp.weight, 1e-9);
+  for (const int64_t rows : {1, 2, 3}) {
+    const Result cut = StepInMicroBatches(rows);
+    EXPECT_NEAR(cut.report.loss, whole.report.loss, 1e-6);
+    EXPECT_NEAR(cut.report.mtp_loss, whole.report.mtp_loss, 1e-6);
+    EXPECT_TRUE(RelativeL2(cut.gradients, ToDoubles(whole.gradients), 1e-6)) << rows << " rows";
+  }
+}
+
+}  // namespace
+}  // namespace fathom
