@@ -6,6 +6,7 @@
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/train/checkpoints.h"
+#include "fathom/train/expert_metrics.h"
 #include "fathom/train/flops.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/metrics.h"
@@ -98,7 +99,9 @@ class Run {
     progress_.Clear();
     spdlog::info("{}", ConsoleLine(step_, report_, timing_));
     progress_.Update(step_, timing_);
-    Report(StepScalars(step_, report_, timing_, rate));
+    Scalars scalars = StepScalars(step_, report_, timing_, rate);
+    AddExpertScalars(session_, scalars);
+    Report(scalars);
     return true;
   }
 

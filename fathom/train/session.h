@@ -35,6 +35,7 @@ class TrainSession {
   LossSums Gradients(const Batch& batch, double scale, double mtp_scale = 0);
   // What the last Gradients or Step counted per layer: the main layers, then the MTP modules.
   const LayerTotals& totals() const { return totals_; }
+  bool drops_tokens() const { return options_.layers.experts.kind == ExpertRun::kCapacity; }
   void ZeroGradients();
   // Sums over the batch without gradients.
   LossSums Evaluate(const Batch& batch);
