@@ -17,7 +17,7 @@ int64_t Head::ChunkTokens() const { return std::max<int64_t>(16, kChunkBytes / (
 
 void Head::Normalize(Ctx&, const HeadParams& p, ConstView h, View x, View rstd) const { RmsNormForward(h, p.norm.value, eps_, x, rstd); }
 
-void Head::Logits(Ctx& ctx, const HeadParams& p, ConstView x, View logits) const { LinearForward(ctx, p.lm_head, x, logits); }
+void Head::Logits(Ctx& ctx, const HeadParams& p, ConstView x, View logits) const { ExactLinearForward(ctx, p.lm_head, x, logits); }
 
 void Head::Predict(Ctx& ctx, const HeadParams& p, ConstView x, std::span<int32_t> best) const {
   const int64_t tokens = x.dim(0), chunk = ChunkTokens();
@@ -57,7 +57,7 @@ CrossEntropySums Head::LossAndGradient(Ctx& ctx, const HeadParams& p, ConstView 
     Logits(ctx, p, rows, logits);
     const View d_logits = ctx.compute == DType::kF32 ? logits : ctx.scratch.Alloc(ctx.compute, logits.shape());
     total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, d_logits, {});
-    LinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, begin + n), Write::kOverwrite, grad.lm_head);
+    ExactLinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, begin + n), Write::kOverwrite, grad.lm_head);
   }
   return total;
 }

@@ -52,7 +52,7 @@ View Indexer::Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const 
 
 View Indexer::HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) const {
   const View weights = ctx.scratch.Alloc(DType::kF32, {in.x.dim(0), shape_.heads});
-  LinearForward(ctx, p.weights_proj, in.x, weights);
+  ExactLinearForward(ctx, p.weights_proj, in.x, weights);
   Scale(weight_scale_, weights);
   return weights;
 }
@@ -92,7 +92,7 @@ double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const 
   Rotate(d.dq, shape_.heads, in.positions, rope, RopeDirection::kInverse);
   LinearBackward(ctx, p.wq_b, in.q_low, AsCompute(ctx, d.dq), {}, Write::kOverwrite, grad.wq_b);
   Scale(weight_scale_, d.dweights);
-  LinearBackward(ctx, p.weights_proj, in.x, AsCompute(ctx, d.dweights), {}, Write::kOverwrite, grad.weights_proj);
+  ExactLinearBackward(ctx, p.weights_proj, in.x, AsCompute(ctx, d.dweights), {}, Write::kOverwrite, grad.weights_proj);
   BackwardKeys(ctx, p, in, rope, d.dk, grad);
   return std::accumulate(kl.begin(), kl.end(), 0.0);
 }

@@ -16,7 +16,7 @@ std::span<T> AllocSpan(Arena& arena, int64_t n) {
 }
 
 // One matrix of every expert, in scratch.
-std::span<const WeightView> Views(Ctx& ctx, const std::vector<MlpParams>& experts, Weight MlpParams::*matrix) {
+Experts Views(Ctx& ctx, const std::vector<MlpParams>& experts, Weight MlpParams::*matrix) {
   const std::span<WeightView> views = AllocSpan<WeightView>(ctx.scratch, static_cast<int64_t>(experts.size()));
   for (size_t e = 0; e < experts.size(); ++e) std::construct_at(&views[e], (experts[e].*matrix).view());
   return views;
@@ -28,7 +28,7 @@ void AddGradients(Ctx& ctx, ConstView dy, ConstView x, std::span<const int64_t> 
   if ((experts[0].*matrix).value.empty()) return;
   const std::span<View> views = AllocSpan<View>(ctx.scratch, static_cast<int64_t>(experts.size()));
   for (size_t e = 0; e < experts.size(); ++e) std::construct_at(&views[e], (experts[e].*matrix).value.mutable_view());
-  GroupedMatMulTN(dy, x, begin, views, Write::kAdd, ctx.scratch);
+  ExpertsBackwardWeight(ctx, begin, x, dy, views);
 }
 
 // The rows that experts run on: as many as slots, but for the dropped ones.
@@ -125,7 +125,7 @@ std::span<const float> Moe::ChosenOf(Ctx& ctx, const Saved& s, std::span<const f
 void Moe::Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   const View logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
-  LinearForward(ctx, p.gate, AsF32(ctx, x), logits);
+  ExactLinearForward(ctx, p.gate, AsF32(ctx, x), logits);
   RouterForward(router_, logits, BiasOf(p), s.scores, s.ids, s.weights);
   FillSlots(ctx, sequence, s);
   BuildDispatch(s.slot_expert, slots(), router_.experts, s.begin, s.row_token, s.row_slot, s.slot_row);
@@ -137,14 +137,14 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   const Rows rows(s);
   const View inputs = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
   GatherRows(x, rows.token, inputs);
-  GroupedMatMulNT(inputs, s.begin, Views(ctx, p.experts, &MlpParams::gate_proj), rows.gate, Write::kOverwrite, ctx.scratch);
-  GroupedMatMulNT(inputs, s.begin, Views(ctx, p.experts, &MlpParams::up_proj), rows.up, Write::kOverwrite, ctx.scratch);
+  ExpertsForward(ctx, Views(ctx, p.experts, &MlpParams::gate_proj), s.begin, inputs, rows.gate);
+  ExpertsForward(ctx, Views(ctx, p.experts, &MlpParams::up_proj), s.begin, inputs, rows.up);
   const std::span<float> row_weight = AllocSpan<float>(ctx.scratch, rows.count);
   GatherSlots(s.slot_weight, rows.slot, row_weight);
   const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
   SwigluForward(rows.gate, rows.up, row_weight, hidden);
   const View outputs = inputs;  // the gathered inputs are not needed any more
-  GroupedMatMulNT(hidden, s.begin, Views(ctx, p.experts, &MlpParams::down_proj), outputs, Write::kOverwrite, ctx.scratch);
+  ExpertsForward(ctx, Views(ctx, p.experts, &MlpParams::down_proj), s.begin, hidden, outputs);
   CombineRows(outputs, s.slot_row, slots(), y, true);
   if (!p.shared_experts.gate_proj.value.empty()) shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
 }
@@ -160,7 +160,7 @@ void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstVie
   const View d_hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
   GatherRows(dy, rows.token, wide);
   SwigluForward(rows.gate, rows.up, row_weight, hidden);
-  GroupedMatMulNN(wide, s.begin, Views(ctx, p.experts, &MlpParams::down_proj), d_hidden, Write::kOverwrite, ctx.scratch);
+  ExpertsBackwardInput(ctx, Views(ctx, p.experts, &MlpParams::down_proj), s.begin, wide, d_hidden, Write::kOverwrite);
   AddGradients(ctx, wide, hidden, s.begin, grad.experts, &MlpParams::down_proj);
   const std::span<float> d_row_weight = AllocSpan<float>(ctx.scratch, rows.count);
   SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
@@ -170,8 +170,8 @@ void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstVie
   GatherRows(x, rows.token, wide);
   AddGradients(ctx, rows.gate, wide, s.begin, grad.experts, &MlpParams::gate_proj);
   AddGradients(ctx, rows.up, wide, s.begin, grad.experts, &MlpParams::up_proj);
-  GroupedMatMulNN(rows.gate, s.begin, Views(ctx, p.experts, &MlpParams::gate_proj), wide, Write::kOverwrite, ctx.scratch);
-  GroupedMatMulNN(rows.up, s.begin, Views(ctx, p.experts, &MlpParams::up_proj), wide, Write::kAdd, ctx.scratch);
+  ExpertsBackwardInput(ctx, Views(ctx, p.experts, &MlpParams::gate_proj), s.begin, rows.gate, wide, Write::kOverwrite);
+  ExpertsBackwardInput(ctx, Views(ctx, p.experts, &MlpParams::up_proj), s.begin, rows.up, wide, Write::kAdd);
   CombineRows(wide, s.slot_row, slots(), dx, true);
 }
 
@@ -180,7 +180,7 @@ void Moe::BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView
   ArenaScope scope(ctx.scratch);
   const View d_logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
   RouterBackward(router_, s.scores, s.ids, d_weights, d_scores, d_logits);
-  LinearBackward(ctx, p.gate, AsF32(ctx, x), d_logits, dx, Write::kAdd, grad.gate);
+  ExactLinearBackward(ctx, p.gate, AsF32(ctx, x), d_logits, dx, Write::kAdd, grad.gate);
 }
 
 void Moe::Backward(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, ConstView d_scores, View dx,

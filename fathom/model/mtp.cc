@@ -33,7 +33,7 @@ void Mtp::Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, co
                   ConstView state, Saved& s) const {
   {
     ArenaScope scope(ctx.scratch);
-    LinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, s.rstd_embedding, s.rstd_state), s.h);
+    ExactLinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, s.rstd_embedding, s.rstd_state), s.h);
   }
   ForwardKeeping(ctx, block_, p.block, layout, rope, remat, s.h, s.block);
 }
@@ -45,7 +45,7 @@ void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, c
   const View d_joined = ctx.scratch.Alloc(DType::kF32, {dh.dim(0), 2 * hidden_});
   {
     ArenaScope inner(ctx.scratch);
-    LinearBackward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), AsCompute(ctx, dh), d_joined, Write::kOverwrite, grad.eh_proj);
+    ExactLinearBackward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), AsCompute(ctx, dh), d_joined, Write::kOverwrite, grad.eh_proj);
   }
   RmsNormBackward(d_joined.Cols(hidden_, 2 * hidden_), state, p.hnorm.value, s.rstd_state, d_state, false, GradView(grad.hnorm),
                   ctx.scratch);
@@ -58,7 +58,7 @@ void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, c
 void Mtp::ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, std::span<const int32_t> positions,
                         const RopeTable& rope, int64_t past, ConstView state, View h, LayerCache& cache) const {
   ArenaScope scope(ctx.scratch);
-  LinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), h);
+  ExactLinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), h);
   block_.ForwardCached(ctx, p.block, positions, rope, past, h, cache);
 }
 

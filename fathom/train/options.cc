@@ -125,6 +125,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.accumulation = config.Int("gradient_accumulation_steps");
   o.compute = ParseComputeDType(config, "dtype");
   o.weights = ParseComputeDType(config, "weight_dtype");
+  o.fp8_block = config.String("quantization") == "fp8_block";
   o.remat = ParseRemat(config.String("remat_policy"));
   o.z_loss = static_cast<float>(config.Float("z_loss_multiplier"));
   o.layers = ReadLayerOptions(config);

@@ -21,6 +21,7 @@ struct TrainOptions {
   int64_t rows = 0, length = 0;  // sequences per micro-batch, tokens per sequence
   int64_t accumulation = 1;      // micro-batches per step
   DType compute = DType::kBF16, weights = DType::kF32;
+  bool fp8_block = false;  // quantization=fp8_block: DeepSeek-V3's recipe
   Remat remat = Remat::kMinimal;
   float z_loss = 0;
   bool lm_loss = true;  // false: the indexers' warm-up

@@ -64,7 +64,7 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       compute_(options.compute == DType::kBF16 && options.weights == DType::kF32 ? MakeBF16Copy(config, params_) : params_),
       grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, options, name); })),
       saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat, MtpModules(options)) + kReserve),
-      scratch_(2 * decoder_.ScratchBytes(options.compute, options.rows * options.length, MtpModules(options)) + kReserve) {
+      scratch_(2 * ScratchBytes() + kReserve) {
   decoder_.EnsurePositions(options.length);
   options_.lm_loss = options.lm_loss || !config.has_indexer();
   options_.balance.highest_scores |= options.balance.form == BalanceForm::kNormalizedScores && config.scoring_func == ScoringFunc::kSigmoid;
@@ -80,6 +80,19 @@ void TrainSession::MakeTotals() {
   layer_counts_.resize(layers * (experts + 1));
   totals_ = {std::span(layer_sums_).first(main), std::span(layer_sums_).last(layers), std::span(layer_counts_).first(layers * experts),
              std::span(layer_counts_).last(layers)};
+}
+
+// The FP8 recipe holds what it made of a layer's weights and of a product's operands in f32.
+int64_t TrainSession::ScratchBytes() {
+  const int64_t tokens = options_.rows * options_.length, plain = decoder_.ScratchBytes(options_.compute, tokens, MtpModules(options_));
+  if (!options_.fp8_block) return plain;
+  int64_t largest = 0;
+  for (BlockParams& layer : params_.layers) {
+    int64_t elements = 0;
+    BlockParams::Visit(layer, "", [&](const std::string&, Weight& w) { elements += w.value.NumElements(); });
+    largest = std::max(largest, elements);
+  }
+  return 2 * plain + largest * 4;
 }
 
 int64_t TrainSession::BalancedLayers() const {
@@ -149,7 +162,7 @@ LossOptions TrainSession::LossOf(const Batch& batch, double scale, double mtp_sc
 }
 
 LossSums TrainSession::Gradients(const Batch& batch, double scale, double mtp_scale) {
-  Ctx ctx{saved_, scratch_, options_.compute};
+  Ctx ctx{saved_, scratch_, options_.compute, options_.fp8_block};
   const LossOptions loss = LossOf(batch, scale, mtp_scale);
   std::ranges::fill(layer_sums_, 0.0);
   std::ranges::fill(layer_counts_, 0);
@@ -162,7 +175,7 @@ LossSums TrainSession::Gradients(const Batch& batch, double scale, double mtp_sc
 }
 
 LossSums TrainSession::Evaluate(const Batch& batch) {
-  Ctx ctx{saved_, scratch_, options_.compute};
+  Ctx ctx{saved_, scratch_, options_.compute, options_.fp8_block};
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
     total += decoder_.Loss(ctx, compute_, Slice(batch, row, std::min(row + options_.rows, batch.rows)), {.mtp = options_.mtp}, {});
@@ -208,7 +221,7 @@ std::vector<TrainSession::MemoryRow> TrainSession::MemoryTable() {
           {"gradients", TotalBytes(grads_)},
           {"moments", Optimizer::StateBytes(options_.optimizer, optimizer_->params())},
           {"activations", decoder_.SavedBytes(options_.compute, tokens, options_.remat, MtpModules(options_))},
-          {"scratch", decoder_.ScratchBytes(options_.compute, tokens, MtpModules(options_))}};
+          {"scratch", ScratchBytes()}};
 }
 
 }  // namespace fathom

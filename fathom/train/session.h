@@ -61,6 +61,7 @@ class TrainSession {
   void ListSegments(const Batch& batch, int64_t begin, int64_t end);
   int64_t CountedTokens(const Batch& batch) const;  // those of documents; padding too if it counts
   LossOptions LossOf(const Batch& batch, double scale, double mtp_scale) const;
+  int64_t ScratchBytes();
   int64_t BalancedLayers() const;
   void UpdateRouterBiases();
 
