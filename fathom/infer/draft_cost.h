@@ -27,8 +27,10 @@ class DraftCost {
  private:
   double Rate(bool drafting) const;
 
-  struct Recent {  // fading sums
-    double tokens = 0, seconds = 0;
+  struct Recent {
+    std::array<double, 16> seconds{};  // of the last passes, around a ring
+    int64_t passes = 0;
+    double tokens = 0, weight = 0;  // fading sums
     bool warm = false;
   };
   bool drafting_ = true, settled_ = false;

@@ -230,7 +230,7 @@ INSTANTIATE_TEST_SUITE_P(Families, SpeculateTest, testing::Values(ModelFamily::k
 bool DraftsAfterTrial(double drafted) {
   DraftCost cost;
   int passes = 0;
-  for (; passes < 18; ++passes) cost.Note(1, cost.UseDrafts() ? 1 / drafted : 1);
+  for (; passes < 34; ++passes) cost.Note(1, cost.UseDrafts() ? 1 / drafted : 1);
   return cost.UseDrafts();
 }
 
@@ -241,9 +241,9 @@ TEST(DraftCost, TakesTheFasterWay) {
 
 TEST(DraftCost, LooksAgain) {
   DraftCost cost;
-  for (int i = 0; i < 18; ++i) cost.Note(1, cost.UseDrafts() ? 2 : 1);
+  for (int i = 0; i < 34; ++i) cost.Note(1, cost.UseDrafts() ? 2 : 1);
   EXPECT_FALSE(cost.UseDrafts());
-  for (int i = 0; i < 128 + 9; ++i) cost.Note(1, cost.UseDrafts() ? 0.5 : 1);  // the text has become easy
+  for (int i = 0; i < 128 + 17; ++i) cost.Note(1, cost.UseDrafts() ? 0.5 : 1);  // the text has become easy
   EXPECT_TRUE(cost.UseDrafts());
 }
 
