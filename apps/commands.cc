@@ -13,6 +13,8 @@ const std::vector<Command>& Commands() {
       TokenizerTrainCommand(),
       TokenizerEncodeCommand(),
       TokenizerDecodeCommand(),
+      PlanCommand(),
+      BenchCommand(),
       InspectCommand(),
       ConfigCommand(),
   };

@@ -1,4 +1,6 @@
 // fathom convert: checkpoint to checkpoint.
+#include "apps/convert.h"
+
 #include <fmt/format.h>
 #include <sys/resource.h>
 
@@ -7,7 +9,6 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/progress.h"
-#include "fathom/checkpoint/convert.h"
 #include "fathom/config/model_from_flags.h"
 
 namespace fathom {
@@ -20,10 +21,10 @@ TargetDType ParseTarget(const std::string& name) {
   return name == "float8" ? TargetDType::kF8 : TargetDType::kKeep;
 }
 
-const std::string& OnlyInput(const RunConfig& config) {
+std::string OnlyInput(const RunConfig& config) {
   const auto& inputs = config.Strings("input");
-  if (inputs.size() != 1) Throw(ErrorCode::kUsage, "input: one checkpoint is needed, {} were given", inputs.size());
-  return inputs[0];
+  if (inputs.size() > 1) Throw(ErrorCode::kUsage, "input: one checkpoint is needed, {} were given", inputs.size());
+  return inputs.empty() ? "" : inputs[0];
 }
 
 // Our own spelling, and those of MaxText's deepseek_fp8_to_bf16 and to_maxtext.
@@ -42,13 +43,13 @@ void ReadPaths(const RunConfig& config, ConvertOptions& options) {
     options.output = config.String("output").empty() ? config.String("base_output_directory") : config.String("output");
   }
   if (!config.String("save_dtype").empty()) dtype = config.String("save_dtype");
-  if (options.input.empty()) Throw(ErrorCode::kUsage, "input: none given; name the checkpoint to convert");
-  if (options.output.empty()) Throw(ErrorCode::kUsage, "output: none given; name the folder to write");
   options.to = to == "orbax" ? CheckpointFormat::kOrbax : CheckpointFormat::kHuggingFace;
   options.dtype.target = ParseTarget(dtype);
 }
 
-ConvertOptions ReadOptions(const RunConfig& config) {
+}  // namespace
+
+ConvertOptions ReadConvertOptions(const RunConfig& config) {
   ConvertOptions options;
   ReadPaths(config, options);
   if (options.to == CheckpointFormat::kOrbax && options.dtype.target == TargetDType::kF8) Throw(ErrorCode::kUsage, "dtype=float8: MaxText's checkpoints hold no FP8; take bfloat16 or float32");
@@ -66,6 +67,14 @@ ConvertOptions ReadOptions(const RunConfig& config) {
   return options;
 }
 
+std::vector<std::string> ConvertFlags() {
+  return {"input", "output", "to", "dtype", "scale_fmt", "scan_layers", "max_shard_size", "memory_limit", "overwrite", "checkpoint_storage_use_ocdbt",
+          "checkpoint_storage_use_zarr3", "checkpoint_storage_target_data_file_size_bytes", "input_fp8_hf_path", "output_bf16_hf_path", "hf_model_path",
+          "base_output_directory", "save_dtype"};
+}
+
+namespace {
+
 int64_t PeakResident() {
   struct rusage usage {};
   ::getrusage(RUSAGE_SELF, &usage);
@@ -73,7 +82,9 @@ int64_t PeakResident() {
 }
 
 int RunConvert(const RunConfig& config) {
-  const ConvertOptions options = ReadOptions(config);
+  const ConvertOptions options = ReadConvertOptions(config);
+  if (options.input.empty()) Throw(ErrorCode::kUsage, "input: none given; name the checkpoint to convert");
+  if (options.output.empty()) Throw(ErrorCode::kUsage, "output: none given; name the folder to write");
   const ConvertResult result = Convert(options);
   fmt::print("{}: {} tensors, {} in {} ({}/s)\n", result.output.string(), result.tensors, FormatBytes(static_cast<double>(result.bytes)), FormatSeconds(result.seconds),
              FormatBytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-9)));
@@ -90,11 +101,7 @@ int RunConvert(const RunConfig& config) {
 }  // namespace
 
 Command ConvertCommand() {
-  return {"convert", "checkpoint to checkpoint: FP8, BF16, F32, Hugging Face, Orbax",
-          {"input", "output", "to", "dtype", "scale_fmt", "scan_layers", "max_shard_size", "memory_limit", "overwrite", "checkpoint_storage_use_ocdbt",
-           "checkpoint_storage_use_zarr3", "checkpoint_storage_target_data_file_size_bytes", "input_fp8_hf_path", "output_bf16_hf_path", "hf_model_path",
-           "base_output_directory", "save_dtype"},
-          RunConvert};
+  return {"convert", "checkpoint to checkpoint: FP8, BF16, F32, Hugging Face, Orbax", ConvertFlags(), RunConvert};
 }
 
 }  // namespace fathom

@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "bench/roofline.h"
 #include "fathom/base/rng.h"
+#include "fathom/base/threads.h"
 #include "fathom/kernels/indexer.h"
 #include "fathom/kernels/mla_attention.h"
 #include "fathom/kernels/mla_decode.h"
 #include "fathom/kernels/simd.h"
 #include "fathom/kernels/sparse_attention.h"
+#include "fathom/machine/limits.h"
 
 namespace fathom {
 namespace {
@@ -21,9 +22,9 @@ constexpr MlaShape kBenchTrain{8, 64, 32, 64, 0.102f};
 constexpr MlaShape V32Heads(int64_t heads) { return {heads, 128, kRope, 128, 0.0722f}; }
 constexpr IndexerShape kIndexer{64, 128};
 
-double Rate(DType type) {
-  static const double f32 = MeasureGemmRate(dnnl::memory::data_type::f32);
-  static const double bf16 = HasNativeBF16() ? MeasureGemmRate(dnnl::memory::data_type::bf16) : f32;
+double ProductRate(DType type) {
+  static const double f32 = MeasureProducts(DType::kF32).median * 1e9;
+  static const double bf16 = HasNativeBF16() ? MeasureProducts(DType::kBF16).median * 1e9 : f32;
   return type == DType::kBF16 ? bf16 : f32;
 }
 
@@ -54,7 +55,7 @@ class Buffers {
 void Report(benchmark::State& state, double flops, double tokens, DType dtype) {
   const double n = static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(flops * n * 1e-9, benchmark::Counter::kIsRate);
-  state.counters["of_gemm_rate"] = benchmark::Counter(flops * n / Rate(dtype), benchmark::Counter::kIsRate);
+  state.counters["of_gemm_rate"] = benchmark::Counter(flops * n / ProductRate(dtype), benchmark::Counter::kIsRate);
   state.counters["s/token"] = benchmark::Counter(tokens * n, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
   state.SetLabel(std::string(DTypeName(dtype)));
 }
@@ -112,7 +113,7 @@ std::vector<int32_t> RandomChoice(int64_t queries, int64_t context) {
 void BM_Decode(benchmark::State& state) {
   const int64_t heads = state.range(0), context = state.range(1);
   const auto dtype = static_cast<DType>(state.range(2));
-  static const double read_rate = MeasureReadRate();
+  static const double read_rate = MeasureMemoryRead().median * 1e9;
   Buffers b(dtype);
   const MlaDecodeShape s{heads, kLatent, kRope, 0.0722f};
   const View q_latent = b.Matrix(1, heads * kLatent, DType::kF32), q_rope = b.Matrix(1, heads * kRope, DType::kF32);

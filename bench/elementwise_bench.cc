@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "fathom/base/clock.h"
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
 #include "fathom/kernels/adamw.h"
@@ -24,6 +23,7 @@
 #include "fathom/kernels/swiglu.h"
 #include "fathom/kernels/topk.h"
 #include "fathom/kernels/vector_ops.h"
+#include "fathom/machine/limits.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -45,18 +45,6 @@ std::vector<int32_t> RandomIds(int64_t n, int64_t below) {
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>(rng.Below(static_cast<uint64_t>(i), static_cast<uint64_t>(below))));
   return ids;
-}
-
-// Bytes a second at which all threads read memory: the best of five sums over 512 MB.
-double ReadRate() {
-  const Tensor big(DType::kF32, Shape{int64_t{1} << 27});
-  double best = 0;
-  for (int i = 0; i < 5; ++i) {
-    const Stopwatch watch;
-    benchmark::DoNotOptimize(Sum(big));
-    best = std::max(best, static_cast<double>(big.NumBytes()) / watch.Seconds());
-  }
-  return best;
 }
 
 struct Case {
@@ -195,7 +183,7 @@ void Register(const Case& c, double read_rate) {
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   fathom::SetThreads(0);
-  const double read_rate = fathom::ReadRate();
+  const double read_rate = fathom::MeasureMemoryRead().median * 1e9;
   benchmark::AddCustomContext("read rate, GB/s", std::to_string(read_rate * 1e-9));
   std::vector<fathom::Case> cases;
   fathom::Norms(cases);

@@ -3,8 +3,9 @@
 
 #include <vector>
 
-#include "bench/roofline.h"
+#include "fathom/base/threads.h"
 #include "fathom/kernels/gemm.h"
+#include "fathom/machine/limits.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -29,7 +30,7 @@ WeightView WeightOf(const Tensor& all, const Tensor& scales, int64_t expert) {
 void BM_FewRows(benchmark::State& state) {
   const int64_t m = state.range(0);
   const auto type = static_cast<DType>(state.range(1)), x_type = static_cast<DType>(state.range(2));
-  static const double read_rate = MeasureReadRate();
+  static const double read_rate = MeasureMemoryRead().median * 1e9;
   Tensor weights(type, {kExperts * kColumns, kSum}), x(x_type, {m, kSum}), y(DType::kF32, {m, kColumns});
   Tensor scales(DType::kF32, {(kColumns + kScaleBlock - 1) / kScaleBlock, kSum / kScaleBlock});
   Fill(weights);
@@ -56,7 +57,7 @@ BENCHMARK(BM_FewRows)->Apply(Cases)->UseRealTime()->Unit(benchmark::kMillisecond
 // One decoded token: 6 of the experts, a row each, all in one call.
 void BM_GroupedOneRowEach(benchmark::State& state) {
   const auto type = static_cast<DType>(state.range(0));
-  static const double read_rate = MeasureReadRate();
+  static const double read_rate = MeasureMemoryRead().median * 1e9;
   constexpr int64_t kChosen = 6;
   Tensor weights(type, {kExperts * kColumns, kSum}), x(DType::kF32, {kChosen, kSum}), y(DType::kF32, {kChosen, kColumns});
   Tensor scales(DType::kF32, {(kColumns + kScaleBlock - 1) / kScaleBlock, kSum / kScaleBlock});

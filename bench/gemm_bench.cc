@@ -3,10 +3,10 @@
 
 #include <vector>
 
-#include "bench/roofline.h"
 #include "fathom/base/rng.h"
 #include "fathom/kernels/gemm.h"
 #include "fathom/kernels/vector_ops.h"
+#include "fathom/machine/limits.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -35,14 +35,14 @@ Tensor Random(DType type, Shape shape, uint64_t seed) {
 }
 
 double GemmRate(DType type) {
-  static const double f32 = MeasureGemmRate(dnnl::memory::data_type::f32), bf16 = MeasureGemmRate(dnnl::memory::data_type::bf16);
+  static const double f32 = MeasureProducts(DType::kF32).median * 1e9, bf16 = MeasureProducts(DType::kBF16).median * 1e9;
   return type == DType::kF32 ? f32 : bf16;
 }
 
 void Report(benchmark::State& state, const Layer& layer, Kind kind, DType x, DType w, int64_t rows) {
   const double flops = 2.0 * static_cast<double>(rows * layer.n * layer.k) * static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsRate);
-  state.counters["of_onednn"] = benchmark::Counter(flops / GemmRate(x), benchmark::Counter::kIsRate);
+  state.counters["of_peak"] = benchmark::Counter(flops / GemmRate(x), benchmark::Counter::kIsRate);
   state.SetLabel(std::string(layer.name) + " " + kKindNames[kind] + " " + std::string(DTypeName(x)) + " x, " + std::string(DTypeName(w)) + " w");
 }
 

@@ -9,6 +9,7 @@
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/checkpoint/convert_journal.h"
+#include "fathom/checkpoint/hub_tensors.h"
 #include "fathom/checkpoint/staged_folder.h"
 
 namespace fathom {
@@ -36,6 +37,8 @@ int64_t CacheBytes(const ConvertOptions& options) { return std::max<int64_t>(16 
 std::unique_ptr<ConvertSource> OpenSource(const ConvertOptions& options) {
   return OpenConvertSource(options.input, {CacheBytes(options), ExistingParent(options.output), options.model});
 }
+
+std::unique_ptr<ConvertSource> HubSourceOf(const ModelConfig& model) { return MakeHubSource(model, IsFp8OnHub(model)); }
 
 // The folder that appears at the end.
 fs::path Target(const ConvertOptions& options) { return options.to == CheckpointFormat::kOrbax ? options.output / "0" : options.output; }
@@ -163,7 +166,7 @@ ConvertResult Convert(const ConvertOptions& options) {
 }
 
 ConvertPlan PlanConvert(const ConvertOptions& options) {
-  const auto source = OpenSource(options);
+  const auto source = options.input.empty() ? HubSourceOf(options.model()) : OpenSource(options);
   const FileStamps stamps(source->files());
   const auto output = MakeOutput(options, *source, stamps);
   ConvertPlan plan;

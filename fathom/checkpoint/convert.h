@@ -39,7 +39,7 @@ struct ConvertResult {
 // meanwhile), kUsage (the output exists, or lies in the input), kResource (disk full and how much is missing, another run on this output).
 ConvertResult Convert(const ConvertOptions& options);
 
-// What a conversion would read and write, without doing it; the same errors.
+// What a conversion would read and write, without doing it; the same errors. Without an input: of the hub's checkpoint of options.model.
 struct ConvertPlan {
   int64_t input_bytes = 0, output_bytes = 0, tensors = 0, files = 0;
 };

@@ -84,6 +84,7 @@ constexpr Range kRanges[] = {
     {"checkpoint_storage_target_data_file_size_bytes", 1, kMax},
     {"decode_sampling_nucleus_p", -1, 1},
     {"decode_sampling_temperature", 0, kMax},
+    {"disk_gb_s", 0, kMax},
     {"decode_sampling_top_k", 0, kMax},
     {"draft_tokens", 1, 64},
     {"eval_interval", -1, kMax},

@@ -16,4 +16,9 @@ int64_t KvCache::NumBytes() const {
   return bytes;
 }
 
+int64_t KvCache::PlannedBytes(const ModelConfig& c, int64_t layers, int64_t capacity, DType dtype) {
+  const int64_t width = c.kv_lora_rank + c.qk_rope_head_dim + (c.has_indexer() ? c.index_head_dim : 0);
+  return layers * capacity * width * DTypeSize(dtype);
+}
+
 }  // namespace fathom

@@ -20,6 +20,8 @@ struct KvCache {
   int64_t length = 0;  // tokens stored; lowering it rolls the cache back
   int64_t capacity = 0;
   int64_t NumBytes() const;
+  // The same from the sizes alone, without allocating.
+  static int64_t PlannedBytes(const ModelConfig& config, int64_t layers, int64_t capacity, DType dtype);
 };
 
 }  // namespace fathom

@@ -69,13 +69,15 @@ DecoderParams MakeGradients(const ModelConfig& config, DecoderParams& params, co
   return grads;
 }
 
+bool IsCopiedToBF16(const std::string& name, const Shape& shape) {
+  return shape.rank() == 2 && !name.ends_with("mlp.gate.weight") && !name.ends_with("embed_tokens.weight");
+}
+
 DecoderParams MakeBF16Copy(const ModelConfig& config, DecoderParams& params) {
   DecoderParams copy = DecoderParams::For(config);
   PerMemory made;
   VisitPairs(params, copy, [&](const std::string& name, Weight& w, Weight& c) {
-    // The router computes in f32, the embedding is only looked up.
-    const bool product = w.value.shape().rank() == 2 && !name.ends_with("mlp.gate.weight") && !name.ends_with("embed_tokens.weight");
-    if (w.value.empty() || !product) {
+    if (w.value.empty() || !IsCopiedToBF16(name, w.value.shape())) {
       c = w;
       return;
     }

@@ -70,6 +70,10 @@ std::vector<NamedWeight> ListParams(DecoderParams& params);
 // params shares it here.
 DecoderParams MakeGradients(const ModelConfig& config, DecoderParams& params, const std::function<bool(const std::string&)>& wanted);
 
+// Is the parameter of this name one that MakeBF16Copy rounds? Matrices of products are; the router computes in F32, the embedding is only
+// looked up.
+bool IsCopiedToBF16(const std::string& name, const Shape& shape);
+
 // What the forward of a bf16 run reads: matrices of products rounded to BF16 in memory of their own; vectors, routers and
 // embeddings shared with params. What shares memory in params shares it here.
 DecoderParams MakeBF16Copy(const ModelConfig& config, DecoderParams& params);

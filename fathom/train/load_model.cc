@@ -75,11 +75,13 @@ void CopyEmbeddingAndHead(DecoderParams& params) {
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
   LoadedModel model{ModelFromFlags(config), {}};
   model.params = InitParams(model.config, options.init_seed, options.weights, config.String("compat") == "maxtext");
-  if (UsesModules(options) && !options.mtp_own_head) ShareEmbeddingAndHead(model.params);
+  if (SharesMtpHeads(options)) ShareEmbeddingAndHead(model.params);
   return model;
 }
 
 }  // namespace
+
+bool SharesMtpHeads(const TrainOptions& options) { return UsesModules(options) && !options.mtp_own_head; }
 
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir) {
   if (dir.empty()) return Fresh(config, options);
@@ -88,7 +90,7 @@ LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, cons
   ValidateAgainstConfig(checkpoint, {.allow_missing_mtp = true, .allow_missing_indexer = true});
   const int64_t held = HeldMtpModules(checkpoint);
   CheckMtpModules(config, options, held, dir.string());
-  const bool shares = UsesModules(options) && !options.mtp_own_head;
+  const bool shares = SharesMtpHeads(options);
   if (shares) WarnOfOwnCopies(checkpoint, held);
   LoadedModel model{checkpoint.config(), CopyParams(checkpoint, options.weights, !shares)};
   model.config.num_nextn_predict_layers = std::max(held, options.mtp.modules);

@@ -17,4 +17,7 @@ struct LoadedModel {
 // Throws Error(kUsage) for flags that the checkpoint does not fit, Error(kInput) for a bad checkpoint.
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir);
 
+// Do the MTP modules use the main model's embedding and head, so that their copies take no memory?
+bool SharesMtpHeads(const TrainOptions& options);
+
 }  // namespace fathom

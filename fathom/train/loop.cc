@@ -5,10 +5,12 @@
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/machine/limits.h"
 #include "fathom/train/checkpoints.h"
 #include "fathom/train/expert_metrics.h"
 #include "fathom/train/flops.h"
 #include "fathom/train/load_model.h"
+#include "fathom/train/memory.h"
 #include "fathom/train/metrics.h"
 #include "fathom/train/signals.h"
 #include "fathom/train/sources.h"
@@ -35,7 +37,7 @@ class Run {
         progress_(first_step_, options_.steps) {
     if (resume_) Resume();
     OpenSinks(config);
-    peak_gflops_ = MeasurePeakGflops(options_.compute);
+    peak_gflops_ = QuickProductRate(options_.compute);
     PrintMemoryTable();
   }
 
@@ -79,7 +81,7 @@ class Run {
   void PrintMemoryTable() {
     int64_t total = 0;
     spdlog::info("memory:");
-    for (const auto& row : session_.MemoryTable()) {
+    for (const auto& row : TrainMemory(loaded_.config, options_)) {
       spdlog::info("  {:<12} {:>10}", row.what, FormatBytes(static_cast<double>(row.bytes)));
       total += row.bytes;
     }

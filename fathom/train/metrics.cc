@@ -8,7 +8,6 @@
 
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
-#include "fathom/kernels/gemm.h"
 
 namespace fathom {
 namespace {
@@ -104,20 +103,6 @@ void TrainProgress::Update(int64_t step, const StepTiming& t) {
     spdlog::info("{}", line);
   }
   next_ = clock_.Seconds() + (terminal_ ? kTerminalPeriod : kLogPeriod);
-}
-
-double MeasurePeakGflops(DType compute) {
-  constexpr int64_t kSize = 768;
-  const Tensor a(compute, {kSize, kSize}), b(compute, {kSize, kSize});
-  Tensor c(DType::kF32, {kSize, kSize});
-  Arena scratch(int64_t{1} << 30);
-  double best = 1e30;
-  for (int i = 0; i < 6; ++i) {
-    const Stopwatch clock;
-    MatMulNT(a, {b.view(), {}}, c.mutable_view(), Write::kOverwrite, scratch);
-    best = std::min(best, clock.Seconds());
-  }
-  return 2e-9 * kSize * kSize * kSize / best;
 }
 
 }  // namespace fathom

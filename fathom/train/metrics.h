@@ -58,7 +58,4 @@ class TrainProgress {
   Stopwatch clock_;
 };
 
-// A quick measurement of the product rate in this dtype, 1e9 per second; takes some hundredths of a second.
-double MeasurePeakGflops(DType compute);
-
 }  // namespace fathom

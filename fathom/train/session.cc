@@ -5,6 +5,7 @@
 #include <set>
 
 #include "fathom/kernels/vector_ops.h"
+#include "fathom/train/memory.h"
 
 namespace fathom {
 namespace {
@@ -32,18 +33,6 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, Decoder
   return list;
 }
 
-int64_t TotalBytes(DecoderParams& params) {
-  int64_t bytes = 0;
-  std::set<const std::byte*> seen;
-  for (const NamedWeight& w : ListParams(params)) {
-    if (seen.insert(w.weight->value.view().raw()).second) bytes += w.weight->value.NumBytes();
-  }
-  return bytes;
-}
-
-// The modules whose activations are kept at the same time: those that are trained, or those up to the one that an eval looks at.
-int64_t MtpModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
-
 }  // namespace
 
 bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name) {
@@ -57,14 +46,18 @@ bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std
   return !options.indexer.dense_attention;
 }
 
+bool HasBF16Copies(const TrainOptions& options) { return options.compute == DType::kBF16 && options.weights == DType::kF32; }
+
+int64_t MtpModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
+
 TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params)
     : options_(options),
       decoder_(config, options.layers),
       params_(std::move(params)),
-      compute_(options.compute == DType::kBF16 && options.weights == DType::kF32 ? MakeBF16Copy(config, params_) : params_),
+      compute_(HasBF16Copies(options) ? MakeBF16Copy(config, params_) : params_),
       grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, options, name); })),
       saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat, MtpModules(options)) + kReserve),
-      scratch_(2 * ScratchBytes() + kReserve) {
+      scratch_(2 * TrainScratchBytes(decoder_, options) + kReserve) {
   decoder_.EnsurePositions(options.length);
   options_.lm_loss = options.lm_loss || !config.has_indexer();
   options_.balance.highest_scores |= options.balance.form == BalanceForm::kNormalizedScores && config.scoring_func == ScoringFunc::kSigmoid;
@@ -80,19 +73,6 @@ void TrainSession::MakeTotals() {
   layer_counts_.resize(layers * (experts + 1));
   totals_ = {std::span(layer_sums_).first(main), std::span(layer_sums_).last(layers), std::span(layer_counts_).first(layers * experts),
              std::span(layer_counts_).last(layers)};
-}
-
-// The FP8 recipe holds what it made of a layer's weights and of a product's operands in f32.
-int64_t TrainSession::ScratchBytes() {
-  const int64_t tokens = options_.rows * options_.length, plain = decoder_.ScratchBytes(options_.compute, tokens, MtpModules(options_));
-  if (!options_.fp8_block) return plain;
-  int64_t largest = 0;
-  for (BlockParams& layer : params_.layers) {
-    int64_t elements = 0;
-    BlockParams::Visit(layer, "", [&](const std::string&, Weight& w) { elements += w.value.NumElements(); });
-    largest = std::max(largest, elements);
-  }
-  return 2 * plain + largest * 4;
 }
 
 int64_t TrainSession::BalancedLayers() const {
@@ -211,17 +191,6 @@ void TrainSession::UpdateRouterBiases() {
       UpdateRouterBias(options_.bias_update_rate, totals_.expert_counts.subspan(i * experts, experts),
                        {bias.mutable_data<float>(), experts});
   }
-}
-
-std::vector<TrainSession::MemoryRow> TrainSession::MemoryTable() {
-  const int64_t weights = TotalBytes(params_), tokens = options_.rows * options_.length;
-  const bool copied = options_.compute == DType::kBF16 && options_.weights == DType::kF32;
-  return {{"parameters", weights},
-          {"bf16 copy", copied ? weights / 2 : 0},
-          {"gradients", TotalBytes(grads_)},
-          {"moments", Optimizer::StateBytes(options_.optimizer, optimizer_->params())},
-          {"activations", decoder_.SavedBytes(options_.compute, tokens, options_.remat, MtpModules(options_))},
-          {"scratch", ScratchBytes()}};
 }
 
 }  // namespace fathom

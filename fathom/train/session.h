@@ -50,18 +50,11 @@ class TrainSession {
   // After params() was changed from outside (resume): makes the bf16 copies again.
   void RefreshCompute();
 
-  struct MemoryRow {
-    std::string what;
-    int64_t bytes;
-  };
-  std::vector<MemoryRow> MemoryTable();
-
  private:
   void MakeTotals();
   void ListSegments(const Batch& batch, int64_t begin, int64_t end);
   int64_t CountedTokens(const Batch& batch) const;  // those of documents; padding too if it counts
   LossOptions LossOf(const Batch& batch, double scale, double mtp_scale) const;
-  int64_t ScratchBytes();
   int64_t BalancedLayers() const;
   void UpdateRouterBiases();
 
@@ -81,5 +74,11 @@ class TrainSession {
 // main layers are carried unchanged; the indexer's warm-up
 // trains nothing else.
 bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name);
+
+// Do products read bf16 copies of the weights (MakeBF16Copy)?
+bool HasBF16Copies(const TrainOptions& options);
+
+// The MTP modules whose activations are kept at the same time: those that are trained, or those up to the one that an eval looks at.
+int64_t MtpModules(const TrainOptions& options);
 
 }  // namespace fathom

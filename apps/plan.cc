@@ -1,0 +1,244 @@
+// fathom plan: memory, disk and time of a command, from sizes alone.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "apps/command.h"
+#include "apps/convert.h"
+#include "fathom/base/error.h"
+#include "fathom/base/file.h"
+#include "fathom/base/json.h"
+#include "fathom/base/progress.h"
+#include "fathom/checkpoint/hf_names.h"
+#include "fathom/checkpoint/hub_tensors.h"
+#include "fathom/config/model_from_flags.h"
+#include "fathom/infer/decode_plan.h"
+#include "fathom/machine/limits.h"
+#include "fathom/model/compute_dtype.h"
+#include "fathom/train/flops.h"
+#include "fathom/train/memory.h"
+
+namespace fathom {
+namespace {
+
+// Speeds of the machine, from a file or measured when first asked for.
+class Machine {
+ public:
+  explicit Machine(const RunConfig& config) : path_(config.String("machine")), disk_(config.Float("disk_gb_s")) {
+    if (!path_.empty()) figures_ = ReadJsonFile(path_);
+  }
+
+  double Gflops(DType dtype) {
+    return Figure(dtype == DType::kBF16 ? "gemm_bf16_gflops" : "gemm_f32_gflops", [&] { return MeasureProducts(dtype); });
+  }
+  double MemoryGbS() { return Figure("read_gb_s", MeasureMemoryRead); }
+  double DiskGbS(const std::filesystem::path& dir) {
+    return disk_ > 0 ? disk_ : Figure("disk_write_gb_s", [&] { return MeasureDiskWrite(dir); });
+  }
+  int64_t MemoryBytes() const { return figures_.value("memory_bytes", fathom::MemoryBytes()); }
+
+ private:
+  template <class F>
+  double Figure(const std::string& key, const F& measure) {
+    if (path_.empty() && !figures_.contains(key)) figures_[key] = measure().median;
+    const auto found = figures_.find(key);
+    if (found == figures_.end() || !found->is_number() || *found <= 0)
+      Throw(ErrorCode::kInput, "{}: no {} in it; fathom bench json=FILE writes it", path_, key);
+    return *found;
+  }
+
+  std::string path_;
+  double disk_;
+  Json figures_ = Json::object();
+};
+
+// What is printed, and the same as JSON.
+class Report {
+ public:
+  void Section(const std::string& name) {
+    section_ = name;
+    text_ += name + "\n";
+  }
+  void Bytes(const std::string& what, int64_t bytes, const std::string& note = "") {
+    Row(what, "bytes", bytes, FormatBytes(static_cast<double>(bytes)), note);
+  }
+  void Seconds(const std::string& what, double seconds, const std::string& note) {
+    Row(what, "seconds", seconds, seconds < 60 ? fmt::format("{:.3g} s", seconds) : FormatSeconds(seconds), note);
+  }
+  void TokensPerSecond(const std::string& what, double rate, const std::string& note) {
+    Row(what, "tokens_per_s", rate, fmt::format("{:.3g} tokens/s", rate), note);
+  }
+  void Count(const std::string& what, int64_t n) { Row(what, "count", n, std::to_string(n), ""); }
+
+  void Write(const std::string& json) const {
+    if (!json.empty()) WriteOutput(json, json_.dump(1) + "\n");
+    if (json != "-" && json != "/dev/stdout") fmt::print("{}", text_);
+  }
+
+ private:
+  // The key of "step at least" in seconds is step_at_least_seconds.
+  void Row(const std::string& what, const std::string& unit, const Json& value, const std::string& shown, const std::string& note) {
+    text_ += fmt::format("  {:<24} {:>16}  {}\n", what, shown, note);
+    std::string key = what + "_" + unit;
+    std::ranges::replace(key, ' ', '_');
+    json_[section_][key] = value;
+  }
+  std::string section_, text_;
+  Json json_ = Json::object();
+};
+
+// The model and its tensors: a checkpoint's, or those that the hub has of the flags' model.
+struct Planned {
+  ModelConfig config;
+  std::vector<TensorInfo> stored;
+};
+
+// The hub's checkpoints of V3 and later have one MTP module, which the model files leave out.
+ModelConfig HubModel(const RunConfig& config) {
+  ModelConfig model = ModelFromFlags(config);
+  if (!config.Given("mtp_num_layers") && IsFp8OnHub(model)) model.num_nextn_predict_layers = 1;
+  return model;
+}
+
+Planned OpenModel(const RunConfig& config, const ModelConfig& without_checkpoint) {
+  const std::filesystem::path dir = config.String("load_parameters_path");
+  if (dir.empty()) return {without_checkpoint, HubTensors(without_checkpoint, IsFp8OnHub(without_checkpoint))};
+  const Checkpoint checkpoint = Checkpoint::Open(dir);
+  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
+  return {checkpoint.config(), StoredTensors(checkpoint)};
+}
+
+void AddModel(Report& report, const ModelConfig& config) {
+  const ParameterCounts counts = CountParameters(config);
+  report.Section("parameters");
+  report.Count("total", counts.total);
+  report.Count("active", counts.active);
+  if (counts.mtp > 0) report.Count("mtp", counts.mtp);
+}
+
+// The end of every memory table.
+void AddMemoryTotal(Report& report, const Machine& machine, int64_t total) {
+  const int64_t here = machine.MemoryBytes();
+  report.Bytes("in all", total,
+               total <= here ? "fits this machine" : fmt::format("more than this machine's {}", FormatBytes(static_cast<double>(here))));
+}
+
+void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
+  const ModelConfig config = OpenModel(flags, ModelFromFlags(flags)).config;
+  const TrainOptions options = ReadTrainOptions(flags);
+  CheckTrainingFlags(flags, config);
+  AddModel(report, config);
+  report.Section("memory");
+  std::map<std::string, int64_t> bytes;
+  int64_t total = 0;
+  for (const MemoryRow& row : TrainMemory(config, options)) {
+    report.Bytes(row.what, row.bytes);
+    bytes[row.what] = row.bytes;
+    total += row.bytes;
+  }
+  AddMemoryTotal(report, machine, total);
+  report.Section("disk");
+  report.Bytes("one checkpoint", bytes["parameters"] + bytes["moments"],
+               options.keep > 0 ? fmt::format("{} are kept", options.keep) : "all are kept");
+  report.Section("time");
+  const double tokens = static_cast<double>(options.rows * options.length * options.accumulation);
+  const double gflops = machine.Gflops(options.compute),
+               seconds = TrainFlopsPerToken(config, options.length, options.mtp.modules) * tokens * 1e-9 / gflops;
+  report.Seconds("step at least", seconds, fmt::format("{:.0f} tokens, all products at {:.0f} GFLOP/s", tokens, gflops));
+  report.Seconds("run at least", seconds * static_cast<double>(options.steps), fmt::format("{} steps", options.steps));
+}
+
+// Weights that don't fit into memory come from the disk for every token.
+void AddDecodeRate(Report& report, Machine& machine, const DecodePlan& plan) {
+  const bool fits = plan.weight_bytes + plan.cache_bytes + plan.scratch_bytes <= machine.MemoryBytes();
+  const double gb = static_cast<double>(plan.weights_per_token + plan.cache_per_token) * 1e-9,
+               rate = fits ? machine.MemoryGbS() : machine.DiskGbS(".");
+  report.Section("time");
+  report.Bytes("weights read per token", plan.weights_per_token);
+  report.Bytes("cache read per token", plan.cache_per_token, "at the end of a full context");
+  report.TokensPerSecond("at most", rate / gb,
+                         fmt::format("{:.2f} GB/s from {}", rate, fits ? "memory" : "disk: the weights don't fit into memory"));
+}
+
+// Weights are read where they lie, in the dtype that they are stored in.
+void AddStored(Report& report, const std::vector<TensorInfo>& stored) {
+  std::map<DType, int64_t> bytes;
+  for (const TensorInfo& tensor : stored) bytes[tensor.dtype] += tensor.NumBytes();
+  for (const auto& [dtype, sum] : bytes) {
+    const char* note = dtype == DType::kF8E4M3 ? "in place, never expanded" : "in place";
+    report.Bytes(fmt::format("weights {}", DTypeName(dtype)), sum, note);
+  }
+}
+
+void PlanDecoding(const RunConfig& flags, Machine& machine, Report& report) {
+  const Planned model = OpenModel(flags, HubModel(flags));
+  const int64_t capacity = flags.Int("max_target_length");
+  const DecodePlan plan = PlanDecode(model.config, model.stored, ParseComputeDType(flags, "dtype"), capacity);
+  AddModel(report, model.config);
+  report.Section("memory");
+  AddStored(report, model.stored);
+  report.Bytes("cache", plan.cache_bytes, fmt::format("{} tokens", capacity));
+  report.Bytes("scratch", plan.scratch_bytes, "at most");
+  AddMemoryTotal(report, machine, plan.weight_bytes + plan.cache_bytes + plan.scratch_bytes);
+  AddDecodeRate(report, machine, plan);
+}
+
+void PlanConversion(const RunConfig& flags, Machine& machine, Report& report) {
+  ConvertOptions options = ReadConvertOptions(flags);
+  const bool hub = options.input.empty();
+  if (hub) options.model = [&flags] { return HubModel(flags); };
+  if (hub) AddModel(report, HubModel(flags));
+  const ConvertPlan plan = PlanConvert(options);
+  report.Section("disk");
+  report.Bytes("read", plan.input_bytes, hub ? "the model as the hub stores it" : options.input.string());
+  report.Bytes("written", plan.output_bytes, fmt::format("{} files; so much must be free", plan.files));
+  report.Section("memory");
+  report.Bytes("ceiling", options.memory_limit, "memory_limit");
+  report.Section("time");
+  std::filesystem::path dir = std::filesystem::absolute(options.output.empty() ? "." : options.output);
+  while (!std::filesystem::is_directory(dir)) dir = dir.parent_path();
+  const double disk = machine.DiskGbS(dir), gb = static_cast<double>(plan.input_bytes + plan.output_bytes) * 1e-9;
+  report.Seconds("reading and writing", gb / disk, fmt::format("on one disk of {:.2f} GB/s", disk));
+  report.Seconds("writing", static_cast<double>(plan.output_bytes) * 1e-9 / disk, "if it is read from another disk");
+}
+
+int Run(const RunConfig& config) {
+  const std::string what = config.words().empty() ? "train" : config.words()[0];
+  Machine machine(config);
+  Report report;
+  if (what == "train") {
+    PlanTraining(config, machine, report);
+  } else if (what == "decode") {
+    PlanDecoding(config, machine, report);
+  } else if (what == "convert") {
+    PlanConversion(config, machine, report);
+  } else {
+    Throw(ErrorCode::kUsage, "plan {}: allowed are train, decode, convert", what);
+  }
+  report.Write(config.String("json"));
+  return 0;
+}
+
+// Those of the planned commands, and its own.
+std::vector<std::string> PlanFlags() {
+  std::vector<std::string> flags = {"machine", "disk_gb_s"};
+  for (const std::vector<std::string>& more : {TrainCommand().flags, ConvertFlags()}) {
+    for (const std::string& flag : more) {
+      if (std::ranges::find(flags, flag) == flags.end()) flags.push_back(flag);
+    }
+  }
+  return flags;
+}
+
+}  // namespace
+
+Command PlanCommand() {
+  return {.name = "plan",
+          .summary = "memory, disk and time of a train, decode or convert command, without running it",
+          .flags = PlanFlags(),
+          .run = Run,
+          .operands = "[train|decode|convert]"};
+}
+
+}  // namespace fathom

@@ -1,0 +1,22 @@
+// What decoding takes and reads, from sizes alone: nothing is allocated or opened.
+#pragma once
+
+#include <vector>
+
+#include "fathom/checkpoint/safetensors.h"
+#include "fathom/config/model_config.h"
+
+namespace fathom {
+
+struct DecodePlan {
+  int64_t weight_bytes = 0;       // as stored, read where they lie
+  int64_t cache_bytes = 0;        // of one sequence
+  int64_t scratch_bytes = 0;      // at most, for a chunk of the prompt
+  int64_t weights_per_token = 0;  // bytes read for one token: the experts chosen, everything else but the embedding and the MTP modules
+  int64_t cache_per_token = 0;    // bytes of the cache read for the last token of a full sequence
+};
+
+// stored: the checkpoint's tensors, scales included; compute: dtype=; capacity: prompt and answer together.
+DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity);
+
+}  // namespace fathom
