@@ -14,6 +14,7 @@
 #include "fathom/train/metrics.h"
 #include "fathom/train/signals.h"
 #include "fathom/train/sources.h"
+#include "fathom/train/tensorboard.h"
 
 namespace fathom {
 namespace {
@@ -75,6 +76,7 @@ class Run {
     std::filesystem::create_directories(options_.run_dir / "metrics", failed);
     if (failed) Throw(ErrorCode::kResource, "{}: cannot create: {}", (options_.run_dir / "metrics").string(), failed.message());
     sinks_.push_back(OpenJsonlSink(options_.run_dir / "metrics" / "metrics.jsonl"));
+    if (config.Bool("enable_tensorboard")) sinks_.push_back(OpenTensorBoardSink(options_.run_dir / "tensorboard"));
     if (!config.String("metrics_file").empty()) sinks_.push_back(OpenJsonlSink(config.String("metrics_file")));
   }
 
