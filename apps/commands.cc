@@ -10,6 +10,7 @@ const std::vector<Command>& Commands() {
       CheckFilesCommand(),
       CheckGoldenCommand(),
       CheckLogitsCommand(),
+      EvalPerplexityCommand(),
       TokenizerTrainCommand(),
       TokenizerEncodeCommand(),
       TokenizerDecodeCommand(),

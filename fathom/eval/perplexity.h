@@ -1,0 +1,49 @@
+// Perplexity of a model on documents: every token after a document's first is a target once.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "fathom/eval/forward.h"
+
+namespace fathom {
+
+struct PerplexityOptions {
+  int64_t window = 0;  // the longest sequence that the model sees
+  int64_t stride = 0;  // from window to window of a long document, at most `window`: a target of a later window has window - stride tokens
+                       // or more before it. Equal to window: no overlap, the least work
+  std::function<void(double)> progress;  // gets the bytes of text that are done, now and then; may be empty
+};
+
+struct PerplexityResult {
+  double nll = 0;  // sum over the targets, natural logarithm
+  int64_t targets = 0, documents = 0, text_bytes = 0;
+  double NllPerToken() const;
+  double Perplexity() const;   // exp of that
+  double BitsPerByte() const;  // of the text; does not depend on the tokenizer
+};
+
+class PerplexityMeter {
+ public:
+  // model must outlive the meter. Throws Error(kUsage): a window or stride out of range.
+  PerplexityMeter(ForwardModel& model, const PerplexityOptions& options);
+  // A document's tokens, BOS and EOS included where they're wanted. Short documents are run together, packed into one window, and don't
+  // see each other.
+  void Add(std::span<const int32_t> ids, int64_t text_bytes);
+  PerplexityResult Finish();
+
+ private:
+  void AddWindow(std::span<const int32_t> ids, int64_t uncounted);
+  void Run();
+
+  ForwardModel& model_;
+  PerplexityOptions options_;
+  PerplexityResult result_;
+  std::vector<int32_t> ids_, targets_, positions_;  // of windows that wait for each other
+  std::vector<float> weights_;
+  std::vector<Segment> segments_;
+};
+
+}  // namespace fathom
