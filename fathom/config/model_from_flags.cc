@@ -75,7 +75,6 @@ void SetRope(const RunConfig& config, ModelConfig& model) {
 }
 
 void SetIndexer(const RunConfig& config, ModelConfig& model) {
-  if (!config.Bool("use_indexer")) return;
   model.index_n_heads = config.Int("indexer_n_heads");
   model.index_head_dim = config.Int("indexer_head_dim");
   model.index_topk = config.Int("indexer_topk");
@@ -107,7 +106,7 @@ ModelConfig ModelFromFlags(const RunConfig& config) {
   SetWidths(config, model);
   SetRouting(config, model);
   SetRope(config, model);
-  SetIndexer(config, model);
+  if (config.Bool("use_indexer")) SetIndexer(config, model);
   model.rms_norm_eps = config.Float("normalization_layer_epsilon");
   model.initializer_range = config.Float("initializer_range");
   model.bos_token_id = config.Int("bos_token_id");
@@ -131,6 +130,12 @@ void CheckModelName(const RunConfig& config, const ModelConfig& model, const std
     spdlog::warn("model_name={} has {} {}, {} has {}: config.json decides", name, size.name, expected, where, found);
     return;
   }
+}
+
+void AddIndexer(const RunConfig& config, ModelConfig& model) {
+  model.family = ModelFamily::kV32;
+  SetIndexer(config, model);
+  model.raw = ModelConfigToJson(model);
 }
 
 void CheckTrainingFlags(const RunConfig& config, const ModelConfig& model) {

@@ -17,6 +17,9 @@ ModelConfig ModelFromFlags(const RunConfig& config);
 // sizes are one warning. where names the config.json.
 void CheckModelName(const RunConfig& config, const ModelConfig& model, const std::string& where);
 
+// Makes a V3 model one of V3.2: the family, and the indexer's sizes as indexer_n_heads, indexer_head_dim and indexer_topk give them.
+void AddIndexer(const RunConfig& config, ModelConfig& model);
+
 // Flags of training that this model can't follow: Error(kUsage). A balance bias without noaux_tc, an indexer loss without an indexer,
 // a sequence beyond the model's context.
 void CheckTrainingFlags(const RunConfig& config, const ModelConfig& model);

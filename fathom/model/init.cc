@@ -58,4 +58,12 @@ void InitMissingMtp(const ModelConfig& config, uint64_t seed, DType dtype, bool 
   });
 }
 
+void InitMissingIndexers(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, DecoderParams& params) {
+  FillEmpty(config, seed, dtype, maxtext_expert_init, [&](const auto& f) {
+    DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
+      if (name.find(".indexer.") != name.npos) f(name, w);
+    });
+  });
+}
+
 }  // namespace fathom

@@ -20,4 +20,7 @@ DecoderParams InitParams(const ModelConfig& config, uint64_t seed, DType dtype, 
 // The same for every slot of an MTP module that is empty; sizes params.mtp.
 void InitMissingMtp(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, DecoderParams& params);
 
+// The same for every empty slot of an indexer.
+void InitMissingIndexers(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, DecoderParams& params);
+
 }  // namespace fathom

@@ -72,6 +72,24 @@ void CopyEmbeddingAndHead(DecoderParams& params) {
   }
 }
 
+// The checkpoint's config, with an indexer if init_missing=indexer gives it one.
+ModelConfig ConfigOf(const RunConfig& config, const Checkpoint& checkpoint) {
+  ModelConfig model = checkpoint.config();
+  const bool may_init = MayInit(config, "indexer");
+  if (may_init && !model.has_indexer()) {
+    AddIndexer(config, model);
+    CheckModelConfig(model, checkpoint.dir().string());
+  }
+  const bool held = checkpoint.Has(DecoderParams::LayerPrefix(0) + "self_attn.indexer.wk.weight");
+  if (model.has_indexer() && !held && !may_init) {
+    Throw(ErrorCode::kInput, "{}: config.json names an indexer, but no tensor of one is there; give init_missing=indexer to initialise it",
+          checkpoint.dir().string());
+  }
+  if (model.has_indexer() && !held)
+    spdlog::info("{} holds no indexer: initialised, as init_missing=indexer says", checkpoint.dir().string());
+  return model;
+}
+
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
   LoadedModel model{ModelFromFlags(config), {}};
   model.params = InitParams(model.config, options.init_seed, options.weights, config.String("compat") == "maxtext");
@@ -86,13 +104,14 @@ bool SharesMtpHeads(const TrainOptions& options) { return UsesModules(options) &
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir) {
   if (dir.empty()) return Fresh(config, options);
   const Checkpoint checkpoint = Checkpoint::Open(dir);
-  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
+  LoadedModel model{ConfigOf(config, checkpoint), {}};
+  CheckModelName(config, model.config, (dir / "config.json").string());
   ValidateAgainstConfig(checkpoint, {.allow_missing_mtp = true, .allow_missing_indexer = true});
   const int64_t held = HeldMtpModules(checkpoint);
   CheckMtpModules(config, options, held, dir.string());
   const bool shares = SharesMtpHeads(options);
   if (shares) WarnOfOwnCopies(checkpoint, held);
-  LoadedModel model{checkpoint.config(), CopyParams(checkpoint, options.weights, !shares)};
+  model.params = CopyParams(checkpoint, options.weights, !shares);
   model.config.num_nextn_predict_layers = std::max(held, options.mtp.modules);
   model.params.mtp.resize(static_cast<size_t>(model.config.num_nextn_predict_layers));
   if (shares) ShareEmbeddingAndHead(model.params);
@@ -100,6 +119,8 @@ LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, cons
     CopyEmbeddingAndHead(model.params);
     InitMissingMtp(model.config, options.init_seed, options.weights, config.String("compat") == "maxtext", model.params);
   }
+  if (model.config.has_indexer() && MayInit(config, "indexer"))
+    InitMissingIndexers(model.config, options.init_seed, options.weights, false, model.params);
   return model;
 }
 

@@ -13,8 +13,9 @@ struct LoadedModel {
 };
 
 // dir: the checkpoint to read; empty: fresh weights. MTP modules that options.mtp asks for and the checkpoint lacks are initialised if
-// init_missing names mtp. Unless options.mtp_own_head, modules that are trained or evaluated share the main model's embedding and head.
-// Throws Error(kUsage) for flags that the checkpoint does not fit, Error(kInput) for a bad checkpoint.
+// init_missing names mtp, indexers if it names indexer: a V3 model becomes one of V3.2. Unless options.mtp_own_head, modules that are
+// trained or evaluated share the main model's embedding and head. Throws Error(kUsage) for flags that the checkpoint does not fit,
+// Error(kInput) for a bad checkpoint.
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir);
 
 // Do the MTP modules use the main model's embedding and head, so that their copies take no memory?

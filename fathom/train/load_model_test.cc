@@ -45,6 +45,17 @@ TEST(LoadModel, ModulesThatTheCheckpointLacksAreAnErrorOrMade) {
   for (const ExpectedTensor& t : ExpectedTensors(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
 }
 
+TEST(LoadModel, AnIndexerMakesV3OneOfV32) {
+  LoadedModel model = Load(Golden("v3"), {"init_missing=[indexer]", "indexer_n_heads=4", "indexer_head_dim=16", "indexer_topk=12"});
+  EXPECT_EQ(model.config.family, ModelFamily::kV32);
+  EXPECT_EQ(model.config.index_topk, 12);
+  std::set<std::string> names;
+  for (const NamedWeight& w : ListParams(model.params)) names.insert(w.name);
+  EXPECT_TRUE(names.contains("model.layers.0.self_attn.indexer.k_norm.bias"));
+  for (const ExpectedTensor& t : ExpectedTensors(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
+  EXPECT_THAT(ErrorOf(Golden("v2-lite"), {"init_missing=[indexer]"}), HasSubstr("q_lora_rank"));
+}
+
 TEST(LoadModel, ModulesShareTheMainModelsEmbeddingAndHead) {
   const LoadedModel shared = Load(Golden("v3"), {"mtp_num_layers=1"}), own = Load(Golden("v3"), {"mtp_num_layers=1", "mtp_own_head=true"});
   EXPECT_EQ(Memory(shared.params.mtp[0].embed_tokens), Memory(shared.params.embed_tokens));

@@ -60,7 +60,7 @@ void ReadIndexer(const RunConfig& config, TrainOptions& o) {
   o.indexer.sparse = config.Bool("indexer_sparse_training");
   const bool warm_up = o.indexer.factor > 0 && !o.indexer.sparse;
   o.indexer.dense_attention = warm_up && !maxtext;
-  o.lm_loss = !warm_up && !(maxtext && config.Bool("use_indexer") && !o.indexer.sparse);
+  o.lm_loss = !warm_up && !(maxtext && !o.indexer.sparse);
 }
 
 void ReadMtp(const RunConfig& config, TrainOptions& o) {
