@@ -3,7 +3,7 @@
 #include "apps/command.h"
 #include "fathom/base/file.h"
 #include "fathom/eval/golden.h"
-#include "fathom/model/compute_dtype.h"
+#include "fathom/model/layer_flags.h"
 
 namespace fathom {
 namespace {

@@ -10,7 +10,7 @@
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/infer/generate.h"
-#include "fathom/model/compute_dtype.h"
+#include "fathom/model/layer_flags.h"
 
 namespace fathom {
 namespace {
@@ -163,7 +163,7 @@ int Run(const RunConfig& config) {
   const auto prompts = ReadPrompts(config, reader);
   int64_t capacity = 1;
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
-  Engine engine(dir, ParseComputeDType(config, "dtype"), capacity, ReadDrafts(config));
+  Engine engine(dir, ParseComputeDType(config, "dtype"), capacity, ReadDrafts(config), {.indexer_fp8 = config.Bool("indexer_fp8")});
   CheckModelName(config, engine.config(), (dir / "config.json").string());
   const double load_seconds = clock.Seconds();
 
@@ -208,6 +208,7 @@ Command DecodeCommand() {
                     "draft_tokens",
                     "mtp_input",
                     "mtp_own_head",
+                    "indexer_fp8",
                     "compat"},
           .run = Run};
 }

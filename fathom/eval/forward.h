@@ -10,7 +10,7 @@ namespace fathom {
 
 class ForwardModel {
  public:
-  ForwardModel(const Checkpoint& checkpoint, DType compute);
+  ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers = {});
   const ModelConfig& config() const { return decoder_.config(); }
 
   // Logits [T,V] F32 of every token.

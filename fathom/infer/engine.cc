@@ -9,8 +9,8 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kPrefillChunk = Drafter::kChunk;      // tokens: enough rows for fast products, little memory
-constexpr int64_t kScratchSpace = int64_t{64} << 30;    // address space; memory is taken where it is touched
+constexpr int64_t kPrefillChunk = Drafter::kChunk;    // tokens: enough rows for fast products, little memory
+constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory is taken where it is touched
 
 Checkpoint OpenChecked(const std::filesystem::path& dir) {
   Checkpoint checkpoint = Checkpoint::Open(dir);
@@ -20,7 +20,8 @@ Checkpoint OpenChecked(const std::filesystem::path& dir) {
 
 int64_t CheckedCapacity(const ModelConfig& config, int64_t capacity) {
   if (capacity > config.max_position_embeddings) {
-    Throw(ErrorCode::kUsage, "{} tokens of prompt and answer: the model's max_position_embeddings is {}", capacity, config.max_position_embeddings);
+    Throw(ErrorCode::kUsage, "{} tokens of prompt and answer: the model's max_position_embeddings is {}", capacity,
+          config.max_position_embeddings);
   }
   return capacity;
 }
@@ -40,10 +41,10 @@ DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& d
 
 }  // namespace
 
-Engine::Engine(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts)
+Engine::Engine(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts, const LayerOptions& layers)
     : checkpoint_(OpenChecked(dir)),
       params_(DraftingParams(checkpoint_, drafts)),
-      decoder_(checkpoint_.config()),
+      decoder_(checkpoint_.config(), layers),
       compute_(compute),
       cache_(checkpoint_.config(), CacheLayers(checkpoint_.config(), drafts), CheckedCapacity(checkpoint_.config(), capacity), compute),
       saved_(1 << 20),

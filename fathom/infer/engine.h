@@ -26,7 +26,8 @@ class Engine {
   // Maps the checkpoint and checks every tensor against its config. capacity: the longest sequence, prompt and answer together.
   // Throws Error(kInput) for a bad checkpoint, Error(kUsage) for a capacity beyond max_position_embeddings.
   // With drafts also Error(kUsage) for a checkpoint without an MTP module.
-  Engine(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts = {});
+  Engine(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts = {},
+         const LayerOptions& layers = {});
 
   const ModelConfig& config() const { return checkpoint_.config(); }
   int64_t capacity() const { return cache_.capacity; }

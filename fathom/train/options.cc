@@ -3,7 +3,7 @@
 #include <ctime>
 
 #include "fathom/base/error.h"
-#include "fathom/model/compute_dtype.h"
+#include "fathom/model/layer_flags.h"
 
 namespace fathom {
 namespace {
@@ -81,15 +81,6 @@ void ReadBalance(const RunConfig& config, TrainOptions& o) {
   o.balance.padding = maxtext;
   o.balance_sum = megatron;
   o.bias_update_rate = static_cast<float>(config.Float("routed_bias_update_rate"));
-}
-
-LayerOptions ReadLayerOptions(const RunConfig& config) {
-  LayerOptions o;
-  o.indexer_fp8 = config.Bool("indexer_fp8");
-  if (config.Bool("sparse_matmul")) return o;
-  o.experts.capacity_factor = config.Float("capacity_factor");
-  o.experts.kind = o.experts.capacity_factor > 0 ? ExpertRun::kCapacity : ExpertRun::kDense;
-  return o;
 }
 
 void ReadEval(const RunConfig& config, TrainOptions& o) {

@@ -1,4 +1,4 @@
-#include "fathom/model/compute_dtype.h"
+#include "fathom/model/layer_flags.h"
 
 #include "fathom/base/error.h"
 
@@ -9,6 +9,15 @@ DType ParseComputeDType(const RunConfig& config, const std::string& flag) {
   if (name == "float32") return DType::kF32;
   if (name == "bfloat16") return DType::kBF16;
   Throw(ErrorCode::kUsage, "{}={}: allowed are float32, bfloat16", flag, name);
+}
+
+LayerOptions ReadLayerOptions(const RunConfig& config) {
+  LayerOptions o;
+  o.indexer_fp8 = config.Bool("indexer_fp8");
+  if (config.Bool("sparse_matmul")) return o;
+  o.experts.capacity_factor = config.Float("capacity_factor");
+  o.experts.kind = o.experts.capacity_factor > 0 ? ExpertRun::kCapacity : ExpertRun::kDense;
+  return o;
 }
 
 }  // namespace fathom
