@@ -12,7 +12,7 @@
 #include "fathom/base/json.h"
 #include "fathom/base/threads.h"
 #include "fathom/kernels/simd.h"
-#include "fathom/model/compute_dtype.h"
+#include "fathom/model/layer_flags.h"
 
 namespace fathom {
 namespace {

@@ -6,7 +6,7 @@
 #include "fathom/data/synthetic.h"
 #include "fathom/infer/decode_plan.h"
 #include "fathom/infer/generate.h"
-#include "fathom/model/compute_dtype.h"
+#include "fathom/model/layer_flags.h"
 #include "fathom/train/flops.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/session.h"

@@ -10,7 +10,7 @@
 #include "fathom/config/model_from_flags.h"
 #include "fathom/data/document_stream.h"
 #include "fathom/eval/perplexity.h"
-#include "fathom/model/compute_dtype.h"
+#include "fathom/model/layer_flags.h"
 #include "fathom/tokenizer/tokenizer.h"
 
 namespace fathom {

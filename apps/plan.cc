@@ -15,7 +15,7 @@
 #include "fathom/config/model_from_flags.h"
 #include "fathom/infer/decode_plan.h"
 #include "fathom/machine/limits.h"
-#include "fathom/model/compute_dtype.h"
+#include "fathom/model/layer_flags.h"
 #include "fathom/train/flops.h"
 #include "fathom/train/memory.h"
 
