@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -32,11 +33,18 @@ const std::vector<std::string>& ResolvedFlags() {
   return flags;
 }
 
+void PrintExitCodes() {
+  fmt::print(
+      "\nexit codes: 0 done, 1 the work failed (a loss became NaN, a check missed its bar), 2 bad usage, 3 bad input,\n"
+      "4 out of memory or disk, 128 + n stopped by signal n (130 Ctrl-C, 143 SIGTERM; training has saved by then).\n");
+}
+
 void PrintUsage() {
   fmt::print("fathom {}: trains, converts, checks and decodes the DeepSeek family on CPUs\n\n", FATHOM_VERSION);
   fmt::print("usage: fathom COMMAND [config.yml] [key=value ...]\n\ncommands:\n");
   for (const Command& command : Commands()) fmt::print("  {:<20} {}\n", command.name, command.summary);
   fmt::print("\nfathom COMMAND --help lists the command's flags; --version prints the version.\n");
+  PrintExitCodes();
 }
 
 void PrintFlags(const std::vector<std::string>& names) {
@@ -53,6 +61,7 @@ void PrintHelp(const Command& command) {
   PrintFlags(command.flags);
   fmt::print("\nof every command:\n");
   PrintFlags(CommonFlags());
+  PrintExitCodes();
 }
 
 std::vector<std::string> Split(const std::string& name) {
@@ -140,4 +149,7 @@ int RunGuarded(std::vector<std::string> words) {
 }  // namespace
 }  // namespace fathom
 
-int main(int argc, char** argv) { return fathom::RunGuarded(std::vector<std::string>(argv + 1, argv + argc)); }
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error like a full disk, and leaves no half-written folder
+  return fathom::RunGuarded(std::vector<std::string>(argv + 1, argv + argc));
+}

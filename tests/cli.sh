@@ -20,6 +20,7 @@ expect() {
 }
 
 expect 0 0 'usage: fathom COMMAND' --help
+expect 0 0 'exit codes: .*bad usage' train --help
 expect 2 0 'usage: fathom COMMAND'
 expect 0 0 '^fathom [0-9]+\.[0-9]+\.[0-9]+$' --version
 expect 0 0 'changed_only=false' config --help

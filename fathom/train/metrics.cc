@@ -12,12 +12,14 @@
 namespace fathom {
 namespace {
 
+constexpr size_t kLongestLine = 1 << 16;  // bytes that reach the file in one call, so that a run that is killed leaves no half line
 constexpr double kTerminalPeriod = 0.3, kLogPeriod = 30;  // seconds
 
 class JsonlSink : public ScalarSink {
  public:
   explicit JsonlSink(const std::filesystem::path& path) : path_(path), file_(std::fopen(path.c_str(), "a")) {
     if (file_ == nullptr) Throw(ErrorCode::kResource, "{}: cannot open for writing", path.string());
+    std::setvbuf(file_, nullptr, _IOFBF, kLongestLine);
   }
   ~JsonlSink() override { std::fclose(file_); }
 

@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# train_cli.sh FATHOM DATA: what holds for whole training runs: a killed run ends with the same bits, signals and a full disk lose nothing,
+# micro-batches change nothing, a tiny model learns two sequences by heart. DATA is tests/data.
+set -u
+fathom=$(realpath "$1")
+text=$(realpath "$2")/tokenizer/train.txt
+dir=$(mktemp -d)
+status=0
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+
+MODEL=(model_name=deepseek3-tiny override_model_config=true vocab_size=400 base_emb_dim=32 base_num_decoder_layers=3 first_num_dense_layers=1
+  base_num_query_heads=2 base_num_kv_heads=2 q_lora_rank=16 kv_lora_rank=16 qk_nope_head_dim=16 qk_rope_head_dim=8 v_head_dim=16
+  base_mlp_dim=64 base_moe_mlp_dim=32 num_experts=8 num_experts_per_tok=2 n_routing_groups=4 topk_routing_group=2 rope_type=default
+  max_position_embeddings=4096)
+COMMON=(tokenizer_path=tokenizer base_output_directory=runs held_out_fraction=0 enable_tensorboard=false log_level=warning threads=1)
+STEPS=200
+LONG=("dataset_path=$text" per_device_batch_size=4 max_target_length=32 "steps=$STEPS" checkpoint_period=7)
+
+fail() {
+  echo "train_cli: $*" >&2
+  status=1
+}
+
+# train NAME FLAG...: runs; what it says on stderr is in NAME.err.
+train() { "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name="$1" "${@:2}" 2>"$1.err"; }
+
+# start NAME FLAG...: the same in the background, as process $pid.
+start() {
+  "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name="$1" "${@:2}" 2>"$1.err" &
+  pid=$!
+}
+
+steps_done() { wc -l 2>/dev/null <"runs/$1/metrics/metrics.jsonl" || echo 0; }
+
+# wait_for COMMAND...: until it succeeds or process $pid has ended.
+wait_for() { until "$@" || ! kill -0 "$pid" 2>/dev/null; do sleep 0.005; done; }
+reached() { (($(steps_done "$1") >= $2)); }
+saving() { compgen -G "runs/$1/checkpoints/.*.partial" >/dev/null; }
+
+# stop SIGNAL EXPECTED_CODE WHAT
+stop() {
+  local code
+  kill "-$1" "$pid" || fail "$3: the run had ended before SIG$1"
+  wait "$pid" 2>/dev/null
+  code=$?
+  [[ $code == "$2" ]] || fail "$3: exit $code after SIG$1 (expected $2)"
+}
+
+# What each step computed, once for each set of values; times are left out.
+values() { sed -E 's/"perf[^,}]*,?//g' "runs/$1/metrics/metrics.jsonl" | sort -u; }
+losses() { grep -oP '"learning/loss":\K[^,]*' "runs/$1/metrics/metrics.jsonl"; }
+
+same_as_whole() {
+  diff -r "runs/whole/checkpoints/$((STEPS - 1))" "runs/$1/checkpoints/$((STEPS - 1))" >&2 || fail "$1: the last checkpoint differs from an uninterrupted run's"
+  diff <(values whole) <(values "$1") >&2 || fail "$1: the metrics differ from an uninterrupted run's"
+}
+
+killed_runs_end_with_the_same_bits() {
+  local i lines
+  for ((i = 0; i < 10; ++i)); do  # in the middle of a save, at last
+    start killed "${LONG[@]}"
+    wait_for saving killed
+    stop KILL 137 killed
+    saving killed && break
+    rm -rf runs/killed
+  done
+  saving killed || fail "killed: no kill came during a save"
+  for i in 1 2 3; do
+    lines=$(($(steps_done killed) + 1 + RANDOM % 40))
+    start killed "${LONG[@]}"
+    wait_for reached killed "$lines"
+    stop KILL 137 killed
+  done
+  train killed "${LONG[@]}" || fail "killed: exit $? when it ran to the end: $(cat killed.err)"
+  same_as_whole killed
+}
+
+signals_save_and_stop() {
+  start stopped "${LONG[@]}"
+  wait_for reached stopped 10
+  stop TERM 143 stopped
+  start stopped "${LONG[@]}"
+  wait_for reached stopped $(($(steps_done stopped) + 10))
+  stop INT 130 stopped
+  local last=$(($(steps_done stopped) - 1))
+  [[ -d runs/stopped/checkpoints/$last ]] || fail "stopped: step $last was the last, and was not saved"
+  train stopped "${LONG[@]}" || fail "stopped: exit $? when it went on: $(cat stopped.err)"
+  [[ $(steps_done stopped) == "$STEPS" ]] || fail "stopped: a step was lost or done twice"
+  same_as_whole stopped
+}
+
+# save_fails WHAT: the run `full` goes on from its checkpoint, can't save, says so in one line, and leaves what was there.
+save_fails() {
+  local code
+  train full "${LONG[@]}" checkpoint_period=20
+  code=$?
+  [[ $code == 4 && $(wc -l <full.err) == 1 ]] && grep -q 'cannot' full.err || fail "$1: exit $code (expected 4), $(cat full.err)"
+  diff -r runs/full/checkpoints before >&2 || fail "$1: the checkpoints that were there have changed"
+}
+
+full_disk_leaves_the_last_checkpoint() {
+  train full "${LONG[@]}" steps=10 || fail "full: exit $? at first"
+  cp -r runs/full/checkpoints before
+  (ulimit -f 64 && save_fails "file size limit" && exit $status) || status=1
+  [[ $(id -u) == 0 ]] && return  # root writes anywhere
+  chmod a-w runs/full/checkpoints
+  save_fails "read-only folder"
+  chmod u+w runs/full/checkpoints
+}
+
+micro_batches_equal_the_large_batch() {
+  local flags=("dataset_path=$text" max_target_length=32 steps=20 dtype=float32 enable_checkpointing=false)
+  train large "${flags[@]}" per_device_batch_size=4 || fail "large: exit $?"
+  train micro "${flags[@]}" per_device_batch_size=1 gradient_accumulation_steps=4 || fail "micro: exit $?"
+  paste <(losses large) <(losses micro) |
+    awk '{ d = ($1 - $2) / $1; if (!(d * d <= 1e-10)) bad = 1 } END { exit bad || NR != 20 }' || fail "four micro-batches give other losses than one batch"
+}
+
+two_sequences_are_learnt_by_heart() {
+  head -c 110 "$text" >two.txt
+  train two dataset_path=two.txt per_device_batch_size=2 max_target_length=32 steps=200 num_epoch=200 learning_rate=1e-2 enable_checkpointing=false ||
+    fail "two: exit $?"
+  losses two | awk 'END { exit !(NR == 200 && $1 < 0.01) }' || fail "two sequences: the last loss is $(losses two | tail -1)"
+}
+
+"$fathom" tokenizer train input="$text" vocab_size=400 output=tokenizer log_level=warning >/dev/null || exit 1
+train whole "${LONG[@]}" || { cat whole.err >&2; exit 1; }
+killed_runs_end_with_the_same_bits
+signals_save_and_stop
+full_disk_leaves_the_last_checkpoint
+micro_batches_equal_the_large_batch
+two_sequences_are_learnt_by_heart
+exit $status
