@@ -1,3 +1,5 @@
+#include "fathom/checkpoint/check_files.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,7 +8,7 @@
 #include "fathom/base/clock.h"
 #include "fathom/base/file.h"
 #include "fathom/base/progress.h"
-#include "fathom/checkpoint/check_files.h"
+#include "fathom/config/model_from_flags.h"
 
 namespace fathom {
 namespace {
@@ -15,20 +17,28 @@ constexpr int64_t kMostLines = 100;  // json= has them all
 
 const char* Word(Severity severity) {
   switch (severity) {
-    case Severity::kNote: return "note";
-    case Severity::kFault: return "fault";
-    case Severity::kMalformed: return "malformed";
+    case Severity::kNote:
+      return "note";
+    case Severity::kFault:
+      return "fault";
+    case Severity::kMalformed:
+      return "malformed";
   }
   return "";
 }
 
 const char* Word(Verdict verdict) {
   switch (verdict) {
-    case Verdict::kSameBits: return "same bits";
-    case Verdict::kRounded: return "rounded";
-    case Verdict::kDifferent: return "different";
-    case Verdict::kOnlyInFirst: return "only in input";
-    case Verdict::kOnlyInSecond: return "only in against";
+    case Verdict::kSameBits:
+      return "same bits";
+    case Verdict::kRounded:
+      return "rounded";
+    case Verdict::kDifferent:
+      return "different";
+    case Verdict::kOnlyInFirst:
+      return "only in input";
+    case Verdict::kOnlyInSecond:
+      return "only in against";
   }
   return "";
 }
@@ -38,7 +48,19 @@ void PrintFindings(const FilesReport& report) {
     const Finding& finding = report.findings[static_cast<size_t>(i)];
     fmt::print("{}: {}\n", Word(finding.severity), finding.text);
   }
-  if (std::ssize(report.findings) > kMostLines) fmt::print("... and {} more findings (json=FILE has them all)\n", std::ssize(report.findings) - kMostLines);
+  if (std::ssize(report.findings) > kMostLines)
+    fmt::print("... and {} more findings (json=FILE has them all)\n", std::ssize(report.findings) - kMostLines);
+}
+
+// Those that have other bits; what is no tensor of both or not the same one is among the findings.
+void PrintDifferences(const FilesReport& report) {
+  int64_t lines = 0;
+  for (const TensorComparison& c : report.comparisons) {
+    if (c.verdict != Verdict::kRounded || ++lines > kMostLines) continue;
+    fmt::print("rounded: tensor {}: {} against {}: max abs {:.6g}, cosine {:.9f}\n", c.name, c.first, c.second, c.difference.max_abs,
+               c.difference.Cosine());
+  }
+  if (lines > kMostLines) fmt::print("... and {} more rounded tensors (json=FILE has them all)\n", lines - kMostLines);
 }
 
 void PrintComparison(const FilesReport& report) {
@@ -50,8 +72,9 @@ void PrintComparison(const FilesReport& report) {
     max_abs = std::max(max_abs, c.difference.max_abs);
     if (c.verdict == Verdict::kRounded || c.verdict == Verdict::kDifferent) cosine = std::min(cosine, c.difference.Cosine());
   }
-  fmt::print("against: {} tensors, {} with the same bits, {} in another format (largest difference {:.6g}, lowest cosine {:.9f})\n", report.comparisons.size(), same,
-             rounded, max_abs, cosine);
+  PrintDifferences(report);
+  fmt::print("against: {} tensors, {} with the same bits, {} in another format (largest difference {:.6g}, lowest cosine {:.9f})\n",
+             report.comparisons.size(), same, rounded, max_abs, cosine);
 }
 
 void PrintSummary(const FilesReport& report, const std::string& manifest, double seconds) {
@@ -76,15 +99,17 @@ Json ToJson(const FilesReport& report) {
                            {"max_abs", c.difference.max_abs},
                            {"cosine", c.verdict == Verdict::kSameBits ? 1.0 : c.difference.Cosine()}});
   }
-  return {{"sound", report.ExitCode() == 0}, {"exit_code", report.ExitCode()}, {"tensors", report.tensors}, {"bytes", report.bytes},
-          {"findings", std::move(findings)}, {"against", std::move(comparisons)}};
+  return {{"sound", report.ExitCode() == 0}, {"exit_code", report.ExitCode()},  {"tensors", report.tensors},
+          {"bytes", report.bytes},           {"findings", std::move(findings)}, {"against", std::move(comparisons)}};
 }
 
 int Run(const RunConfig& config) {
   const auto& inputs = config.Strings("input");
-  if (inputs.size() != 1) Throw(ErrorCode::kUsage, "check files needs one input=DIR (a folder with config.json and safetensors)");
+  if (inputs.size() != 1) Throw(ErrorCode::kUsage, "check files needs one input=DIR (a Hugging Face folder or an Orbax checkpoint)");
   const Stopwatch clock;
-  const FilesReport report = CheckFiles({inputs[0], config.String("manifest"), config.String("against"), config.Int("memory_limit")});
+  CheckFilesOptions options = {inputs[0], config.String("manifest"), config.String("against"), config.Int("memory_limit")};
+  if (config.Given("model_name") || config.Given("base_emb_dim")) options.model = [&config] { return ModelFromFlags(config); };
+  const FilesReport report = CheckFiles(options);
   const std::string& json = config.String("json");
   if (!json.empty()) WriteOutput(json, ToJson(report).dump(1) + "\n");
   if (json == "-" || json == "/dev/stdout") return report.ExitCode();

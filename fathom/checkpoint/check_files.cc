@@ -1,5 +1,7 @@
 #include "fathom/checkpoint/check_files.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <mutex>
 #include <optional>
@@ -20,15 +22,18 @@ constexpr double kProgressFrom = 1e9;  // bytes
 bool IsScale(std::string_view name) { return name.ends_with(kScaleSuffix); }
 
 // Dtypes that can hold a weight or a scale; U8 scales are E8M0.
-std::optional<DType> FloatDType(const TensorEntry& entry) {
-  switch (entry.dtype) {
+std::optional<DType> FloatDType(const SourceTensor& tensor) {
+  switch (tensor.dtype) {
     case DType::kF32:
     case DType::kBF16:
     case DType::kF16:
     case DType::kF8E4M3:
-    case DType::kF8E8M0: return entry.dtype;
-    case DType::kU8: return IsScale(entry.name) ? std::optional(DType::kF8E8M0) : std::nullopt;
-    default: return std::nullopt;
+    case DType::kF8E8M0:
+      return tensor.dtype;
+    case DType::kU8:
+      return IsScale(tensor.name) ? std::optional(DType::kF8E8M0) : std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -48,6 +53,12 @@ std::vector<std::string> ModelFilesIn(const std::filesystem::path& dir) {
   return files;
 }
 
+// For decoded chunks that don't fit into memory: the input's own disk if it can be written (the files there have no name), else the
+// system's.
+std::filesystem::path ScratchFolder(const std::filesystem::path& input) {
+  return ::access(input.c_str(), W_OK) == 0 ? input : std::filesystem::temp_directory_path();
+}
+
 class Check {
  public:
   explicit Check(const CheckFilesOptions& options)
@@ -55,11 +66,11 @@ class Check {
 
   FilesReport Run() {
     Open();
-    if (folder_) {
-      report_.tensors = std::ssize(folder_->names());
-      report_.bytes = folder_->NumBytes();
-      if (config_) CompareTensors();
-      for (const auto& file : folder_->files()) ScanFile(*file);
+    if (source_) {
+      report_.tensors = std::ssize(source_->tensors());
+      for (const SourceTensor& tensor : source_->tensors()) report_.bytes += tensor.NumBytes();
+      if (config_ && source_->folder() != nullptr) CompareTensors();
+      ScanTensors();
       if (config_) JudgeRouterBiases();
       if (!options_.manifest.empty()) UseManifest();
       if (!options_.against.empty()) CompareAgainst();
@@ -76,51 +87,76 @@ class Check {
     try {
       f();
     } catch (const Error& e) {
+      if (e.code() != ErrorCode::kInput) throw;
       Add(Severity::kMalformed, e.what());
     }
   }
 
+  SourceOptions OptionsFor(const std::filesystem::path& path) const {
+    return {options_.memory_limit / 4, ScratchFolder(path), options_.model, {}};
+  }
+
   void Open() {
+    SourceOptions options = OptionsFor(options_.input);
+    options.report = [this](const std::string& text) { Add(Severity::kMalformed, text); };
+    if (FindOrbaxItems(options_.input)) {
+      Try([&] { source_ = OpenConvertSource(options_.input, options); });
+      if (source_) config_ = source_->config();
+      return;
+    }
     Try([&] { config_ = ReadModelConfig(options_.input); });
-    Try([&] { folder_ = TensorFolder::Open(options_.input); });
-    if (folder_) return;
+    Try([&] { source_ = OpenConvertSource(options_.input, options); });
+    if (source_) return;
     for (const std::string& file : ModelFilesIn(options_.input)) Try([&] { SafetensorsFile::Open(file); });
   }
 
   void CompareTensors() {
-    Try([&] { CompareWithConfig(*folder_, *config_, {}, [&](const std::string& text) { Add(Severity::kMalformed, text); }); });
+    Try([&] { CompareWithConfig(*source_->folder(), *config_, {}, [&](const std::string& text) { Add(Severity::kMalformed, text); }); });
   }
 
   struct Scan {
     ManifestEntry entry;
     ValueCounts counts;
+    std::string error;
   };
 
-  void ScanFile(const SafetensorsFile& file) {
-    const auto& entries = file.entries();
-    std::vector<Scan> scans(entries.size());
-    ParallelJobs(std::ssize(entries), [&](int64_t i) { scans[static_cast<size_t>(i)] = ScanTensor(file, entries[static_cast<size_t>(i)]); });
-    file.file().DropPages(0, file.file().bytes().size());
-    for (size_t i = 0; i < entries.size(); ++i) {
-      JudgeValues(file, entries[i], scans[i].counts);
-      manifest_[entries[i].name] = scans[i].entry;
+  void ScanTensors() {
+    const auto n = source_->tensors().size();
+    std::vector<Scan> scans(n);
+    std::vector<std::vector<std::byte>> buffers(static_cast<size_t>(NumWorkers()));
+    ParallelWorkerJobs(static_cast<int64_t>(n), [&](int64_t i, int worker) {
+      try {
+        scans[static_cast<size_t>(i)] = ScanTensor(static_cast<size_t>(i), buffers[static_cast<size_t>(worker)]);
+      } catch (const Error& e) {  // must not leave a parallel region
+        scans[static_cast<size_t>(i)].error = e.what();
+      }
+    });
+    for (size_t i = 0; i < n; ++i) {
+      if (!scans[i].error.empty()) {
+        Add(Severity::kMalformed, scans[i].error);
+        continue;
+      }
+      JudgeValues(i, scans[i].counts);
+      manifest_[source_->tensor(i).name] = scans[i].entry;
     }
   }
 
-  // Piece by piece: hash, look for NaN and infinity, give the pages back.
-  Scan ScanTensor(const SafetensorsFile& file, const TensorEntry& entry) {
-    const auto dtype = FloatDType(entry);
-    const auto bytes = file.Bytes(entry);
+  // Rows by rows: hash, look for NaN and infinity.
+  Scan ScanTensor(size_t i, std::vector<std::byte>& buffer) {
+    const SourceTensor& tensor = source_->tensor(i);
+    const auto dtype = FloatDType(tensor);
+    const int64_t step = std::max<int64_t>(1, piece_ / std::max<int64_t>(1, tensor.RowBytes()) / tensor.row_unit) * tensor.row_unit;
     Hasher hasher;
     ValueCounts counts;
-    for (size_t begin = 0; begin < bytes.size(); begin += static_cast<size_t>(piece_)) {
-      const auto piece = bytes.subspan(begin, std::min(static_cast<size_t>(piece_), bytes.size() - begin));
-      hasher.Update(piece);
-      if (dtype) CountIn(piece, *dtype, static_cast<int64_t>(begin) / DTypeSize(*dtype), IsScale(entry.name), counts);
-      file.file().DropPages(entry.begin + begin, piece.size());
+    for (int64_t row = 0; row < tensor.Rows(); row += step) {
+      const int64_t rows = std::min(step, tensor.Rows() - row);
+      buffer.resize(static_cast<size_t>(rows * tensor.RowBytes()));
+      source_->ReadRows(i, row, rows, buffer);
+      hasher.Update(buffer);
+      if (dtype) CountIn(buffer, *dtype, row * tensor.Columns(), IsScale(tensor.name), counts);
     }
-    Advance(entry.NumBytes());
-    return {{std::string(DTypeName(entry.dtype)), entry.shape.ToString(), hasher.Hex()}, counts};
+    Advance(tensor.NumBytes());
+    return {{std::string(DTypeName(tensor.dtype)), tensor.shape.ToString(), hasher.Hex()}, counts, ""};
   }
 
   static void CountIn(std::span<const std::byte> piece, DType dtype, int64_t first, bool scale, ValueCounts& counts) {
@@ -135,15 +171,26 @@ class Check {
     if (counts.first_non_finite < 0 && more.first_non_finite >= 0) counts.first_non_finite = first + more.first_non_finite;
   }
 
-  void JudgeValues(const SafetensorsFile& file, const TensorEntry& entry, const ValueCounts& counts) {
-    const std::string where = fmt::format("{}: tensor {}", file.path().string(), entry.name);
+  void JudgeValues(size_t i, const ValueCounts& counts) {
+    const std::string where = source_->Where(i);
+    const int64_t elements = source_->tensor(i).shape.NumElements();
     if (counts.nan + counts.infinite > 0) {
-      Add(Severity::kFault, fmt::format("{}: {} NaN and {} infinite values of {}, the first at index {}", where, counts.nan, counts.infinite,
-                                        entry.shape.NumElements(), counts.first_non_finite));
+      Add(Severity::kFault, fmt::format("{}: {} NaN and {} infinite values of {}, the first at index {}", where, counts.nan,
+                                        counts.infinite, elements, counts.first_non_finite));
     }
-    if (IsScale(entry.name) && counts.zero + counts.negative > 0) {
-      Add(Severity::kFault, fmt::format("{}: {} scales are zero and {} negative, of {}", where, counts.zero, counts.negative, entry.shape.NumElements()));
+    if (IsScale(source_->tensor(i).name) && counts.zero + counts.negative > 0) {
+      Add(Severity::kFault, fmt::format("{}: {} scales are zero and {} negative, of {}", where, counts.zero, counts.negative, elements));
     }
+  }
+
+  // What a router bias holds; nullopt: absent, unreadable, or no floats.
+  std::optional<ValueCounts> CountBias(const std::string& name) {
+    const auto i = source_->Find(name);
+    const auto dtype = i ? FloatDType(source_->tensor(*i)) : std::nullopt;
+    if (!dtype || !manifest_.contains(name)) return std::nullopt;
+    std::vector<std::byte> values(static_cast<size_t>(source_->tensor(*i).NumBytes()));
+    source_->ReadRows(*i, 0, source_->tensor(*i).Rows(), values);
+    return CountValues(ConstView(values.data(), *dtype, source_->tensor(*i).shape));
   }
 
   // V3's choice of experts hangs on the bias: all zero means never trained, bf16 values mean that a conversion rounded it.
@@ -151,21 +198,23 @@ class Check {
     std::vector<std::string> zero, rounded;
     int64_t main_layers = 0;
     for (const ExpectedTensor& tensor : expected()) {
-      const TensorEntry* entry = folder_->Find(tensor.name);
-      if (tensor.kind != TensorKind::kRouterBias || entry == nullptr || !FloatDType(*entry)) continue;
-      const ValueCounts counts = CountValues(folder_->Get(tensor.name));
-      const bool all_zero = counts.zero == entry->shape.NumElements();
+      const auto counts = tensor.kind == TensorKind::kRouterBias ? CountBias(tensor.name) : std::nullopt;
+      if (!counts) continue;
+      const bool all_zero = counts->zero == tensor.shape.NumElements();
       main_layers += tensor.is_mtp ? 0 : 1;
       if (all_zero && !tensor.is_mtp) zero.push_back(tensor.name);
-      if (!all_zero && counts.not_bf16 == 0) rounded.push_back(tensor.name);
+      if (!all_zero && counts->not_bf16 == 0) rounded.push_back(tensor.name);
     }
     if (!zero.empty()) {
       const bool everywhere = std::ssize(zero) == main_layers;
       Add(everywhere ? Severity::kNote : Severity::kFault,
-          fmt::format("{} and {} more of {} router biases are all zero{}", zero[0], zero.size() - 1, main_layers, everywhere ? ", as in a model whose balancing never ran" : ""));
+          fmt::format("{} and {} more of {} router biases are all zero{}", zero[0], zero.size() - 1, main_layers,
+                      everywhere ? ", as in a model whose balancing never ran" : ""));
     }
     if (!rounded.empty()) {
-      Add(Severity::kNote, fmt::format("{} and {} more router biases hold only BF16 values; if they were F32 once, a conversion rounded them", rounded[0], rounded.size() - 1));
+      Add(Severity::kNote,
+          fmt::format("{} and {} more router biases hold only BF16 values; if they were F32 once, a conversion rounded them", rounded[0],
+                      rounded.size() - 1));
     }
   }
 
@@ -190,23 +239,26 @@ class Check {
         Add(Severity::kFault, fmt::format("tensor {}: in the manifest {} but not in the checkpoint", name, where));
       } else if (it->second != was) {
         const ManifestEntry& is = it->second;
-        Add(Severity::kFault, fmt::format("{}: tensor {}: {} {} with hash {}, the manifest says {} {} with {}", folder_->FileOf(name).path().string(), name, is.dtype,
-                                          is.shape, is.hash, was.dtype, was.shape, was.hash));
+        Add(Severity::kFault, fmt::format("{}: {} {} with hash {}, the manifest says {} {} with {}", source_->Where(*source_->Find(name)),
+                                          is.dtype, is.shape, is.hash, was.dtype, was.shape, was.hash));
       }
     }
     for (const auto& [name, is] : manifest_) {
-      if (!stored.contains(name)) Add(Severity::kFault, fmt::format("tensor {}: in the checkpoint but not in the manifest {}", name, where));
+      if (!stored.contains(name))
+        Add(Severity::kFault, fmt::format("tensor {}: in the checkpoint but not in the manifest {}", name, where));
     }
   }
 
   void CompareAgainst() {
-    const TensorFolder other = TensorFolder::Open(options_.against);
-    Try([&] { report_.comparisons = CompareFolders(*folder_, other, piece_); });
+    const auto other = OpenConvertSource(options_.against, OptionsFor(options_.against));
+    Try([&] { report_.comparisons = CompareCheckpoints(*source_, *other, piece_); });
     for (const TensorComparison& c : report_.comparisons) {
       if (c.verdict == Verdict::kOnlyInFirst) Add(Severity::kFault, fmt::format("tensor {}: not in {}", c.name, options_.against.string()));
-      if (c.verdict == Verdict::kOnlyInSecond) Add(Severity::kFault, fmt::format("tensor {}: only in {}", c.name, options_.against.string()));
+      if (c.verdict == Verdict::kOnlyInSecond)
+        Add(Severity::kFault, fmt::format("tensor {}: only in {}", c.name, options_.against.string()));
       if (c.verdict == Verdict::kDifferent) {
-        Add(Severity::kFault, fmt::format("tensor {}: {} against {}: max abs {:.6g}, cosine {:.9f}", c.name, c.first, c.second, c.difference.max_abs, c.difference.Cosine()));
+        Add(Severity::kFault, fmt::format("tensor {}: {} against {}: max abs {:.6g}, cosine {:.9f}", c.name, c.first, c.second,
+                                          c.difference.max_abs, c.difference.Cosine()));
       }
     }
   }
@@ -222,7 +274,7 @@ class Check {
   const CheckFilesOptions& options_;
   const int64_t piece_;
   std::optional<ModelConfig> config_;
-  std::optional<TensorFolder> folder_;
+  std::unique_ptr<ConvertSource> source_;
   Manifest manifest_;
   FilesReport report_;
   std::set<std::string> said_;

@@ -7,7 +7,7 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
-#include "fathom/checkpoint/compare_folders.h"
+#include "fathom/checkpoint/compare_checkpoints.h"
 
 namespace fathom {
 
@@ -24,9 +24,10 @@ struct Finding {
 
 struct CheckFilesOptions {
   std::filesystem::path input;
-  std::filesystem::path manifest;  // empty: none; absent: written (unless malformed); present: compared
-  std::filesystem::path against;   // empty: none; another checkpoint
+  std::filesystem::path manifest;           // empty: none; absent: written (unless malformed); present: compared
+  std::filesystem::path against;            // empty: none; another checkpoint, in any format
   int64_t memory_limit = int64_t{1} << 30;  // bytes that may be resident for reading
+  std::function<ModelConfig()> model = {};  // the flags' model, for an Orbax checkpoint without config.json
 };
 
 struct FilesReport {
@@ -39,9 +40,10 @@ struct FilesReport {
   int ExitCode() const;  // 0 sound, 1 a fault, 3 malformed
 };
 
-// Reports, never throws, what is wrong with `input`; throws Error(kInput) for a manifest or `against` that cannot be read, Error(kResource) for a
-// manifest that cannot be written. Checked: files and index (TensorFolder::Open), tensors against config.json (CompareWithConfig), NaN and infinity in
-// every tensor, scales (finite, positive), router biases, hashes, the other checkpoint.
+// Reports, never throws, what is wrong with `input`; throws Error(kInput) for a manifest or `against` that cannot be read, Error(kResource)
+// for a manifest that cannot be written. Checked: files and index (TensorFolder::Open) or an Orbax checkpoint's database and arrays,
+// tensors against config.json (CompareWithConfig), NaN and infinity in every tensor, scales (finite, positive), router biases, hashes, the
+// other checkpoint.
 FilesReport CheckFiles(const CheckFilesOptions& options);
 
 }  // namespace fathom

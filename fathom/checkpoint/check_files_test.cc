@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "fathom/base/threads.h"
+#include "fathom/checkpoint/convert.h"
 #include "fathom/checkpoint/manifest.h"
 #include "fathom/checkpoint/test_checkpoint.h"
 #include "fathom/testing/folder.h"
@@ -67,9 +68,10 @@ TEST_F(CheckFilesTest, SoundOnes) {
 TEST_F(CheckFilesTest, EveryFaultIsReported) {
   Find(kVictim).mutable_data<float>()[37] = std::numeric_limits<float>::quiet_NaN();
   Find("lm_head.weight").mutable_data<float>()[0] = -std::numeric_limits<float>::infinity();
-  EXPECT_THAT(Found(1, Severity::kFault),
-              testing::UnorderedElementsAre(AllOf(HasSubstr(kVictim), HasSubstr("1 NaN and 0 infinite values of 256, the first at index 37")),
-                                            AllOf(HasSubstr("lm_head.weight"), HasSubstr("0 NaN and 1 infinite"))));
+  EXPECT_THAT(
+      Found(1, Severity::kFault),
+      testing::UnorderedElementsAre(AllOf(HasSubstr(kVictim), HasSubstr("1 NaN and 0 infinite values of 256, the first at index 37")),
+                                    AllOf(HasSubstr("lm_head.weight"), HasSubstr("0 NaN and 1 infinite"))));
 }
 
 TEST_F(CheckFilesTest, FindsTheLastOddValueOfALongTensor) {
@@ -82,14 +84,18 @@ TEST_F(CheckFilesTest, FindsTheLastOddValueOfALongTensor) {
 
 TEST_F(CheckFilesTest, ScalesAndCodes) {
   Use(WithFp8(TinyConfig()));
-  const auto set = [&](const char* layer, float scale) { Find(std::string("model.layers.0.mlp.") + layer + "_proj.weight_scale_inv").mutable_data<float>()[0] = scale; };
+  const auto set = [&](const char* layer, float scale) {
+    Find(std::string("model.layers.0.mlp.") + layer + "_proj.weight_scale_inv").mutable_data<float>()[0] = scale;
+  };
   set("up", 0);
   set("gate", -1);
   set("down", std::numeric_limits<float>::infinity());
   Find(kVictim).mutable_data<F8E4M3>()[5].bits = 0xff;
-  EXPECT_THAT(Found(1, Severity::kFault),
-              testing::UnorderedElementsAre(AllOf(HasSubstr("up_proj.weight_scale_inv"), HasSubstr("1 scales are zero")), AllOf(HasSubstr("gate_proj"), HasSubstr("1 negative")),
-                                            AllOf(HasSubstr("down_proj"), HasSubstr("1 infinite")), AllOf(HasSubstr(kVictim), HasSubstr("1 NaN"))));
+  EXPECT_THAT(
+      Found(1, Severity::kFault),
+      testing::UnorderedElementsAre(AllOf(HasSubstr("up_proj.weight_scale_inv"), HasSubstr("1 scales are zero")),
+                                    AllOf(HasSubstr("gate_proj"), HasSubstr("1 negative")),
+                                    AllOf(HasSubstr("down_proj"), HasSubstr("1 infinite")), AllOf(HasSubstr(kVictim), HasSubstr("1 NaN"))));
 }
 
 TEST_F(CheckFilesTest, RouterBiases) {
@@ -109,7 +115,8 @@ TEST_F(CheckFilesTest, MalformedOnesListEverything) {
   EraseTensor(tensors_, kVictim);
   tensors_.push_back({"surplus", Tensor(DType::kF32, {2})});
   Find("lm_head.weight") = Tensor(DType::kF32, {3, 5});
-  EXPECT_THAT(Found(3, Severity::kMalformed), testing::UnorderedElementsAre(HasSubstr(kVictim), HasSubstr("surplus"), HasSubstr("shape is [3, 5]")));
+  EXPECT_THAT(Found(3, Severity::kMalformed),
+              testing::UnorderedElementsAre(HasSubstr(kVictim), HasSubstr("surplus"), HasSubstr("shape is [3, 5]")));
 }
 
 TEST_F(CheckFilesTest, BrokenFilesAreAllNamed) {
@@ -117,7 +124,8 @@ TEST_F(CheckFilesTest, BrokenFilesAreAllNamed) {
   std::ofstream(options_.input / ShardName(0, 3), std::ios::binary) << "short";
   std::ofstream(options_.input / ShardName(2, 3), std::ios::binary) << "";
   std::ofstream(options_.input / "config.json") << "{";
-  EXPECT_THAT(Check(3, Severity::kMalformed), ElementsAre(HasSubstr("config.json"), HasSubstr(ShardName(0, 3)), HasSubstr(ShardName(2, 3))));
+  EXPECT_THAT(Check(3, Severity::kMalformed),
+              ElementsAre(HasSubstr("config.json"), HasSubstr(ShardName(0, 3)), HasSubstr(ShardName(2, 3))));
   options_.input = folder_.path() / "absent";
   EXPECT_THAT(Check(3, Severity::kMalformed), Contains(HasSubstr("absent")));
 }
@@ -175,9 +183,9 @@ TEST_F(CheckFilesTest, AgainstAChangedOne) {
   EraseTensor(other, "model.norm.weight");
   other.push_back({"surplus", Tensor(DType::kI64, {1})});
   WriteCheckpoint(options_.against, config_, other);
-  EXPECT_THAT(Found(1, Severity::kFault),
-              testing::UnorderedElementsAre(AllOf(HasSubstr(kVictim), HasSubstr("max abs 0.5")), AllOf(HasSubstr("model.norm.weight"), HasSubstr("not in")),
-                                            AllOf(HasSubstr("surplus"), HasSubstr("only in"))));
+  EXPECT_THAT(Found(1, Severity::kFault), testing::UnorderedElementsAre(AllOf(HasSubstr(kVictim), HasSubstr("max abs 0.5")),
+                                                                        AllOf(HasSubstr("model.norm.weight"), HasSubstr("not in")),
+                                                                        AllOf(HasSubstr("surplus"), HasSubstr("only in"))));
 }
 
 TEST_F(CheckFilesTest, AgainstAnotherFormat) {
@@ -209,6 +217,103 @@ TEST_F(CheckFilesTest, AgainstAnotherFormat) {
   FindTensor(bf16, kVictim).tensor = RandomTensor(DType::kBF16, FindTensor(bf16, kVictim).tensor.shape(), 99);
   WriteCheckpoint(options_.against, other, bf16);
   EXPECT_THAT(Found(1, Severity::kFault), ElementsAre(AllOf(HasSubstr(kVictim), HasSubstr("F8_E4M3"), HasSubstr("BF16"))));
+}
+
+class CheckOrbaxTest : public CheckFilesTest {
+ protected:
+  // An MTP module's embedding and head equal the main model's in the hub's files; the export warns where they don't.
+  void ShareCopies() {
+    for (TestTensor& t : tensors_) {
+      if (t.name.ends_with("2.embed_tokens.weight")) t.tensor = Find("model.embed_tokens.weight");
+      if (t.name.ends_with("shared_head.head.weight")) t.tensor = Find("lm_head.weight");
+    }
+  }
+  // The tensors as an Orbax checkpoint in folder "orbax"; the input of the check.
+  void Export(bool scan, bool ocdbt = true) {
+    const auto hf = folder_.path() / "hf";
+    std::filesystem::remove_all(hf);
+    WriteCheckpoint(hf, config_, tensors_);
+    ConvertOptions options{.input = hf, .output = folder_.path() / "orbax", .to = CheckpointFormat::kOrbax};
+    options.scan_layers = scan;
+    options.ocdbt = ocdbt;
+    options.overwrite = true;
+    Convert(options);
+    options_.input = options.output;
+  }
+};
+
+TEST_F(CheckOrbaxTest, SoundOnesAgainstTheHubs) {
+  for (const char* family : {"deepseek_v2", "deepseek_v3", "deepseek_v32"}) {
+    for (const bool scan : {true, false}) {
+      SCOPED_TRACE(fmt::format("{} scanned {}", family, scan));
+      Use(TinyConfig(family));
+      ShareCopies();
+      Export(scan);
+      options_.against = folder_.path() / "hf";
+      options_.manifest = folder_.path() / fmt::format("{}.json", family);  // written by the first, holds for the second
+      EXPECT_THAT(Check(0, Severity::kNote), IsEmpty());
+      EXPECT_EQ(report_.tensors, std::ssize(tensors_));
+      EXPECT_EQ(report_.comparisons.size(), tensors_.size());
+      for (const TensorComparison& c : report_.comparisons) EXPECT_EQ(c.verdict, Verdict::kSameBits) << c.name;
+      std::swap(options_.input, options_.against);  // the manifest and the comparison hold the other way round, too
+      EXPECT_THAT(Check(0, Severity::kNote), IsEmpty());
+    }
+  }
+}
+
+TEST_F(CheckOrbaxTest, AgainstFp8) {
+  Use(WithFp8(TinyConfig()));
+  ShareCopies();
+  Export(true);
+  options_.against = folder_.path() / "hf";
+  F8E4M3& changed = Find(kVictim).mutable_data<F8E4M3>()[5];
+  changed = ToF8E4M3(ToFloat(changed) + 16);  // 0.016 with its scale
+  std::filesystem::remove_all(options_.against);
+  WriteCheckpoint(options_.against, config_, tensors_);
+  Check(0, Severity::kNote);
+  int64_t rounded = 0;
+  for (const TensorComparison& c : report_.comparisons) {
+    rounded += c.verdict == Verdict::kRounded;
+    EXPECT_EQ(c.difference.max_abs > 1e-3, c.name == kVictim) << c.name << " " << c.difference.max_abs;
+  }
+  EXPECT_GT(rounded, 10);
+}
+
+TEST_F(CheckOrbaxTest, FaultsAreReported) {
+  ShareCopies();
+  Find(kVictim).mutable_data<float>()[37] = std::numeric_limits<float>::quiet_NaN();
+  Export(true);
+  EXPECT_THAT(Check(1, Severity::kFault),
+              ElementsAre(AllOf(HasSubstr(kVictim), HasSubstr("1 NaN and 0 infinite values of 256, the first at index 37"))));
+  config_["num_nextn_predict_layers"] = 2;
+  WriteFileAtomically(options_.input / "0/config.json", config_.dump());
+  EXPECT_THAT(CheckFiles(options_).findings[0].text, HasSubstr("1 MTP modules in the checkpoint, 2 in the config"));
+}
+
+TEST_F(CheckOrbaxTest, EveryMissingOrExtraArrayIsReported) {
+  ShareCopies();
+  Export(false, false);
+  const auto items = options_.input / "0/items";
+  const std::string prefix = "params.params.decoder.";
+  std::filesystem::rename(items / (prefix + "decoder_norm.scale"), items / (prefix + "surplus.scale"));
+  std::filesystem::remove_all(items / (prefix + "moe_layers_0.self_attention.wkv_b.kernel"));
+  EXPECT_THAT(Check(3, Severity::kMalformed),
+              testing::UnorderedElementsAre(HasSubstr("decoder_norm.scale is missing"), HasSubstr("wkv_b.kernel is missing"),
+                                            HasSubstr("surplus.scale is not of this model")));
+}
+
+TEST_F(CheckOrbaxTest, DamagedChunksAreNamed) {
+  ShareCopies();
+  Export(true);
+  std::filesystem::path largest;
+  for (const auto& entry : std::filesystem::directory_iterator(options_.input / "0/items/d")) {
+    if (largest.empty() || entry.file_size() > std::filesystem::file_size(largest)) largest = entry.path();
+  }
+  const std::string sound = ReadTextFile(largest);
+  std::ofstream(largest, std::ios::binary) << std::string(sound.size(), 'x');
+  EXPECT_THAT(Check(3, Severity::kMalformed), Contains(AllOf(HasSubstr(largest.filename().string()), HasSubstr("array params.params."))));
+  std::filesystem::remove(options_.input / "0/config.json");
+  EXPECT_THAT(Check(3, Severity::kMalformed), ElementsAre(HasSubstr("model_name=")));
 }
 
 TEST_F(CheckFilesTest, SameReportForAnyThreads) {

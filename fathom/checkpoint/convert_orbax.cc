@@ -135,8 +135,7 @@ class OrbaxOutput : public ConvertOutput {
     const TensorTask& task = tasks_[found->second];
     const Shape& expected = shapes_.at(name);
     if (task.info.shape != expected) {
-      Throw(ErrorCode::kInput, "{}: tensor {} has shape {}, the model's config says {}", (source_.companions() / source_.tensor(task.source).file).string(), name,
-            task.info.shape.ToString(), expected.ToString());
+      Throw(ErrorCode::kInput, "{} has shape {}, the model's config says {}", source_.Where(task.source), task.info.shape.ToString(), expected.ToString());
     }
     return task;
   }
@@ -148,7 +147,9 @@ class OrbaxOutput : public ConvertOutput {
   }
 
   void AddArray(const MaxTextArray& layout) {
-    OutputArray array = {layout, {}, kParams + layout.name, {}};
+    OutputArray array;
+    array.layout = layout;
+    array.name = kParams + layout.name;
     for (const std::string& name : layout.tensors) array.tasks.push_back(TaskOf(name));
     array.zarr.version = options_.zarr3 ? 3 : 2;
     array.zarr.separator = options_.zarr3 ? "/" : ".";

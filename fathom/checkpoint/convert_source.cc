@@ -1,11 +1,13 @@
 #include "fathom/checkpoint/convert_source.h"
 
 #include <algorithm>
-#include <numeric>
+#include <set>
 
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
+#include "fathom/checkpoint/links.h"
 #include "fathom/checkpoint/ocdbt.h"
+#include "fathom/checkpoint/save.h"
 #include "fathom/kernels/transpose.h"
 
 namespace fathom {
@@ -27,7 +29,13 @@ const ModelConfig& ConvertSource::config() const {
   return *config_;
 }
 
-bool ConvertSource::has_fp8() const { return std::ranges::any_of(tensors_, [](const SourceTensor& t) { return t.dtype == DType::kF8E4M3; }); }
+std::string ConvertSource::Where(size_t i) const {
+  return fmt::format("{}: tensor {}", (companions_ / tensor(i).file).string(), tensor(i).name);
+}
+
+bool ConvertSource::has_fp8() const {
+  return std::ranges::any_of(tensors_, [](const SourceTensor& t) { return t.dtype == DType::kF8E4M3; });
+}
 
 namespace {
 
@@ -39,6 +47,7 @@ class HfSource : public ConvertSource {
  public:
   explicit HfSource(const fs::path& dir) : folder_(TensorFolder::Open(dir)) {
     companions_ = dir;
+    for (const auto& file : folder_.files()) RequireInside(file->path(), dir);
     config_path_ = (dir / "config.json").string();
     if (fs::exists(dir / "config.json")) {
       raw_config_ = ReadJsonFile(dir / "config.json");
@@ -54,6 +63,7 @@ class HfSource : public ConvertSource {
     }
   }
   bool is_orbax() const override { return false; }
+  const TensorFolder* folder() const override { return &folder_; }
   void ReadRows(size_t i, int64_t row, int64_t rows, std::span<std::byte> out) const override {
     FATHOM_CHECK(std::ssize(out) == rows * tensor(i).RowBytes(), "{}", tensor(i).name);
     inputs_[places_[i].file]->ReadAt(places_[i].begin + static_cast<uint64_t>(row * tensor(i).RowBytes()), out);
@@ -72,17 +82,12 @@ class HfSource : public ConvertSource {
 class OrbaxSource : public ConvertSource {
  public:
   OrbaxSource(const fs::path& items, const SourceOptions& options)
-      : checkpoint_(items, std::make_shared<ChunkCache>(options.cache_bytes, options.scratch_dir)) {
+      : checkpoint_(items, std::make_shared<ChunkCache>(options.cache_bytes, options.scratch_dir)), report_(options.report) {
     ReadConfig(options);
-    ModelConfig config = this->config();
-    if (config.num_nextn_predict_layers != checkpoint_.num_mtp_modules()) {
-      spdlog::info("{}: {} MTP modules in the checkpoint, {} in the config; the checkpoint decides", items.string(), checkpoint_.num_mtp_modules(), config.num_nextn_predict_layers);
-      config.num_nextn_predict_layers = checkpoint_.num_mtp_modules();
-      config_ = config;
-      raw_config_["num_nextn_predict_layers"] = config.num_nextn_predict_layers;
-    }
-    for (MaxTextArray& array : MaxTextArrays(config, checkpoint_.scanned())) AddArray(std::move(array));
-    AddTensors(config);
+    TakeMtpModulesOfCheckpoint();
+    for (MaxTextArray& array : MaxTextArrays(config(), checkpoint_.scanned())) AddReported(std::move(array));
+    if (report_) ReportExtraArrays();
+    AddTensors(config());
     AddFiles();
   }
   bool is_orbax() const override { return true; }
@@ -130,9 +135,46 @@ class OrbaxSource : public ConvertSource {
       companions_ = path->parent_path();
       files_.push_back(*path);
     } else {
-      if (!options.model) Throw(ErrorCode::kInput, "{}: no config.json beside the checkpoint; give model_name= (and the flags that change it)", checkpoint_.items().string());
+      if (!options.model)
+        Throw(ErrorCode::kInput, "{}: no config.json beside the checkpoint; give model_name= (and the flags that change it)",
+              checkpoint_.items().string());
       config_ = options.model();
       raw_config_ = ModelConfigToJson(*config_);
+    }
+  }
+
+  // MaxText's flags often leave the MTP modules out; a config.json that promises more than there is, is a fault for checks.
+  void TakeMtpModulesOfCheckpoint() {
+    ModelConfig config = this->config();
+    const int64_t found = checkpoint_.num_mtp_modules(), promised = config.num_nextn_predict_layers;
+    if (found == promised) return;
+    const std::string text =
+        fmt::format("{}: {} MTP modules in the checkpoint, {} in the config", checkpoint_.items().string(), found, promised);
+    if (report_ && !companions_.empty())
+      report_(text);
+    else
+      spdlog::info("{}; the checkpoint decides", text);
+    config.num_nextn_predict_layers = found;
+    config_ = config;
+    raw_config_["num_nextn_predict_layers"] = found;
+  }
+
+  void AddReported(MaxTextArray array) {
+    try {
+      AddArray(std::move(array));
+    } catch (const Error& error) {
+      if (!report_) throw;
+      report_(error.what());
+    }
+  }
+
+  void ReportExtraArrays() const {
+    std::set<std::string> known;
+    for (const Stored& stored : arrays_) known.insert(stored.reader.name());
+    for (const MaxTextArray& array : MaxTextArrays(*config_, checkpoint_.scanned())) known.insert(checkpoint_.prefix() + array.name);
+    for (const std::string& name : checkpoint_.names()) {
+      if (name.starts_with(checkpoint_.prefix()) && !known.contains(name))
+        report_(fmt::format("{}: array {} is not of this model", checkpoint_.items().string(), name));
     }
   }
 
@@ -147,11 +189,13 @@ class OrbaxSource : public ConvertSource {
     ZarrReader reader = checkpoint_.Open(*name);
     if (array.router_bias && array.layer_axis == 0 && reader.array().shape != array.shape()) array.layer_axis = 1;
     if (reader.array().shape != array.shape()) {
-      Throw(ErrorCode::kInput, "{}: array {} has shape {}, the model's config says {}", checkpoint_.items().string(), *name, reader.array().shape.ToString(), array.shape().ToString());
+      Throw(ErrorCode::kInput, "{}: array {} has shape {}, the model's config says {}", checkpoint_.items().string(), *name,
+            reader.array().shape.ToString(), array.shape().ToString());
     }
     const DType dtype = reader.array().dtype;
     if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16) {
-      Throw(ErrorCode::kInput, "{}: array {} holds {}; weights are float32, bfloat16 or float16", checkpoint_.items().string(), *name, DTypeName(dtype));
+      Throw(ErrorCode::kInput, "{}: array {} holds {}; weights are float32, bfloat16 or float16", checkpoint_.items().string(), *name,
+            DTypeName(dtype));
     }
     for (size_t t = 0; t < array.tensors.size(); ++t) {
       by_name_[array.tensors[t]] = {arrays_.size(), static_cast<int64_t>(t) / array.layers, static_cast<int64_t>(t) % array.layers};
@@ -164,14 +208,15 @@ class OrbaxSource : public ConvertSource {
     for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
       if (tensor.shared_copy && !checkpoint_.has_shared_copies()) continue;
       const bool embedding = tensor.name.ends_with("embed_tokens.weight");
-      list.emplace_back(tensor, by_name_.at(!tensor.shared_copy ? tensor.name : embedding ? "model.embed_tokens.weight" : "lm_head.weight"));
+      const auto found = by_name_.find(!tensor.shared_copy ? tensor.name : embedding ? "model.embed_tokens.weight" : "lm_head.weight");
+      if (found != by_name_.end()) list.emplace_back(tensor, found->second);  // else reported
     }
     if (HasChunksOfManyTensors()) {
       std::ranges::stable_sort(list, {}, [&](const auto& entry) { return std::pair(entry.second.array, FirstChunk(entry.second)); });
     }
     for (const auto& [tensor, part] : list) {
       const Stored& stored = arrays_[part.array];
-      Add({tensor.name, stored.reader.array().dtype, tensor.shape, checkpoint_.items().string(), stored.array.RowUnit()});
+      Add({tensor.name, stored.reader.array().dtype, tensor.shape, fs::absolute(checkpoint_.items()).string(), stored.array.RowUnit()});
       parts_.push_back(part);
     }
   }
@@ -199,22 +244,34 @@ class OrbaxSource : public ConvertSource {
     }
     std::ranges::sort(paths);
     paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
-    std::ranges::copy_if(paths, std::back_inserter(files_), [](const fs::path& path) { return fs::exists(path); });
+    std::erase_if(paths, [](const fs::path& path) { return !fs::exists(path); });
+    for (const fs::path& path : paths) RequireInside(path, checkpoint_.items());
+    files_.insert(files_.end(), paths.begin(), paths.end());
   }
 
   OrbaxCheckpoint checkpoint_;
+  std::function<void(const std::string&)> report_;
   std::vector<Stored> arrays_;
   std::unordered_map<std::string, Part> by_name_;
   std::vector<Part> parts_;
 };
 
-}  // namespace
-
-std::unique_ptr<ConvertSource> OpenConvertSource(const fs::path& path, const SourceOptions& options) {
+std::unique_ptr<ConvertSource> OpenKnown(const fs::path& path, const SourceOptions& options) {
   if (!fs::exists(path)) Throw(ErrorCode::kInput, "{}: no such folder", path.string());
   if (const auto items = FindOrbaxItems(path)) return std::make_unique<OrbaxSource>(*items, options);
   if (fs::exists(path / kSingleFile) || fs::exists(path / kIndexFile)) return std::make_unique<HfSource>(path);
-  Throw(ErrorCode::kInput, "{}: neither a Hugging Face folder ({} or {}) nor an Orbax checkpoint (items/{} or items/_METADATA)", path.string(), kSingleFile, kIndexFile, kOcdbtManifest);
+  Throw(ErrorCode::kInput, "{}: neither a Hugging Face folder ({} or {}) nor an Orbax checkpoint (items/{} or items/_METADATA)",
+        path.string(), kSingleFile, kIndexFile, kOcdbtManifest);
+}
+
+}  // namespace
+
+std::unique_ptr<ConvertSource> OpenConvertSource(const fs::path& path, const SourceOptions& options) {
+  auto source = OpenKnown(path, options);
+  if (!source->companions().empty()) {
+    for (const fs::path& file : CompanionFiles(source->companions())) RequireInside(file, source->companions());
+  }
+  return source;
 }
 
 }  // namespace fathom

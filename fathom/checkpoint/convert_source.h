@@ -1,4 +1,4 @@
-// What a conversion reads: the tensors of a checkpoint under the hub's names, whatever its format, row by row.
+// What conversions, checks and comparisons read: the tensors of a checkpoint under the hub's names, whatever its format, row by row.
 #pragma once
 
 #include <filesystem>
@@ -49,7 +49,11 @@ class ConvertSource {
   // Throws Error(kInput): none, or not understood.
   const ModelConfig& config() const;
   virtual bool is_orbax() const = 0;
+  // The files of a Hugging Face checkpoint; nullptr for Orbax.
+  virtual const TensorFolder* folder() const { return nullptr; }
   bool has_fp8() const;
+  // "DIR/model-00001-of-00002.safetensors: tensor NAME", for messages.
+  std::string Where(size_t i) const;
 
  protected:
   void Add(SourceTensor tensor);
@@ -65,13 +69,16 @@ class ConvertSource {
 };
 
 struct SourceOptions {
-  int64_t cache_bytes = 256 << 20;       // for decoded chunks of an Orbax checkpoint
-  std::filesystem::path scratch_dir;     // for chunks that are larger; of the output's file system
-  std::function<ModelConfig()> model;    // the flags' model, for an Orbax checkpoint without config.json; may be empty
+  int64_t cache_bytes = 256 << 20;     // for decoded chunks of an Orbax checkpoint
+  std::filesystem::path scratch_dir;   // for chunks that are larger; of the output's file system
+  std::function<ModelConfig()> model;  // the flags' model, for an Orbax checkpoint without config.json; may be empty
+  // If given, called for everything in which an Orbax checkpoint differs from its config: arrays missing (left out then), extra, wrong.
+  // Else the first array that is missing or wrong is an error.
+  std::function<void(const std::string&)> report;
 };
 
 // Recognises what lies at path. Throws Error(kInput): neither a Hugging Face folder nor an Orbax checkpoint; broken; an array missing or
-// of another shape than the model's.
+// of another shape than the model's (unless reported); a link that leads out of the checkpoint's folder.
 std::unique_ptr<ConvertSource> OpenConvertSource(const std::filesystem::path& path, const SourceOptions& options);
 
 }  // namespace fathom

@@ -28,9 +28,7 @@ class Planner {
   }
 
  private:
-  [[noreturn]] void Fail(size_t i, const std::string& what) const {
-    Throw(ErrorCode::kInput, "{}: tensor {} {}", (source_.companions() / source_.tensor(i).file).string(), source_.tensor(i).name, what);
-  }
+  [[noreturn]] void Fail(size_t i, const std::string& what) const { Throw(ErrorCode::kInput, "{} {}", source_.Where(i), what); }
 
   bool IsScale(size_t i) const {
     const std::string& name = source_.tensor(i).name;
@@ -48,7 +46,8 @@ class Planner {
     if (weight.shape.rank() != 2) Fail(i, fmt::format("is FP8 of shape {}; only matrices have block scales", weight.shape.ToString()));
     const bool dtype_good = found.dtype == DType::kF32 || found.dtype == DType::kF8E8M0 || found.dtype == DType::kU8;
     if (!dtype_good || found.shape != ScaleShape(weight.shape)) {
-      Fail(*scale, fmt::format("is {} {}, expected are scales F32 or F8_E8M0 {}", DTypeName(found.dtype), found.shape.ToString(), ScaleShape(weight.shape).ToString()));
+      Fail(*scale, fmt::format("is {} {}, expected are scales F32 or F8_E8M0 {}", DTypeName(found.dtype), found.shape.ToString(),
+                               ScaleShape(weight.shape).ToString()));
     }
     return *scale;
   }
@@ -56,11 +55,16 @@ class Planner {
   DType TargetOf(const SourceTensor& tensor) const {
     if (tensor.dtype == DType::kF8E4M3) {
       switch (options_.target) {
-        case TargetDType::kKeep: return options_.expand_fp8 ? DType::kBF16 : DType::kF8E4M3;
-        case TargetDType::kF8: return DType::kF8E4M3;
-        case TargetDType::kF32: return DType::kF32;
-        case TargetDType::kF16: return DType::kF16;
-        case TargetDType::kBF16: return DType::kBF16;
+        case TargetDType::kKeep:
+          return options_.expand_fp8 ? DType::kBF16 : DType::kF8E4M3;
+        case TargetDType::kF8:
+          return DType::kF8E4M3;
+        case TargetDType::kF32:
+          return DType::kF32;
+        case TargetDType::kF16:
+          return DType::kF16;
+        case TargetDType::kBF16:
+          return DType::kBF16;
       }
     }
     if (!IsFloat(tensor.dtype) || options_.target == TargetDType::kKeep) return tensor.dtype;
@@ -85,7 +89,8 @@ class Planner {
     if (!to_fp8 || task.quantize) task.scale = scale;
     task.row_unit = task.quantize ? std::lcm(tensor.row_unit, kScaleBlock) : tensor.row_unit;
     tasks_.push_back(task);
-    if (to_fp8 && !task.quantize) tasks_.push_back({*scale, {source_.tensor(*scale).name, source_.tensor(*scale).dtype, source_.tensor(*scale).shape}});
+    if (to_fp8 && !task.quantize)
+      tasks_.push_back({*scale, {source_.tensor(*scale).name, source_.tensor(*scale).dtype, source_.tensor(*scale).shape}});
   }
 
   const ConvertSource& source_;
@@ -105,7 +110,8 @@ std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOpti
 
 bool IsFp8Matrix(const std::string& name, const Shape& shape) {
   constexpr std::array kPlain = {"embed_tokens.", "lm_head.", "shared_head.", ".mlp.gate.", ".eh_proj.", ".weights_proj."};
-  return shape.rank() == 2 && name.ends_with(".weight") && std::ranges::none_of(kPlain, [&](const char* part) { return name.find(part) != name.npos; });
+  return shape.rank() == 2 && name.ends_with(".weight") &&
+         std::ranges::none_of(kPlain, [&](const char* part) { return name.find(part) != name.npos; });
 }
 
 void RowConverter::ReadAs(size_t source, std::optional<size_t> scale, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out) {
@@ -133,12 +139,14 @@ void RowConverter::Read(const TensorTask& task, int64_t row, int64_t rows, std::
   if (rows > 0) ReadAs(task.source, task.scale, task.info.dtype, row, rows, out);
 }
 
-int64_t RowConverter::Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes, std::span<std::byte> scales) {
+int64_t RowConverter::Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes,
+                               std::span<std::byte> scales) {
   const DType stored = source_.tensor(task.source).dtype, dtype = stored == DType::kBF16 ? stored : DType::kF32;
   const Shape shape = {rows, task.info.shape[1]};
   const auto values = Scratch(values_, shape.NumElements() * DTypeSize(dtype));
   ReadAs(task.source, task.scale, dtype, row, rows, values);
-  return QuantizeFp8(ConstView(values.data(), dtype, shape), format, View(codes.data(), DType::kF8E4M3, shape), View(scales.data(), DType::kF32, ScaleShape(shape)));
+  return QuantizeFp8(ConstView(values.data(), dtype, shape), format, View(codes.data(), DType::kF8E4M3, shape),
+                     View(scales.data(), DType::kF32, ScaleShape(shape)));
 }
 
 }  // namespace fathom

@@ -34,9 +34,9 @@ struct TensorTask {
   TensorInfo ScaleInfo() const { return {info.name + std::string(kScaleSuffix), DType::kF32, ScaleShape(info.shape)}; }
 };
 
-// Tasks in the source's order. Rules: kBF16 expands FP8 and leaves the other tensors of an FP8 checkpoint as they are; elsewhere it rounds floats
-// to BF16 but for those that the hub keeps in F32 (router bias, the indexer's k_norm). kF8 quantises the matrices that the hub has in FP8.
-// Throws Error(kInput): FP8 without scales or with wrong ones, scales without a matrix.
+// Tasks in the source's order. Rules: kBF16 expands FP8 and leaves the other tensors of an FP8 checkpoint as they are; elsewhere it rounds
+// floats to BF16 but for those that the hub keeps in F32 (router bias, the indexer's k_norm). kF8 quantises the matrices that the hub has
+// in FP8. Throws Error(kInput): FP8 without scales or with wrong ones, scales without a matrix.
 std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOptions& options);
 
 // The hub's choice of FP8 matrices: of attention, indexer (wq_b, wk) and feed-forward; not embedding, head, router, eh_proj, weights_proj.
@@ -49,7 +49,8 @@ class RowConverter {
   // Rows [row, row + rows) of a task that does not quantise, into out (exactly their bytes). Throws Error(kInput).
   void Read(const TensorTask& task, int64_t row, int64_t rows, std::span<std::byte> out);
   // Codes and scales of rows that begin at a block. Returns how many elements they do not give back (QuantizeFp8).
-  int64_t Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes, std::span<std::byte> scales);
+  int64_t Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes,
+                   std::span<std::byte> scales);
 
  private:
   void ReadAs(size_t source, std::optional<size_t> scale, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out);

@@ -9,68 +9,14 @@
 #include "fathom/checkpoint/checkpoint.h"
 #include "fathom/checkpoint/convert_journal.h"
 #include "fathom/checkpoint/staged_folder.h"
-#include "fathom/checkpoint/test_checkpoint.h"
+#include "fathom/checkpoint/test_convert.h"
 #include "fathom/config/model_from_flags.h"
-#include "fathom/testing/folder.h"
 
 namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
-
-// Numbers that follow from a seed.
-class Draws {
- public:
-  explicit Draws(uint64_t seed) : rng_(seed, 77) {}
-  int64_t Between(int64_t low, int64_t high) { return low + static_cast<int64_t>(rng_.Below(next_++, static_cast<uint64_t>(high - low + 1))); }
-
- private:
-  CounterRng rng_;
-  uint64_t next_ = 0;
-};
-
-// A config of any family with odd sizes.
-Json RandomConfig(uint64_t seed) {
-  Draws draw(seed);
-  const char* families[] = {"deepseek_v2", "deepseek_v3", "deepseek_v32"};
-  Json c = TinyConfig(families[seed % 3]);
-  const int64_t groups = draw.Between(1, 2);
-  c.update({{"vocab_size", draw.Between(5, 40)}, {"hidden_size", draw.Between(3, 21)}, {"intermediate_size", draw.Between(1, 19)}, {"num_hidden_layers", draw.Between(1, 4)},
-            {"num_attention_heads", draw.Between(1, 3)}, {"kv_lora_rank", draw.Between(1, 9)}, {"qk_nope_head_dim", draw.Between(1, 7)}, {"qk_rope_head_dim", 2 * draw.Between(1, 3)},
-            {"v_head_dim", draw.Between(1, 7)}, {"n_routed_experts", groups * draw.Between(2, 4)}, {"moe_intermediate_size", draw.Between(1, 9)}, {"n_group", groups},
-            {"topk_group", 1}, {"num_experts_per_tok", 1}, {"n_shared_experts", draw.Between(1, 2)}});
-  c["first_k_dense_replace"] = draw.Between(0, c["num_hidden_layers"].get<int64_t>());
-  if (seed % 3 != 0 || seed % 2 == 0) c["q_lora_rank"] = draw.Between(1, 9);
-  if (seed % 3 != 0) c["num_nextn_predict_layers"] = draw.Between(0, 2);
-  if (seed % 3 == 2) c.update({{"index_n_heads", draw.Between(1, 3)}, {"index_head_dim", draw.Between(4, 8)}, {"qk_rope_head_dim", 2}});
-  return c;
-}
-
-// Tensors of the config; an MTP module's copies equal what they are copies of, as the hub has them.
-std::vector<TestTensor> Tensors(const Json& config) {
-  std::vector<TestTensor> tensors = TinyTensors(config);
-  const ModelConfig model = ParseModelConfig(config, "test");
-  for (const ExpectedTensor& expected : ExpectedTensors(model)) {
-    if (!expected.shared_copy) continue;
-    const bool embedding = expected.name.ends_with("embed_tokens.weight");
-    FindTensor(tensors, expected.name).tensor = FindTensor(tensors, embedding ? "model.embed_tokens.weight" : "lm_head.weight").tensor;
-  }
-  return tensors;
-}
-
-void ExpectSameTensors(const fs::path& got_dir, const std::vector<TestTensor>& want) {
-  const TensorFolder got = TensorFolder::Open(got_dir);
-  EXPECT_EQ(got.names().size(), want.size());
-  for (const TestTensor& t : want) {
-    const TensorEntry* entry = got.Find(t.name);
-    ASSERT_NE(entry, nullptr) << t.name;
-    EXPECT_EQ(entry->dtype, t.tensor.dtype()) << t.name;
-    ASSERT_EQ(entry->shape, t.tensor.shape()) << t.name;
-    const Tensor mapped = got.Get(t.name);
-    EXPECT_EQ(std::memcmp(mapped.view().raw(), t.tensor.view().raw(), static_cast<size_t>(t.tensor.NumBytes())), 0) << t.name;
-  }
-}
 
 std::string ErrorOf(const auto& run, ErrorCode code = ErrorCode::kInput) {
   try {
@@ -82,86 +28,6 @@ std::string ErrorOf(const auto& run, ErrorCode code = ErrorCode::kInput) {
   return "";
 }
 
-class ConvertTest : public testing::Test {
- protected:
-  fs::path Path(const std::string& name) const { return folder_.path() / name; }
-  ConvertOptions To(CheckpointFormat to, const std::string& input, const std::string& output) const {
-    ConvertOptions options;
-    options.input = Path(input);
-    options.output = Path(output);
-    options.to = to;
-    return options;
-  }
-  TemporaryFolder folder_;
-};
-
-TEST_F(ConvertTest, HuggingFaceToOrbaxAndBack) {
-  for (uint64_t seed = 0; seed < 18; ++seed) {
-    const Json config = RandomConfig(seed);
-    SCOPED_TRACE(fmt::format("seed {}: {}", seed, config.dump()));
-    const auto tensors = Tensors(config);
-    const std::string name = std::to_string(seed);
-    WriteCheckpoint(Path(name), config, tensors, 1 + seed % 3);
-    ConvertOptions there = To(CheckpointFormat::kOrbax, name, name + "-orbax");
-    there.scan_layers = seed % 2 == 0;
-    there.ocdbt = seed % 9 != 4;
-    there.zarr3 = seed % 4 != 3;
-    const ConvertResult result = Convert(there);
-    EXPECT_TRUE(fs::exists(Path(name + "-orbax") / "0/items/_METADATA"));
-    EXPECT_EQ(result.output, Path(name + "-orbax") / "0/items");
-    Convert(To(CheckpointFormat::kHuggingFace, name + "-orbax", name + "-back"));
-    ExpectSameTensors(Path(name + "-back"), tensors);
-    EXPECT_NO_THROW(ValidateAgainstConfig(Checkpoint::Open(Path(name + "-back"))));
-  }
-}
-
-TEST_F(ConvertTest, ScannedToUnscannedAndBack) {
-  for (uint64_t seed = 0; seed < 6; ++seed) {
-    const Json config = RandomConfig(seed);
-    SCOPED_TRACE(config.dump());
-    const auto tensors = Tensors(config);
-    const std::string name = std::to_string(seed);
-    WriteCheckpoint(Path(name), config, tensors);
-    std::string last = name;
-    for (const bool scan : {true, false, true}) {
-      const std::string next = last + (scan ? "s" : "u");
-      ConvertOptions options = To(CheckpointFormat::kOrbax, last, next);
-      options.scan_layers = scan;
-      Convert(options);
-      last = next;
-    }
-    Convert(To(CheckpointFormat::kHuggingFace, last + "/0", name + "-back"));
-    ExpectSameTensors(Path(name + "-back"), tensors);
-  }
-}
-
-// Chunks of a few rows, data files of a few chunks: what a 671B model meets, in small.
-TEST_F(ConvertTest, ManyChunksAndDataFiles) {
-  for (uint64_t seed = 0; seed < 4; ++seed) {
-    const Json config = RandomConfig(seed);
-    SCOPED_TRACE(config.dump());
-    const auto tensors = Tensors(config);
-    const std::string name = std::to_string(seed);
-    WriteCheckpoint(Path(name), config, tensors);
-    const auto source = OpenConvertSource(Path(name), {});
-    OrbaxOutputOptions options;
-    options.scan_layers = seed % 2 == 0;
-    options.max_chunk_bytes = 96;
-    options.whole_array_bytes = 48;
-    options.target_file_size = 500;
-    const auto output = MakeOrbaxOutput(*source, options);
-    EXPECT_GT(output->units().size(), 3u);
-    std::map<std::string, Json> records;
-    for (size_t u = 0; u < output->units().size(); ++u) {
-      records[output->units()[u].name] = output->WriteUnit(u, Path(name + "-orbax"), [](int64_t) {});
-      EXPECT_TRUE(output->StillThere(u, Path(name + "-orbax"), records[output->units()[u].name]));
-    }
-    output->Finish(Path(name + "-orbax"), records);
-    Convert(To(CheckpointFormat::kHuggingFace, name + "-orbax", name + "-back"));
-    ExpectSameTensors(Path(name + "-back"), tensors);
-  }
-}
-
 // What MaxText wrote, with the model from its flags.
 TEST_F(ConvertTest, MaxTextsOwnCheckpoint) {
   const fs::path sample = fs::path(FATHOM_TEST_DATA) / "orbax/v3-scanned-params-bf16";
@@ -170,8 +36,10 @@ TEST_F(ConvertTest, MaxTextsOwnCheckpoint) {
   for (const auto& [key, value] : given.items()) {
     if (key.starts_with("base_") && key != "base_output_directory") flags.push_back(key + "=" + value.dump());
   }
-  for (const char* flag : {"model_name=deepseek3-671b", "override_model_config=true", "vocab_size=96", "num_experts=4", "num_experts_per_tok=2", "kv_lora_rank=12", "qk_nope_head_dim=16",
-                           "qk_rope_head_dim=8", "v_head_dim=12", "first_num_dense_layers=1", "q_lora_rank=20", "shared_experts=1", "n_routing_groups=2", "topk_routing_group=1"}) {
+  for (const char* flag :
+       {"model_name=deepseek3-671b", "override_model_config=true", "vocab_size=96", "num_experts=4", "num_experts_per_tok=2",
+        "kv_lora_rank=12", "qk_nope_head_dim=16", "qk_rope_head_dim=8", "v_head_dim=12", "first_num_dense_layers=1", "q_lora_rank=20",
+        "shared_experts=1", "n_routing_groups=2", "topk_routing_group=1"}) {
     flags.push_back(flag);
   }
   const RunConfig run = RunConfig::Resolve(flags);
@@ -192,7 +60,9 @@ TEST_F(ConvertTest, MaxTextsOwnCheckpoint) {
     for (int64_t f = 0; f < s[3]; ++f) EXPECT_EQ(expert.data<BF16>()[f * s[2] + d], values[((3 * s[1] + 1) * s[2] + d) * s[3] + f]);
   }
   const TensorEntry* bias = expected->Find("params.params.decoder.moe_layers.DeepSeekMoeBlock_0.MoeBlock_0.gate.bias");  // [L, E]
-  EXPECT_EQ(std::memcmp(hf.Get("model.layers.2.mlp.gate.e_score_correction_bias").view().raw(), expected->Bytes(*bias).data() + bias->NumBytes() / 2, static_cast<size_t>(bias->NumBytes() / 2)), 0);
+  EXPECT_EQ(std::memcmp(hf.Get("model.layers.2.mlp.gate.e_score_correction_bias").view().raw(),
+                        expected->Bytes(*bias).data() + bias->NumBytes() / 2, static_cast<size_t>(bias->NumBytes() / 2)),
+            0);
 }
 
 // Sizes beyond a block, so that scales have edges.
@@ -203,20 +73,22 @@ Json Fp8Config() {
 }
 
 TEST_F(ConvertTest, Fp8ToBf16AndBack) {
-  const auto tensors = Tensors(Fp8Config());
+  const auto tensors = HubTensors(Fp8Config());
   WriteCheckpoint(Path("fp8"), Fp8Config(), tensors, 3);
   ConvertOptions there = To(CheckpointFormat::kHuggingFace, "fp8", "bf16"), back = To(CheckpointFormat::kHuggingFace, "bf16", "again");
   there.dtype.target = TargetDType::kBF16;
   Convert(there);
   const Checkpoint bf16 = Checkpoint::Open(Path("bf16"));
   EXPECT_FALSE(bf16.config().fp8);
-  EXPECT_EQ(bf16.names().size() * 2 - tensors.size(), bf16.names().size() - std::ranges::count_if(tensors, [](const TestTensor& t) { return t.name.ends_with(kScaleSuffix); }));
+  EXPECT_EQ(bf16.names().size() * 2 - tensors.size(),
+            bf16.names().size() - std::ranges::count_if(tensors, [](const TestTensor& t) { return t.name.ends_with(kScaleSuffix); }));
   EXPECT_EQ(bf16.Find("model.layers.1.mlp.gate.e_score_correction_bias")->dtype, DType::kF32);
   for (const TestTensor& t : tensors) {
     if (t.tensor.dtype() != DType::kF8E4M3) continue;
     const Tensor got = bf16.Get(t.name);
     ASSERT_EQ(got.dtype(), DType::kBF16);
-    for (int64_t i = 0; i < got.NumElements(); i += 17) ASSERT_EQ(got.data<BF16>()[i], ToBF16(ToFloat(t.tensor.data<F8E4M3>()[i]) * 1e-3f)) << t.name;
+    for (int64_t i = 0; i < got.NumElements(); i += 17)
+      ASSERT_EQ(got.data<BF16>()[i], ToBF16(ToFloat(t.tensor.data<F8E4M3>()[i]) * 1e-3f)) << t.name;
   }
   back.dtype.target = TargetDType::kF8;
   const ConvertResult result = Convert(back);
@@ -232,7 +104,7 @@ TEST_F(ConvertTest, Fp8ToBf16AndBack) {
 }
 
 TEST_F(ConvertTest, WholeF32AndUe8m0) {
-  const auto tensors = Tensors(TinyConfig("deepseek_v32"));
+  const auto tensors = HubTensors(TinyConfig("deepseek_v32"));
   WriteCheckpoint(Path("f32"), TinyConfig("deepseek_v32"), tensors);
   ConvertOptions options = To(CheckpointFormat::kHuggingFace, "f32", "fp8");
   options.dtype = {TargetDType::kF8, ScaleFormat::kUe8m0, false};
@@ -263,7 +135,7 @@ std::map<std::string, std::string> Files(const fs::path& dir) {
 
 // A run that a damaged input stops goes on, once that is healed, and ends with the same bytes as a run without a break.
 TEST_F(ConvertTest, ContinuesWithTheSameBytes) {
-  WriteCheckpoint(Path("hf"), TinyConfig(), Tensors(TinyConfig()));
+  WriteCheckpoint(Path("hf"), TinyConfig(), HubTensors(TinyConfig()));
   ConvertOptions there = To(CheckpointFormat::kOrbax, "hf", "orbax");
   there.target_file_size = 2000;
   Convert(there);
@@ -295,7 +167,7 @@ TEST_F(ConvertTest, ContinuesWithTheSameBytes) {
 }
 
 TEST_F(ConvertTest, RefusesWhatItShould) {
-  WriteCheckpoint(Path("hf"), TinyConfig(), Tensors(TinyConfig()));
+  WriteCheckpoint(Path("hf"), TinyConfig(), HubTensors(TinyConfig()));
   ConvertOptions options = To(CheckpointFormat::kHuggingFace, "hf", "out");
   Convert(options);
   EXPECT_THAT(ErrorOf([&] { Convert(options); }, ErrorCode::kUsage), HasSubstr("overwrite=true"));
@@ -305,7 +177,8 @@ TEST_F(ConvertTest, RefusesWhatItShould) {
     const StagedFolder other(Path("out"), true);
     EXPECT_THAT(ErrorOf([&] { Convert(options); }, ErrorCode::kResource), HasSubstr("another process"));
   }
-  EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "hf", "hf/in")); }, ErrorCode::kUsage), HasSubstr("lies in the input"));
+  EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "hf", "hf/in")); }, ErrorCode::kUsage),
+              HasSubstr("lies in the input"));
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "absent", "x")); }), HasSubstr("absent"));
   fs::create_directories(Path("empty"));
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "empty", "x")); }), HasSubstr("neither"));
@@ -313,23 +186,50 @@ TEST_F(ConvertTest, RefusesWhatItShould) {
 }
 
 TEST_F(ConvertTest, BadInputIsNamed) {
-  auto tensors = Tensors(TinyConfig());
+  auto tensors = HubTensors(TinyConfig());
   EraseTensor(tensors, "model.layers.1.mlp.experts.2.up_proj.weight");
   WriteCheckpoint(Path("missing"), TinyConfig(), tensors);
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kOrbax, "missing", "x")); }), HasSubstr("experts.2.up_proj.weight is missing"));
-  tensors = Tensors(TinyConfig());
+  tensors = HubTensors(TinyConfig());
   FindTensor(tensors, "model.norm.weight").tensor = RandomTensor(DType::kF32, {7}, 1);
   WriteCheckpoint(Path("shape"), TinyConfig(), tensors);
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kOrbax, "shape", "x")); }), HasSubstr("model.norm.weight has shape [7]"));
-  tensors = Tensors(WithFp8(TinyConfig()));
+  tensors = HubTensors(WithFp8(TinyConfig()));
   EraseTensor(tensors, "model.layers.0.mlp.up_proj.weight_scale_inv");
   WriteCheckpoint(Path("scale"), WithFp8(TinyConfig()), tensors);
-  EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "scale", "x")); }), testing::AllOf(HasSubstr("model.safetensors"), HasSubstr("up_proj.weight is FP8 and has no scales")));
+  EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "scale", "x")); }),
+              testing::AllOf(HasSubstr("model.safetensors"), HasSubstr("up_proj.weight is FP8 and has no scales")));
   EXPECT_FALSE(fs::exists(Path("x")));
 }
 
+// Files that a checkpoint from elsewhere only points to are not read, much less copied; the hub's cache keeps its files behind links.
+TEST_F(ConvertTest, LinksThatLeadOut) {
+  const auto convert = [&](const std::string& input) {
+    return ErrorOf([&] { Convert(To(CheckpointFormat::kOrbax, input, input + "-out")); });
+  };
+  WriteCheckpoint(Path("hf"), TinyConfig(), HubTensors(TinyConfig()));
+  WriteFileAtomically(Path("secret.json"), "{}");
+  fs::create_symlink(Path("secret.json"), Path("hf") / "tokenizer.json");
+  EXPECT_THAT(convert("hf"), testing::AllOf(HasSubstr("tokenizer.json: leads out"), HasSubstr("secret.json")));
+  fs::remove(Path("hf") / "tokenizer.json");
+  fs::create_directories(Path("cache/snapshots"));
+  fs::rename(Path("hf"), Path("cache/snapshots/1"));
+  fs::create_directories(Path("cache/blobs"));
+  fs::rename(Path("cache/snapshots/1") / kSingleFile, Path("cache/blobs/abc"));
+  fs::create_symlink("../../blobs/abc", Path("cache/snapshots/1") / kSingleFile);
+  EXPECT_EQ(convert("cache/snapshots/1"), "");
+  fs::create_directories(Path("hf"));
+  fs::copy(Path("cache/snapshots/1/config.json"), Path("hf/config.json"));
+  fs::create_symlink(Path("cache/blobs/abc"), Path("hf") / kSingleFile);
+  EXPECT_THAT(convert("hf"), HasSubstr("model.safetensors: leads out"));
+  const fs::path items = Path("cache/snapshots/1-out/0/items");
+  fs::rename(items / "d", Path("d"));
+  fs::create_directory_symlink(Path("d"), items / "d");
+  EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "cache/snapshots/1-out", "x")); }), HasSubstr("leads out"));
+}
+
 TEST_F(ConvertTest, AMissingArrayIsNamed) {
-  WriteCheckpoint(Path("hf"), TinyConfig(), Tensors(TinyConfig()));
+  WriteCheckpoint(Path("hf"), TinyConfig(), HubTensors(TinyConfig()));
   ConvertOptions options = To(CheckpointFormat::kOrbax, "hf", "orbax");
   options.ocdbt = false;
   Convert(options);

@@ -46,7 +46,9 @@ std::vector<std::vector<size_t>> PlanShards(const std::vector<TensorInfo>& tenso
   return shards;
 }
 
-std::string ShardFileName(size_t i, size_t count) { return count == 1 ? kSingleFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count); }
+std::string ShardFileName(size_t i, size_t count) {
+  return count == 1 ? kSingleFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
+}
 
 Json IndexJson(const std::vector<TensorInfo>& tensors, const std::vector<std::vector<size_t>>& shards) {
   int64_t total = 0;
@@ -66,7 +68,8 @@ void WriteTensors(const std::filesystem::path& path, const std::vector<NamedTens
   writer.Close();
 }
 
-void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors, int64_t max_shard_size) {
+void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors,
+                     int64_t max_shard_size) {
   const std::vector<TensorInfo> infos = InfosOf(tensors);
   const auto shards = PlanShards(infos, max_shard_size);
   for (size_t s = 0; s < shards.size(); ++s) {
@@ -78,19 +81,27 @@ void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const
   WriteFileAtomically(dir / "config.json", config.dump(2) + "\n");
 }
 
-void CopyCompanions(const std::filesystem::path& from, const std::filesystem::path& to) {
+std::vector<std::filesystem::path> CompanionFiles(const std::filesystem::path& dir) {
+  std::vector<std::filesystem::path> files;
   std::error_code error;
-  for (std::filesystem::directory_iterator it(from, error), end; !error && it != end; it.increment(error)) {
-    if (!IsCompanion(*it)) continue;
-    const auto source = MappedFile::Open(it->path());
-    OutputFile copy(to / it->path().filename());
+  for (std::filesystem::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
+    if (IsCompanion(*it)) files.push_back(it->path());
+  }
+  if (error) Throw(ErrorCode::kInput, "{}: cannot read this folder: {}", dir.string(), error.message());
+  return files;
+}
+
+void CopyCompanions(const std::filesystem::path& from, const std::filesystem::path& to) {
+  for (const std::filesystem::path& file : CompanionFiles(from)) {
+    const auto source = MappedFile::Open(file);
+    OutputFile copy(to / file.filename());
     copy.Write(source->bytes());
     copy.Close();
   }
-  if (error) Throw(ErrorCode::kInput, "{}: cannot read this folder: {}", from.string(), error.message());
 }
 
-void SaveCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors, const SaveOptions& options) {
+void SaveCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors,
+                    const SaveOptions& options) {
   CheckFreeSpace(dir, SafetensorsWriter::FileSize(InfosOf(tensors)));
   StagedFolder stage(dir, options.overwrite);
   WriteModelFiles(stage.path(), config, tensors, options.max_shard_size);

@@ -23,9 +23,10 @@ struct SaveOptions {
 };
 
 // Writes model.safetensors, or model-0000x-of-0000y.safetensors with their index, and config.json as StagedFolder does: dir is complete or
-// unchanged. Tensors stand in the given order; names must differ (FATHOM_CHECK). Throws Error(kUsage): dir exists; Error(kResource): disk full
-// (seen before it starts where the file system tells), no permission.
-void SaveCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors, const SaveOptions& options);
+// unchanged. Tensors stand in the given order; names must differ (FATHOM_CHECK). Throws Error(kUsage): dir exists; Error(kResource): disk
+// full (seen before it starts where the file system tells), no permission.
+void SaveCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors,
+                    const SaveOptions& options);
 
 // The pieces, for other writers of this layout.
 
@@ -39,7 +40,10 @@ Json IndexJson(const std::vector<TensorInfo>& tensors, const std::vector<std::ve
 void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors, int64_t max_shard_size);
 // One safetensors file.
 void WriteTensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors);
-// Copies tokenizer, templates, generation_config.json, licence and code (small files that are no tensors, index or config.json) and syncs them.
+// Tokenizer, templates, generation_config.json, licence and code: small files that are no tensors, index or config.json. Throws
+// Error(kInput).
+std::vector<std::filesystem::path> CompanionFiles(const std::filesystem::path& dir);
+// Copies and syncs them.
 void CopyCompanions(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace fathom

@@ -1,0 +1,128 @@
+#include "fathom/checkpoint/compare_checkpoints.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "fathom/checkpoint/convert_jobs.h"
+#include "fathom/checkpoint/convert_tensors.h"
+
+namespace fathom {
+namespace {
+
+bool IsWeightDType(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF8E4M3; }
+
+// The weights of a checkpoint, each with the way to read it as F32.
+class Side {
+ public:
+  explicit Side(const ConvertSource& source) : source_(source), tasks_(PlanTensors(source, {TargetDType::kF32})) {
+    for (const TensorTask& task : tasks_) by_name_[task.info.name] = &task;
+  }
+  const ConvertSource& source() const { return source_; }
+  const std::vector<TensorTask>& tasks() const { return tasks_; }
+  const TensorTask* Find(const std::string& name) const {
+    const auto found = by_name_.find(name);
+    return found == by_name_.end() ? nullptr : found->second;
+  }
+  const SourceTensor& Stored(const TensorTask& task) const { return source_.tensor(task.source); }
+
+ private:
+  const ConvertSource& source_;
+  std::vector<TensorTask> tasks_;
+  std::unordered_map<std::string, const TensorTask*> by_name_;
+};
+
+std::string Describe(const Side& side, const TensorTask* task) {
+  return task == nullptr ? "" : fmt::format("{} {}", DTypeName(side.Stored(*task).dtype), task->info.shape.ToString());
+}
+
+// f(row, rows) for pieces of a tensor that both sides have, none much larger than piece_bytes.
+template <class F>
+bool AllPieces(const SourceTensor& a, const SourceTensor& b, int64_t row_bytes, int64_t piece_bytes, const F& f) {
+  const int64_t unit = std::lcm(a.row_unit, b.row_unit);
+  const int64_t step = std::max<int64_t>(1, piece_bytes / std::max<int64_t>(1, row_bytes) / unit) * unit;
+  for (int64_t row = 0; row < a.Rows(); row += step) {
+    if (!f(row, std::min(step, a.Rows() - row))) return false;
+  }
+  return true;
+}
+
+// Compares tensors; holds scratch, so one per thread.
+class Comparer {
+ public:
+  Comparer(const Side& first, const Side& second, int64_t piece_bytes)
+      : first_(first), second_(second), piece_bytes_(piece_bytes), rows_a_(first.source()), rows_b_(second.source()) {}
+
+  void Compare(TensorComparison& c) {
+    const TensorTask *a = first_.Find(c.name), *b = second_.Find(c.name);
+    c.first = Describe(first_, a);
+    c.second = Describe(second_, b);
+    if (a == nullptr || b == nullptr) {
+      c.verdict = b == nullptr ? Verdict::kOnlyInFirst : Verdict::kOnlyInSecond;
+    } else if (a->info.shape != b->info.shape) {
+      c.verdict = Verdict::kDifferent;
+    } else if (!SameFormat(*a, *b) || !SameBytes(*a, *b)) {
+      CompareValuesOf(*a, *b, c);
+    }
+  }
+
+ private:
+  bool SameFormat(const TensorTask& a, const TensorTask& b) const {
+    if (first_.Stored(a).dtype != second_.Stored(b).dtype || a.scale.has_value() != b.scale.has_value()) return false;
+    return !a.scale || first_.source().tensor(*a.scale).dtype == second_.source().tensor(*b.scale).dtype;
+  }
+  bool SameBytes(const TensorTask& a, const TensorTask& b) {
+    return SameBytes(a.source, b.source) && (!a.scale || SameBytes(*a.scale, *b.scale));
+  }
+
+  bool SameBytes(size_t i, size_t j) {
+    const SourceTensor &a = first_.source().tensor(i), &b = second_.source().tensor(j);
+    return AllPieces(a, b, a.RowBytes(), piece_bytes_, [&](int64_t row, int64_t rows) {
+      a_.resize(static_cast<size_t>(rows * a.RowBytes()));
+      b_.resize(a_.size());
+      first_.source().ReadRows(i, row, rows, a_);
+      second_.source().ReadRows(j, row, rows, b_);
+      return a_ == b_;
+    });
+  }
+
+  void CompareValuesOf(const TensorTask& a, const TensorTask& b, TensorComparison& c) {
+    const SourceTensor &x = first_.Stored(a), &y = second_.Stored(b);
+    c.verdict = Verdict::kDifferent;
+    if (!IsWeightDType(x.dtype) || !IsWeightDType(y.dtype)) return;
+    AllPieces(x, y, a.RowBytes(), piece_bytes_, [&](int64_t row, int64_t rows) {
+      a_.resize(static_cast<size_t>(rows * a.RowBytes()));
+      b_.resize(a_.size());
+      rows_a_.Read(a, row, rows, a_);
+      rows_b_.Read(b, row, rows, b_);
+      c.difference +=
+          CompareValues(reinterpret_cast<const float*>(a_.data()), reinterpret_cast<const float*>(b_.data()), rows * x.Columns());
+      return true;
+    });
+    const bool near = c.difference.Cosine() >= kSameTensorCosine && c.difference.non_finite == 0;
+    if (!SameFormat(a, b) && near) c.verdict = Verdict::kRounded;
+  }
+
+  const Side &first_, &second_;
+  int64_t piece_bytes_;
+  RowConverter rows_a_, rows_b_;
+  std::vector<std::byte> a_, b_;
+};
+
+}  // namespace
+
+std::vector<TensorComparison> CompareCheckpoints(const ConvertSource& first, const ConvertSource& second, int64_t piece_bytes) {
+  const Side a(first), b(second);
+  std::vector<TensorComparison> comparisons;
+  for (const TensorTask& task : a.tasks()) comparisons.push_back({.name = task.info.name});
+  for (const TensorTask& task : b.tasks()) {
+    if (a.Find(task.info.name) == nullptr) comparisons.push_back({.name = task.info.name});
+  }
+  JobRunner runner(NumThreads());
+  std::vector<Comparer> comparers(static_cast<size_t>(runner.workers()), Comparer(a, b, piece_bytes));
+  runner.Run(std::ssize(comparisons),
+             [&](int64_t i, int w) { comparers[static_cast<size_t>(w)].Compare(comparisons[static_cast<size_t>(i)]); });
+  return comparisons;
+}
+
+}  // namespace fathom
