@@ -92,7 +92,7 @@ std::string ReadTextFile(const std::filesystem::path& path, size_t limit) {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
-OutputFile::OutputFile(const std::filesystem::path& path) : path_(path), fd_(::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644)) {
+OutputFile::OutputFile(const std::filesystem::path& path) : path_(path), fd_(::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644)) {
   if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot create: {}", path.string(), Reason());
 }
 

@@ -65,7 +65,7 @@ void WriteFileAtomically(const std::filesystem::path& path, std::string_view con
 // goes through WriteFileAtomically. Throws Error(kResource).
 void WriteOutput(const std::string& path, std::string_view content);
 
-// A file being written from front to back. Throws Error(kResource) with the path and the system's reason.
+// A file being written from front to back, never through a link of its name. Throws Error(kResource) with the path and the system's reason.
 class OutputFile {
  public:
   explicit OutputFile(const std::filesystem::path& path);

@@ -21,7 +21,9 @@ namespace fs = std::filesystem;
 
 std::string Reason() { return std::strerror(errno); }
 
-fs::path Hidden(const fs::path& folder, const char* suffix) { return folder.parent_path() / fmt::format(".{}{}", folder.filename().string(), suffix); }
+fs::path Hidden(const fs::path& folder, const char* suffix) {
+  return folder.parent_path() / fmt::format(".{}{}", folder.filename().string(), suffix);
+}
 
 // Without a trailing slash, so that filename() and parent_path() are what they seem.
 fs::path Normal(const fs::path& path) {
@@ -37,7 +39,8 @@ void MakeFolder(const fs::path& path) {
 
 // Does the path still lead to the folder that was opened?
 bool SameFolder(int fd, const fs::path& path) {
-  struct stat opened {}, named {};
+  struct stat opened {
+  }, named{};
   if (::fstat(fd, &opened) != 0 || ::stat(path.c_str(), &named) != 0) return false;
   if (opened.st_dev == named.st_dev && opened.st_ino == named.st_ino) return true;
   errno = EWOULDBLOCK;
@@ -67,7 +70,8 @@ void SyncFolders(const fs::path& root) {
 
 StagedFolder::StagedFolder(const fs::path& target, bool overwrite, bool resumable)
     : target_(Normal(target)), stage_(Hidden(target_, ".partial")), overwrite_(overwrite), resumable_(resumable) {
-  if (!overwrite && fs::exists(target_)) Throw(ErrorCode::kUsage, "{}: exists already; choose another output or say overwrite=true", target_.string());
+  if (!overwrite && fs::exists(target_))
+    Throw(ErrorCode::kUsage, "{}: exists already; choose another output or say overwrite=true", target_.string());
   MakeFolder(target_.parent_path());
   MakeFolder(stage_);
   Lock();
@@ -76,11 +80,12 @@ StagedFolder::StagedFolder(const fs::path& target, bool overwrite, bool resumabl
 }
 
 void StagedFolder::Lock() {
-  lock_ = ::open(stage_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  lock_ = ::open(stage_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);  // what a link leads to is not ours to empty
   if (lock_ >= 0 && ::flock(lock_, LOCK_EX | LOCK_NB) == 0 && SameFolder(lock_, stage_)) return;
   const int cause = errno;
   if (lock_ >= 0) ::close(std::exchange(lock_, -1));
-  Throw(ErrorCode::kResource, "{}: cannot start writing: {}", target_.string(), cause == EWOULDBLOCK ? "another process is writing it" : std::strerror(cause));
+  Throw(ErrorCode::kResource, "{}: cannot start writing: {}", target_.string(),
+        cause == EWOULDBLOCK ? "another process is writing it" : std::strerror(cause));
 }
 
 StagedFolder::~StagedFolder() {
@@ -92,14 +97,16 @@ StagedFolder::~StagedFolder() {
 
 void StagedFolder::Commit() {
   FATHOM_CHECK(lock_ >= 0, "committed twice");
-  if (!SameFolder(lock_, stage_)) Throw(ErrorCode::kResource, "{}: {} was removed while it was written", target_.string(), stage_.filename().string());
+  if (!SameFolder(lock_, stage_))
+    Throw(ErrorCode::kResource, "{}: {} was removed while it was written", target_.string(), stage_.filename().string());
   SyncFolders(stage_);
   if (overwrite_ && ::renameat2(AT_FDCWD, stage_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0) {
     SyncDirectory(target_.parent_path());
     RemoveBehind(stage_, Hidden(target_, ".removed"));  // the old content
   } else {
     if (overwrite_ && fs::exists(target_)) RemoveFolder(target_);
-    if (::renameat2(AT_FDCWD, stage_.c_str(), AT_FDCWD, target_.c_str(), RENAME_NOREPLACE) != 0 && (errno != EINVAL || ::rename(stage_.c_str(), target_.c_str()) != 0)) {
+    if (::renameat2(AT_FDCWD, stage_.c_str(), AT_FDCWD, target_.c_str(), RENAME_NOREPLACE) != 0 &&
+        (errno != EINVAL || ::rename(stage_.c_str(), target_.c_str()) != 0)) {
       Throw(ErrorCode::kResource, "{}: cannot rename {} to it: {}", target_.string(), stage_.filename().string(), Reason());
     }
     SyncDirectory(target_.parent_path());

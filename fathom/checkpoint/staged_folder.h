@@ -20,8 +20,8 @@ class StagedFolder {
 
   const std::filesystem::path& path() const { return stage_; }
   const std::filesystem::path& target() const { return target_; }
-  // Files written into path() must have been synced (OutputFile::Close does); folders are synced here. An existing target is exchanged in one
-  // step and then removed. Throws Error(kResource).
+  // Files written into path() must have been synced (OutputFile::Close does); folders are synced here. An existing target is exchanged in
+  // one step and then removed. Throws Error(kResource).
   void Commit();
 
  private:
@@ -31,7 +31,8 @@ class StagedFolder {
   int lock_ = -1;
 };
 
-// Removes a folder in two steps, a rename to a hidden name first, so that it never stands half-removed under its name. Throws Error(kResource).
+// Removes a folder in two steps, a rename to a hidden name first, so that it never stands half-removed under its name. Throws
+// Error(kResource).
 void RemoveFolder(const std::filesystem::path& folder);
 
 // Throws Error(kResource) unless the file system of dir (or of its nearest existing parent) has `bytes` free.

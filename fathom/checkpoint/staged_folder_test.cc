@@ -101,5 +101,14 @@ TEST_F(StagedFolderTest, FreeSpace) {
   CheckFreeSpace(target_, 1);
 }
 
+TEST_F(StagedFolderTest, DoesNotWorkThroughALink) {
+  const std::filesystem::path elsewhere = folder_.path() / "elsewhere";
+  std::filesystem::create_directories(elsewhere);
+  WriteFileAtomically(elsewhere / "precious", "x");
+  std::filesystem::create_symlink(elsewhere, folder_.path() / ".out.partial");
+  EXPECT_THAT(ErrorOf([&] { StagedFolder(target_, true); }, ErrorCode::kResource), HasSubstr("cannot start writing"));
+  EXPECT_TRUE(std::filesystem::exists(elsewhere / "precious"));
+}
+
 }  // namespace
 }  // namespace fathom
