@@ -6,10 +6,12 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <new>
 #include <set>
 
 #include "apps/command.h"
+#include "apps/readable_checkpoint.h"
 #include "fathom/base/env.h"
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
@@ -113,7 +115,7 @@ int Run(std::vector<std::string> words) {
     return 0;
   }
   SetUpLogging("info");
-  const RunConfig config = RunConfig::Resolve(words);
+  RunConfig config = RunConfig::Resolve(words);
   SetUpLogging(config.String("log_level"));
   if (!config.words().empty() && command.operands.empty()) {
     Throw(ErrorCode::kUsage, "{}: unexpected {}; flags are written key=value (fathom {} --help lists them)", command.name,
@@ -122,6 +124,8 @@ int Run(std::vector<std::string> words) {
   NameUnread(command, config);
   SetThreads(static_cast<int>(config.Int("threads")));
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));
+  const bool reads_parameters = std::ranges::find(command.flags, "load_parameters_path") != command.flags.end();
+  const auto readable = reads_parameters ? std::make_unique<ReadableCheckpoint>(config) : nullptr;
   return command.run(config);
 }
 

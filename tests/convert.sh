@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# convert.sh FATHOM CHECKPOINT: fathom convert in trouble. Killed at any moment, two at once, no room, an input that changes, what lies about it:
+# nothing that looks whole may be left behind, and the next run must end with the bytes of one without trouble.
+set -u
+fathom=$1
+hub=$2
+work=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)  # in memory, where syncing takes no time
+trap 'rm -rf "$work"' EXIT
+status=0
+cd "$work" || exit 1
+
+fail() {
+  echo "$*" >&2
+  status=1
+}
+
+# appeared: the output is there, or something that looks like it; out of an Orbax checkpoint may hold a hidden folder.
+appeared() { [[ -n $(ls out 2>/dev/null) ]]; }
+
+# expect CODE PATTERN COMMAND...: its exit code, one line on stderr that holds PATTERN, and no output.
+expect() {
+  local code=$1 pattern=$2 rc
+  shift 2
+  "$@" >stdout 2>stderr
+  rc=$?
+  if [[ $rc != "$code" || $(wc -l <stderr) != 1 ]] || ! grep -qE -- "$pattern" stderr || appeared; then
+    fail "$*: exit $rc (expected $code), must say $pattern: $(cat stderr)"
+  fi
+  rm -rf out .out.partial
+}
+
+# Small files, so that there are many moments between two of them.
+to_orbax=(to=orbax checkpoint_storage_target_data_file_size_bytes=20000 log_level=error)
+to_hf=(to=hf max_shard_size=20000 log_level=error)
+
+# same_after_kills INPUT WHOLE FLAG...: runs that are killed after a while, longer from run to run, until one ends.
+same_after_kills() {
+  local input=$1 whole=$2 kills=0 delay=2 pid
+  shift 2
+  while :; do
+    "$fathom" convert input="$input" output=out "$@" >stdout 2>stderr &
+    pid=$!
+    sleep "0.$(printf %03d $((delay += 1 + RANDOM % 7)))"
+    kill -KILL $pid 2>/dev/null
+    wait $pid 2>/dev/null
+    appeared && break
+    kills=$((kills + 1))
+    ((delay < 900)) || break
+  done
+  diff -r out "$whole" >/dev/null || fail "$input to $whole: other files after $kills kills: $(cat stderr)"
+  [[ $kills -gt 2 ]] || fail "$input to $whole: killed $kills times only"
+  rm -rf out
+}
+
+"$fathom" convert input="$hub" output=orbax "${to_orbax[@]}" >/dev/null || fail "no conversion to Orbax"
+"$fathom" convert input=orbax output=hf "${to_hf[@]}" >/dev/null || fail "no conversion to Hugging Face"
+"$fathom" convert input="$hub" output=fp8 "${to_hf[@]}" dtype=float8 >/dev/null || fail "no conversion to FP8"
+"$fathom" convert --input-fp8-hf-path=fp8 --output-bf16-hf-path=bf16 log_level=error >/dev/null || fail "no conversion from FP8"
+"$fathom" check files input=orbax against="$hub" >stdout 2>&1 || fail "Orbax is not the hub's: $(cat stdout)"
+"$fathom" check files input=hf against=orbax >stdout 2>&1 || fail "Hugging Face is not Orbax's: $(cat stdout)"
+ids() { "$fathom" decode load_parameters_path="$1" prompt_ids=5,6,7,8 max_new_tokens=8 ignore_eos=true json=- log_level=error | grep -A9 '"ids"'; }
+[[ -n $(ids "$hub") && $(ids "$hub") == "$(TMPDIR=$work ids orbax)" ]] || fail "decoding from Orbax gives other tokens"
+ls "$work" | grep fathom && fail "a temporary folder is left behind"
+same_after_kills "$hub" orbax "${to_orbax[@]}"
+same_after_kills orbax hf "${to_hf[@]}"
+same_after_kills "$hub" fp8 "${to_hf[@]}" dtype=float8
+
+# Two runs on one output: one wins, the other is refused while the first works or because the output is there.
+for _ in 1 2 3; do
+  "$fathom" convert input="$hub" output=out "${to_orbax[@]}" >stdout 2>stderr &
+  first=$!
+  "$fathom" convert input="$hub" output=out "${to_orbax[@]}" >stdout2 2>stderr2
+  second=$?
+  wait $first
+  case "$?/$second" in
+    0/2 | 0/4 | 2/0 | 4/0) ;;
+    *) fail "two at once: $(cat stderr stderr2)" ;;
+  esac
+  diff -r out orbax >/dev/null || fail "two at once leave other files"
+  rm -rf out
+done
+
+# No room: a limit on the size of files here, a full disk where a file system can be mounted.
+trap '' XFSZ
+expect 4 'cannot write: .*still to be written; the same command continues' bash -c 'ulimit -f 40; exec "$@"' - "$fathom" convert input="$hub" output=out to=hf log_level=error
+if unshare -rm true 2>/dev/null; then
+  mkdir disk
+  expect 4 'are needed, .* are free' unshare -rm bash -c 'mount -t tmpfs -o size=1m none disk && exec "$@"' - "$fathom" convert input="$hub" output=disk/out to=orbax
+  expect 4 'cannot create this folder: Read-only' unshare -rm bash -c 'mount -t tmpfs -o ro none disk && exec "$@"' - "$fathom" convert input="$hub" output=disk/out to=orbax
+fi
+expect 4 'cannot create this folder' "$fathom" convert input="$hub" output=/proc/out to=orbax
+
+# An input that changes.
+cp -r "$hub" changing
+(while [[ -d changing ]]; do touch changing/model.safetensors; done) 2>/dev/null &
+expect 3 'model.safetensors: changed while it was converted' "$fathom" convert input=changing output=out "${to_orbax[@]}"
+mv changing changed
+
+# Input that lies.
+deep() { printf '%*s' 10000 '' | tr ' ' '['; }
+cp -r "$hub" bad && deep >bad/config.json
+expect 3 'bad/config.json' "$fathom" convert input=bad output=out to=orbax
+cp "$hub/config.json" bad && deep >bad/model.safetensors.index.json && mv bad/model.safetensors bad/model-00001-of-00001.safetensors
+expect 3 'bad/model.safetensors.index.json' "$fathom" convert input=bad output=out to=orbax
+"$fathom" convert input="$hub" output=plain to=orbax checkpoint_storage_use_ocdbt=false log_level=error >/dev/null
+meta=plain/0/items/params.params.decoder.decoder_norm.scale/zarr.json
+sound=$(cat $meta)
+deep >$meta
+expect 3 'decoder_norm.scale/zarr.json' "$fathom" convert input=plain output=out log_level=error
+sed 's/"shape":\[[0-9]*\]/"shape":[4611686018427387904]/' <<<"$sound" >$meta
+expect 3 'decoder_norm.scale: shape' "$fathom" convert input=plain output=out log_level=error
+sed 's/"chunk_shape":\[[0-9]*\]/"chunk_shape":[281474976710656]/g' <<<"$sound" >$meta
+expect 3 'decoder_norm.scale' "$fathom" convert input=plain output=out log_level=error
+sed 's/zstd/gzip/' <<<"$sound" >$meta
+expect 3 'decoder_norm.scale: codec "gzip"' "$fathom" convert input=plain output=out log_level=error
+
+# The layout is recognised, whatever the flag says.
+for scan in true false; do
+  "$fathom" convert input="$hub" output=layout to=orbax scan_layers=$scan log_level=error >/dev/null
+  "$fathom" convert input=layout output=out to=hf scan_layers=$([[ $scan == true ]] && echo false || echo true) log_level=error >/dev/null
+  "$fathom" check files input=out against="$hub" >stdout 2>&1 || fail "scan_layers=$scan: $(cat stdout)"
+  rm -rf layout out
+done
+exit $status
