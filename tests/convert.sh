@@ -40,7 +40,7 @@ same_after_kills() {
   while :; do
     "$fathom" convert input="$input" output=out "$@" >stdout 2>stderr &
     pid=$!
-    sleep "0.$(printf %03d $((delay += 1 + RANDOM % 7)))"
+    sleep "0.$(printf %03d $((delay += 5 + RANDOM % 20)))"
     kill -KILL $pid 2>/dev/null
     wait $pid 2>/dev/null
     appeared && break
