@@ -41,7 +41,8 @@ same_after_kills() {
   while :; do
     "$fathom" convert input="$input" output=out "$@" >stdout 2>stderr &
     pid=$!
-    sleep "0.$(printf %03d $((delay += 1 + delay / 5 + RANDOM % 3)))"
+    ((delay += 1 + delay / 8 + RANDOM % 4))
+    sleep "$(printf 0.%03d $delay)"
     kill -KILL $pid 2>/dev/null
     wait $pid 2>/dev/null
     appeared && break

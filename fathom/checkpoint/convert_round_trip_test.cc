@@ -51,7 +51,7 @@ TEST_F(ConvertTest, HuggingFaceToOrbaxAndBack) {
   for (uint64_t seed = 0; seed < 18; ++seed) {
     const Json config = RandomConfig(seed);
     SCOPED_TRACE(fmt::format("seed {}: {}", seed, config.dump()));
-    const auto tensors = HubTensors(config);
+    const auto tensors = TensorsOf(config);
     const std::string name = std::to_string(seed);
     WriteCheckpoint(Path(name), config, tensors, 1 + seed % 3);
     ConvertOptions there = To(CheckpointFormat::kOrbax, name, name + "-orbax");
@@ -71,7 +71,7 @@ TEST_F(ConvertTest, ScannedToUnscannedAndBack) {
   for (uint64_t seed = 0; seed < 6; ++seed) {
     const Json config = RandomConfig(seed);
     SCOPED_TRACE(config.dump());
-    const auto tensors = HubTensors(config);
+    const auto tensors = TensorsOf(config);
     const std::string name = std::to_string(seed);
     WriteCheckpoint(Path(name), config, tensors);
     std::string last = name;
@@ -92,7 +92,7 @@ TEST_F(ConvertTest, ManyChunksAndDataFiles) {
   for (uint64_t seed = 0; seed < 4; ++seed) {
     const Json config = RandomConfig(seed);
     SCOPED_TRACE(config.dump());
-    const auto tensors = HubTensors(config);
+    const auto tensors = TensorsOf(config);
     const std::string name = std::to_string(seed);
     WriteCheckpoint(Path(name), config, tensors);
     const auto source = OpenConvertSource(Path(name), {});
@@ -125,7 +125,7 @@ struct Fp8Model {
                    {"intermediate_size", draw.Between(1, 300)},
                    {"moe_intermediate_size", draw.Between(1, 140)},
                    {"num_attention_heads", draw.Between(1, 30)}});
-    tensors = HubTensors(config);
+    tensors = TensorsOf(config);
     for (TestTensor& t : tensors) {
       if (!t.name.ends_with(kScaleSuffix)) continue;
       for (int64_t i = 0; i < t.tensor.NumElements(); ++i)
@@ -151,8 +151,8 @@ class RoundTripTest : public ConvertTest {
   }
 };
 
-// FP8 made of BF16 that came from FP8 reads back as the same BF16 (all of it if the count says so), and a second round changes nothing. Through
-// Orbax, scanned or not, everything is the same again.
+// FP8 made of BF16 that came from FP8 reads back as the same BF16 (all of it if the count says so), and a second round changes nothing.
+// Through Orbax, scanned or not, everything is the same again.
 TEST_F(RoundTripTest, Fp8Bf16OrbaxAndBack) {
   using enum CheckpointFormat;
   for (uint64_t seed = 0; seed < 6; ++seed) {
@@ -186,7 +186,7 @@ TEST_F(RoundTripTest, F32AndBf16) {
     const Json config = RandomConfig(seed);
     SCOPED_TRACE(fmt::format("seed {}: {}", seed, config.dump()));
     const std::string name = std::to_string(seed);
-    WriteCheckpoint(Path(name), config, HubTensors(config), 1 + seed % 2);
+    WriteCheckpoint(Path(name), config, TensorsOf(config), 1 + seed % 2);
     Run(kHuggingFace, TargetDType::kBF16, name, name + "-bf16");
     const auto bf16 = Read(Path(name + "-bf16"));
     Run(kHuggingFace, TargetDType::kF32, name + "-bf16", name + "-f32");

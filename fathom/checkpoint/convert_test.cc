@@ -73,7 +73,7 @@ Json Fp8Config() {
 }
 
 TEST_F(ConvertTest, Fp8ToBf16AndBack) {
-  const auto tensors = HubTensors(Fp8Config());
+  const auto tensors = TensorsOf(Fp8Config());
   WriteCheckpoint(Path("fp8"), Fp8Config(), tensors, 3);
   ConvertOptions there = To(CheckpointFormat::kHuggingFace, "fp8", "bf16"), back = To(CheckpointFormat::kHuggingFace, "bf16", "again");
   there.dtype.target = TargetDType::kBF16;
@@ -104,7 +104,7 @@ TEST_F(ConvertTest, Fp8ToBf16AndBack) {
 }
 
 TEST_F(ConvertTest, WholeF32AndUe8m0) {
-  const auto tensors = HubTensors(TinyConfig("deepseek_v32"));
+  const auto tensors = TensorsOf(TinyConfig("deepseek_v32"));
   WriteCheckpoint(Path("f32"), TinyConfig("deepseek_v32"), tensors);
   ConvertOptions options = To(CheckpointFormat::kHuggingFace, "f32", "fp8");
   options.dtype = {TargetDType::kF8, ScaleFormat::kUe8m0, false};
@@ -135,7 +135,7 @@ std::map<std::string, std::string> Files(const fs::path& dir) {
 
 // A run that a damaged input stops goes on, once that is healed, and ends with the same bytes as a run without a break.
 TEST_F(ConvertTest, ContinuesWithTheSameBytes) {
-  WriteCheckpoint(Path("hf"), TinyConfig(), HubTensors(TinyConfig()));
+  WriteCheckpoint(Path("hf"), TinyConfig(), TensorsOf(TinyConfig()));
   ConvertOptions there = To(CheckpointFormat::kOrbax, "hf", "orbax");
   there.target_file_size = 2000;
   Convert(there);
@@ -167,7 +167,7 @@ TEST_F(ConvertTest, ContinuesWithTheSameBytes) {
 }
 
 TEST_F(ConvertTest, RefusesWhatItShould) {
-  WriteCheckpoint(Path("hf"), TinyConfig(), HubTensors(TinyConfig()));
+  WriteCheckpoint(Path("hf"), TinyConfig(), TensorsOf(TinyConfig()));
   ConvertOptions options = To(CheckpointFormat::kHuggingFace, "hf", "out");
   Convert(options);
   EXPECT_THAT(ErrorOf([&] { Convert(options); }, ErrorCode::kUsage), HasSubstr("overwrite=true"));
@@ -186,15 +186,15 @@ TEST_F(ConvertTest, RefusesWhatItShould) {
 }
 
 TEST_F(ConvertTest, BadInputIsNamed) {
-  auto tensors = HubTensors(TinyConfig());
+  auto tensors = TensorsOf(TinyConfig());
   EraseTensor(tensors, "model.layers.1.mlp.experts.2.up_proj.weight");
   WriteCheckpoint(Path("missing"), TinyConfig(), tensors);
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kOrbax, "missing", "x")); }), HasSubstr("experts.2.up_proj.weight is missing"));
-  tensors = HubTensors(TinyConfig());
+  tensors = TensorsOf(TinyConfig());
   FindTensor(tensors, "model.norm.weight").tensor = RandomTensor(DType::kF32, {7}, 1);
   WriteCheckpoint(Path("shape"), TinyConfig(), tensors);
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kOrbax, "shape", "x")); }), HasSubstr("model.norm.weight has shape [7]"));
-  tensors = HubTensors(WithFp8(TinyConfig()));
+  tensors = TensorsOf(WithFp8(TinyConfig()));
   EraseTensor(tensors, "model.layers.0.mlp.up_proj.weight_scale_inv");
   WriteCheckpoint(Path("scale"), WithFp8(TinyConfig()), tensors);
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "scale", "x")); }),
@@ -207,7 +207,7 @@ TEST_F(ConvertTest, LinksThatLeadOut) {
   const auto convert = [&](const std::string& input) {
     return ErrorOf([&] { Convert(To(CheckpointFormat::kOrbax, input, input + "-out")); });
   };
-  WriteCheckpoint(Path("hf"), TinyConfig(), HubTensors(TinyConfig()));
+  WriteCheckpoint(Path("hf"), TinyConfig(), TensorsOf(TinyConfig()));
   WriteFileAtomically(Path("secret.json"), "{}");
   fs::create_symlink(Path("secret.json"), Path("hf") / "tokenizer.json");
   EXPECT_THAT(convert("hf"), testing::AllOf(HasSubstr("tokenizer.json: leads out"), HasSubstr("secret.json")));
@@ -229,7 +229,7 @@ TEST_F(ConvertTest, LinksThatLeadOut) {
 }
 
 TEST_F(ConvertTest, AMissingArrayIsNamed) {
-  WriteCheckpoint(Path("hf"), TinyConfig(), HubTensors(TinyConfig()));
+  WriteCheckpoint(Path("hf"), TinyConfig(), TensorsOf(TinyConfig()));
   ConvertOptions options = To(CheckpointFormat::kOrbax, "hf", "orbax");
   options.ocdbt = false;
   Convert(options);

@@ -11,7 +11,7 @@
 namespace fathom {
 
 // Tensors of the config; an MTP module's copies equal what they are copies of, as the hub has them.
-inline std::vector<TestTensor> HubTensors(const Json& config) {
+inline std::vector<TestTensor> TensorsOf(const Json& config) {
   std::vector<TestTensor> tensors = TinyTensors(config);
   const ModelConfig model = ParseModelConfig(config, "test");
   for (const ExpectedTensor& expected : ExpectedTensors(model)) {
