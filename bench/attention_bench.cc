@@ -11,7 +11,7 @@
 #include "fathom/kernels/mla_attention.h"
 #include "fathom/kernels/mla_decode.h"
 #include "fathom/kernels/simd.h"
-#include "fathom/kernels/sparse_attention.h"
+#include "fathom/layers/latent_attention.h"
 #include "fathom/machine/limits.h"
 
 namespace fathom {
@@ -68,8 +68,10 @@ void BM_Training(benchmark::State& state) {
   Buffers b(dtype);
   std::vector<Segment> segments;
   for (int64_t i = 0; i < count; ++i) segments.push_back({i * length, (i + 1) * length, i * length, (i + 1) * length});
-  const View q = b.Matrix(tokens, s.heads * width), kv = b.Matrix(tokens, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(tokens, s.rope_dim);
-  const View o = b.Matrix(tokens, s.heads * s.v_dim), d_o = b.Matrix(tokens, s.heads * s.v_dim), lse = b.Matrix(tokens, s.heads, DType::kF32);
+  const View q = b.Matrix(tokens, s.heads * width), kv = b.Matrix(tokens, s.heads * (s.nope_dim + s.v_dim)),
+             k_rope = b.Matrix(tokens, s.rope_dim);
+  const View o = b.Matrix(tokens, s.heads * s.v_dim), d_o = b.Matrix(tokens, s.heads * s.v_dim),
+             lse = b.Matrix(tokens, s.heads, DType::kF32);
   const View dq = b.Matrix(q.dim(0), q.dim(1)), dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(tokens, s.rope_dim);
   MlaAttentionForward(s, segments, q, kv, k_rope, o, lse, b.scratch());
   for (auto _ : state) {
@@ -125,7 +127,7 @@ void BM_Decode(benchmark::State& state) {
   int64_t copy = 0;
   for (auto _ : state) {
     const ConstView cache = caches.Rows(copy * context, (copy + 1) * context);
-    MlaDecode(s, q_latent, q_rope, cache, visible, chosen, kTopK, o, b.scratch());
+    MlaDecode(s, q_latent, q_rope, cache, visible, chosen, kTopK, o, {}, b.scratch());
     copy = (copy + 1) % copies;
   }
   const double rows = static_cast<double>(chosen.empty() ? context : std::min(context, kTopK));
@@ -143,52 +145,76 @@ void DecodeCases(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK(BM_Decode)->Apply(DecodeCases)->UseRealTime()->Unit(benchmark::kMicrosecond);
 
-// 64 tokens at the end of a context, expanded form, 4 heads. arguments: context, sparse
+// The absorbed form's inputs for V3.2's shapes: a weight, latents of every token, and its own scratch.
+struct Absorbed {
+  explicit Absorbed(Buffers& b, const MlaShape& shape, int64_t tokens)
+      : weight{Tensor(DType::kBF16, {shape.heads * (shape.nope_dim + shape.v_dim), kLatent}), {}},
+        rows(b.Matrix(tokens, kLatent + shape.rope_dim)) {
+    Cast(b.Matrix(weight.value.dim(0), kLatent), weight.value.mutable_view());
+  }
+  LatentAttention Of(const MlaShape& shape, std::span<const Segment> segments, std::span<const int32_t> chosen) const {
+    return {shape, weight, segments, chosen, kTopK, rows};
+  }
+  Weight weight;
+  View rows;
+  Arena saved{1 << 20};
+};
+
+// 64 tokens at the end of a context, 16 heads: dense in the expanded form (its keys and values made before), sparse in the absorbed form
+// with its products into and out of the latent space. arguments: context, sparse
 void BM_Prefill(benchmark::State& state) {
   constexpr int64_t kTokens = 64;
   const int64_t context = state.range(0);
-  const MlaShape s = V32Heads(4);
+  const MlaShape s = V32Heads(16);
   Buffers b(DType::kBF16);
   const std::vector<Segment> segments{{0, kTokens, 0, context}};
-  const View q = b.Matrix(kTokens, s.heads * (s.nope_dim + s.rope_dim)), kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim));
-  const View k_rope = b.Matrix(context, s.rope_dim), o = b.Matrix(kTokens, s.heads * s.v_dim);
+  const View q = b.Matrix(kTokens, s.heads * (s.nope_dim + s.rope_dim)), o = b.Matrix(kTokens, s.heads * s.v_dim);
   const std::vector<int32_t> chosen = RandomChoice(kTokens, context - kTokens + 1);
-  for (auto _ : state) {
-    if (state.range(1) != 0) {
-      SparseAttentionForward(s, segments, chosen, kTopK, q, kv, k_rope, o, View(), b.scratch());
-    } else {
-      MlaAttentionForward(s, segments, q, kv, k_rope, o, View(), b.scratch());
-    }
+  if (state.range(1) != 0) {
+    Absorbed a(b, s, context);
+    Ctx ctx{a.saved, b.scratch(), DType::kBF16};
+    for (auto _ : state) LatentAttentionForward(ctx, a.Of(s, segments, chosen), q, o, {});
+  } else {
+    const View kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(context, s.rope_dim);
+    for (auto _ : state) MlaAttentionForward(s, segments, q, kv, k_rope, o, View(), b.scratch());
   }
-  const double keys = static_cast<double>(state.range(1) != 0 ? std::min(kTopK, context - kTokens / 2) : context - kTokens / 2);
-  Report(state, 2 * kTokens * keys * static_cast<double>(s.heads * (s.nope_dim + s.rope_dim + s.v_dim)), kTokens, DType::kBF16);
+  state.counters["s/token"] =
+      benchmark::Counter(static_cast<double>(kTokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(BM_Prefill)->ArgsProduct({{1024, 4096, 16384, 65536}, {0, 1}})->UseRealTime()->Unit(benchmark::kMillisecond);
 
-// A training step's attention, forward and backward, of one sequence, 2 heads. arguments: tokens, sparse
+// A training step's attention, forward and backward, of one sequence, 16 heads, as BM_Prefill. arguments: tokens, sparse
 void BM_TrainingStep(benchmark::State& state) {
   const int64_t tokens = state.range(0);
-  const MlaShape s = V32Heads(2);
+  const MlaShape s = V32Heads(16);
   Buffers b(DType::kBF16);
   const std::vector<Segment> segments{{0, tokens, 0, tokens}};
-  const View q = b.Matrix(tokens, s.heads * (s.nope_dim + s.rope_dim)), kv = b.Matrix(tokens, s.heads * (s.nope_dim + s.v_dim));
-  const View k_rope = b.Matrix(tokens, s.rope_dim), o = b.Matrix(tokens, s.heads * s.v_dim), lse = b.Matrix(tokens, s.heads, DType::kF32);
-  const View dq = b.Matrix(q.dim(0), q.dim(1)), dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(tokens, s.rope_dim);
-  std::vector<int32_t> chosen(static_cast<size_t>(tokens * kTopK), -1);
-  for (int64_t t = 0; t < tokens; ++t) {  // evenly spread over what the query sees
-    const int64_t n = std::min(kTopK, t + 1);
-    for (int64_t i = 0; i < n; ++i) chosen[static_cast<size_t>(t * kTopK + i)] = static_cast<int32_t>((t + 1) * i / n);
-  }
-  for (auto _ : state) {
-    if (state.range(1) != 0) {
-      SparseAttentionForward(s, segments, chosen, kTopK, q, kv, k_rope, o, lse, b.scratch());
-      SparseAttentionBackward(s, segments, chosen, kTopK, q, kv, k_rope, o, lse, o, dq, dkv, dk_rope, b.scratch());
-    } else {
+  const View q = b.Matrix(tokens, s.heads * (s.nope_dim + s.rope_dim)), dq = b.Matrix(q.dim(0), q.dim(1));
+  const View o = b.Matrix(tokens, s.heads * s.v_dim), lse = b.Matrix(tokens, s.heads, DType::kF32);
+  if (state.range(1) != 0) {
+    std::vector<int32_t> chosen(static_cast<size_t>(tokens * kTopK), -1);
+    for (int64_t t = 0; t < tokens; ++t) {  // evenly spread over what the query sees
+      const int64_t n = std::min(kTopK, t + 1);
+      for (int64_t i = 0; i < n; ++i) chosen[static_cast<size_t>(t * kTopK + i)] = static_cast<int32_t>((t + 1) * i / n);
+    }
+    Absorbed a(b, s, tokens);
+    Ctx ctx{a.saved, b.scratch(), DType::kBF16};
+    const View d_rows = b.Matrix(tokens, a.rows.dim(1), DType::kF32);
+    Weight grad{Tensor(DType::kF32, a.weight.value.shape()), {}};
+    for (auto _ : state) {
+      LatentAttentionForward(ctx, a.Of(s, segments, chosen), q, o, lse);
+      LatentAttentionBackward(ctx, a.Of(s, segments, chosen), q, o, lse, o, dq, d_rows, grad);
+    }
+  } else {
+    const View kv = b.Matrix(tokens, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(tokens, s.rope_dim);
+    const View dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(tokens, s.rope_dim);
+    for (auto _ : state) {
       MlaAttentionForward(s, segments, q, kv, k_rope, o, lse, b.scratch());
       MlaAttentionBackward(s, segments, q, kv, k_rope, o, lse, o, dq, dkv, dk_rope, b.scratch());
     }
   }
-  state.counters["s/token"] = benchmark::Counter(static_cast<double>(tokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["s/token"] =
+      benchmark::Counter(static_cast<double>(tokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(BM_TrainingStep)->ArgsProduct({{1024, 4096, 16384}, {0, 1}})->UseRealTime()->Unit(benchmark::kMillisecond)->Iterations(1);
 
@@ -201,7 +227,8 @@ void BM_Indexer(benchmark::State& state) {
   const std::vector<Segment> segments{{0, tokens, 0, context}};
   std::vector<int32_t> chosen(static_cast<size_t>(tokens * kTopK));
   for (auto _ : state) IndexerTopK(kIndexer, segments, q, k, weights, kTopK, chosen, View(), b.scratch());
-  Report(state, 2.0 * static_cast<double>(tokens * context * kIndexer.heads * kIndexer.head_dim), static_cast<double>(tokens), DType::kBF16);
+  Report(state, 2.0 * static_cast<double>(tokens * context * kIndexer.heads * kIndexer.head_dim), static_cast<double>(tokens),
+         DType::kBF16);
 }
 BENCHMARK(BM_Indexer)->ArgsProduct({{1, 32}, {4096, 16384, 65536}})->UseRealTime()->Unit(benchmark::kMillisecond);
 

@@ -48,6 +48,9 @@ HWY_INLINE void CopyRow(const InRow& from, int64_t n, BF16* to) {
     ForVectors(n, [&](auto at) { at.Store(Load(at, from), to); });
   }
 }
+HWY_INLINE void AddRow(const float* from, int64_t n, float* to) {
+  ForVectors(n, [&](auto at) { at.Store(hn::Add(at.Load(to), at.Load(from)), to); });
+}
 HWY_INLINE void StoreRow(const float* from, float factor, int64_t n, const OutRow& to) {
   const VF f = hn::Set(DF(), factor);
   ForVectors(n, [&](auto at) { Store(at, hn::Mul(f, Load(at, from)), to); });
@@ -149,6 +152,30 @@ inline void SoftmaxColumns(float* s, const BlockSight& sight, float log2_scale, 
     StoreF(top, state.top + v);
     StoreF(factor, state.factor + v);
     StoreF(hn::MulAdd(LoadF(state.sum + v), factor, sum), state.sum + v);
+  }
+}
+
+// s raw scores -> p = e^(scale s - lse), dp -> ds = scale p (dp - dot); zeros where a key is not seen, up to an even number of keys.
+// lse is times log2(e).
+inline void SoftmaxGradient(float* s, float* dp, const BlockSight& sight, float scale, const float* lse, const float* dot) {
+  const DF d;
+  const int64_t even = (sight.n + 1) / 2 * 2, wide = sight.Wide();
+  const VF log2_scale = hn::Set(d, scale * kLog2E), scales = hn::Set(d, scale);
+  for (int64_t v = 0; v < wide; v += LanesF()) {
+    const LaneSight lanes(sight, v);
+    const VF shift = LoadF(lse + v), shared = LoadF(dot + v);
+    const auto step = [&](int64_t j, auto mask) {
+      float *score = s + j * wide + v, *grad = dp + j * wide + v;
+      const VF p = mask(Exp2NonPositive(hn::MulSub(log2_scale, LoadF(score), shift)));
+      StoreF(p, score);
+      StoreF(mask(hn::Mul(hn::Mul(p, scales), hn::Sub(LoadF(grad), shared))), grad);
+    };
+    for (int64_t j = 0; j < lanes.all; ++j) step(j, [](VF x) { return x; });
+    for (int64_t j = lanes.all; j < lanes.some; ++j) step(j, [&](VF x) { return hn::IfThenElseZero(lanes.Sees(j), x); });
+    for (int64_t j = lanes.some; j < even; ++j) {
+      StoreF(hn::Zero(d), s + j * wide + v);
+      StoreF(hn::Zero(d), dp + j * wide + v);
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-// Keys and values of one head, read in place, row by row, for one query at a time. Once per SIMD target.
+// Keys of one head, read in place, row by row, for one query at a time. Once per SIMD target.
 #if defined(FATHOM_KERNELS_GATHER_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_KERNELS_GATHER_ROWS_INL_H_
 #undef FATHOM_KERNELS_GATHER_ROWS_INL_H_
@@ -15,14 +15,13 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-// Rows of one head's keys and values, as stored.
+// Rows of one head's keys, as stored.
 template <class E>
 struct HeadRows {
   ConstView kv, k_rope;
   MlaShape shape;
   int64_t head;
   const E* Nope(int64_t row) const { return kv.row<E>(row) + head * (shape.nope_dim + shape.v_dim); }
-  const E* Value(int64_t row) const { return Nope(row) + shape.nope_dim; }
   const E* Rope(int64_t row) const { return k_rope.row<E>(row); }
   void Prefetch(std::span<const int32_t> rows, size_t i) const {
     if (i >= rows.size()) return;
@@ -36,13 +35,6 @@ HWY_INLINE VF Dot(const E* row, const float* x, int64_t n, VF sum) {
   return sum;
 }
 HWY_INLINE float LanesSum(VF v) { return hn::GetLane(hn::SumOfLanes(DF(), v)); }
-
-// y += factor x for a row of E.
-template <class E>
-HWY_INLINE void AddScaled(const E* x, float factor, int64_t n, float* y) {
-  const VF f = hn::Set(DF(), factor);
-  ForVectors(n, [&](auto at) { at.Store(hn::MulAdd(f, at.Load(x), at.Load(y)), y); });
-}
 
 // s[j] = q . key of rows[j].
 template <class E>

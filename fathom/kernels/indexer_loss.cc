@@ -204,7 +204,7 @@ void KeyJob(const IndexerLossArgs& a, const LossStrip& strip, int64_t k_begin, i
       DotGradients(w.dots, strip.scores + i * strip.stride + begin, n, s.heads, strip.weights + i * heads, nullptr);
       F32Path::Product(n, s.head_dim, s.heads, {w.dots, heads, 1}, ConstBlock(strip.queries + i * a.PanelFloats(), dim), {w.product, dim},
                        Into::kOverwrite);
-      for (int64_t j = 0; j < n; ++j) AddScaled(w.product + j * dim, 1.0f, s.head_dim, a.gradients.dk.row<float>(list.Row(begin + j)));
+      for (int64_t j = 0; j < n; ++j) AddRow(w.product + j * dim, s.head_dim, a.gradients.dk.row<float>(list.Row(begin + j)));
     });
   }
 }

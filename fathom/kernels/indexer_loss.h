@@ -27,8 +27,9 @@ struct IndexerGradients {
 //   p = softmax(score), t = sum_h softmax(main score of head h), t /= sum_s t + 1e-8, kl = sum_s t (log(t + 1e-8) - log(p + 1e-8)).
 // kl [T] is overwritten, zero outside segments. Gradients of factor * sum_t kl[t]; empty views: only kl. Each query's keys are walked
 // in blocks with one row of scores per query of a block; no T x T matrix.
-void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std::span<const Segment> segments, std::span<const int32_t> chosen, int64_t k,
-                 float factor, std::span<float> kl, const IndexerGradients& gradients, Arena& scratch);
+void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std::span<const Segment> segments,
+                 std::span<const int32_t> chosen, int64_t k, float factor, std::span<float> kl, const IndexerGradients& gradients,
+                 Arena& scratch);
 int64_t IndexerLossScratchBytes(const IndexerTarget& target, const IndexerShape& shape, int64_t most_keys);
 
 }  // namespace fathom

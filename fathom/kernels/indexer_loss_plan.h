@@ -4,9 +4,10 @@
 #include <cstdint>
 #include <span>
 
+#include "fathom/kernels/choice.h"
 #include "fathom/kernels/indexer_loss.h"
 #include "fathom/kernels/indexer_plan.h"
-#include "fathom/kernels/sparse_attention_plan.h"
+#include "fathom/kernels/mla_attention_plan.h"
 
 namespace fathom {
 
@@ -45,9 +46,9 @@ struct IndexerLossArgs {
 struct LossStrip {
   Segment segment;
   int64_t begin, end, stride;
-  float *scores, *targets;                 // [kStripQueries][stride]
-  float *queries, *queries_t, *weights;    // of the indexer: [kStripQueries][PanelFloats()] twice, [kStripQueries][PadBlock(Hi)]
-  float* main_queries_t;                   // dense: [H][PadBlock(Dn+Dr) * kStripQueries]
+  float *scores, *targets;               // [kStripQueries][stride]
+  float *queries, *queries_t, *weights;  // of the indexer: [kStripQueries][PanelFloats()] twice, [kStripQueries][PadBlock(Hi)]
+  float* main_queries_t;                 // dense: [H][PadBlock(Dn+Dr) * kStripQueries]
   BlockSight Sight(int64_t first, int64_t n) const { return {end - begin, n, VisibleEnd(segment, begin) - first}; }
 };
 

@@ -11,6 +11,18 @@
 
 namespace fathom::ref {
 
+// The keys of each query, from [T*k] rows ended by negative entries.
+inline std::vector<std::vector<int32_t>> ChosenKeys(std::span<const int32_t> chosen, int64_t k) {
+  std::vector<std::vector<int32_t>> keys;
+  for (size_t begin = 0; begin < chosen.size(); begin += static_cast<size_t>(k)) {
+    keys.emplace_back();
+    for (const int32_t row : chosen.subspan(begin, static_cast<size_t>(k))) {
+      if (row >= 0) keys.back().push_back(row);
+    }
+  }
+  return keys;
+}
+
 // Probabilities of the main attention, summed over heads, over the listed keys; sums to one.
 inline std::vector<double> IndexerTargets(const MlaShape& s, const MlaInputs<double>& main, int64_t query, std::span<const int32_t> keys) {
   std::vector<double> t(keys.size());

@@ -7,7 +7,6 @@
 #include "fathom/base/threads.h"
 #include "fathom/kernels/indexer_loss_ref.h"
 #include "fathom/kernels/simd.h"
-#include "fathom/kernels/sparse_attention_ref.h"
 #include "fathom/testing/close.h"
 
 namespace fathom {
@@ -122,7 +121,8 @@ TEST(IndexerLoss, GradientsAreComplexStepDerivatives) {
     const Data d = MakeData(c, false);
     const auto gradient = [&](std::vector<C> Indexer<C>::*member, const std::vector<double>& x) {
       const ComplexFunction f = [&](const std::vector<C>& at) {
-        Indexer<C> in{{d.indexer.q.begin(), d.indexer.q.end()}, {d.indexer.k.begin(), d.indexer.k.end()},
+        Indexer<C> in{{d.indexer.q.begin(), d.indexer.q.end()},
+                      {d.indexer.k.begin(), d.indexer.k.end()},
                       {d.indexer.weights.begin(), d.indexer.weights.end()}};
         in.*member = at;
         return ref::IndexerKl(c.main, d.main, c.shape, in, d.keys);
@@ -140,9 +140,7 @@ TEST(IndexerLoss, GradientsAreComplexStepDerivatives) {
   }
 }
 
-double Dot(std::span<const float> a, std::span<const double> b) {
-  return std::inner_product(b.begin(), b.end(), a.begin(), 0.0);
-}
+double Dot(std::span<const float> a, std::span<const double> b) { return std::inner_product(b.begin(), b.end(), a.begin(), 0.0); }
 
 // Long strips, several blocks: the loss of every query, and the slope along random directions.
 template <class T>
@@ -178,7 +176,8 @@ TEST(IndexerLoss, ChoosingAllEqualsTheDenseStage) {
   Data d = MakeData(c, false);
   d.keys = ref::VisibleKeys(c.segments, c.tokens);
   std::fill(d.chosen.begin(), d.chosen.end(), -1);
-  for (size_t t = 0; t < d.keys.size(); ++t) std::copy(d.keys[t].begin(), d.keys[t].end(), d.chosen.begin() + static_cast<int64_t>(t) * c.k);
+  for (size_t t = 0; t < d.keys.size(); ++t)
+    std::copy(d.keys[t].begin(), d.keys[t].end(), d.chosen.begin() + static_cast<int64_t>(t) * c.k);
   d.lse = ToFloats(ref::MlaForward(c.main, d.keys, d.main).lse);
   const Results sparse = RunLoss<float>(c, d, 1.0f);
   EXPECT_TRUE(RelativeL2(sparse.kl, ToDoubles(dense.kl), 1e-5));

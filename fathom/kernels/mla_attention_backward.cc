@@ -17,30 +17,6 @@ float OutputDot(const MlaBackwardArgs& a, int64_t t, int64_t head) {
   return static_cast<float>(RowSum(a.shape.v_dim, [&](auto at, VF sum) { return hn::MulAdd(Load(at, d_o), Load(at, o), sum); }));
 }
 
-// s raw scores -> p = e^(scale s - lse), dp -> ds = scale p (dp - dot); zeros where a key is not seen, up to an even number of keys.
-// lse is times log2(e).
-void SoftmaxGradient(float* s, float* dp, const BlockSight& sight, float scale, const float* lse, const float* dot) {
-  const DF d;
-  const int64_t even = (sight.n + 1) / 2 * 2, wide = sight.Wide();
-  const VF log2_scale = hn::Set(d, scale * kLog2E), scales = hn::Set(d, scale);
-  for (int64_t v = 0; v < wide; v += LanesF()) {
-    const LaneSight lanes(sight, v);
-    const VF shift = LoadF(lse + v), shared = LoadF(dot + v);
-    const auto step = [&](int64_t j, auto mask) {
-      float *score = s + j * wide + v, *grad = dp + j * wide + v;
-      const VF p = mask(Exp2NonPositive(hn::MulSub(log2_scale, LoadF(score), shift)));
-      StoreF(p, score);
-      StoreF(mask(hn::Mul(hn::Mul(p, scales), hn::Sub(LoadF(grad), shared))), grad);
-    };
-    for (int64_t j = 0; j < lanes.all; ++j) step(j, [](VF x) { return x; });
-    for (int64_t j = lanes.all; j < lanes.some; ++j) step(j, [&](VF x) { return hn::IfThenElseZero(lanes.Sees(j), x); });
-    for (int64_t j = lanes.some; j < even; ++j) {
-      StoreF(hn::Zero(d), s + j * wide + v);
-      StoreF(hn::Zero(d), dp + j * wide + v);
-    }
-  }
-}
-
 // One block of queries (rows from i on) against one block of keys: d_keys, d_values and dq are added to.
 template <class Path>
 void BackwardBlock(const Path& path, const MlaBackwardArgs& a, const BlockSight& sight, int64_t i, const BackwardScratch& w) {

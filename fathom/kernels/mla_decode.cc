@@ -4,34 +4,14 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/mla_decode.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/attention_blocks-inl.h"
-#include "fathom/kernels/mla_decode_plan.h"
+#include <cmath>
+
+#include "fathom/kernels/mla_decode_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
-
-// Entry i of what the query attends to, as a row of the cache.
-int64_t CacheRow(const DecodeArgs& a, int64_t query, int64_t i) {
-  return a.chosen.empty() ? i : a.chosen[static_cast<size_t>(query * a.k + i)];
-}
-
-// The next block travels from memory while this one is multiplied.
-void PrefetchCache(const DecodeArgs& a, int64_t query, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) PrefetchRow(a.cache, CacheRow(a, query, i), 0, a.shape.latent_dim + a.shape.rope_dim);
-}
-
-// Rows [first, first + n) of the cache, or of the query's list of chosen rows; zeros behind them.
-template <class Path>
-void LoadCache(const DecodeArgs& a, int64_t query, int64_t first, int64_t n, Block to) {
-  const int64_t width = a.shape.latent_dim + a.shape.rope_dim;
-  for (int64_t j = 0; j < n; ++j) {
-    CopyRow(RowAt(a.cache, CacheRow(a, query, first + j)), width, ElementRow<Path>(to, j));
-    ZeroTail<Path>(to, j, width);
-  }
-  std::fill(to.data + n * to.stride, to.data + kKeyBlock * to.stride, 0.0f);
-}
 
 // The cache's rows [first, first + n) where they lie, if they can be multiplied as stored; else a copy in `copy`.
 template <class Path>
@@ -43,20 +23,6 @@ ConstBlock CacheRows(const DecodeArgs& a, int64_t query, int64_t first, int64_t 
   }
   LoadCache<Path>(a, query, first, n, copy);
   return copy;
-}
-
-// Heads [head, head + n) of a query, latent and rope part side by side, transposed.
-template <class Path>
-void LoadQuery(const DecodeArgs& a, int64_t query, int64_t head, int64_t n, Block rows, float* queries_t) {
-  const MlaDecodeShape& s = a.shape;
-  for (int64_t h = 0; h < n; ++h) {
-    auto* row = ElementRow<Path>(rows, h);
-    CopyRow(RowAt(a.q_latent, query, (head + h) * s.latent_dim), s.latent_dim, row);
-    CopyRow(RowAt(a.q_rope, query, (head + h) * s.rope_dim), s.rope_dim, row + s.latent_dim);
-    ZeroTail<Path>(rows, h, s.latent_dim + s.rope_dim);
-  }
-  std::fill(rows.data + n * rows.stride, rows.data + PadBlock(n) * rows.stride, 0.0f);
-  TransposeBlock(rows, PadBlock(n), rows.stride, queries_t);
 }
 
 // All heads of one query over one part of its rows: unnormalised sums of latents and the state of each head's softmax.
@@ -83,8 +49,8 @@ void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, c
       const BlockSight sight{std::min(kQueryBlock, s.heads - h), n, n};
       ScoreBlock<Path>(sight, width, rows, w.queries_t + h * stride, w.scores);
       SoftmaxColumns(w.scores, sight, s.scale * kLog2E, {out.top + h, out.sum + h, w.factor});
-      SumOverKeys<Path>(sight, s.latent_dim, path.ByQuery(w.scores, sight, w.p), rows_sum, {out.sums + h * latent_wide, latent_wide}, Into::kScaleAdd,
-                        w.factor);
+      SumOverKeys<Path>(sight, s.latent_dim, path.ByQuery(w.scores, sight, w.p), rows_sum, {out.sums + h * latent_wide, latent_wide},
+                        Into::kScaleAdd, w.factor);
     }
   }
 }
@@ -95,7 +61,7 @@ void DecodeJob(const DecodeArgs& a, const DecodePart& part, float* scratch, cons
 }
 
 // One head of one query: parts are added in order, brought to their common largest score.
-void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const PartialSums> parts, float* o) {
+void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const PartialSums> parts, float* o, float* lse) {
   float top = -std::numeric_limits<float>::infinity(), sum = 0;
   for (const PartialSums& p : parts) top = std::max(top, p.top[head]);
   std::fill(o, o + s.latent_dim, 0.0f);
@@ -106,6 +72,7 @@ void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const Partial
     sum += hn::GetLane(factor) * p.sum[head];
   }
   if (!parts.empty()) StoreRow(o, 1 / sum, s.latent_dim, {reinterpret_cast<std::byte*>(o), DType::kF32});
+  if (lse != nullptr) *lse = parts.empty() ? top : top * kLn2 + std::log(sum);
 }
 
 void WeightRowToF32(const WeightView& w, int64_t row, float* to) {
@@ -115,7 +82,8 @@ void WeightRowToF32(const WeightView& w, int64_t row, float* to) {
   const bool powers = w.scale.dtype() == DType::kF8E8M0;
   for (int64_t i = 0; i < n; ++i) {
     const int64_t block = i / kScaleBlock;
-    to[i] = ToFloat(codes[i]) * (powers ? ToFloat(w.scale.row<F8E8M0>(row / kScaleBlock)[block]) : w.scale.row<float>(row / kScaleBlock)[block]);
+    to[i] = ToFloat(codes[i]) *
+            (powers ? ToFloat(w.scale.row<F8E8M0>(row / kScaleBlock)[block]) : w.scale.row<float>(row / kScaleBlock)[block]);
   }
 }
 
@@ -149,7 +117,6 @@ void HeadProductJob(const HeadProductArgs& a, int64_t begin, int64_t end, float*
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <array>
 
 #include "fathom/base/threads.h"
 #include "fathom/kernels/rows.h"
@@ -168,7 +135,7 @@ int64_t RowsOf(const DecodeArgs& a, std::span<const int64_t> visible, int64_t qu
   return n;
 }
 
-void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o_latent, Arena& scratch) {
+void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o_latent, View lse, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
   const int64_t queries = a.q_latent.dim(0), each = DecodeScratch::Floats(s), sums = s.heads * PadBlock(s.latent_dim);
   int64_t* first = scratch.AllocArray<int64_t>(queries + 1);
@@ -189,7 +156,8 @@ void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o
     for (int64_t i = begin; i < end; ++i) {
       const int64_t m = i / s.heads, head = i % s.heads;
       const std::span<const PartialSums> own(parts + first[m], static_cast<size_t>(first[m + 1] - first[m]));
-      HWY_DYNAMIC_DISPATCH(CombineParts)(s, head, own, o_latent.row<float>(m) + head * s.latent_dim);
+      HWY_DYNAMIC_DISPATCH(CombineParts)
+      (s, head, own, o_latent.row<float>(m) + head * s.latent_dim, lse.empty() ? nullptr : lse.row<float>(m) + head);
     }
   });
 }
@@ -197,25 +165,28 @@ void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o
 }  // namespace
 
 void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
-               std::span<const int32_t> chosen, int64_t k, View o_latent, Arena& scratch) {
+               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch) {
   const int64_t queries = q_latent.dim(0);
   FATHOM_CHECK(IsMatrix(q_latent, queries, shape.heads * shape.latent_dim) && q_latent.dtype() == DType::kF32 &&
-                   IsMatrix(q_rope, queries, shape.heads * shape.rope_dim) && q_rope.dtype() == DType::kF32 && o_latent.shape() == q_latent.shape() &&
-                   o_latent.dtype() == DType::kF32,
+                   IsMatrix(q_rope, queries, shape.heads * shape.rope_dim) && q_rope.dtype() == DType::kF32 &&
+                   o_latent.shape() == q_latent.shape() && o_latent.dtype() == DType::kF32,
                "q_latent {}, q_rope {}, o_latent {}", q_latent.shape().ToString(), q_rope.shape().ToString(), o_latent.shape().ToString());
   FATHOM_CHECK(IsMatrix(cache, cache.dim(0), shape.latent_dim + shape.rope_dim), "cache {}", cache.shape().ToString());
-  FATHOM_CHECK(chosen.empty() ? std::ssize(visible) == queries : std::ssize(chosen) == queries * k, "{} visible, {} chosen", visible.size(), chosen.size());
+  FATHOM_CHECK(lse.empty() || (IsMatrix(lse, queries, shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
+  FATHOM_CHECK(chosen.empty() ? std::ssize(visible) == queries : std::ssize(chosen) == queries * k, "{} visible, {} chosen", visible.size(),
+               chosen.size());
   for (const int64_t n : visible) FATHOM_CHECK(0 <= n && n <= cache.dim(0), "{} visible of {}", n, cache.dim(0));
   for (const int32_t row : chosen) FATHOM_CHECK(row < cache.dim(0), "row {} of {}", row, cache.dim(0));
   const ArenaScope scope(scratch);
-  DecodeQueries({shape, q_latent, q_rope, cache, chosen, k, cache.dtype() == DType::kBF16 && HasNativeBF16()}, visible, o_latent, scratch);
+  DecodeQueries({shape, q_latent, q_rope, cache, chosen, k, cache.dtype() == DType::kBF16 && HasNativeBF16()}, visible, o_latent, lse,
+                scratch);
 }
 
 void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t first, int64_t rows, ConstView x, View y, Arena& scratch) {
   const int64_t columns = w.value.dim(1), per_head = w.value.dim(0) / heads;
   const bool to_latent = kind == HeadProduct::kToLatent;
-  FATHOM_CHECK(w.value.rank() == 2 && w.value.dim(0) == heads * per_head && 0 <= first && first + rows <= per_head, "w {}, {} heads, rows {}..{}",
-               w.value.shape().ToString(), heads, first, first + rows);
+  FATHOM_CHECK(w.value.rank() == 2 && w.value.dim(0) == heads * per_head && 0 <= first && first + rows <= per_head,
+               "w {}, {} heads, rows {}..{}", w.value.shape().ToString(), heads, first, first + rows);
   FATHOM_CHECK(IsMatrix(x, x.dim(0), heads * (to_latent ? rows : columns)) && IsMatrix(y, x.dim(0), heads * (to_latent ? columns : rows)) &&
                    x.dtype() == DType::kF32 && y.dtype() == DType::kF32,
                "x {}, y {}", x.shape().ToString(), y.shape().ToString());
@@ -228,7 +199,8 @@ void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t
 }
 
 int64_t MlaDecodeScratchBytes(const MlaDecodeShape& shape, int64_t queries, int64_t most_rows) {
-  const int64_t parts = queries * DecodeParts(most_rows), floats = NumThreads() * DecodeScratch::Floats(shape) + parts * shape.heads * PadBlock(shape.latent_dim);
+  const int64_t parts = queries * DecodeParts(most_rows),
+                floats = NumThreads() * DecodeScratch::Floats(shape) + parts * shape.heads * PadBlock(shape.latent_dim);
   return floats * 4 + (queries + 1) * 8 + parts * (static_cast<int64_t>(sizeof(PartialSums)) + PadBlock(shape.heads) * 8) + 64 * 8;
 }
 

@@ -1,5 +1,6 @@
 // Multi-head latent attention, absorbed form: queries are carried into the latent space, the cache is read as it is
-// (DeepSeek-V2 report, section 2.1.2). For decoding: few queries, long caches; bound by the reading of the cache.
+// (DeepSeek-V2 report, section 2.1.2). For decoding: few queries, long caches; bound by the reading of the cache. And for sparse attention:
+// all heads of a query share the chosen rows, which one gather brings into cache.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +13,25 @@ namespace fathom {
 
 // q_latent [M,H*R] F32: q_nope W_uk per head; q_rope [M,H*Dr] F32, rotated. cache [S,R+Dr] F32 or BF16: normed latent, then
 // the rotated key. Query m attends to rows 0..visible[m]-1, or, when chosen is not empty, to the rows chosen[m*k..m*k+k)
-// (a negative entry ends the list). o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times the latents.
+// (a negative entry ends the list). o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times the latents; lse [M,H] F32,
+// unless empty, with the log of each row's sum (-inf where nothing is seen).
 struct MlaDecodeShape {
   int64_t heads, latent_dim, rope_dim;  // H, R, Dr
   float scale;
 };
 void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
-               std::span<const int32_t> chosen, int64_t k, View o_latent, Arena& scratch);
+               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch);
 // Scratch of one call for this many queries, each of which sees at most most_rows rows.
 int64_t MlaDecodeScratchBytes(const MlaDecodeShape& shape, int64_t queries, int64_t most_rows);
+
+// The backward over chosen rows; inputs as above. dot [M,H] F32: rowsum(dO o) of each head. Overwrites dq_latent [M,H*R] and dq_rope
+// [M,H*Dr] F32, and o_latent [M,H*R], which the gradient of W_uv needs; adds to d_cache [S,R+Dr] F32, each element in the order of queries.
+struct MlaDecodeGradients {
+  View o_latent, dq_latent, dq_rope, d_cache;
+};
+void MlaDecodeBackward(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int32_t> chosen,
+                       int64_t k, ConstView lse, ConstView dot, ConstView d_o_latent, const MlaDecodeGradients& gradients, Arena& scratch);
+int64_t MlaDecodeBackwardScratchBytes(const MlaDecodeShape& shape, int64_t k);
 
 // y_h = x_h W_h for every head: x [M,H*A], y [M,H*B] F32, overwritten. W_h are the rows of a weight w [H*C,K] (kv_b_proj: C = Dn+Dv,
 // K = R) from row `first` of each head: kToLatent (A = rows, B = K): y = x W; kFromLatent (A = K, B = rows): y = x W^T.

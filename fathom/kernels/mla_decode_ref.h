@@ -28,7 +28,8 @@ std::vector<T> MlaDecode(const MlaDecodeShape& s, const std::vector<T>& q_latent
     }
     Softmax(p);
     for (size_t j = 0; j < p.size(); ++j) {
-      for (int64_t i = 0; i < s.latent_dim; ++i) o[static_cast<size_t>(r * s.latent_dim + i)] += p[j] * cache[static_cast<size_t>(keys[j] * width + i)];
+      for (int64_t i = 0; i < s.latent_dim; ++i)
+        o[static_cast<size_t>(r * s.latent_dim + i)] += p[j] * cache[static_cast<size_t>(keys[j] * width + i)];
     }
   }
   return o;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <complex>
 #include <numeric>
 
 #include "fathom/base/threads.h"
@@ -36,7 +37,8 @@ struct Data {
 Data MakeData(const Case& c, bool bf16) {
   const MlaDecodeShape& s = c.shape;
   const int64_t m = std::ssize(c.visible);
-  Data d{RandomVector(m * s.heads * s.latent_dim, 1), RandomVector(m * s.heads * s.rope_dim, 2), RandomVector(c.cache_rows * (s.latent_dim + s.rope_dim), 3)};
+  Data d{RandomVector(m * s.heads * s.latent_dim, 1), RandomVector(m * s.heads * s.rope_dim, 2),
+         RandomVector(c.cache_rows * (s.latent_dim + s.rope_dim), 3)};
   for (double& x : d.cache) x = bf16 ? RoundToBF16(static_cast<float>(x)) : static_cast<float>(x);
   for (auto* v : {&d.q_latent, &d.q_rope}) {
     for (double& x : *v) x = bf16 ? RoundToBF16(static_cast<float>(x)) : static_cast<float>(x);
@@ -52,7 +54,8 @@ std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std
   std::vector<T> cache(static_cast<size_t>(c.cache_rows * (width + 5)), FromFloat<T>(kNaN));
   for (const auto& list : rows) {
     for (const int32_t r : list) {
-      for (int64_t i = 0; i < width; ++i) cache[static_cast<size_t>(r * (width + 5) + i)] = FromFloat<T>(static_cast<float>(d.cache[static_cast<size_t>(r * width + i)]));
+      for (int64_t i = 0; i < width; ++i)
+        cache[static_cast<size_t>(r * (width + 5) + i)] = FromFloat<T>(static_cast<float>(d.cache[static_cast<size_t>(r * width + i)]));
     }
   }
   const auto q_latent = ToFloats(d.q_latent), q_rope = ToFloats(d.q_rope);
@@ -60,7 +63,8 @@ std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std
   const std::span<const float> latent_span(q_latent), rope_span(q_rope);
   Arena scratch(MlaDecodeScratchBytes(s, m, c.cache_rows));
   MlaDecode(s, ViewOf(latent_span.data(), {m, s.heads * s.latent_dim}), ViewOf(rope_span.data(), {m, s.heads * s.rope_dim}),
-            ViewOf(cache.data(), {c.cache_rows, width}, width + 5), c.visible, chosen, k, ViewOf(o.data(), {m, s.heads * s.latent_dim}), scratch);
+            ViewOf(cache.data(), {c.cache_rows, width}, width + 5), c.visible, chosen, k, ViewOf(o.data(), {m, s.heads * s.latent_dim}), {},
+            scratch);
   return o;
 }
 
@@ -120,6 +124,118 @@ TEST(MlaDecode, SameBitsForAnyNumberOfThreads) {
   SetThreads(0);
 }
 
+// Queries with their own lists of rows, ended by -1; no query attends to rows beyond `keys`.
+struct BackwardCase {
+  MlaDecodeShape shape;
+  int64_t queries, k, keys;
+};
+
+std::vector<int32_t> SomeChoice(const BackwardCase& c, Rows& rows) {
+  std::vector<int32_t> chosen(static_cast<size_t>(c.queries * c.k), -1);
+  for (int64_t m = 0; m < c.queries; ++m) {
+    rows.emplace_back();
+    const int64_t n = m == 1 ? 0 : std::min(c.k, 1 + m * 7);  // one query sees nothing
+    for (int64_t i = 0; i < n; ++i) {
+      rows.back().push_back(static_cast<int32_t>(c.keys * i / n));
+      chosen[static_cast<size_t>(m * c.k + i)] = rows.back().back();
+    }
+  }
+  return chosen;
+}
+
+// d (d_o . o) / d x_i for some entries of one of the inputs, by the reference's complex step.
+std::vector<double> ComplexStep(const BackwardCase& c, const Data& d, const Rows& rows, const std::vector<double>& d_o, int input,
+                                size_t stride) {
+  using Complex = std::complex<double>;
+  std::vector<Complex> x[3] = {
+      {d.q_latent.begin(), d.q_latent.end()}, {d.q_rope.begin(), d.q_rope.end()}, {d.cache.begin(), d.cache.end()}};
+  std::vector<double> gradient;
+  for (size_t i = 0; i < x[input].size(); i += stride) {
+    x[input][i] += Complex(0, 1e-30);
+    const auto o = ref::MlaDecode(c.shape, x[0], x[1], x[2], rows);
+    x[input][i] = x[input][i].real();
+    double sum = 0;
+    for (size_t j = 0; j < o.size(); ++j) sum += d_o[j] * o[j].imag();
+    gradient.push_back(sum / 1e-30);
+  }
+  return gradient;
+}
+
+std::vector<float> Every(const std::vector<float>& x, size_t stride) {
+  std::vector<float> some;
+  for (size_t i = 0; i < x.size(); i += stride) some.push_back(x[i]);
+  return some;
+}
+
+struct Gradients {
+  std::vector<float> o, dq_latent, dq_rope, d_cache;
+};
+
+template <class T>
+Gradients RunBackward(const BackwardCase& c, const Data& d, std::span<const int32_t> chosen, const std::vector<double>& d_o) {
+  const MlaDecodeShape& s = c.shape;
+  const int64_t width = s.latent_dim + s.rope_dim, latents = s.heads * s.latent_dim, ropes = s.heads * s.rope_dim, m = c.queries;
+  std::vector<T> cache;
+  for (const double x : d.cache) cache.push_back(FromFloat<T>(static_cast<float>(x)));
+  const auto q_latent = ToFloats(d.q_latent), q_rope = ToFloats(d.q_rope), d_o_f32 = ToFloats(d_o);
+  std::vector<float> o(q_latent.size(), kNaN), lse(static_cast<size_t>(m * s.heads), kNaN), dot(lse.size());
+  Arena scratch(int64_t{64} << 20);
+  const ConstView ql = ViewOf(q_latent.data(), {m, latents}), qr = ViewOf(q_rope.data(), {m, ropes});
+  const ConstView rows = ViewOf(std::as_const(cache).data(), {c.keys, width});
+  MlaDecode(s, ql, qr, rows, {}, chosen, c.k, ViewOf(o.data(), {m, latents}), ViewOf(lse.data(), {m, s.heads}), scratch);
+  for (size_t i = 0; i < o.size(); ++i) dot[i / static_cast<size_t>(s.latent_dim)] += o[i] * d_o_f32[i];
+  Gradients g{std::vector<float>(o.size(), kNaN), std::vector<float>(o.size(), kNaN), std::vector<float>(q_rope.size(), kNaN),
+              std::vector<float>(cache.size(), 0.5f)};
+  MlaDecodeBackward(s, ql, qr, rows, chosen, c.k, ViewOf(std::as_const(lse).data(), {m, s.heads}),
+                    ViewOf(std::as_const(dot).data(), {m, s.heads}), ViewOf(d_o_f32.data(), {m, latents}),
+                    {ViewOf(g.o.data(), {m, latents}), ViewOf(g.dq_latent.data(), {m, latents}), ViewOf(g.dq_rope.data(), {m, ropes}),
+                     ViewOf(g.d_cache.data(), {c.keys, width})},
+                    scratch);
+  EXPECT_TRUE(RelativeL2(g.o, ToDoubles(o), sizeof(T) == 4 ? 2e-6 : 1e-2));
+  for (float& x : g.d_cache) x -= 0.5f;  // it is added to
+  return g;
+}
+
+TEST(MlaDecodeBackward, IsTheReferencesComplexStep) {
+  for (const BackwardCase& c : {BackwardCase{{1, 1, 1, 0.7f}, 1, 3, 4},
+                                {{3, 7, 2, 0.4f}, 5, 9, 20},
+                                {{5, 33, 6, 0.3f}, 19, 70, 150},
+                                {{70, 12, 5, 0.3f}, 3, 66, 90}}) {
+    for (const bool bf16 : {false, true}) {
+      const Data d = MakeData({c.shape, std::vector<int64_t>(static_cast<size_t>(c.queries)), c.keys}, bf16);
+      Rows rows;
+      const auto chosen = SomeChoice(c, rows);
+      const auto d_o = RandomVector(std::ssize(d.q_latent), 7);
+      const size_t stride = 1 + d.cache.size() / 60;
+      const auto dql = ComplexStep(c, d, rows, d_o, 0, stride), dqr = ComplexStep(c, d, rows, d_o, 1, 3),
+                 dc = ComplexStep(c, d, rows, d_o, 2, stride);
+      ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+        const Gradients g = bf16 ? RunBackward<BF16>(c, d, chosen, d_o) : RunBackward<float>(c, d, chosen, d_o);
+        const double tolerance = bf16 ? 2e-2 : 1e-5;
+        EXPECT_TRUE(RelativeL2(Every(g.dq_latent, stride), dql, tolerance));
+        EXPECT_TRUE(RelativeL2(Every(g.dq_rope, 3), dqr, tolerance));
+        EXPECT_TRUE(RelativeL2(Every(g.d_cache, stride), dc, tolerance));
+      });
+    }
+  }
+}
+
+TEST(MlaDecodeBackward, SameBitsForAnyNumberOfThreads) {
+  const BackwardCase c{{5, 33, 6, 0.3f}, 19, 70, 150};
+  const Data d = MakeData({c.shape, std::vector<int64_t>(19), c.keys}, false);
+  Rows rows;
+  const auto chosen = SomeChoice(c, rows);
+  const auto d_o = RandomVector(std::ssize(d.q_latent), 7);
+  SetThreads(1);
+  const Gradients want = RunBackward<float>(c, d, chosen, d_o);
+  for (const int threads : {2, 3}) {
+    SetThreads(threads);
+    const Gradients g = RunBackward<float>(c, d, chosen, d_o);
+    EXPECT_TRUE(SameBits(g.d_cache, want.d_cache) && SameBits(g.dq_latent, want.dq_latent) && SameBits(g.dq_rope, want.dq_rope));
+  }
+  SetThreads(0);
+}
+
 struct ProductCase {
   int64_t heads, nope_dim, v_dim, latent_dim, queries;
 };
@@ -170,7 +286,8 @@ TEST(PerHeadMatMul, BlockScaledFP8) {
   std::vector<float> y(3 * kHeads * kColumns);
   Arena scratch(1 << 20);
   ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
-    PerHeadMatMul(HeadProduct::kToLatent, kHeads, weight, 0, 60, ViewOf(x.data(), {3, kHeads * 60}), ViewOf(y.data(), {3, kHeads * kColumns}), scratch);
+    PerHeadMatMul(HeadProduct::kToLatent, kHeads, weight, 0, 60, ViewOf(x.data(), {3, kHeads * 60}),
+                  ViewOf(y.data(), {3, kHeads * kColumns}), scratch);
     EXPECT_TRUE(RelativeL2(y, ref::PerHeadMatMul(HeadProduct::kToLatent, kHeads, w, kColumns, 0, 60, ToDoubles(x)), 2e-6));
   });
 }

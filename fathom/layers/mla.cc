@@ -2,10 +2,9 @@
 
 #include <algorithm>
 
-#include "fathom/kernels/mla_decode.h"
 #include "fathom/kernels/rms_norm.h"
 #include "fathom/kernels/rope.h"
-#include "fathom/kernels/sparse_attention.h"
+#include "fathom/layers/latent_attention.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {
@@ -13,21 +12,11 @@ namespace {
 
 // Up to this many new tokens the absorbed form is cheaper than expanding the whole cache.
 constexpr int64_t kAbsorbedTokens = 8;
-// Queries with chosen keys are always absorbed, so many at a time.
-constexpr int64_t kSparseTokens = 64;
 
 int64_t CoveredTokens(const TokenLayout& layout) {
   int64_t tokens = 0;
   for (const Segment& s : layout.segments) tokens += s.q_end - s.q_begin;
   return tokens;
-}
-
-// [T,H*width] as [T*H, width], columns begin..end, packed and in F32.
-View HeadColumns(Ctx& ctx, ConstView x, int64_t heads, int64_t begin, int64_t end) {
-  const View y = ctx.scratch.Alloc(DType::kF32, {x.dim(0), heads * (end - begin)});
-  const int64_t rows = x.dim(0) * heads;
-  Cast(x.Reshape({rows, x.dim(1) / heads}).Cols(begin, end), y.Reshape({rows, end - begin}));
-  return y;
 }
 
 }  // namespace
@@ -69,6 +58,24 @@ bool Mla::IsSparse(const TokenLayout& layout) const {
   return std::ranges::any_of(layout.segments, [&](const Segment& s) { return s.k_end - s.k_begin > indexer_->top_k(); });
 }
 
+// Documents of up to index_topk tokens choose everything: they keep the bits of dense attention.
+Mla::Division Mla::Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) const {
+  if (!sparse) return {layout.segments, {}};
+  auto* copy = ctx.scratch.AllocArray<Segment>(std::ssize(layout.segments));
+  std::ranges::copy(layout.segments, copy);
+  const auto all = copy + layout.segments.size();
+  const auto middle = std::stable_partition(copy, all, [&](const Segment& s) { return s.k_end - s.k_begin <= indexer_->top_k(); });
+  return {{copy, middle}, {middle, all}};
+}
+
+// [T,R+Dr]: the normed latents and the rotated keys side by side, as the cache has them.
+ConstView Mla::LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const {
+  const View rows = ctx.scratch.Alloc(ctx.compute, {latent.dim(0), kv_rank_ + shape_.rope_dim});
+  Cast(latent, rows.Cols(0, kv_rank_));
+  Cast(k_rope, rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
+  return rows;
+}
+
 void Mla::Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), layout.positions};
@@ -103,12 +110,17 @@ void Mla::Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const
   Rotate(s.q, s.kv_low, layout.positions, rope, false);
   const View k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   if (CoveredTokens(layout) < x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
-  if (IsSparse(layout)) {
+  const bool sparse = IsSparse(layout);
+  if (sparse) {
     Choose(ctx, p, layout, rope, x, s);
-    SparseAttentionForward(shape_, layout.segments, s.chosen, indexer_->top_k(), s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
   } else {
     s.chosen = {};
-    MlaAttentionForward(shape_, layout.segments, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
+  }
+  const Division division = Divide(ctx, layout, sparse);
+  MlaAttentionForward(shape_, division.dense, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
+  if (sparse) {
+    const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
+    LatentAttentionForward(ctx, a, s.q, s.o, s.lse);
   }
   LinearForward(ctx, p.o_proj, s.o, y, Write::kAdd);
 }
@@ -123,15 +135,22 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, cons
   const View dkv_low = ctx.scratch.Alloc(ctx.compute, s.kv_low.shape());
   const ConstView k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   const View dk_rope = dkv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
-  if (s.chosen.empty()) {
-    MlaAttentionBackward(shape_, layout.segments, s.q, s.kv, k_rope, s.o, s.lse, d_o, dq, dkv, dk_rope, ctx.scratch);
-  } else {
-    SparseAttentionBackward(shape_, layout.segments, s.chosen, indexer_->top_k(), s.q, s.kv, k_rope, s.o, s.lse, d_o, dq, dkv, dk_rope,
-                            ctx.scratch);
+  const View latent = ctx.scratch.Alloc(ctx.compute, {x.dim(0), kv_rank_});
+  RmsNormForward(s.kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, latent, {});
+  const Division division = Divide(ctx, layout, !s.chosen.empty());
+  MlaAttentionBackward(shape_, division.dense, s.q, s.kv, k_rope, s.o, s.lse, d_o, dq, dkv, dk_rope, ctx.scratch);  // zeros all other rows
+  View d_rows;
+  if (!s.chosen.empty()) {
+    d_rows = ctx.scratch.Alloc(DType::kF32, s.kv_low.shape());
+    Fill(0, d_rows);
+    const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
+    LatentAttentionBackward(ctx, a, s.q, s.o, s.lse, d_o, dq, d_rows, grad.kv_b_proj);
+    AddScaled(1, dk_rope, d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
+    Cast(d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim), dk_rope);
   }
   Rotate(dq, dkv_low, layout.positions, rope, true);
   BackwardQueries(ctx, p, s, x, dq, dx, grad);
-  BackwardLatent(ctx, p, s, x, dkv, dkv_low, dx, grad);
+  BackwardLatent(ctx, p, s, x, latent, dkv, d_rows, dkv_low, dx, grad);
 }
 
 void Mla::BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const {
@@ -144,14 +163,13 @@ void Mla::BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstVie
   LinearBackward(ctx, p.q_a_proj, x, d_low, dx, Write::kAdd, grad.q_a_proj);
 }
 
-void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dkv, View dkv_low, View dx,
-                         MlaParams& grad) const {
+void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView latent, ConstView dkv, ConstView d_rows,
+                         View dkv_low, View dx, MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View low = s.kv_low.Cols(0, kv_rank_);
-  const View latent = ctx.scratch.Alloc(ctx.compute, low.shape());
-  RmsNormForward(low, p.kv_a_layernorm.value, eps_, latent, {});
-  const View d_latent = ctx.scratch.Alloc(ctx.compute, low.shape());
+  const View d_latent = ctx.scratch.Alloc(d_rows.empty() ? ctx.compute : DType::kF32, low.shape());
   LinearBackward(ctx, p.kv_b_proj, latent, dkv, d_latent, Write::kOverwrite, grad.kv_b_proj);
+  if (!d_rows.empty()) AddScaled(1, d_rows.Cols(0, kv_rank_), d_latent);
   RmsNormBackward(d_latent, low, p.kv_a_layernorm.value, s.latent_rstd, dkv_low.Cols(0, kv_rank_), false, GradView(grad.kv_a_layernorm),
                   ctx.scratch);
   LinearBackward(ctx, p.kv_a_proj_with_mqa, x, dkv_low, dx, Write::kAdd, grad.kv_a_proj_with_mqa);
@@ -177,24 +195,8 @@ int64_t Mla::SparseScratchBytes(DType compute, int64_t tokens) const {
   const IndexerTarget target{shape_, {}, {}, {}, {}};
   const int64_t lists = tokens * indexer_->top_k() * 4;
   return indexer_->ScratchBytes(compute, tokens) + IndexerLossScratchBytes(target, indexer_->shape(), tokens) +
-         SparseAttentionScratchBytes(shape_, tokens, indexer_->top_k()) + lists + tokens * shape_.heads * (shape_.v_dim + 1) * 4;
-}
-
-void Mla::Absorbed(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, std::span<const int32_t> chosen, View o) const {
-  ArenaScope scope(ctx.scratch);
-  const auto& [heads, nope, rope, v, scale] = shape_;
-  const int64_t m = q.dim(0);
-  const View q_nope = HeadColumns(ctx, q, heads, 0, nope), q_rope = HeadColumns(ctx, q, heads, nope, nope + rope);
-  const View q_latent = ctx.scratch.Alloc(DType::kF32, {m, heads * kv_rank_});
-  PerHeadMatMul(HeadProduct::kToLatent, heads, p.kv_b_proj, 0, nope, q_nope, q_latent, ctx.scratch);
-  int64_t* visible = ctx.scratch.AllocArray<int64_t>(m);
-  for (int64_t i = 0; i < m; ++i) visible[i] = past + i + 1;
-  const int64_t k = m > 0 ? std::ssize(chosen) / m : 0;
-  const View o_latent = ctx.scratch.Alloc(DType::kF32, q_latent.shape());
-  MlaDecode({heads, kv_rank_, rope, scale}, q_latent, q_rope, rows, {visible, static_cast<size_t>(m)}, chosen, k, o_latent, ctx.scratch);
-  const View o_f32 = ctx.scratch.Alloc(DType::kF32, o.shape());
-  PerHeadMatMul(HeadProduct::kFromLatent, heads, p.kv_b_proj, nope, v, o_latent, o_f32, ctx.scratch);
-  Cast(o_f32, o);
+         LatentAttentionScratchBytes(shape_, kv_rank_, indexer_->top_k()) + lists + 3 * tokens * (kv_rank_ + shape_.rope_dim) * 4 +
+         tokens * shape_.heads * (shape_.v_dim + 1) * 4;
 }
 
 void Mla::Expanded(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const {
@@ -236,12 +238,8 @@ void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> p
   if (m > kAbsorbedTokens && chosen.empty()) {
     Expanded(ctx, p, q, rows, past, o);
   } else {
-    for (int64_t i = 0; i < m; i += kSparseTokens) {
-      const int64_t end = std::min(m, i + kSparseTokens);
-      const auto k = chosen.size() / static_cast<size_t>(m);
-      Absorbed(ctx, p, q.Rows(i, end), rows, past + i, chosen.subspan(static_cast<size_t>(i) * k, static_cast<size_t>(end - i) * k),
-               o.Rows(i, end));
-    }
+    const Segment segment{0, m, 0, past + m};
+    LatentAttentionForward(ctx, {shape_, p.kv_b_proj, {&segment, 1}, chosen, indexer_ ? indexer_->top_k() : 0, rows}, q, o, {});
   }
   LinearForward(ctx, p.o_proj, o, y, Write::kAdd);
 }

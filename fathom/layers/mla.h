@@ -68,16 +68,19 @@ class Mla {
  private:
   void Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const;
   ConstView NormedQueryLatent(Ctx& ctx, const MlaParams& p, ConstView q_low) const;
+  struct Division {
+    std::span<const Segment> dense, sparse;
+  };
+  Division Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) const;
+  ConstView LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const;
   bool IsSparse(const TokenLayout& layout) const;
   void Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const;
   std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, int64_t past,
                                   LayerCache& cache) const;
   void Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const;
   void BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const;
-  void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dkv, View dkv_low, View dx,
-                      MlaParams& grad) const;
-  // Queries past..past+M attend to the rows before them, or to those in chosen [M*index_topk] unless it is empty.
-  void Absorbed(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, std::span<const int32_t> chosen, View o) const;
+  void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView latent, ConstView dkv, ConstView d_rows,
+                      View dkv_low, View dx, MlaParams& grad) const;
   void Expanded(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const;
 
   MlaShape shape_;
