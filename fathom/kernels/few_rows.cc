@@ -276,7 +276,7 @@ bool IsFewRows(const ConstView& x, const WeightView& w) {
   return (type == DType::kBF16 || type == DType::kF8E4M3) && x.dim(0) <= kFewRows;
 }
 
-void RunFewRows(int64_t count, const std::function<FewRowsProduct(int64_t)>& product, Arena& scratch) {
+void RunFewRows(int64_t count, FunctionRef<FewRowsProduct(int64_t)> product, Arena& scratch) {
   FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
   const ArenaScope scope(scratch);
   int64_t* first = scratch.AllocArray<int64_t>(count + 1);

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
+#include "fathom/base/function_ref.h"
 #include "fathom/kernels/gemm.h"
 #include "fathom/tensor/arena.h"
 #include "fathom/tensor/view.h"
@@ -27,7 +27,7 @@ inline constexpr int64_t kFewRows = 16, kFewRowsF32 = 8;
 bool IsFewRows(const ConstView& x, const WeightView& w);
 
 // product(e) for e in [0, count), each of few rows or none: the weight rows of all are split evenly over the threads.
-void RunFewRows(int64_t count, const std::function<FewRowsProduct(int64_t)>& product, Arena& scratch);
+void RunFewRows(int64_t count, FunctionRef<FewRowsProduct(int64_t)> product, Arena& scratch);
 
 // Scratch for products with weights up to [n,k], at most kMostProducts of them.
 int64_t FewRowsScratchBytes(int64_t threads, int64_t n, int64_t k);

@@ -152,7 +152,7 @@ int64_t TilesToRun(const Product& p) {
 
 }  // namespace
 
-void RunProducts(int64_t count, const std::function<Product(int64_t)>& product, Arena& scratch) {
+void RunProducts(int64_t count, FunctionRef<Product(int64_t)> product, Arena& scratch) {
   FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
   const ArenaScope scope(scratch);
   int64_t* first = scratch.AllocArray<int64_t>(count + 1);

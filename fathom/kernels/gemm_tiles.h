@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
+#include "fathom/base/function_ref.h"
 #include "fathom/kernels/gemm.h"
 #include "fathom/tensor/arena.h"
 #include "fathom/tensor/view.h"
@@ -25,7 +25,7 @@ struct Product {
 };
 
 // product(e) for e in [0, count): their tiles go to the threads together.
-void RunProducts(int64_t count, const std::function<Product(int64_t)>& product, Arena& scratch);
+void RunProducts(int64_t count, FunctionRef<Product(int64_t)> product, Arena& scratch);
 
 // Scratch for up to kMostProducts at once.
 inline constexpr int64_t kMostProducts = 4096;

@@ -62,9 +62,9 @@ bool Mla::IsSparse(const TokenLayout& layout) const {
 Mla::Division Mla::Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) const {
   if (!sparse) return {layout.segments, {}};
   auto* copy = ctx.scratch.AllocArray<Segment>(std::ssize(layout.segments));
-  std::ranges::copy(layout.segments, copy);
-  const auto all = copy + layout.segments.size();
-  const auto middle = std::stable_partition(copy, all, [&](const Segment& s) { return s.k_end - s.k_begin <= indexer_->top_k(); });
+  const auto sees_all = [&](const Segment& s) { return s.k_end - s.k_begin <= indexer_->top_k(); };
+  Segment* middle = std::ranges::copy_if(layout.segments, copy, sees_all).out;
+  Segment* all = std::ranges::remove_copy_if(layout.segments, middle, sees_all).out;
   return {{copy, middle}, {middle, all}};
 }
 

@@ -10,14 +10,9 @@
 namespace fathom {
 namespace {
 
-template <class T>
-std::span<T> AllocSpan(Arena& arena, int64_t n) {
-  return {arena.AllocArray<T>(n), static_cast<size_t>(arena.counting() ? 0 : n)};
-}
-
 // One matrix of every expert, in scratch.
 Experts Views(Ctx& ctx, const std::vector<MlpParams>& experts, Weight MlpParams::*matrix) {
-  const std::span<WeightView> views = AllocSpan<WeightView>(ctx.scratch, static_cast<int64_t>(experts.size()));
+  const std::span<WeightView> views = ctx.scratch.AllocSpan<WeightView>(static_cast<int64_t>(experts.size()));
   for (size_t e = 0; e < experts.size(); ++e) std::construct_at(&views[e], (experts[e].*matrix).view());
   return views;
 }
@@ -26,7 +21,7 @@ Experts Views(Ctx& ctx, const std::vector<MlpParams>& experts, Weight MlpParams:
 void AddGradients(Ctx& ctx, ConstView dy, ConstView x, std::span<const int64_t> begin, std::vector<MlpParams>& experts,
                   Weight MlpParams::*matrix) {
   if ((experts[0].*matrix).value.empty()) return;
-  const std::span<View> views = AllocSpan<View>(ctx.scratch, static_cast<int64_t>(experts.size()));
+  const std::span<View> views = ctx.scratch.AllocSpan<View>(static_cast<int64_t>(experts.size()));
   for (size_t e = 0; e < experts.size(); ++e) std::construct_at(&views[e], (experts[e].*matrix).value.mutable_view());
   ExpertsBackwardWeight(ctx, begin, x, dy, views);
 }
@@ -75,15 +70,15 @@ Moe::Saved Moe::Allocate(Arena& arena, DType compute, int64_t tokens) const {
   const int64_t rows = tokens * slots(), choices = tokens * router_.chosen;
   Saved s;
   s.scores = arena.Alloc(DType::kF32, {tokens, router_.experts});
-  s.ids = AllocSpan<int32_t>(arena, choices);
-  s.weights = AllocSpan<float>(arena, choices);
+  s.ids = arena.AllocSpan<int32_t>(choices);
+  s.weights = arena.AllocSpan<float>(choices);
   const bool own_slots = run_.kind != ExpertRun::kSorted;
-  s.slot_expert = own_slots ? AllocSpan<int32_t>(arena, rows) : s.ids;
-  s.slot_weight = own_slots ? AllocSpan<float>(arena, rows) : s.weights;
-  s.begin = AllocSpan<int64_t>(arena, router_.experts + 1);
-  s.row_token = AllocSpan<int32_t>(arena, rows);
-  s.row_slot = AllocSpan<int32_t>(arena, rows);
-  s.slot_row = AllocSpan<int32_t>(arena, rows);
+  s.slot_expert = own_slots ? arena.AllocSpan<int32_t>(rows) : s.ids;
+  s.slot_weight = own_slots ? arena.AllocSpan<float>(rows) : s.weights;
+  s.begin = arena.AllocSpan<int64_t>(router_.experts + 1);
+  s.row_token = arena.AllocSpan<int32_t>(rows);
+  s.row_slot = arena.AllocSpan<int32_t>(rows);
+  s.slot_row = arena.AllocSpan<int32_t>(rows);
   s.gate = arena.Alloc(compute, {rows, width_});
   s.up = arena.Alloc(compute, {rows, width_});
   s.shared = shared_.Allocate(arena, compute, tokens);
@@ -104,7 +99,7 @@ void Moe::FillSlots(Ctx& ctx, int64_t sequence, Saved& s) const {
     std::ranges::copy(s.ids, s.slot_expert.begin());
     std::ranges::copy(s.weights, s.slot_weight.begin());
     const int64_t length = sequence > 0 ? sequence : tokens;
-    const std::span<int64_t> work = AllocSpan<int64_t>(ctx.scratch, e);
+    const std::span<int64_t> work = ctx.scratch.AllocSpan<int64_t>(e);
     for (int64_t t = 0; t < tokens; t += length) {
       const int64_t n = std::min(length, tokens - t), capacity = ExpertCapacity(n, k, e, run_.capacity_factor);
       DropOverCapacity(capacity, s.slot_expert.subspan(static_cast<size_t>(t * k), static_cast<size_t>(n * k)), work);
@@ -115,7 +110,7 @@ void Moe::FillSlots(Ctx& ctx, int64_t sequence, Saved& s) const {
 // The chosen experts' values [T*K] among those of all slots [T*S].
 std::span<const float> Moe::ChosenOf(Ctx& ctx, const Saved& s, std::span<const float> slots) const {
   if (run_.kind != ExpertRun::kDense) return slots;
-  const std::span<float> chosen = AllocSpan<float>(ctx.scratch, std::ssize(s.ids));
+  const std::span<float> chosen = ctx.scratch.AllocSpan<float>(std::ssize(s.ids));
   for (size_t i = 0; i < chosen.size(); ++i) {
     chosen[i] = slots[i / static_cast<size_t>(router_.chosen) * static_cast<size_t>(router_.experts) + static_cast<size_t>(s.ids[i])];
   }
@@ -139,7 +134,7 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   GatherRows(x, rows.token, inputs);
   ExpertsForward(ctx, Views(ctx, p.experts, &MlpParams::gate_proj), s.begin, inputs, rows.gate);
   ExpertsForward(ctx, Views(ctx, p.experts, &MlpParams::up_proj), s.begin, inputs, rows.up);
-  const std::span<float> row_weight = AllocSpan<float>(ctx.scratch, rows.count);
+  const std::span<float> row_weight = ctx.scratch.AllocSpan<float>(rows.count);
   GatherSlots(s.slot_weight, rows.slot, row_weight);
   const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
   SwigluForward(rows.gate, rows.up, row_weight, hidden);
@@ -153,7 +148,7 @@ void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstVie
                           MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const Rows rows(s);
-  const std::span<float> row_weight = AllocSpan<float>(ctx.scratch, rows.count);
+  const std::span<float> row_weight = ctx.scratch.AllocSpan<float>(rows.count);
   GatherSlots(s.slot_weight, rows.slot, row_weight);
   const View wide = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
   const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
@@ -162,7 +157,7 @@ void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstVie
   SwigluForward(rows.gate, rows.up, row_weight, hidden);
   ExpertsBackwardInput(ctx, Views(ctx, p.experts, &MlpParams::down_proj), s.begin, wide, d_hidden, Write::kOverwrite);
   AddGradients(ctx, wide, hidden, s.begin, grad.experts, &MlpParams::down_proj);
-  const std::span<float> d_row_weight = AllocSpan<float>(ctx.scratch, rows.count);
+  const std::span<float> d_row_weight = ctx.scratch.AllocSpan<float>(rows.count);
   SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
                  d_row_weight);        // the saved branches are not needed after this
   std::ranges::fill(d_weights, 0.0f);  // of dropped slots
@@ -186,7 +181,7 @@ void Moe::BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView
 void Moe::Backward(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, ConstView d_scores, View dx,
                    MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
-  const std::span<float> d_slots = AllocSpan<float>(ctx.scratch, std::ssize(s.slot_weight));
+  const std::span<float> d_slots = ctx.scratch.AllocSpan<float>(std::ssize(s.slot_weight));
   BackwardExperts(ctx, p, s, x, dy, dx, d_slots, grad);
   BackwardRouter(ctx, p, s, x, ChosenOf(ctx, s, d_slots), d_scores, dx, grad);
   if (!p.shared_experts.gate_proj.value.empty()) shared_.Backward(ctx, p.shared_experts, s.shared, x, dy, dx, grad.shared_experts);

@@ -1,6 +1,7 @@
 #include "fathom/model/decoder.h"
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 
 #include "fathom/kernels/embedding.h"
@@ -30,10 +31,10 @@ void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t>
 }
 
 void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h,
-                         std::vector<Block::Saved>& saved) const {
+                         std::span<Block::Saved> saved) const {
   EmbeddingForward(p.embed_tokens.value, batch.ids, h);
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    saved.push_back(AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
+    std::construct_at(&saved[i], AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
     ForwardKeeping(ctx, blocks_[i], p.layers[i], batch.layout, *rope_, remat, h, saved[i]);
   }
 }
@@ -60,7 +61,7 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenB
   ArenaScope scope(ctx.scratch);
   const int64_t tokens = static_cast<int64_t>(batch.ids.size());
   const View h = ctx.saved.Alloc(DType::kF32, {tokens, config_.hidden_size});
-  std::vector<Block::Saved> saved;
+  const std::span<Block::Saved> saved = ctx.saved.AllocSpan<Block::Saved>(std::ssize(blocks_));
   KeepLayers(ctx, p, batch, remat, h, saved);
 
   const HeadParams head{p.norm, p.lm_head};
@@ -153,6 +154,7 @@ void Decoder::Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> i
 int64_t Decoder::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t mtp_modules) const {
   Arena arena = Arena::Counting();
   arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
+  arena.AllocSpan<Block::Saved>(std::ssize(blocks_));
   for (const Block& block : blocks_) AllocateKept(arena, block, compute, tokens, remat);
   return arena.used() + mtp_.SavedBytes(compute, tokens, remat, mtp_modules);
 }
@@ -177,7 +179,8 @@ int64_t Decoder::ScratchBytes(DType compute, int64_t tokens, int64_t mtp_modules
   const int64_t widest =
       std::max({config_.intermediate_size, config_.vocab_size, config_.num_attention_heads * (config_.qk_head_dim() + config_.v_head_dim)});
   const int64_t gemm = GemmScratchBytes(std::max(rows, tokens), widest, std::max(config_.hidden_size, config_.intermediate_size));
-  return arena.used() + 2 * layer + std::max({experts, dense, logits, sparse}) + gemm + (mtp_modules > 0 ? mtp_.ScratchBytes(compute, tokens) : 0);
+  return arena.used() + 2 * layer + std::max({experts, dense, logits, sparse}) + gemm +
+         (mtp_modules > 0 ? mtp_.ScratchBytes(compute, tokens) : 0);
 }
 
 }  // namespace fathom

@@ -1,16 +1,16 @@
 // The decoder: embedding, layers, head; the order of forward and backward, and what is kept in between.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <vector>
 
+#include "fathom/base/function_ref.h"
 #include "fathom/model/mtp_chain.h"
 
 namespace fathom {
 
 // Called after the embedding (layer -1) and after each layer with the residual stream [T,D] F32; for checks.
-using LayerObserver = std::function<void(int64_t layer, ConstView h, const Block::Saved& saved)>;
+using LayerObserver = FunctionRef<void(int64_t layer, ConstView h, const Block::Saved& saved)>;
 
 class Decoder {
  public:
@@ -51,7 +51,7 @@ class Decoder {
   int64_t ScratchBytes(DType compute, int64_t tokens, int64_t mtp_modules = 0) const;
 
  private:
-  void KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::vector<Block::Saved>& saved) const;
+  void KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::span<Block::Saved> saved) const;
   // The dense warm-up: indexers need no gradient from above, so each learns on the way forward and nothing is kept.
   void LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, DecoderParams& grads) const;
 

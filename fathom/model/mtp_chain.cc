@@ -1,6 +1,7 @@
 #include "fathom/model/mtp_chain.h"
 
 #include <algorithm>
+#include <memory>
 
 namespace fathom {
 
@@ -55,10 +56,9 @@ MtpChain::MtpChain(const ModelConfig& c, const LayerOptions& options)
 
 MtpChain::Link MtpChain::AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat) const {
   Link link;
-  const auto n = static_cast<size_t>(arena.counting() ? 0 : tokens);
-  link.ids = {arena.AllocArray<int32_t>(tokens), n};
-  link.targets = {arena.AllocArray<int32_t>(tokens), n};
-  link.weights = {arena.AllocArray<float>(tokens), n};
+  link.ids = arena.AllocSpan<int32_t>(tokens);
+  link.targets = arena.AllocSpan<int32_t>(tokens);
+  link.weights = arena.AllocSpan<float>(tokens);
   link.saved = module.Allocate(arena, compute, tokens, remat);
   return link;
 }
@@ -81,16 +81,15 @@ void MtpChain::BackwardState(Ctx& ctx, const HeadParams& head, MtpInput input, C
 }
 
 void MtpChain::ForwardLinks(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options,
-                            Remat remat, ConstView h, std::vector<Link>& links) const {
+                            Remat remat, ConstView h, std::span<Link> links) const {
   TokenBatch tokens = batch;
   for (size_t k = 0; k < static_cast<size_t>(options.modules); ++k) {
-    Link link = AllocateLink(ctx.saved, ctx.compute, modules_[k], h.dim(0), remat);
+    Link& link = *std::construct_at(&links[k], AllocateLink(ctx.saved, ctx.compute, modules_[k], h.dim(0), remat));
     RollWithinSegments(tokens, link.ids, link.targets, link.weights);
     tokens = {link.ids, link.targets, link.weights, batch.layout};
     ArenaScope scope(ctx.scratch);
     const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);
     modules_[k].Forward(ctx, p.mtp[k], link.ids, batch.layout, rope, remat, state, link.saved);
-    links.push_back(link);
   }
 }
 
@@ -110,7 +109,7 @@ CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, con
   FATHOM_CHECK(options.modules <= size(), "{} of {} MTP modules", options.modules, size());
   ArenaScope keep(ctx.saved);
   ArenaScope scope(ctx.scratch);
-  std::vector<Link> links;
+  const std::span<Link> links = ctx.saved.AllocSpan<Link>(options.modules);
   ForwardLinks(ctx, p, batch, rope, options, remat, h, links);
   CrossEntropySums sums;
   const View d_own = ctx.scratch.Alloc(DType::kF32, h.shape()), d_state = ctx.scratch.Alloc(DType::kF32, h.shape());
@@ -131,7 +130,7 @@ ConstView MtpChain::Output(Ctx& ctx, const DecoderParams& p, const TokenBatch& b
   FATHOM_CHECK(0 < modules && modules <= size(), "module {} of {}", modules, size());
   const View x = ctx.scratch.Alloc(ctx.compute, h.shape());
   ArenaScope keep(ctx.saved);
-  std::vector<Link> links;
+  const std::span<Link> links = ctx.saved.AllocSpan<Link>(modules);
   ForwardLinks(ctx, p, batch, rope, {.modules = modules, .input = input}, Remat::kFull, h, links);
   std::ranges::copy(links.back().weights, weights.begin());
   head_.Normalize(ctx, HeadOf(p.mtp[static_cast<size_t>(modules - 1)]), links.back().saved.h, x, {});
@@ -163,6 +162,7 @@ void MtpChain::Logits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch,
 
 int64_t MtpChain::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t modules) const {
   Arena arena = Arena::Counting();
+  arena.AllocSpan<Link>(modules);
   for (int64_t k = 0; k < modules; ++k) AllocateLink(arena, compute, module(k), tokens, remat);
   return arena.used();
 }

@@ -46,7 +46,7 @@ class MtpChain {
  private:
   struct Link;  // what is kept of one module
   void ForwardLinks(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options,
-                    Remat remat, ConstView h, std::vector<Link>& links) const;
+                    Remat remat, ConstView h, std::span<Link> links) const;
   ConstView Output(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input, int64_t modules,
                    ConstView h, std::span<float> weights) const;
   Link AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat) const;

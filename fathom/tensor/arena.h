@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <type_traits>
 
 #include "fathom/tensor/view.h"
 
@@ -24,6 +26,13 @@ class Arena {
   template <class T>
   T* AllocArray(int64_t n) {
     return reinterpret_cast<T*>(AllocBytes(n * static_cast<int64_t>(sizeof(T))));
+  }
+  // The same; empty if the arena counts. Nobody calls destructors.
+  template <class T>
+  std::span<T> AllocSpan(int64_t n) {
+    static_assert(std::is_trivially_destructible_v<T>);
+    T* first = AllocArray<T>(n);
+    return {first, static_cast<size_t>(counting() ? 0 : n)};
   }
   std::byte* AllocBytes(int64_t bytes);
 

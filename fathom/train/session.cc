@@ -62,6 +62,7 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
   options_.lm_loss = options.lm_loss || !config.has_indexer();
   options_.balance.highest_scores |= options.balance.form == BalanceForm::kNormalizedScores && config.scoring_func == ScoringFunc::kSigmoid;
   MakeTotals();
+  for (const NamedWeight& w : ListParams(grads_)) gradients_.push_back(w.weight->value.mutable_view());
   optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, params_, compute_, grads_));
 }
 
@@ -122,7 +123,7 @@ TokenBatch TrainSession::Slice(const Batch& batch, int64_t row_begin, int64_t ro
 }
 
 void TrainSession::ZeroGradients() {
-  for (const NamedWeight& w : ListParams(grads_)) Fill(0, w.weight->value.mutable_view());
+  for (const View& gradient : gradients_) Fill(0, gradient);
 }
 
 int64_t TrainSession::CountedTokens(const Batch& batch) const {

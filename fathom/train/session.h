@@ -63,6 +63,7 @@ class TrainSession {
   DecoderParams params_, compute_, grads_;
   Arena saved_, scratch_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::vector<View> gradients_;  // those that exist
   std::vector<Segment> segments_;
   std::vector<int32_t> positions_;
   std::vector<double> layer_sums_;  // memory of totals_
