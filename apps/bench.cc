@@ -70,7 +70,7 @@ std::vector<Line> Measure(const RunConfig& config) {
 
 void Print(const std::vector<Line>& lines) {
   fmt::print("{}, {} threads, {} GB of memory, SIMD target {}\n", CpuName(), NumThreads(), MemoryBytes() / 1'000'000'000, LiveSimdTarget());
-  if (!HasNativeBF16()) fmt::print("no native bfloat16: such products run in float32 on panels converted in cache\n");
+  if (!HasNativeBF16() && !HasMatrixUnit()) fmt::print("no native bfloat16: such products run in float32 on panels converted in cache\n");
   fmt::print("\n{:<22} {:>9}           slowest   fastest run\n", "", "median");
   for (const Line& line : lines) {
     const std::string share = line.fraction > 0 ? fmt::format("  {:.0f} % of the machine's bound", 100 * line.fraction) : "";
@@ -84,7 +84,7 @@ Json ToJson(const std::vector<Line>& lines) {
                {"threads", NumThreads()},
                {"memory_bytes", MemoryBytes()},
                {"simd", LiveSimdTarget()},
-               {"native_bf16", HasNativeBF16()}};
+               {"native_bf16", HasNativeBF16() || HasMatrixUnit()}};
   for (const Line& line : lines) {
     json[line.key] = line.rate.median;
     json["range"][line.key] = {line.rate.low, line.rate.high};

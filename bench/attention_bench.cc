@@ -160,17 +160,32 @@ struct Absorbed {
   Arena saved{1 << 20};
 };
 
-// 64 tokens at the end of a context, 16 heads: dense in the expanded form (its keys and values made before), sparse in the absorbed form
-// with its products into and out of the latent space. arguments: context, sparse
+// arguments of the two below: context, heads, sparse. Dense attention takes the expanded form, its keys and values made before; sparse the
+// absorbed one, with its products into and out of the latent space.
+void ContextCases(benchmark::internal::Benchmark* b, const std::vector<int64_t>& contexts) {
+  for (const int64_t heads : {16, 128}) {
+    for (const int64_t context : contexts) {
+      for (const int64_t sparse : {0, 1}) b->Args({context, heads, sparse});
+    }
+  }
+  b->UseRealTime()->Unit(benchmark::kMillisecond)->Iterations(1);
+}
+
+void ReportTokens(benchmark::State& state, int64_t tokens) {
+  state.counters["s/token"] =
+      benchmark::Counter(static_cast<double>(tokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
+// 64 tokens at the end of a context.
 void BM_Prefill(benchmark::State& state) {
   constexpr int64_t kTokens = 64;
   const int64_t context = state.range(0);
-  const MlaShape s = V32Heads(16);
+  const MlaShape s = V32Heads(state.range(1));
   Buffers b(DType::kBF16);
   const std::vector<Segment> segments{{0, kTokens, 0, context}};
   const View q = b.Matrix(kTokens, s.heads * (s.nope_dim + s.rope_dim)), o = b.Matrix(kTokens, s.heads * s.v_dim);
-  const std::vector<int32_t> chosen = RandomChoice(kTokens, context - kTokens + 1);
-  if (state.range(1) != 0) {
+  if (state.range(2) != 0) {
+    const std::vector<int32_t> chosen = RandomChoice(kTokens, context - kTokens + 1);
     Absorbed a(b, s, context);
     Ctx ctx{a.saved, b.scratch(), DType::kBF16};
     for (auto _ : state) LatentAttentionForward(ctx, a.Of(s, segments, chosen), q, o, {});
@@ -178,45 +193,39 @@ void BM_Prefill(benchmark::State& state) {
     const View kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(context, s.rope_dim);
     for (auto _ : state) MlaAttentionForward(s, segments, q, kv, k_rope, o, View(), b.scratch());
   }
-  state.counters["s/token"] =
-      benchmark::Counter(static_cast<double>(kTokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  ReportTokens(state, kTokens);
 }
-BENCHMARK(BM_Prefill)->ArgsProduct({{1024, 4096, 16384, 65536}, {0, 1}})->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_Prefill)->Apply([](auto* b) { ContextCases(b, {1024, 4096, 16384, 65536}); });
 
-// A training step's attention, forward and backward, of one sequence, 16 heads, as BM_Prefill. arguments: tokens, sparse
+// Forward and backward of a training step: dense of a whole sequence, sparse of its last 256 tokens (every one chooses as many keys).
 void BM_TrainingStep(benchmark::State& state) {
-  const int64_t tokens = state.range(0);
-  const MlaShape s = V32Heads(16);
+  const int64_t context = state.range(0), tokens = state.range(2) != 0 ? 256 : context;
+  const MlaShape s = V32Heads(state.range(1));
   Buffers b(DType::kBF16);
-  const std::vector<Segment> segments{{0, tokens, 0, tokens}};
+  const std::vector<Segment> segments{{0, tokens, 0, context}};
   const View q = b.Matrix(tokens, s.heads * (s.nope_dim + s.rope_dim)), dq = b.Matrix(q.dim(0), q.dim(1));
   const View o = b.Matrix(tokens, s.heads * s.v_dim), lse = b.Matrix(tokens, s.heads, DType::kF32);
-  if (state.range(1) != 0) {
-    std::vector<int32_t> chosen(static_cast<size_t>(tokens * kTopK), -1);
-    for (int64_t t = 0; t < tokens; ++t) {  // evenly spread over what the query sees
-      const int64_t n = std::min(kTopK, t + 1);
-      for (int64_t i = 0; i < n; ++i) chosen[static_cast<size_t>(t * kTopK + i)] = static_cast<int32_t>((t + 1) * i / n);
-    }
-    Absorbed a(b, s, tokens);
+  if (state.range(2) != 0) {
+    const std::vector<int32_t> chosen = RandomChoice(tokens, context - tokens + 1);
+    Absorbed a(b, s, context);
     Ctx ctx{a.saved, b.scratch(), DType::kBF16};
-    const View d_rows = b.Matrix(tokens, a.rows.dim(1), DType::kF32);
+    const View d_rows = b.Matrix(context, a.rows.dim(1), DType::kF32);
     Weight grad{Tensor(DType::kF32, a.weight.value.shape()), {}};
     for (auto _ : state) {
       LatentAttentionForward(ctx, a.Of(s, segments, chosen), q, o, lse);
       LatentAttentionBackward(ctx, a.Of(s, segments, chosen), q, o, lse, o, dq, d_rows, grad);
     }
   } else {
-    const View kv = b.Matrix(tokens, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(tokens, s.rope_dim);
-    const View dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(tokens, s.rope_dim);
+    const View kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(context, s.rope_dim);
+    const View dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(context, s.rope_dim);
     for (auto _ : state) {
       MlaAttentionForward(s, segments, q, kv, k_rope, o, lse, b.scratch());
       MlaAttentionBackward(s, segments, q, kv, k_rope, o, lse, o, dq, dkv, dk_rope, b.scratch());
     }
   }
-  state.counters["s/token"] =
-      benchmark::Counter(static_cast<double>(tokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  ReportTokens(state, tokens);
 }
-BENCHMARK(BM_TrainingStep)->ArgsProduct({{1024, 4096, 16384}, {0, 1}})->UseRealTime()->Unit(benchmark::kMillisecond)->Iterations(1);
+BENCHMARK(BM_TrainingStep)->Apply([](auto* b) { ContextCases(b, {1024, 4096, 16384}); });
 
 // The indexer's own share: scores of all keys and the choice. arguments: tokens, context
 void BM_Indexer(benchmark::State& state) {

@@ -159,7 +159,7 @@ void RunProducts(int64_t count, FunctionRef<Product(int64_t)> product, Arena& sc
   first[0] = 0;
   for (int64_t e = 0; e < count; ++e) first[e + 1] = first[e] + TilesToRun(product(e));
   std::byte* panels = scratch.AllocBytes(NumWorkers() * TileScratch::kBytes);
-  const bool native_bf16 = HasNativeBF16();
+  const bool native_bf16 = HasNativeBF16() || HasMatrixUnit();
   ParallelWorkerJobs(first[count], [&](int64_t job, int worker) {
     const OneThread one;
     const int64_t e = std::upper_bound(first, first + count + 1, job) - first - 1;
