@@ -20,7 +20,8 @@ function(fathom_test source)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} fathom_options GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE FATHOM_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+  # Threads that wait without spinning: tests run side by side, and on a busy machine spinning takes a hundred times as long.
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)
 endfunction()
 
 # In fathom/kernels: fathom_kernel(rms_norm [DEPS lib ...]) takes rms_norm.h/.cc/_ref.h/_test.cc and bench/rms_norm_bench.cc; a missing one is an error.
