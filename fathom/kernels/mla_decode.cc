@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "fathom/kernels/fp8-inl.h"
 #include "fathom/kernels/mla_decode_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -78,12 +79,10 @@ void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const Partial
 void WeightRowToF32(const WeightView& w, int64_t row, float* to) {
   const int64_t n = w.value.dim(1);
   if (w.value.dtype() != DType::kF8E4M3) return CopyRow(RowAt(w.value, row), n, to);
-  const F8E4M3* codes = w.value.row<F8E4M3>(row);
-  const bool powers = w.scale.dtype() == DType::kF8E8M0;
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t block = i / kScaleBlock;
-    to[i] = ToFloat(codes[i]) *
-            (powers ? ToFloat(w.scale.row<F8E8M0>(row / kScaleBlock)[block]) : w.scale.row<float>(row / kScaleBlock)[block]);
+  const auto* codes = reinterpret_cast<const uint8_t*>(w.value.row<F8E4M3>(row));
+  for (int64_t begin = 0; begin < n; begin += kScaleBlock) {
+    const VF scale = hn::Set(DF(), BlockScale(w.scale, row / kScaleBlock, begin / kScaleBlock));
+    ForVectors(begin, std::min(n, begin + kScaleBlock), [&](auto at) { at.Store(hn::Mul(LoadCodes(at, codes), scale), to); });
   }
 }
 
