@@ -31,7 +31,13 @@ void PrintRows(const std::vector<GoldenRow>& rows) {
 Json ToJson(const std::vector<GoldenRow>& rows) {
   Json out = Json::array();
   for (const GoldenRow& r : rows) {
-    out.push_back({{"name", r.name}, {"measure", r.measure}, {"max_abs", r.max_abs}, {"error", r.error}, {"bound", r.bound}, {"transformers", r.reference}, {"ok", r.ok}});
+    out.push_back({{"name", r.name},
+                   {"measure", r.measure},
+                   {"max_abs", r.max_abs},
+                   {"error", r.error},
+                   {"bound", r.bound},
+                   {"transformers", r.reference},
+                   {"ok", r.ok}});
   }
   return out;
 }

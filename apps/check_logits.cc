@@ -29,7 +29,8 @@ LogitBars ReadBars(const RunConfig& config) {
 
 std::vector<std::vector<double>> ModelLogits(ForwardModel& model, const GoldenLogits& golden) {
   for (const int32_t id : golden.tokens) {
-    if (id < 0 || id >= model.config().vocab_size) Throw(ErrorCode::kInput, "golden token {}: the model's vocabulary is 0..{}", id, model.config().vocab_size - 1);
+    if (id < 0 || id >= model.config().vocab_size)
+      Throw(ErrorCode::kInput, "golden token {}: the model's vocabulary is 0..{}", id, model.config().vocab_size - 1);
   }
   const Tensor logits = model.Logits(golden.tokens);
   std::vector<std::vector<double>> rows;
@@ -42,16 +43,16 @@ std::vector<std::vector<double>> ModelLogits(ForwardModel& model, const GoldenLo
 
 void Print(const GoldenLogits& golden, const std::vector<std::vector<double>>& model, const LogitReport& r, bool passes) {
   fmt::print("prompt: {}\ntokens: {}\n", golden.prompt, fmt::join(golden.tokens, " "));
-  fmt::print("max absolute difference {:.3e} at position {}, id {}: ours {:.6f}, golden {:.6f}\n", r.max_abs, r.max_abs_position, r.max_abs_id, r.max_abs_model,
-             r.max_abs_golden);
+  fmt::print("max absolute difference {:.3e} at position {}, id {}: ours {:.6f}, golden {:.6f}\n", r.max_abs, r.max_abs_position,
+             r.max_abs_id, r.max_abs_model, r.max_abs_golden);
   fmt::print("max relative difference {:.3e}\n{}", r.max_rel, TopTenTable(golden.logits.back(), model.back()));
   fmt::print("KL divergence per token: {}\n", [&] {
     std::string text;
     for (const double kl : r.kl) text += fmt::format("{:.3e} ", kl);
     return text;
   }());
-  fmt::print("max KL divergence {:.3e} at position {}, token {}\n{}\n\n", r.max_kl, r.max_kl_position, golden.tokens[static_cast<size_t>(r.max_kl_position)],
-             passes ? "within the bars" : "MISSED");
+  fmt::print("max KL divergence {:.3e} at position {}, token {}\n{}\n\n", r.max_kl, r.max_kl_position,
+             golden.tokens[static_cast<size_t>(r.max_kl_position)], passes ? "within the bars" : "MISSED");
 }
 
 int Run(const RunConfig& config) {
@@ -72,7 +73,8 @@ int Run(const RunConfig& config) {
     Print(golden, logits, report, passes);
     ++prompts;
     missed += !passes;
-    results.push_back({{"prompt", golden.prompt}, {"max_abs", report.max_abs}, {"max_rel", report.max_rel}, {"max_kl", report.max_kl}, {"ok", passes}});
+    results.push_back(
+        {{"prompt", golden.prompt}, {"max_abs", report.max_abs}, {"max_rel", report.max_rel}, {"max_kl", report.max_kl}, {"ok", passes}});
     if (!config.String("output_logits_path").empty()) {
       output += Json{{"prompt", golden.prompt}, {"tokens", golden.tokens}, {"logits", logits}}.dump() + "\n";
     }
@@ -88,8 +90,8 @@ int Run(const RunConfig& config) {
 Command CheckLogitsCommand() {
   return {.name = "check logits",
           .summary = "logits against golden ones in a JSONL file, as MaxText's forward_pass_logit_checker",
-          .flags = {"load_parameters_path", "golden_logits_path", "max_kl_div", "atol", "rtol", "token_size", "skip_first_token", "clip_logits_epsilon",
-                    "output_logits_path", "dtype", "sparse_matmul", "capacity_factor", "indexer_fp8"},
+          .flags = {"load_parameters_path", "golden_logits_path", "max_kl_div", "atol", "rtol", "token_size", "skip_first_token",
+                    "clip_logits_epsilon", "output_logits_path", "dtype", "sparse_matmul", "capacity_factor", "indexer_fp8"},
           .run = Run};
 }
 

@@ -4,20 +4,9 @@ namespace fathom {
 
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {
-      TrainCommand(),
-      DecodeCommand(),
-      ConvertCommand(),
-      CheckFilesCommand(),
-      CheckGoldenCommand(),
-      CheckLogitsCommand(),
-      EvalPerplexityCommand(),
-      TokenizerTrainCommand(),
-      TokenizerEncodeCommand(),
-      TokenizerDecodeCommand(),
-      PlanCommand(),
-      BenchCommand(),
-      InspectCommand(),
-      ConfigCommand(),
+      TrainCommand(),       DecodeCommand(),         ConvertCommand(),        CheckFilesCommand(),      CheckGoldenCommand(),
+      CheckLogitsCommand(), EvalPerplexityCommand(), TokenizerTrainCommand(), TokenizerEncodeCommand(), TokenizerDecodeCommand(),
+      PlanCommand(),        BenchCommand(),          InspectCommand(),        ConfigCommand(),
   };
   return commands;
 }

@@ -52,7 +52,8 @@ void ReadPaths(const RunConfig& config, ConvertOptions& options) {
 ConvertOptions ReadConvertOptions(const RunConfig& config) {
   ConvertOptions options;
   ReadPaths(config, options);
-  if (options.to == CheckpointFormat::kOrbax && options.dtype.target == TargetDType::kF8) Throw(ErrorCode::kUsage, "dtype=float8: MaxText's checkpoints hold no FP8; take bfloat16 or float32");
+  if (options.to == CheckpointFormat::kOrbax && options.dtype.target == TargetDType::kF8)
+    Throw(ErrorCode::kUsage, "dtype=float8: MaxText's checkpoints hold no FP8; take bfloat16 or float32");
   if (config.String("scale_fmt") == "ue8m0") options.dtype.scale_format = ScaleFormat::kUe8m0;
   options.scan_layers = config.Bool("scan_layers");
   options.ocdbt = config.Bool("checkpoint_storage_use_ocdbt");
@@ -63,14 +64,29 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
   options.overwrite = config.Bool("overwrite");
   options.show_progress = config.String("log_level") != "error" && config.String("log_level") != "off";
   if (config.Given("model_name") || config.Given("base_emb_dim")) options.model = [&config] { return ModelFromFlags(config); };
-  if (config.Given("model_name")) options.check_model = [&config](const ModelConfig& model, const std::string& where) { CheckModelName(config, model, where); };
+  if (config.Given("model_name"))
+    options.check_model = [&config](const ModelConfig& model, const std::string& where) { CheckModelName(config, model, where); };
   return options;
 }
 
 std::vector<std::string> ConvertFlags() {
-  return {"input", "output", "to", "dtype", "scale_fmt", "scan_layers", "max_shard_size", "memory_limit", "overwrite", "checkpoint_storage_use_ocdbt",
-          "checkpoint_storage_use_zarr3", "checkpoint_storage_target_data_file_size_bytes", "input_fp8_hf_path", "output_bf16_hf_path", "hf_model_path",
-          "base_output_directory", "save_dtype"};
+  return {"input",
+          "output",
+          "to",
+          "dtype",
+          "scale_fmt",
+          "scan_layers",
+          "max_shard_size",
+          "memory_limit",
+          "overwrite",
+          "checkpoint_storage_use_ocdbt",
+          "checkpoint_storage_use_zarr3",
+          "checkpoint_storage_target_data_file_size_bytes",
+          "input_fp8_hf_path",
+          "output_bf16_hf_path",
+          "hf_model_path",
+          "base_output_directory",
+          "save_dtype"};
 }
 
 namespace {
@@ -86,13 +102,19 @@ int RunConvert(const RunConfig& config) {
   if (options.input.empty()) Throw(ErrorCode::kUsage, "input: none given; name the checkpoint to convert");
   if (options.output.empty()) Throw(ErrorCode::kUsage, "output: none given; name the folder to write");
   const ConvertResult result = Convert(options);
-  fmt::print("{}: {} tensors, {} in {} ({}/s)\n", result.output.string(), result.tensors, FormatBytes(static_cast<double>(result.bytes)), FormatSeconds(result.seconds),
-             FormatBytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-9)));
+  fmt::print("{}: {} tensors, {} in {} ({}/s)\n", result.output.string(), result.tensors, FormatBytes(static_cast<double>(result.bytes)),
+             FormatSeconds(result.seconds), FormatBytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-9)));
   if (result.units_resumed > 0) fmt::print("{} of {} files were there from an earlier run\n", result.units_resumed, result.units);
   if (options.dtype.target == TargetDType::kF8) fmt::print("{} elements differ from the input when read back\n", result.not_reproduced);
   if (!config.String("json").empty()) {
-    const Json json = {{"output", result.output.string()}, {"tensors", result.tensors}, {"bytes", result.bytes}, {"seconds", result.seconds}, {"files", result.units},
-                       {"files_resumed", result.units_resumed}, {"elements_not_reproduced", result.not_reproduced}, {"peak_rss_bytes", PeakResident()}};
+    const Json json = {{"output", result.output.string()},
+                       {"tensors", result.tensors},
+                       {"bytes", result.bytes},
+                       {"seconds", result.seconds},
+                       {"files", result.units},
+                       {"files_resumed", result.units_resumed},
+                       {"elements_not_reproduced", result.not_reproduced},
+                       {"peak_rss_bytes", PeakResident()}};
     WriteOutput(config.String("json"), json.dump(2) + "\n");
   }
   return 0;

@@ -27,7 +27,8 @@ std::vector<int32_t> ParseIds(const std::string& text) {
     const std::string word = text.substr(at, comma - at);
     char* end = nullptr;
     const long value = std::strtol(word.c_str(), &end, 10);
-    if (word.empty() || *end != '\0' || value < 0 || value > INT32_MAX) Throw(ErrorCode::kUsage, "prompt_ids={}: whole numbers with commas are needed", text);
+    if (word.empty() || *end != '\0' || value < 0 || value > INT32_MAX)
+      Throw(ErrorCode::kUsage, "prompt_ids={}: whole numbers with commas are needed", text);
     ids.push_back(static_cast<int32_t>(value));
     at = comma + 1;
   }
@@ -81,7 +82,9 @@ int64_t NewTokens(const RunConfig& config, const Prompt& prompt) {
   }
   if (config.Int("max_new_tokens") >= 0) return config.Int("max_new_tokens");
   const int64_t room = config.Int("max_target_length") - static_cast<int64_t>(prompt.ids.size());
-  if (room < 1) Throw(ErrorCode::kUsage, "a prompt of {} tokens leaves no room in max_target_length={}", prompt.ids.size(), config.Int("max_target_length"));
+  if (room < 1)
+    Throw(ErrorCode::kUsage, "a prompt of {} tokens leaves no room in max_target_length={}", prompt.ids.size(),
+          config.Int("max_target_length"));
   return room;
 }
 
@@ -129,9 +132,10 @@ Json ResultJson(const GenerateResult& r, const Engine& engine, double load_secon
 }
 
 void LogFigures(const GenerateResult& r, const Engine& engine) {
-  spdlog::info("prompt {} tokens, {:.1f} tokens/s; answer {} tokens, {:.1f} tokens/s; weights {}, cache {}, peak memory {}", r.prompt_ids.size(),
-               r.PrefillTokensPerSecond(), r.ids.size(), r.DecodeTokensPerSecond(), FormatBytes(static_cast<double>(engine.WeightBytes())),
-               FormatBytes(static_cast<double>(engine.CacheBytes())), FormatBytes(static_cast<double>(PeakRssBytes())));
+  spdlog::info("prompt {} tokens, {:.1f} tokens/s; answer {} tokens, {:.1f} tokens/s; weights {}, cache {}, peak memory {}",
+               r.prompt_ids.size(), r.PrefillTokensPerSecond(), r.ids.size(), r.DecodeTokensPerSecond(),
+               FormatBytes(static_cast<double>(engine.WeightBytes())), FormatBytes(static_cast<double>(engine.CacheBytes())),
+               FormatBytes(static_cast<double>(PeakRssBytes())));
 }
 
 GenerateResult RunPrompt(const RunConfig& config, Engine& engine, const Tokenizer* tokenizer, const Prompt& prompt) {
@@ -158,7 +162,8 @@ int Run(const RunConfig& config) {
   const Stopwatch clock;
   std::optional<Tokenizer> tokenizer;
   const std::string& tokenizer_path = config.String("tokenizer_path");
-  if (config.String("prompt_ids").empty() || !tokenizer_path.empty()) tokenizer.emplace(Tokenizer::Load(tokenizer_path.empty() ? dir : std::filesystem::path(tokenizer_path)));
+  if (config.String("prompt_ids").empty() || !tokenizer_path.empty())
+    tokenizer.emplace(Tokenizer::Load(tokenizer_path.empty() ? dir : std::filesystem::path(tokenizer_path)));
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
   const auto prompts = ReadPrompts(config, reader);
   int64_t capacity = 1;
@@ -175,7 +180,8 @@ int Run(const RunConfig& config) {
     results.push_back(ResultJson(r, engine, load_seconds));
     if (r.drafted > 0) results.back()["speculative"] = SpeculationJson(r);
     const std::string& wanted = config.String("autoregressive_decode_assert");
-    if (!wanted.empty() && !r.text.starts_with(wanted)) Throw(ErrorCode::kFailed, "the text does not start with autoregressive_decode_assert=\"{}\"", wanted);
+    if (!wanted.empty() && !r.text.starts_with(wanted))
+      Throw(ErrorCode::kFailed, "the text does not start with autoregressive_decode_assert=\"{}\"", wanted);
   }
   if (!config.String("json").empty()) WriteOutput(config.String("json"), (results.size() == 1 ? results[0] : results).dump(1) + "\n");
   return 0;

@@ -68,7 +68,8 @@ std::vector<Row> Rows(const Inspected& in, bool full) {
   std::map<std::string, size_t> row_of;
   for (const std::string& name : in.names) {
     const TensorEntry& entry = *in.folder.Find(name);
-    const std::string shown = full ? name : Pattern(name), key = fmt::format("{} {} {}", shown, DTypeName(entry.dtype), entry.shape.ToString());
+    const std::string shown = full ? name : Pattern(name),
+                      key = fmt::format("{} {} {}", shown, DTypeName(entry.dtype), entry.shape.ToString());
     const auto [it, added] = row_of.try_emplace(key, rows.size());
     if (added) rows.push_back({shown, entry.dtype, entry.shape, 0, 0, {}});
     Row& row = rows[it->second];
@@ -100,15 +101,16 @@ int64_t MoeLayers(const ModelConfig& c) {
 
 void PrintModel(const ModelConfig& c) {
   const int64_t moe = MoeLayers(c);
-  fmt::print("model       {}, {} layers ({} dense, {} MoE), {} MTP\n", c.raw.value("model_type", ""), c.num_hidden_layers, c.num_hidden_layers - moe, moe,
-             c.num_nextn_predict_layers);
-  fmt::print("widths      hidden {}, ffn {}, vocabulary {}, context {}\n", c.hidden_size, c.intermediate_size, c.vocab_size, c.max_position_embeddings);
-  fmt::print("attention   {} heads, q_lora_rank {}, kv_lora_rank {}, head {} + {} rope, value {}\n", c.num_attention_heads, c.q_lora_rank, c.kv_lora_rank,
-             c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim);
+  fmt::print("model       {}, {} layers ({} dense, {} MoE), {} MTP\n", c.raw.value("model_type", ""), c.num_hidden_layers,
+             c.num_hidden_layers - moe, moe, c.num_nextn_predict_layers);
+  fmt::print("widths      hidden {}, ffn {}, vocabulary {}, context {}\n", c.hidden_size, c.intermediate_size, c.vocab_size,
+             c.max_position_embeddings);
+  fmt::print("attention   {} heads, q_lora_rank {}, kv_lora_rank {}, head {} + {} rope, value {}\n", c.num_attention_heads, c.q_lora_rank,
+             c.kv_lora_rank, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim);
   if (c.has_indexer()) fmt::print("indexer     {} heads of {}, top {}\n", c.index_n_heads, c.index_head_dim, c.index_topk);
   if (moe > 0) {
-    fmt::print("experts     {} routed, {} chosen, {} shared, width {}, {} of {} groups\n", c.n_routed_experts, c.num_experts_per_tok, c.n_shared_experts,
-               c.moe_intermediate_size, c.topk_group, c.n_group);
+    fmt::print("experts     {} routed, {} chosen, {} shared, width {}, {} of {} groups\n", c.n_routed_experts, c.num_experts_per_tok,
+               c.n_shared_experts, c.moe_intermediate_size, c.topk_group, c.n_group);
   }
   const ParameterCounts counts = CountParameters(c);
   fmt::print("parameters  {} total, {} active per token", Count(counts.total), Count(counts.active));
@@ -119,15 +121,16 @@ void PrintModel(const ModelConfig& c) {
 void PrintStored(const Inspected& in) {
   std::vector<std::string> parts;
   for (const auto& [dtype, bytes] : BytesByDType(in)) parts.push_back(dtype + " " + FormatBytes(static_cast<double>(bytes)));
-  fmt::print("stored      {} in {} tensors, {} files: {}\n\n", FormatBytes(static_cast<double>(in.folder.NumBytes())), in.names.size(), in.folder.files().size(),
-             fmt::join(parts, ", "));
+  fmt::print("stored      {} in {} tensors, {} files: {}\n\n", FormatBytes(static_cast<double>(in.folder.NumBytes())), in.names.size(),
+             in.folder.files().size(), fmt::join(parts, ", "));
 }
 
 void PrintRows(const std::vector<Row>& rows) {
   fmt::print("{:<64} {:>7} {:<8} {:<20} {:>10}  {}\n", "tensor", "count", "dtype", "shape", "bytes", "file");
   for (const Row& row : rows) {
     const std::string file = row.files.size() == 1 ? *row.files.begin() : fmt::format("{} files", row.files.size());
-    fmt::print("{:<64} {:>7} {:<8} {:<20} {:>10}  {}\n", row.name, row.count, DTypeName(row.dtype), row.shape.ToString(), FormatBytes(static_cast<double>(row.bytes)), file);
+    fmt::print("{:<64} {:>7} {:<8} {:<20} {:>10}  {}\n", row.name, row.count, DTypeName(row.dtype), row.shape.ToString(),
+               FormatBytes(static_cast<double>(row.bytes)), file);
   }
 }
 
@@ -136,7 +139,10 @@ Json ToJson(const Inspected& in) {
   for (const std::string& name : in.names) {
     const TensorEntry& entry = *in.folder.Find(name);
     const auto dims = entry.shape.dims();
-    tensors.push_back({{"name", name}, {"dtype", DTypeName(entry.dtype)}, {"shape", std::vector<int64_t>(dims.begin(), dims.end())}, {"bytes", entry.NumBytes()},
+    tensors.push_back({{"name", name},
+                       {"dtype", DTypeName(entry.dtype)},
+                       {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
+                       {"bytes", entry.NumBytes()},
                        {"file", in.folder.FileOf(name).path().filename().string()}});
   }
   Json json = {{"bytes", in.folder.NumBytes()}, {"bytes_by_dtype", BytesByDType(in)}, {"tensors", std::move(tensors)}};

@@ -1,4 +1,6 @@
 // fathom tokenizer train | encode | decode
+#include "fathom/tokenizer/tokenizer.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,7 +15,6 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/progress.h"
-#include "fathom/tokenizer/tokenizer.h"
 #include "fathom/tokenizer/tokenizer_writer.h"
 #include "fathom/tokenizer/trainer.h"
 
@@ -96,7 +97,7 @@ int Encode(const RunConfig& config) {
 // "1,2,3", "1 2 3", "[1, 2, 3]".
 Json RowOfIds(const std::string& text) {
   Json ids = Json::array();
-  for (const char* at = text.data(), *end = at + text.size(); at < end;) {
+  for (const char *at = text.data(), *end = at + text.size(); at < end;) {
     int64_t id = 0;
     const auto [next, error] = std::from_chars(at, end, id);
     if (error == std::errc()) ids.push_back(id);
@@ -112,7 +113,8 @@ std::vector<int32_t> IdsOf(const Json& row, size_t index) {
   if (it == row.end() || !it->is_array()) BadRow(index, "no array \"ids\"");
   std::vector<int32_t> ids;
   for (const Json& id : *it) {
-    if (!id.is_number_integer() || id < 0 || id > 0x7FFFFFFF) BadRow(index, "\"ids\" holds what is no token id (an integer from 0 to 2^31 - 1)");
+    if (!id.is_number_integer() || id < 0 || id > 0x7FFFFFFF)
+      BadRow(index, "\"ids\" holds what is no token id (an integer from 0 to 2^31 - 1)");
     ids.push_back(id.get<int32_t>());
   }
   return ids;
@@ -146,7 +148,10 @@ int Train(const RunConfig& config) {
   const double seconds = clock.Seconds();
   fmt::print("{}: {} tokens ({} merges) from {} in {}\n", config.String("output"), bpe.tokens.size(), bpe.merges.size(),
              FormatBytes(static_cast<double>(bytes)), FormatSeconds(seconds));
-  WriteResult(config, {{"vocab_size", bpe.tokens.size()}, {"merges", bpe.merges.size()}, {"bytes", bytes}, {"distinct_words", counts.size()},
+  WriteResult(config, {{"vocab_size", bpe.tokens.size()},
+                       {"merges", bpe.merges.size()},
+                       {"bytes", bytes},
+                       {"distinct_words", counts.size()},
                        {"seconds", seconds}});
   return 0;
 }
@@ -154,7 +159,11 @@ int Train(const RunConfig& config) {
 }  // namespace
 
 Command TokenizerTrainCommand() {
-  return {"tokenizer train", "learn a byte-level BPE vocabulary from text files", {"input", "vocab_size", "output", "special_tokens"}, Train, "[FILE...]"};
+  return {"tokenizer train",
+          "learn a byte-level BPE vocabulary from text files",
+          {"input", "vocab_size", "output", "special_tokens"},
+          Train,
+          "[FILE...]"};
 }
 
 Command TokenizerEncodeCommand() {

@@ -1,6 +1,5 @@
-#include "fathom/train/loop.h"
-
 #include "apps/command.h"
+#include "fathom/train/loop.h"
 
 namespace fathom {
 

@@ -19,7 +19,7 @@ struct Layer {
   const char* name;
   int64_t n, k;
 };
-constexpr Layer kLayers[] = {{"q_a", 256, 512},   {"q_b", 768, 256},       {"kv_a", 160, 512},    {"kv_b", 1024, 128},  {"o", 512, 512},
+constexpr Layer kLayers[] = {{"q_a", 256, 512},    {"q_b", 768, 256},         {"kv_a", 160, 512},  {"kv_b", 1024, 128}, {"o", 512, 512},
                              {"dense", 1408, 512}, {"dense_down", 512, 1408}, {"head", 8192, 512}, {"router", 16, 512}};
 constexpr Layer kExpertLayers[] = {{"gate", 256, 512}, {"down", 512, 256}};
 constexpr int64_t kTokens = 2048, kExperts = 16, kChosen = 4;
@@ -27,7 +27,8 @@ constexpr int64_t kTokens = 2048, kExperts = 16, kChosen = 4;
 Tensor Random(DType type, Shape shape, uint64_t seed) {
   Tensor f32(DType::kF32, shape);
   const CounterRng rng(seed, 0);
-  for (int64_t i = 0; i < shape.NumElements(); ++i) f32.mutable_data<float>()[i] = static_cast<float>(rng.Uniform(static_cast<uint64_t>(i)) - 0.5);
+  for (int64_t i = 0; i < shape.NumElements(); ++i)
+    f32.mutable_data<float>()[i] = static_cast<float>(rng.Uniform(static_cast<uint64_t>(i)) - 0.5);
   if (type == DType::kF32) return f32;
   Tensor out(type, shape);
   Cast(f32, out.mutable_view());
@@ -43,7 +44,8 @@ void Report(benchmark::State& state, const Layer& layer, Kind kind, DType x, DTy
   const double flops = 2.0 * static_cast<double>(rows * layer.n * layer.k) * static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsRate);
   state.counters["of_peak"] = benchmark::Counter(flops / GemmRate(x), benchmark::Counter::kIsRate);
-  state.SetLabel(std::string(layer.name) + " " + kKindNames[kind] + " " + std::string(DTypeName(x)) + " x, " + std::string(DTypeName(w)) + " w");
+  state.SetLabel(std::string(layer.name) + " " + kKindNames[kind] + " " + std::string(DTypeName(x)) + " x, " + std::string(DTypeName(w)) +
+                 " w");
 }
 
 // arguments: layer, kind, dtype of activations, dtype of weights
@@ -51,7 +53,8 @@ void BM_Linear(benchmark::State& state) {
   const Layer layer = kLayers[state.range(0)];
   const auto kind = static_cast<Kind>(state.range(1));
   const auto x_type = static_cast<DType>(state.range(2)), w_type = static_cast<DType>(state.range(3));
-  const Tensor x = Random(x_type, {kTokens, layer.k}, 1), dy = Random(x_type, {kTokens, layer.n}, 2), w = Random(w_type, {layer.n, layer.k}, 3);
+  const Tensor x = Random(x_type, {kTokens, layer.k}, 1), dy = Random(x_type, {kTokens, layer.n}, 2),
+               w = Random(w_type, {layer.n, layer.k}, 3);
   Tensor y(x_type, {kTokens, layer.n}), dx(x_type, {kTokens, layer.k}), dw(DType::kF32, {layer.n, layer.k});
   Arena scratch(GemmScratchBytes(kTokens, layer.n, layer.k));
   for (auto _ : state) {
@@ -68,7 +71,8 @@ void BM_Grouped(benchmark::State& state) {
   const auto kind = static_cast<Kind>(state.range(1));
   const auto x_type = static_cast<DType>(state.range(2)), w_type = static_cast<DType>(state.range(3));
   const int64_t rows = kTokens * kChosen;
-  const Tensor x = Random(x_type, {rows, layer.k}, 1), dy = Random(x_type, {rows, layer.n}, 2), w = Random(w_type, {kExperts * layer.n, layer.k}, 3);
+  const Tensor x = Random(x_type, {rows, layer.k}, 1), dy = Random(x_type, {rows, layer.n}, 2),
+               w = Random(w_type, {kExperts * layer.n, layer.k}, 3);
   Tensor y(x_type, {rows, layer.n}), dx(x_type, {rows, layer.k}), dw(DType::kF32, {kExperts * layer.n, layer.k});
   std::vector<WeightView> weights;
   std::vector<View> gradients;

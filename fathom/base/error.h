@@ -19,7 +19,8 @@ enum class ErrorCode : int {
   kResource = 4,  // out of memory, disk, permission to write
 };
 
-// The text with control characters as spaces and bytes that are not UTF-8 as '?': names from broken files can't break a line or a JSON report.
+// The text with control characters as spaces and bytes that are not UTF-8 as '?': names from broken files can't break a line or a JSON
+// report.
 std::string OneLine(std::string_view text);
 
 // One line for a human: what, where, what to do next. Thrown anywhere, caught once per command or per request.
@@ -44,9 +45,9 @@ template <class... Args>
 }  // namespace fathom
 
 // Always on, also in release: for edges (shapes, dtypes, ranges), not for inner loops.
-#define FATHOM_CHECK(condition, ...)                                                         \
-  do {                                                                                       \
-    if (!(condition)) [[unlikely]] {                                                         \
-      ::fathom::CheckFailed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__));  \
-    }                                                                                        \
+#define FATHOM_CHECK(condition, ...)                                                        \
+  do {                                                                                      \
+    if (!(condition)) [[unlikely]] {                                                        \
+      ::fathom::CheckFailed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
+    }                                                                                       \
   } while (false)

@@ -38,7 +38,8 @@ std::string Reason(std::string_view message) {
 Json ParseJson(std::string_view text, const std::string& where, int max_depth) {
   Guard guard{where, max_depth, {}};
   try {
-    return Json::parse(text.begin(), text.end(), [&](int depth, Json::parse_event_t event, Json& parsed) { return guard(depth, event, parsed); });
+    return Json::parse(text.begin(), text.end(),
+                       [&](int depth, Json::parse_event_t event, Json& parsed) { return guard(depth, event, parsed); });
   } catch (const nlohmann::json::exception& e) {
     Throw(ErrorCode::kInput, "{}: not valid JSON ({})", where, Reason(e.what()));
   }

@@ -42,8 +42,8 @@ void Progress::Finish() { Draw(total_, ""); }
 
 void Progress::Draw(double done, const std::string& note) {
   const double seconds = clock_.Seconds(), rate = seconds > 0 ? done / seconds : 0;
-  std::string line = fmt::format("{} {:.4g}/{:.4g} {}, {:.3g} {}/s", what_, done / unit_size_, total_ / unit_size_, unit_,
-                                 rate / unit_size_, unit_);
+  std::string line =
+      fmt::format("{} {:.4g}/{:.4g} {}, {:.3g} {}/s", what_, done / unit_size_, total_ / unit_size_, unit_, rate / unit_size_, unit_);
   if (rate > 0 && done < total_) line += ", " + FormatSeconds((total_ - done) / rate) + " left";
   if (!note.empty()) line += ", " + note;
   std::fprintf(stderr, terminal_ ? "\r%s\033[K" : "%s\n", line.c_str());

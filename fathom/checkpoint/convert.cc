@@ -45,10 +45,18 @@ fs::path Target(const ConvertOptions& options) { return options.to == Checkpoint
 
 // Everything that decides on the bytes written.
 Json Identity(const ConvertOptions& options, const FileStamps& stamps, const ConvertSource& source) {
-  return {{"version", kJournalVersion}, {"inputs", stamps.ToJson()}, {"config", source.raw_config()}, {"to", static_cast<int>(options.to)},
-          {"dtype", static_cast<int>(options.dtype.target)}, {"scale_format", static_cast<int>(options.dtype.scale_format)},
-          {"scan_layers", options.scan_layers}, {"ocdbt", options.ocdbt}, {"zarr3", options.zarr3}, {"max_shard_size", options.max_shard_size},
-          {"target_file_size", options.target_file_size}, {"memory_limit", options.memory_limit}};
+  return {{"version", kJournalVersion},
+          {"inputs", stamps.ToJson()},
+          {"config", source.raw_config()},
+          {"to", static_cast<int>(options.to)},
+          {"dtype", static_cast<int>(options.dtype.target)},
+          {"scale_format", static_cast<int>(options.dtype.scale_format)},
+          {"scan_layers", options.scan_layers},
+          {"ocdbt", options.ocdbt},
+          {"zarr3", options.zarr3},
+          {"max_shard_size", options.max_shard_size},
+          {"target_file_size", options.target_file_size},
+          {"memory_limit", options.memory_limit}};
 }
 
 std::unique_ptr<ConvertOutput> MakeOutput(const ConvertOptions& options, const ConvertSource& source, const FileStamps& stamps) {
@@ -69,8 +77,10 @@ std::unique_ptr<ConvertOutput> MakeOutput(const ConvertOptions& options, const C
 }
 
 void CheckPaths(const ConvertOptions& options) {
-  if (IsInside(options.output, options.input)) Throw(ErrorCode::kUsage, "output {} lies in the input {}; choose another place", options.output.string(), options.input.string());
-  if (IsInside(options.input, Target(options)) && options.overwrite) Throw(ErrorCode::kUsage, "input {} lies in the output, which overwrite=true would remove", options.input.string());
+  if (IsInside(options.output, options.input))
+    Throw(ErrorCode::kUsage, "output {} lies in the input {}; choose another place", options.output.string(), options.input.string());
+  if (IsInside(options.input, Target(options)) && options.overwrite)
+    Throw(ErrorCode::kUsage, "input {} lies in the output, which overwrite=true would remove", options.input.string());
 }
 
 void CheckDisk(const ConvertOutput& output, const ConvertJournal& journal, const fs::path& folder) {
@@ -114,10 +124,12 @@ int64_t TotalBytes(const ConvertOutput& output) {
   if (error.code() != ErrorCode::kResource) throw error;
   int64_t left = 0;
   for (const OutputUnit& unit : output.units()) left += journal.Find(unit.name) == nullptr ? unit.bytes : 0;
-  Throw(ErrorCode::kResource, "{} (up to {} are still to be written; the same command continues)", error.what(), FormatBytes(static_cast<double>(left)));
+  Throw(ErrorCode::kResource, "{} (up to {} are still to be written; the same command continues)", error.what(),
+        FormatBytes(static_cast<double>(left)));
 }
 
-void WriteUnits(ConvertOutput& output, ConvertJournal& journal, const fs::path& folder, const FileStamps& stamps, bool show_progress, ConvertResult& result) {
+void WriteUnits(ConvertOutput& output, ConvertJournal& journal, const fs::path& folder, const FileStamps& stamps, bool show_progress,
+                ConvertResult& result) {
   Meter meter(TotalBytes(output), show_progress);
   for (size_t u = 0; u < output.units().size(); ++u) {
     const OutputUnit& unit = output.units()[u];
@@ -140,7 +152,8 @@ ConvertResult Convert(const ConvertOptions& options) {
   const Stopwatch clock;
   CheckPaths(options);
   const auto source = OpenSource(options);
-  if (options.check_model && !source->raw_config().is_null() && options.to == CheckpointFormat::kOrbax) options.check_model(source->config(), (source->companions() / "config.json").string());
+  if (options.check_model && !source->raw_config().is_null() && options.to == CheckpointFormat::kOrbax)
+    options.check_model(source->config(), (source->companions() / "config.json").string());
   const FileStamps stamps(source->files());
   const auto output = MakeOutput(options, *source, stamps);
   StagedFolder stage(Target(options), options.overwrite, true);

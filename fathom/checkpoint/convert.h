@@ -21,22 +21,24 @@ struct ConvertOptions {
   int64_t target_file_size = int64_t{2} << 30;          // of Orbax's data files
   int64_t memory_limit = int64_t{1} << 30;              // ceiling of resident memory
   bool overwrite = false;
-  bool show_progress = false;                           // on stderr
-  std::function<ModelConfig()> model;                   // the flags' model, for an Orbax checkpoint without config.json
-  std::function<void(const ModelConfig&, const std::string& where)> check_model;  // called with the input's own config.json, if it is needed
+  bool show_progress = false;          // on stderr
+  std::function<ModelConfig()> model;  // the flags' model, for an Orbax checkpoint without config.json
+  std::function<void(const ModelConfig&, const std::string& where)>
+      check_model;  // called with the input's own config.json, if it is needed
 };
 
 struct ConvertResult {
-  int64_t tensors = 0, bytes = 0;   // of the input's tensors; converted bytes as they are in the output, before compression
+  int64_t tensors = 0, bytes = 0;  // of the input's tensors; converted bytes as they are in the output, before compression
   int64_t units = 0, units_resumed = 0;
-  int64_t not_reproduced = 0;       // elements that FP8 does not give back
+  int64_t not_reproduced = 0;  // elements that FP8 does not give back
   double seconds = 0;
-  std::filesystem::path output;     // what was written: the folder, or <output>/0/items
+  std::filesystem::path output;  // what was written: the folder, or <output>/0/items
 };
 
 // Works in a hidden folder beside the output and renames it when all is there. A killed or failed run is continued by the next one with the
-// same input and options; the bytes are those of a run without a break. Throws Error: kInput (which file, which tensor; an input that changes
-// meanwhile), kUsage (the output exists, or lies in the input), kResource (disk full and how much is missing, another run on this output).
+// same input and options; the bytes are those of a run without a break. Throws Error: kInput (which file, which tensor; an input that
+// changes meanwhile), kUsage (the output exists, or lies in the input), kResource (disk full and how much is missing, another run on this
+// output).
 ConvertResult Convert(const ConvertOptions& options);
 
 // What a conversion would read and write, without doing it; the same errors. Without an input: of the hub's checkpoint of options.model.

@@ -26,7 +26,10 @@ struct File {
 class HfOutput : public ConvertOutput {
  public:
   HfOutput(const ConvertSource& source, const HfOutputOptions& options)
-      : source_(source), options_(options), tasks_(PlanTensors(source, options.dtype)), runner_(static_cast<int>(options.memory / (5 * kSlabBytes))) {
+      : source_(source),
+        options_(options),
+        tasks_(PlanTensors(source, options.dtype)),
+        runner_(static_cast<int>(options.memory / (5 * kSlabBytes))) {
     PlanFiles();
     for (const File& file : files_) units_.push_back({file.name, SafetensorsWriter::FileSize(Infos(file))});
     for (int w = 0; w < runner_.workers(); ++w) workers_.push_back(std::make_unique<Worker>(source));
@@ -54,7 +57,8 @@ class HfOutput : public ConvertOutput {
   void Finish(const fs::path& folder, const std::map<std::string, Json>&) override {
     if (!source_.companions().empty()) CopyCompanions(source_.companions(), folder);
     if (files_.size() > 1 || files_[0].name != kSingleFile) WriteFileAtomically(folder / kIndexFile, Index().dump(2) + "\n");
-    if (!source_.raw_config().is_null()) WriteFileAtomically(folder / "config.json", ConvertedConfig(source_, tasks_, options_.dtype).dump(2) + "\n");
+    if (!source_.raw_config().is_null())
+      WriteFileAtomically(folder / "config.json", ConvertedConfig(source_, tasks_, options_.dtype).dump(2) + "\n");
   }
 
  private:
@@ -150,7 +154,9 @@ class HfOutput : public ConvertOutput {
 
 }  // namespace
 
-std::unique_ptr<ConvertOutput> MakeHfOutput(const ConvertSource& source, const HfOutputOptions& options) { return std::make_unique<HfOutput>(source, options); }
+std::unique_ptr<ConvertOutput> MakeHfOutput(const ConvertSource& source, const HfOutputOptions& options) {
+  return std::make_unique<HfOutput>(source, options);
+}
 
 Json ConvertedConfig(const ConvertSource& source, const std::vector<TensorTask>& tasks, const DTypeOptions& options) {
   Json config = source.raw_config();

@@ -39,7 +39,8 @@ std::vector<std::string> WholeLines(const fs::path& path) {
   std::vector<std::string> lines;
   if (!fs::is_regular_file(fs::symlink_status(path))) return lines;
   const std::string text = ReadTextFile(path);
-  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) lines.push_back(text.substr(begin, end - begin));
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1)
+    lines.push_back(text.substr(begin, end - begin));
   return lines;
 }
 
@@ -64,7 +65,8 @@ Json FileStamps::ToJson() const {
 
 void FileStamps::CheckUnchanged() const {
   for (const Stamp& stamp : stamps_) {
-    if (StampOf(stamp.path) != stamp) Throw(ErrorCode::kInput, "{}: changed while it was converted; run the conversion again", stamp.path.string());
+    if (StampOf(stamp.path) != stamp)
+      Throw(ErrorCode::kInput, "{}: changed while it was converted; run the conversion again", stamp.path.string());
   }
 }
 

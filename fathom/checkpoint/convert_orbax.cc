@@ -66,7 +66,10 @@ Shape IndexOf(int64_t i, const Shape& grid) {
 class OrbaxOutput : public ConvertOutput {
  public:
   OrbaxOutput(const ConvertSource& source, const OrbaxOutputOptions& options)
-      : source_(source), options_(options), config_(source.config()), runner_(static_cast<int>(options.memory / (6 * options.max_chunk_bytes))) {
+      : source_(source),
+        options_(options),
+        config_(source.config()),
+        runner_(static_cast<int>(options.memory / (6 * options.max_chunk_bytes))) {
     options_.dtype.expand_fp8 = true;
     tasks_ = PlanTensors(source_, options_.dtype);
     for (size_t t = 0; t < tasks_.size(); ++t) by_name_[tasks_[t].info.name] = t;
@@ -125,7 +128,8 @@ class OrbaxOutput : public ConvertOutput {
     const auto expected = ExpectedTensors(config_);
     const bool any = std::ranges::any_of(expected, [&](const ExpectedTensor& t) { return t.is_mtp && by_name_.contains(t.name); });
     if (any || config_.num_nextn_predict_layers == 0) return;
-    spdlog::warn("{}: no tensor of the {} MTP modules that config.json names; converted without them", source_.companions().string(), config_.num_nextn_predict_layers);
+    spdlog::warn("{}: no tensor of the {} MTP modules that config.json names; converted without them", source_.companions().string(),
+                 config_.num_nextn_predict_layers);
     config_.num_nextn_predict_layers = 0;
   }
 
@@ -135,7 +139,8 @@ class OrbaxOutput : public ConvertOutput {
     const TensorTask& task = tasks_[found->second];
     const Shape& expected = shapes_.at(name);
     if (task.info.shape != expected) {
-      Throw(ErrorCode::kInput, "{} has shape {}, the model's config says {}", source_.Where(task.source), task.info.shape.ToString(), expected.ToString());
+      Throw(ErrorCode::kInput, "{} has shape {}, the model's config says {}", source_.Where(task.source), task.info.shape.ToString(),
+            expected.ToString());
     }
     return task;
   }
@@ -181,8 +186,10 @@ class OrbaxOutput : public ConvertOutput {
       if (!tensor.shared_copy) continue;
       const auto copy = source_.Find(tensor.name);
       has_shared_copies_ = has_shared_copies_ && copy.has_value();
-      if (copy && !SameContent(*copy, *source_.Find(tensor.name.ends_with("embed_tokens.weight") ? "model.embed_tokens.weight" : "lm_head.weight"))) {
-        spdlog::warn("{}: {} differs from the main model's; MaxText shares the two, so the copy is lost", source_.companions().string(), tensor.name);
+      if (copy && !SameContent(*copy, *source_.Find(tensor.name.ends_with("embed_tokens.weight") ? "model.embed_tokens.weight"
+                                                                                                 : "lm_head.weight"))) {
+        spdlog::warn("{}: {} differs from the main model's; MaxText shares the two, so the copy is lost", source_.companions().string(),
+                     tensor.name);
       }
     }
   }
@@ -234,10 +241,12 @@ class OrbaxOutput : public ConvertOutput {
     worker.chunk.resize(static_cast<size_t>(array.zarr.ChunkBytes()));
     const auto begin = [&](int axis) { return axis < 0 ? 0 : ref.index[axis] * extent[axis]; };
     const auto count = [&](int axis) { return axis < 0 ? int64_t{1} : extent[axis]; };
-    const int64_t rows = layout.rows.empty() ? 1 : count(layout.RowAxis()) * layout.RowUnit(), row = layout.rows.empty() ? 0 : begin(layout.RowAxis()) * layout.RowUnit();
+    const int64_t rows = layout.rows.empty() ? 1 : count(layout.RowAxis()) * layout.RowUnit(),
+                  row = layout.rows.empty() ? 0 : begin(layout.RowAxis()) * layout.RowUnit();
     for (int64_t e = 0; e < count(layout.expert_axis); ++e) {
       for (int64_t l = 0; l < count(layout.layer_axis); ++l) {
-        const TensorTask& task = array.tasks[static_cast<size_t>((begin(layout.expert_axis) + e) * layout.layers + begin(layout.layer_axis) + l)];
+        const TensorTask& task =
+            array.tasks[static_cast<size_t>((begin(layout.expert_axis) + e) * layout.layers + begin(layout.layer_axis) + l)];
         worker.slab.resize(static_cast<size_t>(rows * task.RowBytes()));
         worker.rows.Read(task, row, rows, worker.slab);
         Place(array, e, l, rows, worker);

@@ -1,4 +1,5 @@
-// What a conversion writes: a list of files ("units"), each of them whole before the next run may skip it, then what makes a checkpoint of them.
+// What a conversion writes: a list of files ("units"), each of them whole before the next run may skip it, then what makes a checkpoint of
+// them.
 #pragma once
 
 #include <atomic>
@@ -55,11 +56,11 @@ struct OrbaxOutputOptions {
   int64_t max_chunk_bytes = 32 << 20;   // of an array's chunk, uncompressed
   int64_t whole_array_bytes = 4 << 20;  // an array up to this size is one chunk
   int64_t memory = 512 << 20;
-  uint64_t time = 0;      // ns since 1970, for the metadata
-  std::string identity;   // of the work: what the database's random names are made of, so that a second run gives the same bytes
+  uint64_t time = 0;     // ns since 1970, for the metadata
+  std::string identity;  // of the work: what the database's random names are made of, so that a second run gives the same bytes
 };
-// Writes items/, _CHECKPOINT_METADATA, config.json and companions into the folder (a step). Throws Error(kInput): a tensor that the model needs is
-// missing or has another shape.
+// Writes items/, _CHECKPOINT_METADATA, config.json and companions into the folder (a step). Throws Error(kInput): a tensor that the model
+// needs is missing or has another shape.
 std::unique_ptr<ConvertOutput> MakeOrbaxOutput(const ConvertSource& source, const OrbaxOutputOptions& options);
 
 // config.json of the output: without or with quantization_config, with the dtype of most weights.

@@ -37,7 +37,9 @@ class Lister {
 
  private:
   void Add(std::string name, Shape shape, TensorKind kind) { list_.push_back({std::move(name), shape, kind, layer_, mtp_}); }
-  void AddInLayer(const std::string& name, Shape shape, TensorKind kind) { Add(fmt::format("model.layers.{}.{}", layer_, name), shape, kind); }
+  void AddInLayer(const std::string& name, Shape shape, TensorKind kind) {
+    Add(fmt::format("model.layers.{}.{}", layer_, name), shape, kind);
+  }
   void Matrix(const std::string& name, int64_t out, int64_t in) { AddInLayer(name + ".weight", {out, in}, TensorKind::kMatrix); }
   void PlainMatrix(const std::string& name, int64_t out, int64_t in) { AddInLayer(name + ".weight", {out, in}, TensorKind::kPlainMatrix); }
   void Norm(const std::string& name, int64_t n) { AddInLayer(name + ".weight", {n}, TensorKind::kNorm); }
@@ -82,7 +84,8 @@ class Lister {
 
   void Moe() {
     PlainMatrix("mlp.gate", c_.n_routed_experts, c_.hidden_size);
-    if (c_.topk_method == TopkMethod::kNoauxTc) AddInLayer("mlp.gate.e_score_correction_bias", {c_.n_routed_experts}, TensorKind::kRouterBias);
+    if (c_.topk_method == TopkMethod::kNoauxTc)
+      AddInLayer("mlp.gate.e_score_correction_bias", {c_.n_routed_experts}, TensorKind::kRouterBias);
     for (int64_t e = 0; e < c_.n_routed_experts; ++e) Mlp(fmt::format("mlp.experts.{}.", e), c_.moe_intermediate_size);
     if (c_.n_shared_experts > 0) Mlp("mlp.shared_experts.", c_.n_shared_experts * c_.moe_intermediate_size);
   }
@@ -113,16 +116,19 @@ bool IsTolerated(std::string_view name) { return name.ends_with(".rotary_emb.inv
 bool NamesExceptions(const ModelConfig& config) {
   if (!config.fp8 || !config.raw.contains("quantization_config")) return false;
   const Json& quantization = config.raw["quantization_config"];
-  return std::ranges::any_of(std::array{"modules_to_not_convert", "ignored_layers"},
-                             [&](const char* key) { return quantization.contains(key) && quantization[key].is_array() && !quantization[key].empty(); });
+  return std::ranges::any_of(std::array{"modules_to_not_convert", "ignored_layers"}, [&](const char* key) {
+    return quantization.contains(key) && quantization[key].is_array() && !quantization[key].empty();
+  });
 }
 
 class Comparison {
  public:
-  Comparison(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options, const std::function<void(const std::string&)>& report)
+  Comparison(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options,
+             const std::function<void(const std::string&)>& report)
       : folder_(folder), config_(config), report_(report), expected_(ExpectedTensors(config)) {
     mtp_may_lack_ = options.allow_missing_mtp && !Any(&ExpectedTensor::is_mtp);
-    indexer_may_lack_ = options.allow_missing_indexer && !std::ranges::any_of(expected_, [&](const auto& t) { return IsIndexer(t) && folder_.Has(t.name); });
+    indexer_may_lack_ = options.allow_missing_indexer &&
+                        !std::ranges::any_of(expected_, [&](const auto& t) { return IsIndexer(t) && folder_.Has(t.name); });
     names_exceptions_ = NamesExceptions(config);
     copies_may_lack_ = !Any(&ExpectedTensor::shared_copy);
   }
@@ -132,7 +138,8 @@ class Comparison {
     for (const ExpectedTensor& tensor : expected_) CheckOne(tensor);
     for (const std::string& name : folder_.names()) {
       if (!known_.contains(name) && !IsTolerated(name)) {
-        Report(name, fmt::format("{} {} is extra: config.json implies no such tensor", DTypeName(folder_.Find(name)->dtype), folder_.Find(name)->shape.ToString()));
+        Report(name, fmt::format("{} {} is extra: config.json implies no such tensor", DTypeName(folder_.Find(name)->dtype),
+                                 folder_.Find(name)->shape.ToString()));
       }
     }
   }
@@ -144,8 +151,8 @@ class Comparison {
   // One line instead of one per tensor.
   void ReportMissingMtp() {
     if (mtp_may_lack_ || config_.num_nextn_predict_layers == 0 || Any(&ExpectedTensor::is_mtp)) return;
-    report_(fmt::format("{}: no tensor of the MTP module (model.layers.{}.*), but config.json says num_nextn_predict_layers {}", folder_.dir().string(),
-                        config_.num_hidden_layers, config_.num_nextn_predict_layers));
+    report_(fmt::format("{}: no tensor of the MTP module (model.layers.{}.*), but config.json says num_nextn_predict_layers {}",
+                        folder_.dir().string(), config_.num_hidden_layers, config_.num_nextn_predict_layers));
     mtp_may_lack_ = true;
   }
   bool MayLack(const ExpectedTensor& t) const {
@@ -159,7 +166,8 @@ class Comparison {
     known_.insert(tensor.name);
     const TensorEntry* found = folder_.Find(tensor.name);
     if (found == nullptr) {
-      if (!MayLack(tensor)) report_(fmt::format("{}: tensor {} is missing, expected {}", folder_.dir().string(), tensor.name, tensor.shape.ToString()));
+      if (!MayLack(tensor))
+        report_(fmt::format("{}: tensor {} is missing, expected {}", folder_.dir().string(), tensor.name, tensor.shape.ToString()));
       return;
     }
     if (found->dtype == DType::kF8E4M3) known_.insert(tensor.name + std::string(kScaleSuffix));
@@ -218,7 +226,8 @@ ParameterCounts CountParameters(const ModelConfig& config) {
   return counts;
 }
 
-void CompareWithConfig(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options, const std::function<void(const std::string&)>& report) {
+void CompareWithConfig(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options,
+                       const std::function<void(const std::string&)>& report) {
   Comparison(folder, config, options, report).Run();
 }
 

@@ -84,8 +84,10 @@ TEST_F(HfNamesTest, Fp8) {
   EraseTensor(tensors_, "model.layers.0.mlp.gate_proj.weight_scale_inv");
   EraseTensor(tensors_, "model.layers.0.mlp.down_proj.weight_scale_inv");
   tensors_.push_back({"lm_head.weight_scale_inv", Tensor(DType::kF32, {1, 1})});
-  EXPECT_THAT(Differences(), testing::UnorderedElementsAre(HasSubstr("up_proj.weight_scale_inv is [2, 1]"), HasSubstr("dtype is BF16, config.json implies F8_E4M3"),
-                                                           HasSubstr("down_proj.weight_scale_inv is missing"), HasSubstr("lm_head.weight_scale_inv: F32 [1, 1] is extra")));
+  EXPECT_THAT(Differences(), testing::UnorderedElementsAre(HasSubstr("up_proj.weight_scale_inv is [2, 1]"),
+                                                           HasSubstr("dtype is BF16, config.json implies F8_E4M3"),
+                                                           HasSubstr("down_proj.weight_scale_inv is missing"),
+                                                           HasSubstr("lm_head.weight_scale_inv: F32 [1, 1] is extra")));
 }
 
 TEST_F(HfNamesTest, SharedCopiesMayBeAbsentTogether) {
@@ -108,9 +110,23 @@ TEST_F(HfNamesTest, MissingParts) {
 
 TEST_F(HfNamesTest, OfficialShapes) {
   Json json = TinyConfig();
-  json.update({{"vocab_size", 129280}, {"hidden_size", 7168}, {"intermediate_size", 18432}, {"moe_intermediate_size", 2048}, {"num_hidden_layers", 61},
-               {"num_attention_heads", 128}, {"q_lora_rank", 1536}, {"kv_lora_rank", 512}, {"qk_nope_head_dim", 128}, {"qk_rope_head_dim", 64}, {"v_head_dim", 128},
-               {"n_routed_experts", 256}, {"num_experts_per_tok", 8}, {"first_k_dense_replace", 3}, {"n_group", 8}, {"topk_group", 4}, {"max_position_embeddings", 163840}});
+  json.update({{"vocab_size", 129280},
+               {"hidden_size", 7168},
+               {"intermediate_size", 18432},
+               {"moe_intermediate_size", 2048},
+               {"num_hidden_layers", 61},
+               {"num_attention_heads", 128},
+               {"q_lora_rank", 1536},
+               {"kv_lora_rank", 512},
+               {"qk_nope_head_dim", 128},
+               {"qk_rope_head_dim", 64},
+               {"v_head_dim", 128},
+               {"n_routed_experts", 256},
+               {"num_experts_per_tok", 8},
+               {"first_k_dense_replace", 3},
+               {"n_group", 8},
+               {"topk_group", 4},
+               {"max_position_embeddings", 163840}});
   const auto tensors = ExpectedTensors(ParseModelConfig(json, "test"));
   const ParameterCounts counts = CountParameters(ParseModelConfig(json, "test"));
   EXPECT_EQ(counts.total, 671026404352);  // the report's 671B

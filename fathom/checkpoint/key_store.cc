@@ -19,7 +19,8 @@ class FolderStore : public KeyStore {
   std::vector<std::string> Keys() const override {
     std::vector<std::string> keys;
     for (const auto& entry : fs::recursive_directory_iterator(root(), fs::directory_options::skip_permission_denied)) {
-      if (entry.is_regular_file() && entry.path().parent_path() != root()) keys.push_back(entry.path().lexically_relative(root()).generic_string());
+      if (entry.is_regular_file() && entry.path().parent_path() != root())
+        keys.push_back(entry.path().lexically_relative(root()).generic_string());
     }
     std::ranges::sort(keys);
     return keys;
@@ -48,11 +49,13 @@ std::unique_ptr<KeyStore> KeyStore::Open(const fs::path& items) {
 }
 
 std::string KeyStore::Read(const StoredValue& value, uint64_t limit) const {
-  if (value.length > limit) Throw(ErrorCode::kInput, "{}: a value of {} bytes where at most {} make sense", (root_ / value.file).string(), value.length, limit);
+  if (value.length > limit)
+    Throw(ErrorCode::kInput, "{}: a value of {} bytes where at most {} make sense", (root_ / value.file).string(), value.length, limit);
   if (value.file.empty()) return value.bytes;
   const auto file = files_.Open(value.file);
   if (value.offset > file->size() || value.length > file->size() - value.offset) {
-    Throw(ErrorCode::kInput, "{}: has {} bytes, a value lies at {} + {}: truncated", value.file.string(), file->size(), value.offset, value.length);
+    Throw(ErrorCode::kInput, "{}: has {} bytes, a value lies at {} + {}: truncated", value.file.string(), file->size(), value.offset,
+          value.length);
   }
   std::string bytes(static_cast<size_t>(value.length), '\0');
   file->ReadAt(value.offset, std::as_writable_bytes(std::span(bytes)));

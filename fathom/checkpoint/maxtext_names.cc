@@ -87,7 +87,8 @@ struct Target {
 class Builder {
  public:
   Builder(const ModelConfig& config, bool scanned) : c_(config), scanned_(scanned) {
-    if (c_.n_routed_experts > 0 && c_.moe_layer_freq != 1) Throw(ErrorCode::kInput, "moe_layer_freq is {}: MaxText has no such layout, only 1", c_.moe_layer_freq);
+    if (c_.n_routed_experts > 0 && c_.moe_layer_freq != 1)
+      Throw(ErrorCode::kInput, "moe_layer_freq is {}: MaxText has no such layout, only 1", c_.moe_layer_freq);
   }
 
   std::vector<MaxTextArray> Build() {
@@ -119,7 +120,8 @@ class Builder {
     target.layer = moe ? tensor.layer - dense : tensor.layer;
     const std::string group = moe ? "moe_layers" : "dense_layers";
     if (scanned_) target.layers = moe ? c_.num_hidden_layers - dense : dense;
-    target.array = scanned_ ? fmt::format("decoder.{}.{}", group, target.rule->maxtext) : fmt::format("decoder.{}_{}.{}", group, target.layer, target.rule->maxtext);
+    target.array = scanned_ ? fmt::format("decoder.{}.{}", group, target.rule->maxtext)
+                            : fmt::format("decoder.{}_{}.{}", group, target.layer, target.rule->maxtext);
     return target;
   }
 
@@ -152,7 +154,8 @@ class Builder {
     const auto [found, fresh] = index_.try_emplace(target.array, arrays_.size());
     if (fresh) arrays_.push_back(Make(tensor, target));
     MaxTextArray& array = arrays_[found->second];
-    array.tensors[static_cast<size_t>(std::max<int64_t>(target.expert, 0) * array.layers + (target.layers > 0 ? target.layer : 0))] = tensor.name;
+    array.tensors[static_cast<size_t>(std::max<int64_t>(target.expert, 0) * array.layers + (target.layers > 0 ? target.layer : 0))] =
+        tensor.name;
   }
 
   MaxTextArray Make(const ExpectedTensor& tensor, const Target& target) const {
@@ -215,6 +218,8 @@ int MaxTextArray::ColumnAxis() const {
 
 std::vector<MaxTextArray> MaxTextArrays(const ModelConfig& config, bool scanned) { return Builder(config, scanned).Build(); }
 
-bool IsScannedName(const std::string& name) { return name.find("decoder.moe_layers.") != name.npos || name.find("decoder.dense_layers.") != name.npos; }
+bool IsScannedName(const std::string& name) {
+  return name.find("decoder.moe_layers.") != name.npos || name.find("decoder.dense_layers.") != name.npos;
+}
 
 }  // namespace fathom

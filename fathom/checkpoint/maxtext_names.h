@@ -16,8 +16,8 @@
 namespace fathom {
 
 struct MaxTextArray {
-  std::string name;                   // below "params.params.": "decoder.moe_layers.self_attention.wq_a.kernel"
-  std::vector<std::string> tensors;   // the hub tensors it holds, tensors[expert * layers + layer]
+  std::string name;                  // below "params.params.": "decoder.moe_layers.self_attention.wq_a.kernel"
+  std::vector<std::string> tensors;  // the hub tensors it holds, tensors[expert * layers + layer]
   int64_t experts = 1, layers = 1;
   int expert_axis = -1, layer_axis = -1;  // -1: no such axis
   std::vector<int64_t> columns, rows;     // the other axes: columns of the hub matrix first, then its rows. A vector has columns only
@@ -35,8 +35,8 @@ struct MaxTextArray {
   int ColumnAxis() const;
 };
 
-// Every array of such a model, in the order in which the hub's tensors stand. Shared copies of an MTP module (its embedding and head) are in
-// none. Throws Error(kInput): a model that MaxText has no layout for (expert layers that alternate with dense ones).
+// Every array of such a model, in the order in which the hub's tensors stand. Shared copies of an MTP module (its embedding and head) are
+// in none. Throws Error(kInput): a model that MaxText has no layout for (expert layers that alternate with dense ones).
 std::vector<MaxTextArray> MaxTextArrays(const ModelConfig& config, bool scanned);
 
 // "decoder.moe_layers.x" and "decoder.dense_layers.x" are of a scanned checkpoint, "decoder.moe_layers_0.x" of another.

@@ -32,7 +32,8 @@ OcdbtStore::OcdbtStore(const fs::path& root, std::optional<uint64_t> generation)
   nodes_left_ = std::min(kMaxNodes, 2 * chosen.version.statistics.num_keys + 1);
   AddNode(chosen.file, chosen.version.root, chosen.version.root_height, "");
   if (values_.size() != chosen.version.statistics.num_keys) {
-    Throw(ErrorCode::kInput, "{}: {} keys in the tree, the manifest says {}", path.string(), values_.size(), chosen.version.statistics.num_keys);
+    Throw(ErrorCode::kInput, "{}: {} keys in the tree, the manifest says {}", path.string(), values_.size(),
+          chosen.version.statistics.num_keys);
   }
 }
 
@@ -40,17 +41,22 @@ std::string OcdbtStore::ReadSpan(const std::string& path, const OcdbtSpan& span)
   return Read(StoredValue{"", root() / path, span.offset, span.length}, kMaxNodeBytes);
 }
 
-void OcdbtStore::CollectVersions(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersion>& versions, std::map<uint64_t, Version>& out) const {
-  for (const OcdbtVersion& version : versions) out[version.generation] = {version, version.empty() ? OcdbtFile() : files.at(version.root.file)};
+void OcdbtStore::CollectVersions(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersion>& versions,
+                                 std::map<uint64_t, Version>& out) const {
+  for (const OcdbtVersion& version : versions)
+    out[version.generation] = {version, version.empty() ? OcdbtFile() : files.at(version.root.file)};
 }
 
-void OcdbtStore::CollectOlder(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersionNodeRef>& refs, std::map<uint64_t, Version>& out) const {
+void OcdbtStore::CollectOlder(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersionNodeRef>& refs,
+                              std::map<uint64_t, Version>& out) const {
   for (const OcdbtVersionNodeRef& ref : refs) {
     const std::string& path = files.at(ref.node.file).path;
     const std::string bytes = ReadSpan(path, ref.node);
     const std::string where = (root() / path).string();
-    const auto node = ParseOcdbtVersionNode(std::as_bytes(std::span(bytes)), manifest_.config.version_tree_arity_log2, kMaxNodeBytes, where);
-    if (node.height != ref.height || node.height > kMaxHeight) Throw(ErrorCode::kInput, "{}: a version node of height {}, expected {}", where, node.height, ref.height);
+    const auto node =
+        ParseOcdbtVersionNode(std::as_bytes(std::span(bytes)), manifest_.config.version_tree_arity_log2, kMaxNodeBytes, where);
+    if (node.height != ref.height || node.height > kMaxHeight)
+      Throw(ErrorCode::kInput, "{}: a version node of height {}, expected {}", where, node.height, ref.height);
     CollectVersions(node.files, node.versions, out);
     CollectOlder(node.files, node.children, out);
   }
@@ -84,7 +90,8 @@ void OcdbtStore::AddNode(const OcdbtFile& file, const OcdbtSpan& span, int heigh
   const std::string bytes = ReadSpan(file.path, span);
   const uint64_t limit = std::min(kMaxNodeBytes, std::max<uint64_t>(2 * manifest_.config.max_decoded_node_bytes, 1 << 20));
   const OcdbtNode node = ParseOcdbtNode(std::as_bytes(std::span(bytes)), file.base, limit, where);
-  if (node.height != height || height > kMaxHeight) Throw(ErrorCode::kInput, "{}: a node of height {}, expected {}", where, node.height, height);
+  if (node.height != height || height > kMaxHeight)
+    Throw(ErrorCode::kInput, "{}: a node of height {}, expected {}", where, node.height, height);
   AddLeaf(node, prefix);
   for (const OcdbtChild& child : node.children) {
     AddNode(node.files[child.node.file], child.node, height - 1, prefix + child.key.substr(0, static_cast<size_t>(child.common_prefix)));
@@ -122,7 +129,11 @@ class TreeWriter {
         node = {};
         size = 0;
       }
-      node.leaves.push_back({key, item.is_inline, item.value, {item.is_inline ? 0 : FileIndex(node, item.file), item.offset, item.is_inline ? item.value.size() : item.length}});
+      node.leaves.push_back(
+          {key,
+           item.is_inline,
+           item.value,
+           {item.is_inline ? 0 : FileIndex(node, item.file), item.offset, item.is_inline ? item.value.size() : item.length}});
       size += cost;
     }
     level.push_back(Write(node));
@@ -136,7 +147,8 @@ class TreeWriter {
       OcdbtNode node;
       node.height = static_cast<uint8_t>(height);
       node.files = {{"", options_.tree_file}};
-      node.children.assign(children.begin() + static_cast<std::ptrdiff_t>(begin), children.begin() + static_cast<std::ptrdiff_t>(std::min(begin + most, children.size())));
+      node.children.assign(children.begin() + static_cast<std::ptrdiff_t>(begin),
+                           children.begin() + static_cast<std::ptrdiff_t>(std::min(begin + most, children.size())));
       level.push_back(Write(node));
     }
     return level;

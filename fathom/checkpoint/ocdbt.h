@@ -35,8 +35,10 @@ class OcdbtStore : public KeyStore {
     OcdbtFile file;
   };
   std::string ReadSpan(const std::string& path, const OcdbtSpan& span) const;
-  void CollectVersions(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersion>& versions, std::map<uint64_t, Version>& out) const;
-  void CollectOlder(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersionNodeRef>& refs, std::map<uint64_t, Version>& out) const;
+  void CollectVersions(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersion>& versions,
+                       std::map<uint64_t, Version>& out) const;
+  void CollectOlder(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersionNodeRef>& refs,
+                    std::map<uint64_t, Version>& out) const;
   std::map<uint64_t, Version> AllVersions() const;
   void AddNode(const OcdbtFile& file, const OcdbtSpan& span, int height, const std::string& prefix);
   void AddLeaf(const OcdbtNode& node, const std::string& prefix);

@@ -20,7 +20,8 @@ class Frame {
   Frame(std::span<const std::byte> bytes, uint32_t magic, const char* kind, uint64_t max_body, const std::string& where) {
     ByteReader head(bytes, where);
     if (bytes.size() < kFrameBytes || head.U32Big() != magic) head.Fail(fmt::format("not {} (wrong magic)", kind));
-    if (head.U64() != bytes.size()) head.Fail(fmt::format("{} says another length than the {} bytes it has: truncated or damaged", kind, bytes.size()));
+    if (head.U64() != bytes.size())
+      head.Fail(fmt::format("{} says another length than the {} bytes it has: truncated or damaged", kind, bytes.size()));
     const auto checked = bytes.first(bytes.size() - 4);
     if (ByteReader(bytes.last(4), where).U32() != Crc32c(checked)) head.Fail(fmt::format("checksum of {} does not match: damaged", kind));
     ByteReader body(checked.subspan(12), where);
@@ -82,7 +83,8 @@ class PrefixedTexts {
 void WritePrefixed(ByteWriter& out, const std::vector<std::string_view>& texts, const auto& between) {
   std::vector<size_t> shared(texts.size());
   for (size_t i = 1; i < texts.size(); ++i) {
-    shared[i] = static_cast<size_t>(std::mismatch(texts[i].begin(), texts[i].end(), texts[i - 1].begin(), texts[i - 1].end()).first - texts[i].begin());
+    shared[i] = static_cast<size_t>(std::mismatch(texts[i].begin(), texts[i].end(), texts[i - 1].begin(), texts[i - 1].end()).first -
+                                    texts[i].begin());
     out.Varint(shared[i]);
   }
   for (size_t i = 0; i < texts.size(); ++i) out.Varint(texts[i].size() - shared[i]);
@@ -119,7 +121,9 @@ void WriteFiles(ByteWriter& out, const std::vector<OcdbtFile>& files) {
   std::vector<std::string_view> paths;
   for (const OcdbtFile& file : files) paths.push_back(file.path);
   out.Varint(files.size());
-  WritePrefixed(out, paths, [&] { for (size_t i = 0; i < files.size(); ++i) out.Varint(0); });
+  WritePrefixed(out, paths, [&] {
+    for (size_t i = 0; i < files.size(); ++i) out.Varint(0);
+  });
 }
 
 // Columns file, offset, length of n spans.
@@ -183,7 +187,8 @@ std::vector<OcdbtVersionNodeRef> ReadVersionNodeRefs(ByteReader& in, size_t num_
 OcdbtConfig ReadConfig(ByteReader& in) {
   OcdbtConfig config;
   std::ranges::copy(in.Take(16), config.uuid.begin());
-  if (const uint64_t kind = in.Varint(); kind != 0) in.Fail(fmt::format("manifest kind {}; only a single manifest (0) is understood", kind));
+  if (const uint64_t kind = in.Varint(); kind != 0)
+    in.Fail(fmt::format("manifest kind {}; only a single manifest (0) is understood", kind));
   config.max_inline_value_bytes = in.Varint();
   config.max_decoded_node_bytes = in.Varint();
   config.version_tree_arity_log2 = in.U8();
@@ -249,9 +254,12 @@ std::vector<OcdbtChild> ReadChildren(ByteReader& in, size_t n, size_t num_files)
 void WriteLeaves(ByteWriter& out, const std::vector<OcdbtLeafEntry>& entries) {
   for (const auto& entry : entries) out.Varint(entry.is_inline ? entry.value.size() : entry.span.length);
   for (const auto& entry : entries) out.Varint(entry.is_inline ? 0 : 1);
-  for (const auto& entry : entries) if (!entry.is_inline) out.Varint(entry.span.file);
-  for (const auto& entry : entries) if (!entry.is_inline) out.Varint(entry.span.offset);
-  for (const auto& entry : entries) if (entry.is_inline) out.Text(entry.value);
+  for (const auto& entry : entries)
+    if (!entry.is_inline) out.Varint(entry.span.file);
+  for (const auto& entry : entries)
+    if (!entry.is_inline) out.Varint(entry.span.offset);
+  for (const auto& entry : entries)
+    if (entry.is_inline) out.Text(entry.value);
 }
 
 template <class T>
@@ -294,7 +302,8 @@ OcdbtVersionNode ParseOcdbtVersionNode(std::span<const std::byte> bytes, uint8_t
   const Frame frame(bytes, kVersionNodeMagic, "an OCDBT version-tree node", max_body, where);
   ByteReader in(frame.body(), where);
   OcdbtVersionNode node;
-  if (const uint8_t arity = in.U8(); arity != arity_log2) in.Fail(fmt::format("version-tree arity 2^{}, the manifest says 2^{}", arity, arity_log2));
+  if (const uint8_t arity = in.U8(); arity != arity_log2)
+    in.Fail(fmt::format("version-tree arity 2^{}, the manifest says 2^{}", arity, arity_log2));
   node.height = in.U8();
   node.files = ReadFiles(in, "");
   if (node.height == 0) node.versions = ReadVersions(in, node.files.size());
@@ -325,7 +334,9 @@ std::string FormatOcdbtNode(const OcdbtNode& node, bool zstd, int32_t zstd_level
   const bool leaf = node.height == 0;
   const auto keys = leaf ? Keys(node.leaves) : Keys(node.children);
   out.Varint(keys.size());
-  WritePrefixed(out, keys, [&] { for (const auto& child : node.children) out.Varint(child.common_prefix); });
+  WritePrefixed(out, keys, [&] {
+    for (const auto& child : node.children) out.Varint(child.common_prefix);
+  });
   if (leaf) {
     WriteLeaves(out, node.leaves);
   } else {

@@ -184,7 +184,11 @@ TEST(Ocdbt, BodiesThatLie) {
   EXPECT_THAT(NodeError(Framed(kNode, unknown_file)), HasSubstr("data file 3 of 0"));
   const std::string sound("\x00\x00\x01\x01k\x02\x00xy", 9);
   EXPECT_EQ(NodeError(Framed(kNode, sound)), "");
-  const std::string out_of_order("\x00\x00\x02\x00\x01\x01" "ba" "\x00\x00\x00\x00", 12);
+  const std::string out_of_order(
+      "\x00\x00\x02\x00\x01\x01"
+      "ba"
+      "\x00\x00\x00\x00",
+      12);
   EXPECT_THAT(NodeError(Framed(kNode, out_of_order)), HasSubstr("ascending"));
   EXPECT_THAT(NodeError(Framed(kNode, sound + "z")), HasSubstr("left over"));
 }

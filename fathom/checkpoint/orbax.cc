@@ -120,17 +120,26 @@ std::string FormatOrbaxMetadata(const std::vector<OrbaxLeaf>& leaves, bool ocdbt
       const bool list_index = i > 0 && keys[i - 1] == "opt_state" && ParseStep(keys[i]).has_value();
       key_metadata.push_back({{"key", keys[i]}, {"key_type", list_index ? 1 : 2}});
     }
-    tree[TupleText(keys)] = {{"key_metadata", key_metadata},
-                             {"value_metadata", {{"value_type", leaf.value_type}, {"skip_deserialize", leaf.value_type == "None" || leaf.value_type == "Dict"}}}};
+    tree[TupleText(keys)] = {
+        {"key_metadata", key_metadata},
+        {"value_metadata",
+         {{"value_type", leaf.value_type}, {"skip_deserialize", leaf.value_type == "None" || leaf.value_type == "Dict"}}}};
   }
-  const Json json = {{"tree_metadata", tree}, {"use_ocdbt", ocdbt}, {"use_zarr3", zarr3}, {"store_array_data_equal_to_fill_value", true}, {"custom_metadata", nullptr}};
+  const Json json = {{"tree_metadata", tree},
+                     {"use_ocdbt", ocdbt},
+                     {"use_zarr3", zarr3},
+                     {"store_array_data_equal_to_fill_value", true},
+                     {"custom_metadata", nullptr}};
   return json.dump();
 }
 
 std::string FormatCheckpointMetadata(uint64_t time, const Json& custom) {
   const Json json = {{"item_handlers", {{"items", "orbax.checkpoint.experimental.v1._src.handlers.pytree_handler.PyTreeHandler"}}},
-                     {"metrics", Json::object()}, {"performance_metrics", Json::object()}, {"init_timestamp_nsecs", time},
-                     {"commit_timestamp_nsecs", time}, {"custom_metadata", custom}};
+                     {"metrics", Json::object()},
+                     {"performance_metrics", Json::object()},
+                     {"init_timestamp_nsecs", time},
+                     {"commit_timestamp_nsecs", time},
+                     {"custom_metadata", custom}};
   return json.dump();
 }
 

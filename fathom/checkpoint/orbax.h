@@ -12,7 +12,8 @@
 
 namespace fathom {
 
-// The folder with the arrays that `path` stands for: itself, <path>/items, or <path>/<step>/items for the highest step; nullopt if it is none.
+// The folder with the arrays that `path` stands for: itself, <path>/items, or <path>/<step>/items for the highest step; nullopt if it is
+// none.
 std::optional<std::filesystem::path> FindOrbaxItems(const std::filesystem::path& path);
 
 // config.json beside items or up to two folders above it.

@@ -52,7 +52,8 @@ struct EntryParser {
     bytes = DTypeSize(dtype);
     bool overflow = false;
     for (const Json& dim : value) {
-      if (!dim.is_number_unsigned() || dim.get<uint64_t>() > INT64_MAX) Fail(fmt::format("shape {} is not a list of counts", Quoted(value)));
+      if (!dim.is_number_unsigned() || dim.get<uint64_t>() > INT64_MAX)
+        Fail(fmt::format("shape {} is not a list of counts", Quoted(value)));
       dims.push_back(dim.get<int64_t>());
       overflow |= __builtin_mul_overflow(bytes, dims.back(), &bytes);
     }
@@ -66,7 +67,8 @@ struct EntryParser {
     }
     const uint64_t begin = value[0].get<uint64_t>(), end = value[1].get<uint64_t>(), available = file_size - data_begin;
     if (begin > end) Fail(fmt::format("data_offsets {} are reversed", Quoted(value)));
-    if (end > available) Fail(fmt::format("data_offsets {} reach beyond the {} bytes of data in the file (truncated?)", Quoted(value), available));
+    if (end > available)
+      Fail(fmt::format("data_offsets {} reach beyond the {} bytes of data in the file (truncated?)", Quoted(value), available));
     entry.begin = data_begin + begin;
     entry.end = data_begin + end;
   }
@@ -80,7 +82,8 @@ struct EntryParser {
     entry.shape = ReadShape(Field(value, "shape"), entry.dtype, bytes);
     ReadOffsets(Field(value, "data_offsets"), entry);
     if (entry.NumBytes() != bytes) {
-      Fail(fmt::format("data_offsets give it {} bytes, {} {} needs {}", entry.NumBytes(), DTypeName(entry.dtype), entry.shape.ToString(), bytes));
+      Fail(fmt::format("data_offsets give it {} bytes, {} {} needs {}", entry.NumBytes(), DTypeName(entry.dtype), entry.shape.ToString(),
+                       bytes));
     }
     if (value.size() != 3) Fail(fmt::format("its header entry {} has fields that are not known", Quoted(value)));
     return entry;
@@ -128,7 +131,8 @@ std::string WriteHeader(const std::vector<TensorInfo>& tensors, const std::map<s
     const TensorInfo& tensor = tensors[i];
     const auto dims = tensor.shape.dims();
     const int64_t end = position + tensor.NumBytes();
-    header[tensor.name] = {{"dtype", DTypeName(tensor.dtype)}, {"shape", std::vector<int64_t>(dims.begin(), dims.end())}, {"data_offsets", {position, end}}};
+    header[tensor.name] = {
+        {"dtype", DTypeName(tensor.dtype)}, {"shape", std::vector<int64_t>(dims.begin(), dims.end())}, {"data_offsets", {position, end}}};
     position = end;
   }
   std::string text = header.dump();
@@ -163,7 +167,8 @@ SafetensorsHeader ParseSafetensorsHeader(std::string_view header, uint64_t file_
   return result;
 }
 
-SafetensorsFile::SafetensorsFile(std::shared_ptr<MappedFile> file, SafetensorsHeader header) : file_(std::move(file)), header_(std::move(header)) {
+SafetensorsFile::SafetensorsFile(std::shared_ptr<MappedFile> file, SafetensorsHeader header)
+    : file_(std::move(file)), header_(std::move(header)) {
   for (size_t i = 0; i < header_.entries.size(); ++i) by_name_[header_.entries[i].name] = i;
 }
 
@@ -175,10 +180,12 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::Open(const std::filesyst
   if (bytes.size() < kPrefix) Throw(ErrorCode::kInput, "{}: {} bytes, too short for a safetensors file", where, bytes.size());
   std::memcpy(&length, bytes.data(), sizeof(length));
   if (length > kMaxSafetensorsHeader) {
-    Throw(ErrorCode::kInput, "{}: a header of {} bytes is announced, at most {} are allowed: not a safetensors file", where, length, kMaxSafetensorsHeader);
+    Throw(ErrorCode::kInput, "{}: a header of {} bytes is announced, at most {} are allowed: not a safetensors file", where, length,
+          kMaxSafetensorsHeader);
   }
   if (length > bytes.size() - kPrefix) {
-    Throw(ErrorCode::kInput, "{}: a header of {} bytes is announced, only {} follow: the file is truncated", where, length, bytes.size() - kPrefix);
+    Throw(ErrorCode::kInput, "{}: a header of {} bytes is announced, only {} follow: the file is truncated", where, length,
+          bytes.size() - kPrefix);
   }
   const std::string_view header(reinterpret_cast<const char*>(bytes.data()) + kPrefix, length);
   auto parsed = ParseSafetensorsHeader(header, bytes.size(), where);
@@ -204,7 +211,8 @@ Tensor SafetensorsFile::Get(const TensorEntry& entry) const {
   return copy;
 }
 
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> tensors, const std::map<std::string, std::string>& metadata)
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> tensors,
+                                     const std::map<std::string, std::string>& metadata)
     : tensors_(std::move(tensors)), begins_(tensors_.size()), file_(path) {
   const std::string header = WriteHeader(tensors_, metadata);
   auto position = static_cast<int64_t>(header.size());
@@ -217,7 +225,8 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
 }
 
 void SafetensorsWriter::Write(size_t i, ConstView view) {
-  FATHOM_CHECK(i < tensors_.size() && view.dtype() == tensors_[i].dtype && view.shape() == tensors_[i].shape, "tensor {} of {}", i, tensors_.size());
+  FATHOM_CHECK(i < tensors_.size() && view.dtype() == tensors_[i].dtype && view.shape() == tensors_[i].shape, "tensor {} of {}", i,
+               tensors_.size());
   if (view.NumElements() == 0) return;
   if (view.contiguous()) return WriteBytes(i, 0, {view.raw(), static_cast<size_t>(view.NumBytes())});
   const int64_t row_bytes = view.NumBytes() / view.dim(0);
@@ -226,7 +235,8 @@ void SafetensorsWriter::Write(size_t i, ConstView view) {
 
 void SafetensorsWriter::WriteBytes(size_t i, int64_t offset, std::span<const std::byte> bytes) {
   const auto size = static_cast<int64_t>(bytes.size());
-  FATHOM_CHECK(i < tensors_.size() && 0 <= offset && offset + size <= tensors_[i].NumBytes(), "tensor {}, bytes {}..{}", i, offset, offset + size);
+  FATHOM_CHECK(i < tensors_.size() && 0 <= offset && offset + size <= tensors_[i].NumBytes(), "tensor {}, bytes {}..{}", i, offset,
+               offset + size);
   file_.WriteAt(static_cast<uint64_t>(begins_[i] + offset), bytes);
   if (size >= kWritebackBytes) file_.StartWriteback(static_cast<uint64_t>(begins_[i] + offset), bytes.size());
   written_ += size;

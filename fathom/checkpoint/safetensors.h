@@ -77,7 +77,8 @@ struct TensorInfo {
 class SafetensorsWriter {
  public:
   // Creates the file and writes its header. Throws Error(kResource); names must differ (FATHOM_CHECK).
-  SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> tensors, const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+  SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> tensors,
+                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // as given
   // The whole tensor i: dtype and shape must be those announced (FATHOM_CHECK). Rows may be strided. Throws Error(kResource).

@@ -40,12 +40,18 @@ class SafetensorsTest : public testing::Test {
     }
     return "";
   }
-  std::string HeaderError(const std::string& header, size_t data_bytes) { return OpenError(FileText(header, std::string(data_bytes, 'x'))); }
+  std::string HeaderError(const std::string& header, size_t data_bytes) {
+    return OpenError(FileText(header, std::string(data_bytes, 'x')));
+  }
   TemporaryFolder folder_;
 };
 
 TEST_F(SafetensorsTest, WriterAndReaderAgree) {
-  const std::vector<TensorInfo> infos = {{"odd", DType::kF8E4M3, {3, 5}}, {"wide", DType::kF32, {2, 2}}, {"half", DType::kBF16, {3}}, {"none", DType::kF32, {0, 7}}, {"scalar", DType::kI64, {}}};
+  const std::vector<TensorInfo> infos = {{"odd", DType::kF8E4M3, {3, 5}},
+                                         {"wide", DType::kF32, {2, 2}},
+                                         {"half", DType::kBF16, {3}},
+                                         {"none", DType::kF32, {0, 7}},
+                                         {"scalar", DType::kI64, {}}};
   const auto path = folder_.path() / "x.safetensors";
   SafetensorsWriter writer(path, infos);
   Tensor odd(DType::kF8E4M3, {3, 5}), wide(DType::kF32, {2, 2}), half(DType::kBF16, {3}), scalar(DType::kI64, {});
@@ -67,7 +73,8 @@ TEST_F(SafetensorsTest, WriterAndReaderAgree) {
   ASSERT_EQ(file->entries().size(), infos.size());
   EXPECT_EQ(file->entries()[0].name, "scalar");  // the widest first
   for (const Tensor& tensor : {odd, wide, half, scalar}) {
-    const auto& info = *std::ranges::find_if(infos, [&](const TensorInfo& i) { return i.dtype == tensor.dtype() && i.shape == tensor.shape(); });
+    const auto& info =
+        *std::ranges::find_if(infos, [&](const TensorInfo& i) { return i.dtype == tensor.dtype() && i.shape == tensor.shape(); });
     const TensorEntry* entry = file->Find(info.name);
     ASSERT_NE(entry, nullptr);
     const Tensor got = file->Get(*entry);
@@ -94,15 +101,17 @@ TEST_F(SafetensorsTest, WritesStridedViews) {
 TEST_F(SafetensorsTest, TensorOutlivesTheFileObject) {
   Tensor tensor;
   {
-    const auto file = SafetensorsFile::Open(Put(FileText(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}} )", std::string("\0\0\x80\x3f", 4))));
+    const auto file =
+        SafetensorsFile::Open(Put(FileText(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}} )", std::string("\0\0\x80\x3f", 4))));
     tensor = file->Get(file->entries()[0]);
   }
   EXPECT_EQ(tensor.data<float>()[0], 1.0f);
 }
 
 TEST_F(SafetensorsTest, MisalignedTensorsAreCopied) {
-  const auto file = SafetensorsFile::Open(Put(FileText(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}})",
-                                                       std::string("\x07\0\0\x80\x3f", 5))));
+  const auto file = SafetensorsFile::Open(
+      Put(FileText(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}})",
+                   std::string("\x07\0\0\x80\x3f", 5))));
   const Tensor b = file->Get(*file->Find("b"));
   EXPECT_EQ(reinterpret_cast<uintptr_t>(b.view().raw()) % 4, 0u);
   EXPECT_EQ(b.data<float>()[0], 1.0f);
@@ -165,7 +174,8 @@ TEST_F(SafetensorsTest, BrokenEntries) {
 
 TEST_F(SafetensorsTest, BrokenLayout) {
   const auto two = [](const char* first, const char* second) {
-    return fmt::format(R"({{"a":{{"dtype":"U8","shape":[4],"data_offsets":{}}},"b":{{"dtype":"U8","shape":[4],"data_offsets":{}}}}})", first, second);
+    return fmt::format(R"({{"a":{{"dtype":"U8","shape":[4],"data_offsets":{}}},"b":{{"dtype":"U8","shape":[4],"data_offsets":{}}}}})",
+                       first, second);
   };
   EXPECT_EQ(HeaderError(two("[0,4]", "[4,8]"), 8), "");
   EXPECT_EQ(HeaderError(two("[4,8]", "[0,4]"), 8), "");
@@ -174,7 +184,9 @@ TEST_F(SafetensorsTest, BrokenLayout) {
   EXPECT_THAT(HeaderError(two("[0,4]", "[5,9]"), 9), HasSubstr("1 bytes before tensor \"b\" belong to no tensor"));
   EXPECT_THAT(HeaderError(two("[1,5]", "[5,9]"), 9), HasSubstr("before tensor \"a\""));
   EXPECT_THAT(HeaderError(two("[0,4]", "[4,8]"), 9), HasSubstr("the file has"));
-  EXPECT_THAT(HeaderError(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2), HasSubstr("stands twice"));
+  EXPECT_THAT(
+      HeaderError(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2),
+      HasSubstr("stands twice"));
 }
 
 TEST_F(SafetensorsTest, FilesThatCannotBeOpened) {

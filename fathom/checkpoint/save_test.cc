@@ -81,8 +81,8 @@ TEST_F(SaveTest, ShardsKeepTheLimitAndTheOrder) {
 TEST_F(SaveTest, CopiesCompanions) {
   const auto from = folder_.path() / "from";
   std::filesystem::create_directory(from);
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE-MODEL", "modeling.py", "config.json", "model.safetensors",
-                           "model.safetensors.index.json", "optimizer.bin"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE-MODEL", "modeling.py",
+                           "config.json", "model.safetensors", "model.safetensors.index.json", "optimizer.bin"}) {
     WriteFileAtomically(from / name, name);
   }
   std::filesystem::create_directory(from / "folder.json");
@@ -90,8 +90,8 @@ TEST_F(SaveTest, CopiesCompanions) {
   SaveCheckpoint(dir_, config, Views(TinyTensors(config)), {.companions = from});
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(dir_)) names.push_back(entry.path().filename().string());
-  EXPECT_THAT(names, testing::UnorderedElementsAre("tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE-MODEL", "modeling.py", "config.json",
-                                                   "model.safetensors"));
+  EXPECT_THAT(names, testing::UnorderedElementsAre("tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE-MODEL",
+                                                   "modeling.py", "config.json", "model.safetensors"));
   EXPECT_EQ(ReadTextFile(dir_ / "tokenizer.json"), "tokenizer.json");
   EXPECT_EQ(ReadJsonFile(dir_ / "config.json"), config);
 }

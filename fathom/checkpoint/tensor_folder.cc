@@ -43,7 +43,8 @@ Shape ScaleShape(const Shape& weight) {
 
 std::map<std::string, std::string> ParseIndex(std::string_view text, const std::string& where) {
   const Json json = ParseJson(text, where, 8);
-  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object()) Throw(ErrorCode::kInput, "{}: no weight_map in it", where);
+  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
+    Throw(ErrorCode::kInput, "{}: no weight_map in it", where);
   std::map<std::string, std::string> weight_map;
   for (const auto& [tensor, file] : json["weight_map"].items()) {
     if (!file.is_string() || !IsPlainFileName(file.get_ref<const std::string&>())) {
@@ -66,7 +67,8 @@ TensorFolder TensorFolder::Open(const std::filesystem::path& dir) {
   } else if (present.empty()) {
     Throw(ErrorCode::kInput, "{}: neither {} nor {} in this folder", dir.string(), kSingleFile, kIndexFile);
   } else {
-    Throw(ErrorCode::kInput, "{}: {} model files ({} ...) but no {} that says what they hold", dir.string(), present.size(), present[0], kIndexFile);
+    Throw(ErrorCode::kInput, "{}: {} model files ({} ...) but no {} that says what they hold", dir.string(), present.size(), present[0],
+          kIndexFile);
   }
   for (const std::string& name : present) {
     const bool open = std::ranges::any_of(folder.files_, [&](const auto& file) { return file->path().filename() == name; });
@@ -90,7 +92,8 @@ void TensorFolder::OpenIndexed(const std::map<std::string, std::string>& weight_
     }
   }
   for (const std::string& name : names_) {
-    if (!weight_map.contains(name)) Throw(ErrorCode::kInput, "{}: tensor {} is in it, but {} does not name it", FileOf(name).path().string(), name, kIndexFile);
+    if (!weight_map.contains(name))
+      Throw(ErrorCode::kInput, "{}: tensor {} is in it, but {} does not name it", FileOf(name).path().string(), name, kIndexFile);
   }
 }
 
@@ -99,7 +102,8 @@ void TensorFolder::AddFile(const std::filesystem::path& path) {
   for (const TensorEntry& entry : files_.back()->entries()) {
     const auto [it, added] = places_.try_emplace(entry.name, Place{files_.size() - 1, &entry});
     if (!added) {
-      Throw(ErrorCode::kInput, "{}: tensor {} is also in {}", path.string(), entry.name, files_[it->second.file]->path().filename().string());
+      Throw(ErrorCode::kInput, "{}: tensor {} is also in {}", path.string(), entry.name,
+            files_[it->second.file]->path().filename().string());
     }
     names_.push_back(entry.name);
   }
@@ -139,17 +143,19 @@ Weight TensorFolder::GetWeight(std::string_view name) const {
   if (weight.value.dtype() != DType::kF8E4M3) return weight;
   const std::string where = FileOf(name).path().string(), scale_name = std::string(name) + std::string(kScaleSuffix);
   if (weight.value.shape().rank() != 2) {
-    Throw(ErrorCode::kInput, "{}: tensor {} is F8_E4M3 {}; only matrices can have block scales", where, name, weight.value.shape().ToString());
+    Throw(ErrorCode::kInput, "{}: tensor {} is F8_E4M3 {}; only matrices can have block scales", where, name,
+          weight.value.shape().ToString());
   }
   if (!Has(scale_name)) Throw(ErrorCode::kInput, "{}: tensor {} is F8_E4M3 but {} is missing", where, name, scale_name);
   const Tensor scale = Get(scale_name);
   const Shape expected = ScaleShape(weight.value.shape());
   if (scale.shape() != expected) {
-    Throw(ErrorCode::kInput, "{}: tensor {} is {}, expected {} for a weight {}", FileOf(scale_name).path().string(), scale_name, scale.shape().ToString(),
-          expected.ToString(), weight.value.shape().ToString());
+    Throw(ErrorCode::kInput, "{}: tensor {} is {}, expected {} for a weight {}", FileOf(scale_name).path().string(), scale_name,
+          scale.shape().ToString(), expected.ToString(), weight.value.shape().ToString());
   }
   if (scale.dtype() != DType::kF32 && scale.dtype() != DType::kF8E8M0 && scale.dtype() != DType::kU8) {
-    Throw(ErrorCode::kInput, "{}: tensor {} is {}, scales must be F32 or F8_E8M0", FileOf(scale_name).path().string(), scale_name, DTypeName(scale.dtype()));
+    Throw(ErrorCode::kInput, "{}: tensor {} is {}, scales must be F32 or F8_E8M0", FileOf(scale_name).path().string(), scale_name,
+          DTypeName(scale.dtype()));
   }
   weight.scale_inv = scale;
   if (scale.dtype() == DType::kU8) {

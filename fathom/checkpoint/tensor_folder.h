@@ -25,8 +25,8 @@ Shape ScaleShape(const Shape& weight);
 class TensorFolder {
  public:
   // Maps every file and checks that files and index agree. Throws Error(kInput), naming the file and the tensor: no such folder, neither
-  // file nor index, a broken file, an index that names an absent file, a path outside the folder, or a tensor that its file lacks; a tensor or
-  // a shard that the index lacks; a tensor in two files.
+  // file nor index, a broken file, an index that names an absent file, a path outside the folder, or a tensor that its file lacks; a tensor
+  // or a shard that the index lacks; a tensor in two files.
   static TensorFolder Open(const std::filesystem::path& dir);
 
   const std::filesystem::path& dir() const { return dir_; }
@@ -64,8 +64,8 @@ class TensorFolder {
   std::map<std::string, Place, std::less<>> places_;
 };
 
-// The weight_map of an index: tensor to file. Throws Error(kInput), naming `where`: not JSON, no weight_map, a file name that is empty or has a
-// folder in it.
+// The weight_map of an index: tensor to file. Throws Error(kInput), naming `where`: not JSON, no weight_map, a file name that is empty or
+// has a folder in it.
 std::map<std::string, std::string> ParseIndex(std::string_view text, const std::string& where);
 
 }  // namespace fathom

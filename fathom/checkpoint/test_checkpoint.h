@@ -15,10 +15,29 @@
 namespace fathom {
 
 inline Json TinyConfig(const std::string& model_type = "deepseek_v3") {
-  Json c = {{"model_type", model_type}, {"vocab_size", 24}, {"hidden_size", 16}, {"intermediate_size", 20}, {"num_hidden_layers", 2}, {"num_attention_heads", 2},
-            {"q_lora_rank", 12}, {"kv_lora_rank", 8}, {"qk_nope_head_dim", 8}, {"qk_rope_head_dim", 4}, {"v_head_dim", 8}, {"max_position_embeddings", 64},
-            {"n_routed_experts", 4}, {"num_experts_per_tok", 2}, {"moe_intermediate_size", 8}, {"first_k_dense_replace", 1}, {"n_shared_experts", 1},
-            {"n_group", 2}, {"topk_group", 1}, {"routed_scaling_factor", 2.5}, {"norm_topk_prob", true}, {"rms_norm_eps", 1e-6}, {"rope_theta", 10000.0},
+  Json c = {{"model_type", model_type},
+            {"vocab_size", 24},
+            {"hidden_size", 16},
+            {"intermediate_size", 20},
+            {"num_hidden_layers", 2},
+            {"num_attention_heads", 2},
+            {"q_lora_rank", 12},
+            {"kv_lora_rank", 8},
+            {"qk_nope_head_dim", 8},
+            {"qk_rope_head_dim", 4},
+            {"v_head_dim", 8},
+            {"max_position_embeddings", 64},
+            {"n_routed_experts", 4},
+            {"num_experts_per_tok", 2},
+            {"moe_intermediate_size", 8},
+            {"first_k_dense_replace", 1},
+            {"n_shared_experts", 1},
+            {"n_group", 2},
+            {"topk_group", 1},
+            {"routed_scaling_factor", 2.5},
+            {"norm_topk_prob", true},
+            {"rms_norm_eps", 1e-6},
+            {"rope_theta", 10000.0},
             {"torch_dtype", "float32"}};
   if (model_type == "deepseek_v2") {
     c["q_lora_rank"] = nullptr;
@@ -60,7 +79,10 @@ inline std::vector<TestTensor> TinyTensors(const Json& json) {
   std::vector<TestTensor> tensors;
   for (const ExpectedTensor& expected : ExpectedTensors(config)) {
     const bool fp8 = config.fp8 && expected.kind == TensorKind::kMatrix, f32 = !config.fp8 || expected.kind == TensorKind::kRouterBias;
-    tensors.push_back({expected.name, RandomTensor(fp8 ? DType::kF8E4M3 : f32 ? DType::kF32 : DType::kBF16, expected.shape, HashName(expected.name))});
+    tensors.push_back({expected.name, RandomTensor(fp8   ? DType::kF8E4M3
+                                                   : f32 ? DType::kF32
+                                                         : DType::kBF16,
+                                                   expected.shape, HashName(expected.name))});
     if (!fp8) continue;
     Tensor scale(DType::kF32, ScaleShape(expected.shape));
     for (int64_t i = 0; i < scale.NumElements(); ++i) scale.mutable_data<float>()[i] = 1e-3f;
@@ -90,7 +112,8 @@ inline void WriteFile(const std::filesystem::path& path, const std::vector<TestT
 inline std::string ShardName(size_t i, size_t of) { return fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, of); }
 
 // A folder with config.json and the tensors, dealt to shards in turn (so that neighbours lie in different files).
-inline void WriteCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<TestTensor>& tensors, size_t shards = 1) {
+inline void WriteCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<TestTensor>& tensors,
+                            size_t shards = 1) {
   std::filesystem::create_directories(dir);
   WriteFileAtomically(dir / "config.json", config.dump());
   if (shards == 1) return WriteFile(dir / kSingleFile, tensors);

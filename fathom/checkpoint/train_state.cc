@@ -49,7 +49,8 @@ bool IsLeftover(const std::string& name) {
 
 fs::path StepFolder(const fs::path& checkpoints, int64_t step) { return checkpoints / std::to_string(step); }
 
-void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const std::vector<NamedTensor>& params, const TrainState& state, const SaveOptions& options) {
+void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const std::vector<NamedTensor>& params, const TrainState& state,
+                         const SaveOptions& options) {
   int64_t bytes = BytesOf(params);
   for (const auto& [slot, tensors] : state.slots) bytes += BytesOf(tensors);
   CheckFreeSpace(checkpoints, bytes);
@@ -118,8 +119,8 @@ Tensor SavedTrainState::Get(const std::string& slot, const std::string& name, DT
   const TensorEntry* entry = file.Find(name);
   if (entry == nullptr) Throw(ErrorCode::kInput, "{}: tensor {} is missing", file.path().string(), name);
   if (entry->dtype != dtype || entry->shape != shape) {
-    Throw(ErrorCode::kInput, "{}: tensor {} is {} {}, expected {} {}", file.path().string(), name, DTypeName(entry->dtype), entry->shape.ToString(),
-          DTypeName(dtype), shape.ToString());
+    Throw(ErrorCode::kInput, "{}: tensor {} is {} {}, expected {} {}", file.path().string(), name, DTypeName(entry->dtype),
+          entry->shape.ToString(), DTypeName(dtype), shape.ToString());
   }
   return file.Get(*entry);
 }

@@ -19,24 +19,26 @@
 namespace fathom {
 
 struct TrainState {
-  int64_t step = 0;                                      // the 0-based step that is complete
-  Json values = Json::object();                          // schedule, RNG seed, data cursor, flags: the run's own; "format" and "step" are taken
+  int64_t step = 0;              // the 0-based step that is complete
+  Json values = Json::object();  // schedule, RNG seed, data cursor, flags: the run's own; "format" and "step" are taken
   std::map<std::string, std::vector<NamedTensor>> slots;  // optimizer tensors by slot name
 };
 
 // <checkpoints>/<step>, whether it exists or not.
 std::filesystem::path StepFolder(const std::filesystem::path& checkpoints, int64_t step);
 
-// Writes <checkpoints>/<state.step>/; an older folder of that name is replaced in one step. Throws Error(kResource); nothing half-written stays.
-void SaveTrainCheckpoint(const std::filesystem::path& checkpoints, const Json& config, const std::vector<NamedTensor>& params, const TrainState& state,
-                         const SaveOptions& options);
+// Writes <checkpoints>/<state.step>/; an older folder of that name is replaced in one step. Throws Error(kResource); nothing half-written
+// stays.
+void SaveTrainCheckpoint(const std::filesystem::path& checkpoints, const Json& config, const std::vector<NamedTensor>& params,
+                         const TrainState& state, const SaveOptions& options);
 
 // Steps whose folder is complete, ascending; hidden leftovers, other names and folders without a train_state are not among them. Empty if
 // checkpoints does not exist.
 std::vector<int64_t> CompleteSteps(const std::filesystem::path& checkpoints);
 std::optional<int64_t> LatestStep(const std::filesystem::path& checkpoints);
 
-// Removes all but the `keep` latest complete steps, and what killed processes left behind. keep < 1 removes no step. Throws Error(kResource).
+// Removes all but the `keep` latest complete steps, and what killed processes left behind. keep < 1 removes no step. Throws
+// Error(kResource).
 void PruneCheckpoints(const std::filesystem::path& checkpoints, int64_t keep);
 
 // The train_state of one step, mapped.

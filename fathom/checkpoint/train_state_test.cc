@@ -65,7 +65,8 @@ TEST_F(TrainStateTest, RoundTripAndLatest) {
 
 TEST_F(TrainStateTest, LeftoversAreNeverPickedUp) {
   Save(5);
-  for (const char* name : {".6.partial", ".4.removed", "7", "08", "-9", "9x", "99999999999999999999", "tmp"}) std::filesystem::create_directory(root_ / name);
+  for (const char* name : {".6.partial", ".4.removed", "7", "08", "-9", "9x", "99999999999999999999", "tmp"})
+    std::filesystem::create_directory(root_ / name);
   std::filesystem::copy(root_ / "5", root_ / ".8.partial", std::filesystem::copy_options::recursive);
   EXPECT_THAT(CompleteSteps(root_), ElementsAre(5));
   PruneCheckpoints(root_, 1);

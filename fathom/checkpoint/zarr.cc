@@ -155,16 +155,19 @@ std::optional<ZarrReader::Place> ZarrReader::Locate(const StoredValue& value, in
   for (int a = 0; a < grid.rank(); ++a) grid[a] = array_.InnerGridSize(a);
   const int64_t n = grid.NumElements();
   const uint64_t index_bytes = 16 * static_cast<uint64_t>(n) + (array_.index_checksum ? 4 : 0);
-  if (n > kMaxInnerChunks || value.length < index_bytes) Throw(ErrorCode::kInput, "{}: a stored chunk of {} bytes is shorter than its index: truncated", Where(value), value.length);
+  if (n > kMaxInnerChunks || value.length < index_bytes)
+    Throw(ErrorCode::kInput, "{}: a stored chunk of {} bytes is shorter than its index: truncated", Where(value), value.length);
   std::vector<std::byte> index(static_cast<size_t>(index_bytes));
   store_->ReadAt(value, array_.index_at_end ? value.length - index_bytes : 0, index);
   const auto entries = std::span(index).first(16 * static_cast<size_t>(n));
-  if (array_.index_checksum && ByteReader(std::span(index).last(4), "").U32() != Crc32c(entries)) Throw(ErrorCode::kInput, "{}: checksum of a chunk's index does not match: damaged", Where(value));
+  if (array_.index_checksum && ByteReader(std::span(index).last(4), "").U32() != Crc32c(entries))
+    Throw(ErrorCode::kInput, "{}: checksum of a chunk's index does not match: damaged", Where(value));
   ByteReader entry(entries.subspan(16 * static_cast<size_t>(inner), 16), Where(value));
   const uint64_t begin = entry.U64(), length = entry.U64();
   if (begin == UINT64_MAX && length == UINT64_MAX) return std::nullopt;
   const uint64_t low = array_.index_at_end ? 0 : index_bytes, high = array_.index_at_end ? value.length - index_bytes : value.length;
-  if (begin < low || begin > high || length > high - begin) Throw(ErrorCode::kInput, "{}: a chunk lies outside its shard: damaged", Where(value));
+  if (begin < low || begin > high || length > high - begin)
+    Throw(ErrorCode::kInput, "{}: a chunk lies outside its shard: damaged", Where(value));
   return Place{value, begin, length};
 }
 
@@ -172,7 +175,8 @@ std::shared_ptr<ChunkCache::Chunk> ZarrReader::Decode(const Place& place) const 
   const std::string where = Where(place.value);
   const int64_t bytes = array_.ChunkBytes();
   const uint64_t stored = place.length - (array_.checksum ? std::min<uint64_t>(4, place.length) : 0);
-  if (!array_.zstd && stored != static_cast<uint64_t>(bytes)) Throw(ErrorCode::kInput, "{}: a chunk has {} bytes, its shape needs {}", where, stored, bytes);
+  if (!array_.zstd && stored != static_cast<uint64_t>(bytes))
+    Throw(ErrorCode::kInput, "{}: a chunk has {} bytes, its shape needs {}", where, stored, bytes);
   uint64_t at = place.begin;
   const auto next = [&](std::span<std::byte> out) {
     const auto n = static_cast<size_t>(std::min<uint64_t>(out.size(), place.begin + stored - at));
@@ -195,7 +199,8 @@ std::shared_ptr<ChunkCache::Chunk> ZarrReader::Decode(const Place& place) const 
 }
 
 // Copies the part of one inner chunk that lies in the wanted region.
-void ZarrReader::ReadInner(const Shape& chunk_index, const Shape& inner_index, const Shape& origin, const Shape& extent, std::span<std::byte> out) const {
+void ZarrReader::ReadInner(const Shape& chunk_index, const Shape& inner_index, const Shape& origin, const Shape& extent,
+                           std::span<std::byte> out) const {
   const int rank = array_.shape.rank();
   const int64_t width = DTypeSize(array_.dtype);
   Shape low = origin, high = origin, begin = origin;  // the part, in the array; the chunk's first element
@@ -213,12 +218,16 @@ void ZarrReader::ReadInner(const Shape& chunk_index, const Shape& inner_index, c
   if (!place) return;
   const bool direct = !array_.zstd && !array_.checksum;
   std::shared_ptr<ChunkCache::Chunk> chunk;
-  if (direct && place->length != static_cast<uint64_t>(array_.ChunkBytes())) Throw(ErrorCode::kInput, "{}: a chunk has {} bytes, its shape needs {}", Where(*value), place->length, array_.ChunkBytes());
-  if (!direct) chunk = cache_->Get(fmt::format("{}/{}#{}", name_, array_.ChunkKey(chunk_index), inner), array_.ChunkBytes(), [&] { return Decode(*place); });
+  if (direct && place->length != static_cast<uint64_t>(array_.ChunkBytes()))
+    Throw(ErrorCode::kInput, "{}: a chunk has {} bytes, its shape needs {}", Where(*value), place->length, array_.ChunkBytes());
+  if (!direct)
+    chunk = cache_->Get(fmt::format("{}/{}#{}", name_, array_.ChunkKey(chunk_index), inner), array_.ChunkBytes(),
+                        [&] { return Decode(*place); });
   // Runs: the innermost axes that are wanted whole are copied at once.
   int first = rank;  // axes [first, rank) are whole in chunk and region
   int64_t run = 1;
-  while (first > 0 && high[first - 1] - low[first - 1] == array_.inner[first - 1] && extent[first - 1] == array_.inner[first - 1]) run *= extent[--first];
+  while (first > 0 && high[first - 1] - low[first - 1] == array_.inner[first - 1] && extent[first - 1] == array_.inner[first - 1])
+    run *= extent[--first];
   if (first > 0) run *= high[first - 1] - low[first - 1];
   Shape end = high;
   for (int a = std::max(first - 1, 0); a < rank; ++a) end[a] = low[a] + 1;
@@ -236,8 +245,11 @@ void ZarrReader::ReadInner(const Shape& chunk_index, const Shape& inner_index, c
 
 void ZarrReader::Read(const Shape& origin, const Shape& extent, std::span<std::byte> out) const {
   const int rank = array_.shape.rank();
-  FATHOM_CHECK(origin.rank() == rank && extent.rank() == rank && std::ssize(out) == extent.NumElements() * DTypeSize(array_.dtype), "{} of {}", extent.ToString(), array_.shape.ToString());
-  for (int a = 0; a < rank; ++a) FATHOM_CHECK(origin[a] >= 0 && extent[a] >= 0 && origin[a] + extent[a] <= array_.shape[a], "{} + {} of {}", origin.ToString(), extent.ToString(), array_.shape.ToString());
+  FATHOM_CHECK(origin.rank() == rank && extent.rank() == rank && std::ssize(out) == extent.NumElements() * DTypeSize(array_.dtype),
+               "{} of {}", extent.ToString(), array_.shape.ToString());
+  for (int a = 0; a < rank; ++a)
+    FATHOM_CHECK(origin[a] >= 0 && extent[a] >= 0 && origin[a] + extent[a] <= array_.shape[a], "{} + {} of {}", origin.ToString(),
+                 extent.ToString(), array_.shape.ToString());
   if (out.empty()) return;
   Fill(out);
   Shape low = origin, high = origin, zero = origin;
@@ -293,7 +305,8 @@ ZarrEncoder::ZarrEncoder() = default;
 ZarrEncoder::~ZarrEncoder() = default;
 
 std::span<const std::byte> ZarrEncoder::Encode(const ZarrArray& array, std::span<const std::byte> chunk) {
-  FATHOM_CHECK(array.inner == array.chunk && std::ssize(chunk) == array.ChunkBytes() && !array.checksum, "{} bytes for {}", chunk.size(), array.chunk.ToString());
+  FATHOM_CHECK(array.inner == array.chunk && std::ssize(chunk) == array.ChunkBytes() && !array.checksum, "{} bytes for {}", chunk.size(),
+               array.chunk.ToString());
   if (!array.zstd && !array.sharded) return chunk;
   if (array.zstd) {
     if (compressor_ == nullptr || level_ != array.zstd_level) compressor_ = std::make_unique<ZstdCompressor>(array.zstd_level);

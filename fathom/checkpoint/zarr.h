@@ -12,8 +12,8 @@
 
 namespace fathom {
 
-// Decoded chunks: small ones stay in memory up to a budget, one that is larger than its share is spilled to a file without a name in scratch_dir.
-// From any thread.
+// Decoded chunks: small ones stay in memory up to a budget, one that is larger than its share is spilled to a file without a name in
+// scratch_dir. From any thread.
 class ChunkCache {
  public:
   // Throws Error(kResource) later, when a chunk must be spilled and cannot be.
@@ -64,7 +64,8 @@ class ZarrReader {
   std::optional<Place> Locate(const StoredValue& value, int64_t inner) const;
   std::shared_ptr<ChunkCache::Chunk> Decode(const Place& place) const;
   void Fill(std::span<std::byte> out) const;
-  void ReadInner(const Shape& chunk_index, const Shape& inner_index, const Shape& origin, const Shape& extent, std::span<std::byte> out) const;
+  void ReadInner(const Shape& chunk_index, const Shape& inner_index, const Shape& origin, const Shape& extent,
+                 std::span<std::byte> out) const;
 
   std::shared_ptr<const KeyStore> store_;
   std::string name_;

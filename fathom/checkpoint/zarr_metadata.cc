@@ -15,10 +15,11 @@ struct TypeName {
   const char* v3;
   const char* v2;
 };
-constexpr TypeName kTypes[] = {{DType::kF32, "float32", "<f4"}, {DType::kBF16, "bfloat16", "bfloat16"}, {DType::kF16, "float16", "<f2"}, {DType::kF64, "float64", "<f8"},
-                               {DType::kI32, "int32", "<i4"},   {DType::kU32, "uint32", "<u4"},        {DType::kI64, "int64", "<i8"},   {DType::kI16, "int16", "<i2"},
-                               {DType::kI8, "int8", "|i1"},     {DType::kU8, "uint8", "|u1"},          {DType::kBool, "bool", "|b1"},
-                               {DType::kF8E4M3, "float8_e4m3fn", "float8_e4m3fn"}};
+constexpr TypeName kTypes[] = {
+    {DType::kF32, "float32", "<f4"}, {DType::kBF16, "bfloat16", "bfloat16"}, {DType::kF16, "float16", "<f2"},
+    {DType::kF64, "float64", "<f8"}, {DType::kI32, "int32", "<i4"},          {DType::kU32, "uint32", "<u4"},
+    {DType::kI64, "int64", "<i8"},   {DType::kI16, "int16", "<i2"},          {DType::kI8, "int8", "|i1"},
+    {DType::kU8, "uint8", "|u1"},    {DType::kBool, "bool", "|b1"},          {DType::kF8E4M3, "float8_e4m3fn", "float8_e4m3fn"}};
 
 const TypeName& NameOf(DType dtype) {
   for (const TypeName& type : kTypes) {
@@ -57,13 +58,15 @@ class Metadata {
 
   // Counts; their product times 8 bytes fits.
   Shape Counts(const Json& value, const char* name, int64_t least) const {
-    if (!value.is_array() || value.size() > Shape::kMaxRank) Fail(fmt::format("{} is {}, expected is a list of at most {} counts", name, Quoted(value), Shape::kMaxRank));
+    if (!value.is_array() || value.size() > Shape::kMaxRank)
+      Fail(fmt::format("{} is {}, expected is a list of at most {} counts", name, Quoted(value), Shape::kMaxRank));
     Shape shape(std::vector<int64_t>(value.size(), 0));
     int64_t product = 1;
     for (size_t i = 0; i < value.size(); ++i) {
       const int64_t n = value[i].is_number_integer() ? value[i].get<int64_t>() : -1;
       if (n < least || n > int64_t{1} << 48) Fail(fmt::format("{} is {}, expected are counts of at least {}", name, Quoted(value), least));
-      if (__builtin_mul_overflow(product, std::max<int64_t>(n, 1), &product) || product > int64_t{1} << 56) Fail(fmt::format("{} {} overflows", name, Quoted(value)));
+      if (__builtin_mul_overflow(product, std::max<int64_t>(n, 1), &product) || product > int64_t{1} << 56)
+        Fail(fmt::format("{} {} overflows", name, Quoted(value)));
       shape[static_cast<int>(i)] = n;
     }
     return shape;
@@ -109,13 +112,20 @@ std::array<std::byte, 8> Metadata::Fill(const Json* value, DType dtype) const {
   std::array<std::byte, 8> out{};
   const double x = value == nullptr ? 0 : FillNumber(*this, *value);
   if (x == 0) return out;
-  if (dtype == DType::kF32) Put(static_cast<float>(x), out);
-  else if (dtype == DType::kBF16) Put(ToBF16(static_cast<float>(x)), out);
-  else if (dtype == DType::kF16) Put(ToF16(static_cast<float>(x)), out);
-  else if (dtype == DType::kF64) Put(x, out);
-  else if (dtype == DType::kF8E4M3) Put(ToF8E4M3(static_cast<float>(x)), out);
-  else if (!(std::fabs(x) < 0x1p53)) Fail(fmt::format("fill_value {} for {}", x, DTypeName(dtype)));
-  else Put(static_cast<int64_t>(x), out);
+  if (dtype == DType::kF32)
+    Put(static_cast<float>(x), out);
+  else if (dtype == DType::kBF16)
+    Put(ToBF16(static_cast<float>(x)), out);
+  else if (dtype == DType::kF16)
+    Put(ToF16(static_cast<float>(x)), out);
+  else if (dtype == DType::kF64)
+    Put(x, out);
+  else if (dtype == DType::kF8E4M3)
+    Put(ToF8E4M3(static_cast<float>(x)), out);
+  else if (!(std::fabs(x) < 0x1p53))
+    Fail(fmt::format("fill_value {} for {}", x, DTypeName(dtype)));
+  else
+    Put(static_cast<int64_t>(x), out);
   return out;
 }
 
@@ -128,7 +138,8 @@ const Json& Configuration(const Json& codec) {
 
 const Json& CodecList(const Metadata& meta, const Json& object, const char* name) {
   const Json& codecs = meta.Field(object, name);
-  if (!codecs.is_array() || codecs.empty() || codecs.size() > 8) meta.Fail(fmt::format("{} is {}, expected is a list of codecs", name, Metadata::Quoted(codecs)));
+  if (!codecs.is_array() || codecs.empty() || codecs.size() > 8)
+    meta.Fail(fmt::format("{} is {}, expected is a list of codecs", name, Metadata::Quoted(codecs)));
   return codecs;
 }
 
@@ -139,7 +150,8 @@ std::string CodecName(const Metadata& meta, const Json& codec) {
 }
 
 void CheckBytesCodec(const Metadata& meta, const Json& codec, DType dtype) {
-  if (CodecName(meta, codec) != "bytes") meta.Fail(fmt::format("codec \"{}\" where bytes or sharding_indexed is understood", CodecName(meta, codec)));
+  if (CodecName(meta, codec) != "bytes")
+    meta.Fail(fmt::format("codec \"{}\" where bytes or sharding_indexed is understood", CodecName(meta, codec)));
   const auto endian = codec.is_object() ? Configuration(codec).find("endian") : codec.end();
   const bool given = codec.is_object() && endian != Configuration(codec).end();
   if (given && DTypeSize(dtype) > 1 && *endian != "little") meta.Fail("endian is not little");
@@ -164,10 +176,12 @@ void ParseIndexCodecs(const Metadata& meta, const Json& configuration, ZarrArray
   const Json& codecs = CodecList(meta, configuration, "index_codecs");
   CheckBytesCodec(meta, codecs[0], DType::kI64);
   array.index_checksum = codecs.size() == 2 && CodecName(meta, codecs[1]) == "crc32c";
-  if (codecs.size() > 2 || (codecs.size() == 2 && !array.index_checksum)) meta.Fail(fmt::format("index_codecs {} are not understood", Metadata::Quoted(codecs)));
+  if (codecs.size() > 2 || (codecs.size() == 2 && !array.index_checksum))
+    meta.Fail(fmt::format("index_codecs {} are not understood", Metadata::Quoted(codecs)));
   const Json* location = meta.Optional(configuration, "index_location");
   array.index_at_end = location == nullptr || *location == "end";
-  if (!array.index_at_end && *location != "start") meta.Fail(fmt::format("index_location {} is neither start nor end", Metadata::Quoted(*location)));
+  if (!array.index_at_end && *location != "start")
+    meta.Fail(fmt::format("index_location {} is neither start nor end", Metadata::Quoted(*location)));
 }
 
 void ParseCodecs(const Metadata& meta, ZarrArray& array) {
@@ -187,7 +201,8 @@ void ParseKeyEncoding(const Metadata& meta, ZarrArray& array) {
   const Json& encoding = meta.Field("chunk_key_encoding");
   meta.Expect(encoding, "name", "default");
   const Json* separator = meta.Optional(Configuration(encoding), "separator");
-  if (separator != nullptr && *separator != "/" && *separator != ".") meta.Fail(fmt::format("separator {} is neither / nor .", Metadata::Quoted(*separator)));
+  if (separator != nullptr && *separator != "/" && *separator != ".")
+    meta.Fail(fmt::format("separator {} is neither / nor .", Metadata::Quoted(*separator)));
   array.separator = separator == nullptr ? "/" : separator->get<std::string>();
 }
 
@@ -200,9 +215,16 @@ Json Dims(const Shape& shape) {
 
 Json FillJson(DType dtype) {
   switch (dtype) {
-    case DType::kF64: case DType::kF32: case DType::kBF16: case DType::kF16: case DType::kF8E4M3: return 0.0;
-    case DType::kBool: return false;
-    default: return 0;
+    case DType::kF64:
+    case DType::kF32:
+    case DType::kBF16:
+    case DType::kF16:
+    case DType::kF8E4M3:
+      return 0.0;
+    case DType::kBool:
+      return false;
+    default:
+      return 0;
   }
 }
 
@@ -217,16 +239,24 @@ Json Zarr3Json(const ZarrArray& array) {
   Json codecs = ChunkCodecsJson(array);
   if (array.sharded) {
     const Json index = {{{"name", "bytes"}, {"configuration", {{"endian", "little"}}}}, {{"name", "crc32c"}}};
-    codecs = Json::array({{{"name", "sharding_indexed"}, {"configuration", {{"chunk_shape", Dims(array.inner)}, {"codecs", codecs}, {"index_codecs", index}}}}});
+    codecs = Json::array({{{"name", "sharding_indexed"},
+                           {"configuration", {{"chunk_shape", Dims(array.inner)}, {"codecs", codecs}, {"index_codecs", index}}}}});
   }
-  return {{"zarr_format", 3}, {"node_type", "array"}, {"shape", Dims(array.shape)}, {"data_type", NameOf(array.dtype).v3}, {"fill_value", FillJson(array.dtype)},
-          {"chunk_grid", {{"name", "regular"}, {"configuration", {{"chunk_shape", Dims(array.chunk)}}}}}, {"chunk_key_encoding", {{"name", "default"}}}, {"codecs", codecs}};
+  return {{"zarr_format", 3},
+          {"node_type", "array"},
+          {"shape", Dims(array.shape)},
+          {"data_type", NameOf(array.dtype).v3},
+          {"fill_value", FillJson(array.dtype)},
+          {"chunk_grid", {{"name", "regular"}, {"configuration", {{"chunk_shape", Dims(array.chunk)}}}}},
+          {"chunk_key_encoding", {{"name", "default"}}},
+          {"codecs", codecs}};
 }
 
 Json Zarr2Json(const ZarrArray& array) {
   const Json compressor = array.zstd ? Json{{"id", "zstd"}, {"level", array.zstd_level}} : Json();
-  return {{"zarr_format", 2}, {"shape", Dims(array.shape)}, {"chunks", Dims(array.chunk)}, {"dtype", NameOf(array.dtype).v2}, {"compressor", compressor},
-          {"fill_value", nullptr}, {"filters", nullptr}, {"order", "C"}, {"dimension_separator", "."}};
+  return {{"zarr_format", 2},          {"shape", Dims(array.shape)}, {"chunks", Dims(array.chunk)}, {"dtype", NameOf(array.dtype).v2},
+          {"compressor", compressor},  {"fill_value", nullptr},      {"filters", nullptr},          {"order", "C"},
+          {"dimension_separator", "."}};
 }
 
 }  // namespace
@@ -254,7 +284,8 @@ ZarrArray ParseZarr3(const Json& json, const std::string& where) {
   ParseKeyEncoding(meta, array);
   ParseCodecs(meta, array);
   array.fill = meta.Fill(meta.Optional(json, "fill_value"), array.dtype);
-  if (const Json* transformers = meta.Optional(json, "storage_transformers"); transformers != nullptr && !transformers->empty()) meta.Fail("storage_transformers are not understood");
+  if (const Json* transformers = meta.Optional(json, "storage_transformers"); transformers != nullptr && !transformers->empty())
+    meta.Fail("storage_transformers are not understood");
   return array;
 }
 
@@ -268,13 +299,16 @@ ZarrArray ParseZarr2(const Json& json, const std::string& where) {
   array.shape = meta.Counts(meta.Field("shape"), "shape", 0);
   array.chunk = array.inner = meta.Counts(meta.Field("chunks"), "chunks", 1);
   meta.CheckChunks(array.shape, array.chunk, false);
-  if (const Json* filters = meta.Optional(json, "filters"); filters != nullptr && !filters->empty()) meta.Fail(fmt::format("filters {} are not understood", Metadata::Quoted(*filters)));
+  if (const Json* filters = meta.Optional(json, "filters"); filters != nullptr && !filters->empty())
+    meta.Fail(fmt::format("filters {} are not understood", Metadata::Quoted(*filters)));
   if (const Json* compressor = meta.Optional(json, "compressor")) {
-    if (meta.Field(*compressor, "id") != "zstd") meta.Fail(fmt::format("compressor {} is not understood (zstd and null are)", Metadata::Quoted(*compressor)));
+    if (meta.Field(*compressor, "id") != "zstd")
+      meta.Fail(fmt::format("compressor {} is not understood (zstd and null are)", Metadata::Quoted(*compressor)));
     array.zstd = true;
   }
   const Json* separator = meta.Optional(json, "dimension_separator");
-  if (separator != nullptr && *separator != "/" && *separator != ".") meta.Fail(fmt::format("dimension_separator {} is neither / nor .", Metadata::Quoted(*separator)));
+  if (separator != nullptr && *separator != "/" && *separator != ".")
+    meta.Fail(fmt::format("dimension_separator {} is neither / nor .", Metadata::Quoted(*separator)));
   array.separator = separator == nullptr ? "." : separator->get<std::string>();
   array.fill = meta.Fill(meta.Optional(json, "fill_value"), array.dtype);
   return array;

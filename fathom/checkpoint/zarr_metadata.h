@@ -16,9 +16,9 @@ struct ZarrArray {
   int version = 3;
   DType dtype = DType::kF32;
   Shape shape;
-  Shape chunk;        // stored under one key; edge chunks are padded to it
-  Shape inner;        // what is decoded at once: equal to chunk unless a shard holds several
-  bool sharded = false;            // v3's sharding_indexed around the codecs
+  Shape chunk;           // stored under one key; edge chunks are padded to it
+  Shape inner;           // what is decoded at once: equal to chunk unless a shard holds several
+  bool sharded = false;  // v3's sharding_indexed around the codecs
   bool index_at_end = true, index_checksum = true;
   bool zstd = false, checksum = false;  // of an inner chunk
   int zstd_level = 3;
@@ -37,8 +37,8 @@ struct ZarrArray {
 inline constexpr const char* kZarr3File = "zarr.json";
 inline constexpr const char* kZarr2File = ".zarray";
 
-// Throw Error(kInput) naming where, the field, what was found and what is understood: a shape that overflows, chunks that do not fit, a codec,
-// dtype, order or filter that is not known.
+// Throw Error(kInput) naming where, the field, what was found and what is understood: a shape that overflows, chunks that do not fit, a
+// codec, dtype, order or filter that is not known.
 ZarrArray ParseZarr3(const Json& json, const std::string& where);
 ZarrArray ParseZarr2(const Json& json, const std::string& where);
 

@@ -63,7 +63,8 @@ struct Written {
   Written(ZarrArray a, uint64_t seed) : array(std::move(a)) {
     const int64_t width = DTypeSize(array.dtype);
     const CounterRng rng(seed, 0);
-    for (int64_t i = 0; i < array.NumElements() * width; ++i) values.push_back(static_cast<std::byte>(rng.Bits(static_cast<uint64_t>(i)) & 3));
+    for (int64_t i = 0; i < array.NumElements() * width; ++i)
+      values.push_back(static_cast<std::byte>(rng.Bits(static_cast<uint64_t>(i)) & 3));
     Put((array.version == 3 ? kZarr3File : kZarr2File), FormatZarr(array));
     ZarrEncoder encoder;
     Shape grid = array.shape;
@@ -114,7 +115,8 @@ std::vector<std::byte> Region(const Written& w, const Shape& origin, const Shape
       rest /= extent[i];
       scale *= w.array.shape[i];
     }
-    out.insert(out.end(), w.values.begin() + flat * static_cast<int64_t>(width), w.values.begin() + (flat + 1) * static_cast<int64_t>(width));
+    out.insert(out.end(), w.values.begin() + flat * static_cast<int64_t>(width),
+               w.values.begin() + (flat + 1) * static_cast<int64_t>(width));
   }
   return out;
 }
@@ -141,7 +143,8 @@ TEST(Zarr, AnyRegionOfAnyGrid) {
     }
     array.inner = array.chunk;
     const Written w(array, seed);
-    SCOPED_TRACE(fmt::format("seed {}: {} in chunks {}, region {} + {}", seed, array.shape.ToString(), array.chunk.ToString(), origin.ToString(), extent.ToString()));
+    SCOPED_TRACE(fmt::format("seed {}: {} in chunks {}, region {} + {}", seed, array.shape.ToString(), array.chunk.ToString(),
+                             origin.ToString(), extent.ToString()));
     for (const int64_t budget : {int64_t{0}, int64_t{1} << 20}) {
       const ZarrReader reader = w.Open(budget);
       EXPECT_EQ(ReadAll(reader), w.values);

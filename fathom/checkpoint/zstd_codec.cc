@@ -87,7 +87,8 @@ ZstdCompressor::ZstdCompressor(int level) : level_(level), context_(ZSTD_createC
 
 void ZstdCompressor::Compress(std::span<const std::byte> bytes, std::string& out) {
   out.resize(ZSTD_compressBound(bytes.size()));
-  const size_t size = ZSTD_compressCCtx(static_cast<ZSTD_CCtx*>(context_.get()), out.data(), out.size(), bytes.data(), bytes.size(), level_);
+  const size_t size =
+      ZSTD_compressCCtx(static_cast<ZSTD_CCtx*>(context_.get()), out.data(), out.size(), bytes.data(), bytes.size(), level_);
   FATHOM_CHECK(!ZSTD_isError(size), "{}", ZSTD_getErrorName(size));
   out.resize(size);
 }

@@ -13,10 +13,10 @@ struct TokenRange {
 };
 
 struct Batch {
-  int64_t rows = 0, length = 0;    // B, T
-  std::vector<int32_t> ids;        // [B*T] 0 in padding
-  std::vector<int32_t> targets;    // [B*T] the token that follows in the document; 0 where weights is 0
-  std::vector<int32_t> positions;  // [B*T] from 0 in every segment; 0 in padding
+  int64_t rows = 0, length = 0;      // B, T
+  std::vector<int32_t> ids;          // [B*T] 0 in padding
+  std::vector<int32_t> targets;      // [B*T] the token that follows in the document; 0 where weights is 0
+  std::vector<int32_t> positions;    // [B*T] from 0 in every segment; 0 in padding
   std::vector<int32_t> segment_ids;  // [B*T] from 1 in every row; 0 in padding
   std::vector<float> weights;        // [B*T] of the loss: 1, or 0 in padding
   std::vector<TokenRange> segments;  // in order; a segment lies in one row and is (a part of) one document

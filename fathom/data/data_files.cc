@@ -51,8 +51,10 @@ void AddFolder(const fs::path& folder, std::vector<fs::path>& files) {
 
 DataFile Describe(const fs::path& path) {
   const std::string name = path.filename().string();
-  for (const std::string_view ending : {".gz", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".arrayrecord", ".tfrecord", ".safetensors", ".bin"}) {
-    if (name.ends_with(ending)) Throw(ErrorCode::kInput, "{}: not text; give plain text, .jsonl, or either compressed with zstd (.zst)", path.string());
+  for (const std::string_view ending :
+       {".gz", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".arrayrecord", ".tfrecord", ".safetensors", ".bin"}) {
+    if (name.ends_with(ending))
+      Throw(ErrorCode::kInput, "{}: not text; give plain text, .jsonl, or either compressed with zstd (.zst)", path.string());
   }
   std::error_code error;
   const auto bytes = fs::file_size(path, error);
@@ -67,7 +69,8 @@ int64_t CutNear(std::ifstream& in, const DataFile& file, int64_t begin, int64_t 
   const int64_t from = std::max(begin, end - kLookBack);
   std::string text(static_cast<size_t>(end - from) + 1, '\0');
   in.seekg(from);
-  if (!in.read(text.data(), static_cast<int64_t>(text.size()))) Throw(ErrorCode::kInput, "{}: can't read bytes {}..{}", file.path.string(), from, end);
+  if (!in.read(text.data(), static_cast<int64_t>(text.size())))
+    Throw(ErrorCode::kInput, "{}: can't read bytes {}..{}", file.path.string(), from, end);
   return from + static_cast<int64_t>(CutPoint(text, text.size() - 1));
 }
 

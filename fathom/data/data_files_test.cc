@@ -32,7 +32,8 @@ TEST(CutPoint, PrefersParagraphsThenLinesThenWholeCharacters) {
 TEST(FindDataFiles, FoldersGlobsAndLists) {
   const TemporaryFolder folder;
   std::filesystem::create_directories(folder.path() / "sub/.hidden");
-  for (const char* name : {"b.txt", "a.txt", "c.jsonl", ".d.txt", "sub/e.txt", "sub/.hidden/f.txt"}) WriteFileAtomically(folder.path() / name, "x");
+  for (const char* name : {"b.txt", "a.txt", "c.jsonl", ".d.txt", "sub/e.txt", "sub/.hidden/f.txt"})
+    WriteFileAtomically(folder.path() / name, "x");
   const auto names = [&](const std::string& list) {
     std::string out;
     for (const DataFile& f : FindDataFiles(list)) out += f.path.lexically_relative(folder.path()).string() + " ";

@@ -43,8 +43,8 @@ class DocumentReader {
   size_t part_bytes_;
   std::unique_ptr<ByteStream> stream_;
   std::string buffer_;
-  size_t used_ = 0;       // of buffer_
-  int64_t offset_ = 0;    // of buffer_[used_] in the (decompressed) file
+  size_t used_ = 0;     // of buffer_
+  int64_t offset_ = 0;  // of buffer_[used_] in the (decompressed) file
   bool at_end_ = false;
 };
 

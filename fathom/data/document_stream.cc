@@ -59,7 +59,9 @@ void DocumentStream::Seek(const DocumentPosition& position) {
 // Whole extents where there are enough of them (of plain text at least one); otherwise single documents.
 void DocumentStream::ChooseHeldOut() {
   const auto n = static_cast<int64_t>(extents_.size());
-  const auto any = [&](bool DataFile::*property) { return std::any_of(files_.begin(), files_.end(), [&](const DataFile& f) { return f.*property; }); };
+  const auto any = [&](bool DataFile::*property) {
+    return std::any_of(files_.begin(), files_.end(), [&](const DataFile& f) { return f.*property; });
+  };
   const double expected = config_.held_out_fraction * static_cast<double>(n);
   if (config_.split == Split::kAll || n < 2 || any(&DataFile::compressed) || (expected < 1 && any(&DataFile::json_lines))) return;
   held_out_extents_.assign(extents_.size(), false);

@@ -15,12 +15,12 @@ enum class Split { kAll, kTrain, kHeldOut };
 
 struct StreamConfig {
   std::string dataset_path;
-  std::string text_field = "text";    // of JSON lines
+  std::string text_field = "text";  // of JSON lines
   uint64_t seed = 0;
   bool shuffle = true;
-  double held_out_fraction = 0;       // of the extents, or of the documents where extents are few or a file is compressed; by seed
+  double held_out_fraction = 0;  // of the extents, or of the documents where extents are few or a file is compressed; by seed
   Split split = Split::kAll;
-  int64_t extent_bytes = 64 << 10;    // the unit of the shuffle, and the longest part of plain text
+  int64_t extent_bytes = 64 << 10;  // the unit of the shuffle, and the longest part of plain text
 };
 
 // The document that comes next.
@@ -54,7 +54,7 @@ class DocumentStream {
   std::vector<DataFile> files_;
   std::vector<Extent> extents_;
   std::vector<bool> held_out_extents_;  // by index; empty: documents are chosen one by one
-  std::vector<int64_t> order_;  // of the extents in this epoch
+  std::vector<int64_t> order_;          // of the extents in this epoch
   uint64_t files_hash_ = 0;
   DocumentPosition position_;
   std::optional<DocumentReader> reader_;  // at position_

@@ -16,7 +16,8 @@ SyntheticSource::SyntheticSource(const SyntheticConfig& config) {
   for (int64_t b = 0; b < config.rows; ++b) {
     const int64_t first = (config.rank * config.rows + b) * width;
     for (int64_t t = 0; t < width; ++t) {
-      row[static_cast<size_t>(t)] = static_cast<int32_t>(rng.Below(static_cast<uint64_t>(first + t), static_cast<uint64_t>(config.vocab_size)));
+      row[static_cast<size_t>(t)] =
+          static_cast<int32_t>(rng.Below(static_cast<uint64_t>(first + t), static_cast<uint64_t>(config.vocab_size)));
     }
     batch_.AddSegment(b * config.length, config.length, row.data(), row.data() + 1, 1);
   }

@@ -176,7 +176,8 @@ class TextSource::Reader {
             config_.stream.split == Split::kHeldOut ? " is held out; give a larger fraction" : "");
     }
     if (config_.epochs == 0 && epoch_targets_ < batch) {
-      Throw(ErrorCode::kInput, "dataset_path={}: {} tokens are fewer than one batch of {}; give more text or a smaller per_device_batch_size",
+      Throw(ErrorCode::kInput,
+            "dataset_path={}: {} tokens are fewer than one batch of {}; give more text or a smaller per_device_batch_size",
             config_.stream.dataset_path, epoch_targets_, batch);
     }
   }
@@ -250,22 +251,31 @@ bool TextSource::Next(Batch* batch) {
 }
 
 Json TextSource::State() const {
-  return {{"kind", "text"},          {"files", files_hash_},     {"settings", settings_hash_}, {"epoch", start_.epoch},
-          {"extent", start_.extent}, {"document", start_.document}, {"row", row_}};
+  return {{"kind", "text"},
+          {"files", files_hash_},
+          {"settings", settings_hash_},
+          {"epoch", start_.epoch},
+          {"extent", start_.extent},
+          {"document", start_.document},
+          {"row", row_}};
 }
 
 void TextSource::Restore(const Json& state) {
   if (!state.is_object() || state.value("kind", "") != "text") {
-    Throw(ErrorCode::kInput, "the checkpoint's data position is not one of dataset_type=text; resume with the dataset_type it was trained with");
+    Throw(ErrorCode::kInput,
+          "the checkpoint's data position is not one of dataset_type=text; resume with the dataset_type it was trained with");
   }
   if (state.value("files", uint64_t{0}) != files_hash_) {
     Throw(ErrorCode::kInput, "dataset_path={}: other files than the checkpoint was trained on (names or sizes differ); give the same ones",
           config_.stream.dataset_path);
   }
   if (state.value("settings", uint64_t{0}) != settings_hash_) {
-    Throw(ErrorCode::kInput, "data settings (seed, shuffling, packing, max_target_length, BOS and EOS, held-out part) differ from the checkpoint's; resume with the same ones");
+    Throw(ErrorCode::kInput,
+          "data settings (seed, shuffling, packing, max_target_length, BOS and EOS, held-out part) differ from the checkpoint's; resume "
+          "with the same ones");
   }
-  StartAt({state.value("epoch", int64_t{0}), state.value("extent", int64_t{0}), state.value("document", int64_t{0})}, state.value("row", int64_t{0}));
+  StartAt({state.value("epoch", int64_t{0}), state.value("extent", int64_t{0}), state.value("document", int64_t{0})},
+          state.value("row", int64_t{0}));
 }
 
 }  // namespace fathom

@@ -22,12 +22,12 @@ struct TextConfig {
   int64_t rows = 0, length = 0;  // of this rank's batch
   int rank = 0, ranks = 1;       // rank r gets rows r*rows .. of each global batch of ranks*rows
   Packing packing = Packing::kFirstFit;
-  int64_t max_segments = -1;     // per row; 0 or less: any number
-  int64_t epochs = 0;            // 0: without end
-  int32_t bos_id = -1;           // put before every document, and every part of a long plain text; -1: none
-  int32_t eos_id = -1;           // the last target of every document; -1: none
+  int64_t max_segments = -1;       // per row; 0 or less: any number
+  int64_t epochs = 0;              // 0: without end
+  int32_t bos_id = -1;             // put before every document, and every part of a long plain text; -1: none
+  int32_t eos_id = -1;             // the last target of every document; -1: none
   int64_t window_bytes = 4 << 20;  // of text that is tokenised, packed and whose rows are shuffled together
-  int threads = 2;               // that tokenise
+  int threads = 2;                 // that tokenise
 };
 
 // Every token of the data is once a target in an epoch (with bos_id also the first of a document), never across documents.
@@ -46,7 +46,7 @@ class TextSource final : public BatchSource {
   void Reset() override;
 
  private:
-  class Reader;    // prepares windows in a thread of its own
+  class Reader;  // prepares windows in a thread of its own
   struct Window;
   void StartAt(const DocumentPosition& position, int64_t row);
   bool NextRow(Batch* batch, int64_t batch_row);

@@ -27,7 +27,8 @@ class Corpus {
   explicit Corpus(int documents) {
     std::string files[2];
     for (int i = 0; i < documents; ++i) {
-      const std::string text = "doc " + std::to_string(i) + " " + std::string(static_cast<size_t>(i * 37 % 90), static_cast<char>('a' + i % 26));
+      const std::string text =
+          "doc " + std::to_string(i) + " " + std::string(static_cast<size_t>(i * 37 % 90), static_cast<char>('a' + i % 26));
       files[i % 2] += "{\"text\": \"" + text + "\"}\n";
       texts_.push_back(text);
     }
@@ -64,8 +65,8 @@ std::vector<Batch> Take(TextSource& source, int most) {
 }
 
 bool Same(const Batch& a, const Batch& b) {
-  return a.ids == b.ids && a.targets == b.targets && a.positions == b.positions && a.segment_ids == b.segment_ids && a.weights == b.weights &&
-         a.segments == b.segments && a.text_bytes == b.text_bytes;
+  return a.ids == b.ids && a.targets == b.targets && a.positions == b.positions && a.segment_ids == b.segment_ids &&
+         a.weights == b.weights && a.segments == b.segments && a.text_bytes == b.text_bytes;
 }
 
 std::string MessageOf(const std::function<void()>& work) {

@@ -36,8 +36,8 @@ GoldenArrays ComputeGolden(const GoldenCase& golden, DType compute);
 
 // One compared array.
 struct GoldenRow {
-  std::string name, measure;      // "max abs", "relative L2", "KL" ...
-  double max_abs = 0, error = 0;  // error is what the measure names
+  std::string name, measure;        // "max abs", "relative L2", "KL" ...
+  double max_abs = 0, error = 0;    // error is what the measure names
   double bound = 0, reference = 0;  // reference: transformers' own float32 error, 0 if not recorded
   bool ok = false;
 };

@@ -10,7 +10,8 @@
 
 namespace fathom {
 
-// sum_v p (log p - log q), p = softmax(truth), q = softmax(model), in double. With clip > 0 both are clamped to [clip, 1] and normalised again.
+// sum_v p (log p - log q), p = softmax(truth), q = softmax(model), in double. With clip > 0 both are clamped to [clip, 1] and normalised
+// again.
 double KlDivergence(std::span<const double> truth, std::span<const double> model, double clip = 0);
 
 // One line of a golden JSONL file.
@@ -34,13 +35,14 @@ struct LogitReport {
   double max_abs = 0, max_rel = 0, max_kl = 0;
   int64_t max_abs_position = 0, max_abs_id = 0, max_kl_position = 0;
   double max_abs_model = 0, max_abs_golden = 0;
-  bool allclose = true;  // every |m - g| <= atol + rtol |g|; only meaningful with atol
+  bool allclose = true;    // every |m - g| <= atol + rtol |g|; only meaningful with atol
   std::vector<double> kl;  // per position that was compared
   bool Passes(const LogitBars& bars) const;
 };
 
 // model [n][V']: only the first min(V, V') logits are compared.
-LogitReport CompareLogits(const std::vector<std::vector<double>>& golden, const std::vector<std::vector<double>>& model, const LogitBars& bars);
+LogitReport CompareLogits(const std::vector<std::vector<double>>& golden, const std::vector<std::vector<double>>& model,
+                          const LogitBars& bars);
 
 // The ten largest logits of both, how many ids they share, their Jaccard index and the share of equal ranks, as text.
 std::string TopTenTable(std::span<const double> golden, std::span<const double> model);

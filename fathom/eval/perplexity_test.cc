@@ -79,7 +79,7 @@ TEST(Perplexity, OverlappingWindows) {
 
 TEST(Perplexity, Refusals) {
   for (const PerplexityOptions& options : {PerplexityOptions{0, 0, {}}, PerplexityOptions{8, 0, {}}, PerplexityOptions{8, 9, {}},
-                                          PerplexityOptions{int64_t{1} << 40, 1, {}}}) {
+                                           PerplexityOptions{int64_t{1} << 40, 1, {}}}) {
     EXPECT_THROW(PerplexityMeter(Model(), options), Error);
   }
   EXPECT_THROW(Measure({{}, {1}}, 8, 8), Error);

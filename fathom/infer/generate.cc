@@ -15,14 +15,16 @@ void CheckPrompt(const Engine& engine, std::span<const int32_t> prompt, int64_t 
     Throw(ErrorCode::kUsage, "a prompt of {} tokens and {} new ones do not fit into {}", prompt.size(), max_new_tokens, engine.capacity());
   }
   for (const int32_t id : prompt) {
-    if (id < 0 || id >= engine.config().vocab_size) Throw(ErrorCode::kUsage, "prompt token {}: the vocabulary is 0..{}", id, engine.config().vocab_size - 1);
+    if (id < 0 || id >= engine.config().vocab_size)
+      Throw(ErrorCode::kUsage, "prompt token {}: the vocabulary is 0..{}", id, engine.config().vocab_size - 1);
   }
 }
 
 // Turns tokens into shown text; knows when a stop string has come.
 class TextOut {
  public:
-  TextOut(const Tokenizer* tokenizer, const std::vector<std::string>& stop, const std::function<void(std::string_view)>& show, std::string& text)
+  TextOut(const Tokenizer* tokenizer, const std::vector<std::string>& stop, const std::function<void(std::string_view)>& show,
+          std::string& text)
       : filter_(stop), show_(show), text_(text) {
     if (tokenizer != nullptr) stream_.emplace(*tokenizer, true);
   }

@@ -19,9 +19,11 @@ void CheckSampling(const SamplingRule& r) {
   const bool needs_k = r.strategy == SamplingStrategy::kTopK || r.strategy == SamplingStrategy::kComposite;
   const bool needs_p = r.strategy == SamplingStrategy::kNucleus || r.strategy == SamplingStrategy::kComposite;
   if (needs_k && r.top_k < 1) Throw(ErrorCode::kUsage, "decode_sampling_top_k={}: this strategy needs 1 or more", r.top_k);
-  if (needs_p && !(r.top_p > 0 && r.top_p <= 1)) Throw(ErrorCode::kUsage, "decode_sampling_nucleus_p={}: this strategy needs a probability above 0, at most 1", r.top_p);
+  if (needs_p && !(r.top_p > 0 && r.top_p <= 1))
+    Throw(ErrorCode::kUsage, "decode_sampling_nucleus_p={}: this strategy needs a probability above 0, at most 1", r.top_p);
   if (r.strategy != SamplingStrategy::kGreedy && !(r.temperature > 0)) {
-    Throw(ErrorCode::kUsage, "decode_sampling_temperature={}: above 0 is needed (decode_sampling_strategy=greedy takes the most likely token)", r.temperature);
+    Throw(ErrorCode::kUsage,
+          "decode_sampling_temperature={}: above 0 is needed (decode_sampling_strategy=greedy takes the most likely token)", r.temperature);
   }
 }
 

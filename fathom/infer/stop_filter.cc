@@ -4,9 +4,7 @@
 
 namespace fathom {
 
-StopFilter::StopFilter(std::vector<std::string> stop) : stop_(std::move(stop)) {
-  std::erase(stop_, std::string());
-}
+StopFilter::StopFilter(std::vector<std::string> stop) : stop_(std::move(stop)) { std::erase(stop_, std::string()); }
 
 std::string StopFilter::Push(const std::string& piece) {
   if (stopped_) return "";

@@ -256,7 +256,9 @@ struct PairPath {
 };
 
 template <class Path>
-constexpr int64_t Steps(int64_t n) { return (n + Path::kStep - 1) / Path::kStep; }
+constexpr int64_t Steps(int64_t n) {
+  return (n + Path::kStep - 1) / Path::kStep;
+}
 
 // Row i of a block of Path's elements.
 template <class Path>
@@ -266,7 +268,9 @@ HWY_INLINE typename Path::Element* ElementRow(const Block& b, int64_t i) {
 
 // Distance between rows of n elements in a block.
 template <class Path>
-constexpr int64_t RowStride(int64_t n) { return PadBlock(Steps<Path>(n)); }
+constexpr int64_t RowStride(int64_t n) {
+  return PadBlock(Steps<Path>(n));
+}
 
 template <class Path>
 void ZeroTail(const Block& to, int64_t row, int64_t columns) {

@@ -4,10 +4,10 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/block_product.cc"
 #include <hwy/foreach_target.h>
 
+#include <algorithm>
+
 #include "fathom/kernels/block_product-inl.h"
 #include "fathom/kernels/simd-inl.h"
-
-#include <algorithm>
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -80,12 +80,18 @@ HWY_INLINE void Tile(const TileArgs& t) {
 template <class Kind, int kN>
 void TileRows(int64_t m, const TileArgs& t) {
   switch (m) {
-    case 1: return Tile<Kind, 1, kN>(t);
-    case 2: return Tile<Kind, 2, kN>(t);
-    case 3: return Tile<Kind, 3, kN>(t);
-    case 4: return Tile<Kind, 4, kN>(t);
-    case 5: return Tile<Kind, 5, kN>(t);
-    default: return Tile<Kind, 6, kN>(t);
+    case 1:
+      return Tile<Kind, 1, kN>(t);
+    case 2:
+      return Tile<Kind, 2, kN>(t);
+    case 3:
+      return Tile<Kind, 3, kN>(t);
+    case 4:
+      return Tile<Kind, 4, kN>(t);
+    case 5:
+      return Tile<Kind, 5, kN>(t);
+    default:
+      return Tile<Kind, 6, kN>(t);
   }
 }
 

@@ -6,10 +6,10 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/few_rows.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/few_rows_weights-inl.h"
-
 #include <algorithm>
 #include <cstring>
+
+#include "fathom/kernels/few_rows_weights-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {

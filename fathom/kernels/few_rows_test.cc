@@ -11,19 +11,24 @@ struct Sizes {
   int64_t m, n, k;
 };
 // Every number of rows; columns that streams divide and don't; sums around lines and scale blocks.
-constexpr Sizes kSizes[] = {
-    {1, 1, 1}, {2, 3, 7}, {3, 13, 31}, {4, 8, 64}, {5, 9, 65}, {6, 130, 127}, {7, 5, 128}, {8, 12, 130}, {1, 257, 576}, {8, 33, 1536}, {1, 6, 7168}, {11, 21, 192}, {16, 7, 300}};
+constexpr Sizes kSizes[] = {{1, 1, 1},    {2, 3, 7},     {3, 13, 31},   {4, 8, 64},   {5, 9, 65},    {6, 130, 127}, {7, 5, 128},
+                            {8, 12, 130}, {1, 257, 576}, {8, 33, 1536}, {1, 6, 7168}, {11, 21, 192}, {16, 7, 300}};
 
 void Multiply(ConstView x, const WeightView& w, View y, Write write) {
   Arena scratch(FewRowsScratchBytes(NumThreads(), w.value.dim(0), x.dim(1)));
   EXPECT_TRUE(IsFewRows(x, w));
-  RunFewRows(1, [&](int64_t) { return FewRowsProduct{x, w, y, write}; }, scratch);
+  RunFewRows(
+      1,
+      [&](int64_t) {
+        return FewRowsProduct{x, w, y, write};
+      },
+      scratch);
 }
 
 template <class X, class Y>
 void CheckExact(Sizes s, DType weight, bool e8m0, Write write, int64_t gap) {
-  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " weight " << DTypeName(weight) << " x " << DTypeName(DTypeOf<X>::value) << " y "
-                                  << DTypeName(DTypeOf<Y>::value));
+  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " weight " << DTypeName(weight) << " x "
+                                  << DTypeName(DTypeOf<X>::value) << " y " << DTypeName(DTypeOf<Y>::value));
   PaddedMatrix<X> x(s.m, s.k, gap, gap % 4, Integers(s.m * s.k, 3));
   TestWeight w(weight, s.n, s.k, e8m0);
   PaddedMatrix<Y> y(s.m, s.n, gap, gap % 3);
@@ -84,7 +89,8 @@ void CheckEveryCode() {
     Multiply(x.view(), w, y.view(), Write::kOverwrite);
     const auto got = y.Floats();
     for (int64_t c = 0; c < kCodes; ++c) {
-      const float value = ToFloat(F8E4M3{static_cast<uint8_t>(c)}), scale = scales[static_cast<size_t>(c / 128 * 2 + (c + shift) % k / 128)];
+      const float value = ToFloat(F8E4M3{static_cast<uint8_t>(c)}),
+                  scale = scales[static_cast<size_t>(c / 128 * 2 + (c + shift) % k / 128)];
       if (std::isnan(value)) {
         EXPECT_TRUE(std::isnan(got[static_cast<size_t>(c)])) << "code " << c;
       } else {

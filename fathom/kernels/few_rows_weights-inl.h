@@ -47,7 +47,8 @@ struct WeightsF32 {
   static constexpr int kParts = kLine / kLanes;
   using Parts = LineF32<kParts>;
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
-    Arrange<kLine>(x, n, [](int64_t p) { return p; }, to);
+    Arrange<kLine>(
+        x, n, [](int64_t p) { return p; }, to);
   }
   static HWY_INLINE Parts Unpack(const T* w) {
     Parts parts;
@@ -80,7 +81,8 @@ struct WeightsBF16 {
   static constexpr int kParts = kLine / kLanes;
   using Parts = LineF32<kParts>;
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
-    Arrange<kLine>(x, n, [](int64_t p) { return p / (2 * kLanes) * 2 * kLanes + p % kLanes * 2 + p / kLanes % 2; }, to);
+    Arrange<kLine>(
+        x, n, [](int64_t p) { return p / (2 * kLanes) * 2 * kLanes + p % kLanes * 2 + p / kLanes % 2; }, to);
   }
   static HWY_INLINE Parts Unpack(const T* w) {
     Parts parts;
@@ -128,7 +130,8 @@ inline constexpr TablesFP8 kTablesFP8 = MakeTablesFP8();
 
 HWY_INLINE DecodedFP8 DecodeLine(const uint8_t* codes) {
   const __m512i c = _mm512_loadu_si512(codes);
-  const __m512i magnitude_upper = _mm512_permutex2var_epi8(_mm512_load_si512(kTablesFP8.upper), c, _mm512_load_si512(kTablesFP8.upper + 64));
+  const __m512i magnitude_upper =
+      _mm512_permutex2var_epi8(_mm512_load_si512(kTablesFP8.upper), c, _mm512_load_si512(kTablesFP8.upper + 64));
   const __m512i lower = _mm512_permutex2var_epi8(_mm512_load_si512(kTablesFP8.lower), c, _mm512_load_si512(kTablesFP8.lower + 64));
   // a | (b & c)
   const __m512i upper = _mm512_ternarylogic_epi64(magnitude_upper, c, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
@@ -144,7 +147,8 @@ struct WeightsFP8 {
   using Parts = LineF32<kParts>;
   static HWY_INLINE VF Unbias(VF sum) { return sum; }
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
-    Arrange<kLine>(x, n, [](int64_t p) { return p % 16 / 4 * 16 + p / 32 * 8 + p % 4 * 2 + p / 16 % 2; }, to);
+    Arrange<kLine>(
+        x, n, [](int64_t p) { return p % 16 / 4 * 16 + p / 32 * 8 + p % 4 * 2 + p / 16 % 2; }, to);
   }
   static HWY_INLINE Parts Unpack(const T* w) {
     const DecodedFP8 d = DecodeLine(w);
@@ -191,7 +195,9 @@ struct PairsFP8 {
     for (int64_t i = 0; i < kLine; i += 8) std::memcpy(to + i / 16 * 8 + i / 8 % 2 * 32, line + i, 8 * sizeof(X));
   }
   static HWY_INLINE Parts Unpack(const T* w) { return DecodeLine(w); }
-  static HWY_INLINE VF MulAdd(const Parts& w, const X* x, VF sum) { return AddPairProducts(w.high, x + 32, AddPairProducts(w.low, x, sum)); }
+  static HWY_INLINE VF MulAdd(const Parts& w, const X* x, VF sum) {
+    return AddPairProducts(w.high, x + 32, AddPairProducts(w.low, x, sum));
+  }
 };
 
 #else
@@ -208,7 +214,8 @@ struct WeightsFP8 {
   using Parts = LineF32<kParts>;
   static HWY_INLINE VF Unbias(VF sum) { return kHalves ? hn::Mul(sum, hn::Set(DF(), 256.0f)) : sum; }
   static void ArrangeLine(const InRow& x, int64_t n, X* to) {
-    Arrange<kLine>(x, n, [](int64_t p) { return p; }, to);
+    Arrange<kLine>(
+        x, n, [](int64_t p) { return p; }, to);
   }
   static HWY_INLINE VF Decode(const uint8_t* codes) {
     if constexpr (!kHalves) return LoadCodes(WholeVector{0}, codes);

@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/fp8_cast.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/fp8-inl.h"
-
 #include <algorithm>
+
+#include "fathom/kernels/fp8-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -26,8 +26,10 @@ void DequantizeRow(const uint8_t* codes, const ConstView& scale, int64_t block_r
 void DequantizeRows(const ConstView& codes, const ConstView& scale, int64_t first_row, const View& y) {
   for (int64_t r = 0; r < codes.dim(0); ++r) {
     const int64_t block_row = (first_row + r) / kScaleBlock;
-    if (y.dtype() == DType::kF32) DequantizeRow(CodesAt(codes, r), scale, block_row, codes.dim(1), y.row<float>(r));
-    else DequantizeRow(CodesAt(codes, r), scale, block_row, codes.dim(1), y.row<BF16>(r));
+    if (y.dtype() == DType::kF32)
+      DequantizeRow(CodesAt(codes, r), scale, block_row, codes.dim(1), y.row<float>(r));
+    else
+      DequantizeRow(CodesAt(codes, r), scale, block_row, codes.dim(1), y.row<BF16>(r));
   }
 }
 
@@ -179,9 +181,11 @@ int64_t QuantizeBlock(const ConstView& x, int64_t begin, int64_t end, ScaleForma
 
 void DequantizeFp8(ConstView codes, ConstView scale, int64_t first_row, View y) {
   const int64_t rows = codes.dim(0), k = codes.dim(1);
-  FATHOM_CHECK(codes.rank() == 2 && codes.dtype() == DType::kF8E4M3 && IsMatrix(y, rows, k), "{} to {}", codes.shape().ToString(), y.shape().ToString());
+  FATHOM_CHECK(codes.rank() == 2 && codes.dtype() == DType::kF8E4M3 && IsMatrix(y, rows, k), "{} to {}", codes.shape().ToString(),
+               y.shape().ToString());
   FATHOM_CHECK(scale.rank() == 2 && scale.dim(1) == Blocks(k) && scale.dim(0) >= Blocks(first_row + rows) &&
-                   (scale.dtype() == DType::kF32 || scale.dtype() == DType::kF8E8M0), "scale {}", scale.shape().ToString());
+                   (scale.dtype() == DType::kF32 || scale.dtype() == DType::kF8E8M0),
+               "scale {}", scale.shape().ToString());
   ParallelRanges(rows, RowGrain(k), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(DequantizeRows)(codes.Rows(begin, end), scale, first_row + begin, y.Rows(begin, end));
   });
@@ -189,14 +193,16 @@ void DequantizeFp8(ConstView codes, ConstView scale, int64_t first_row, View y) 
 
 int64_t QuantizeFp8(ConstView x, ScaleFormat format, View codes, View scale) {
   const int64_t rows = x.dim(0), k = x.dim(1);
-  FATHOM_CHECK(IsMatrix(x, rows, k) && codes.shape() == x.shape() && codes.dtype() == DType::kF8E4M3, "{} to {}", x.shape().ToString(), codes.shape().ToString());
+  FATHOM_CHECK(IsMatrix(x, rows, k) && codes.shape() == x.shape() && codes.dtype() == DType::kF8E4M3, "{} to {}", x.shape().ToString(),
+               codes.shape().ToString());
   FATHOM_CHECK(scale.dtype() == DType::kF32 && scale.shape() == (Shape{Blocks(rows), Blocks(k)}), "scale {}", scale.shape().ToString());
   std::atomic<int64_t> differ = 0;
   ParallelRanges(Blocks(rows), 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * kScaleBlock, last = std::min(rows, first + kScaleBlock);
       for (int64_t c = 0; c < Blocks(k); ++c) {
-        differ += QuantizeBlock(x.Rows(first, last), c * kScaleBlock, std::min(k, (c + 1) * kScaleBlock), format, codes.Rows(first, last), scale.row<float>(b) + c);
+        differ += QuantizeBlock(x.Rows(first, last), c * kScaleBlock, std::min(k, (c + 1) * kScaleBlock), format, codes.Rows(first, last),
+                                scale.row<float>(b) + c);
       }
     }
   });

@@ -13,7 +13,8 @@ namespace fathom {
 
 // Scales as floats, row by row.
 template <class T>
-std::vector<T> DequantizeFp8Ref(const std::vector<F8E4M3>& codes, const std::vector<float>& scale, int64_t rows, int64_t k, int64_t first_row) {
+std::vector<T> DequantizeFp8Ref(const std::vector<F8E4M3>& codes, const std::vector<float>& scale, int64_t rows, int64_t k,
+                                int64_t first_row) {
   std::vector<T> y;
   const int64_t blocks = (k + kScaleBlock - 1) / kScaleBlock;
   for (int64_t r = 0; r < rows; ++r) {
@@ -26,7 +27,8 @@ std::vector<T> DequantizeFp8Ref(const std::vector<F8E4M3>& codes, const std::vec
 }
 
 // The recipe alone, without the search for a scale that reproduces.
-inline void QuantizeFp8Ref(const std::vector<float>& x, int64_t rows, int64_t k, bool ue8m0, std::vector<F8E4M3>& codes, std::vector<float>& scale) {
+inline void QuantizeFp8Ref(const std::vector<float>& x, int64_t rows, int64_t k, bool ue8m0, std::vector<F8E4M3>& codes,
+                           std::vector<float>& scale) {
   const int64_t blocks = (k + kScaleBlock - 1) / kScaleBlock;
   scale.assign(static_cast<size_t>((rows + kScaleBlock - 1) / kScaleBlock * blocks), 0.0f);
   codes.resize(x.size());
@@ -39,7 +41,8 @@ inline void QuantizeFp8Ref(const std::vector<float>& x, int64_t rows, int64_t k,
     if (ue8m0) s = std::exp2(std::ceil(std::log2(static_cast<double>(s))));
   }
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < k; ++i) codes[static_cast<size_t>(r * k + i)] = ToF8E4M3(x[static_cast<size_t>(r * k + i)] / scale[block_of(r, i)]);
+    for (int64_t i = 0; i < k; ++i)
+      codes[static_cast<size_t>(r * k + i)] = ToF8E4M3(x[static_cast<size_t>(r * k + i)] / scale[block_of(r, i)]);
   }
 }
 

@@ -30,7 +30,8 @@ void CheckDequantize(int64_t rows, int64_t k, int64_t first_row) {
   std::vector<float> scale;
   for (int64_t i = 0; i < Blocks(first_row + rows) * Blocks(k); ++i) scale.push_back(kScales[i % std::ssize(kScales)]);
   std::vector<T> got(codes.size());
-  DequantizeFp8(ViewOf(codes.data(), {rows, k}), ViewOf(scale.data(), {Blocks(first_row + rows), Blocks(k)}), first_row, ViewOf(got.data(), {rows, k}));
+  DequantizeFp8(ViewOf(codes.data(), {rows, k}), ViewOf(scale.data(), {Blocks(first_row + rows), Blocks(k)}), first_row,
+                ViewOf(got.data(), {rows, k}));
   const std::vector<T> want = DequantizeFp8Ref<T>(codes, scale, rows, k, first_row);
   for (size_t i = 0; i < want.size(); ++i) ASSERT_TRUE(SameValue(got[i], want[i])) << i << " code " << int{codes[i].bits};
 }
@@ -65,7 +66,8 @@ struct Quantized {
 template <class T>
 Quantized Quantize(const std::vector<T>& x, int64_t rows, int64_t k, ScaleFormat format) {
   Quantized q = {std::vector<F8E4M3>(x.size()), std::vector<float>(static_cast<size_t>(Blocks(rows) * Blocks(k))), 0};
-  q.differ = QuantizeFp8(ViewOf(x.data(), {rows, k}), format, ViewOf(q.codes.data(), {rows, k}), ViewOf(q.scale.data(), {Blocks(rows), Blocks(k)}));
+  q.differ = QuantizeFp8(ViewOf(x.data(), {rows, k}), format, ViewOf(q.codes.data(), {rows, k}),
+                         ViewOf(q.scale.data(), {Blocks(rows), Blocks(k)}));
   return q;
 }
 
@@ -126,7 +128,8 @@ TEST(Fp8Cast, RoundTripKeepsBytes) {
     CheckRoundTrip(CodesUpTo(0x7e, rows * k), rows, k, scale, ScaleFormat::kF32, false);
     CheckRoundTrip(CodesUpTo(0x7c, rows * k), rows, k, scale, ScaleFormat::kF32, false);  // 384: a block that was scaled loosely
   }
-  for (const float scale : {0x1p-12f, 0x1p-3f, 0x1.8p-10f}) CheckRoundTrip(CodesUpTo(0x7e, rows * k), rows, k, scale, ScaleFormat::kF32, true);
+  for (const float scale : {0x1p-12f, 0x1p-3f, 0x1.8p-10f})
+    CheckRoundTrip(CodesUpTo(0x7e, rows * k), rows, k, scale, ScaleFormat::kF32, true);
   for (const float scale : {0x1p-12f, 0x1p3f}) CheckRoundTrip(CodesUpTo(0x7e, rows * k), rows, k, scale, ScaleFormat::kUe8m0, true);
 }
 

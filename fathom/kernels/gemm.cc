@@ -17,8 +17,8 @@ void CheckWeight(const WeightView& w) {
   FATHOM_CHECK(w.value.rank() == 2 && (plain || type == DType::kF8E4M3), "weight {} {}", DTypeName(type), w.value.shape().ToString());
   if (plain) return;
   const int64_t rows = (w.value.dim(0) + kScaleBlock - 1) / kScaleBlock, columns = (w.value.dim(1) + kScaleBlock - 1) / kScaleBlock;
-  FATHOM_CHECK(w.scale.rank() == 2 && w.scale.dim(0) == rows && w.scale.dim(1) == columns, "weight {} with scales {}", w.value.shape().ToString(),
-               w.scale.shape().ToString());
+  FATHOM_CHECK(w.scale.rank() == 2 && w.scale.dim(0) == rows && w.scale.dim(1) == columns, "weight {} with scales {}",
+               w.value.shape().ToString(), w.scale.shape().ToString());
 }
 
 // x [M, weight's columns] and y [M, weight's rows] for NT; the other way round for NN.
@@ -26,12 +26,13 @@ void CheckLinear(const ConstView& in, const WeightView& w, const View& out, int 
   CheckWeight(w);
   FATHOM_CHECK(IsActivation(in) && IsActivation(out) && in.dim(0) == out.dim(0) && in.dim(1) == w.value.dim(in_axis) &&
                    out.dim(1) == w.value.dim(1 - in_axis),
-               "in {} {}, weight {}, out {} {}", DTypeName(in.dtype()), in.shape().ToString(), w.value.shape().ToString(), DTypeName(out.dtype()),
-               out.shape().ToString());
+               "in {} {}, weight {}, out {} {}", DTypeName(in.dtype()), in.shape().ToString(), w.value.shape().ToString(),
+               DTypeName(out.dtype()), out.shape().ToString());
 }
 
 void CheckGroups(std::span<const int64_t> begin, size_t groups, int64_t rows) {
-  FATHOM_CHECK(begin.size() == groups + 1 && begin.front() == 0 && begin.back() == rows, "{} groups, {} bounds, {} rows", groups, begin.size(), rows);
+  FATHOM_CHECK(begin.size() == groups + 1 && begin.front() == 0 && begin.back() == rows, "{} groups, {} bounds, {} rows", groups,
+               begin.size(), rows);
 }
 
 void CheckGradient(const ConstView& dy, const ConstView& x, const View& dw) {
@@ -74,7 +75,9 @@ void RunForward(int64_t count, const F& product, Arena& scratch) {
       return p;
     };
   };
-  if (few > 0) RunFewRows(count, [&](int64_t e) { return AsFewRows(of_kind(true)(e)); }, scratch);
+  if (few > 0)
+    RunFewRows(
+        count, [&](int64_t e) { return AsFewRows(of_kind(true)(e)); }, scratch);
   if (few < count) RunProducts(count, of_kind(false), scratch);
 }
 
@@ -92,15 +95,18 @@ Product InGroups(Product p, std::span<const int64_t> begin, int64_t e) {
 }  // namespace
 
 void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch) {
-  RunForward(1, [&](int64_t) { return ForwardProduct(x, w, y, write); }, scratch);
+  RunForward(
+      1, [&](int64_t) { return ForwardProduct(x, w, y, write); }, scratch);
 }
 
 void MatMulNN(ConstView dy, const WeightView& w, View dx, Write write, Arena& scratch) {
-  RunProducts(1, [&](int64_t) { return InputGradientProduct(dy, w, dx, write); }, scratch);
+  RunProducts(
+      1, [&](int64_t) { return InputGradientProduct(dy, w, dx, write); }, scratch);
 }
 
 void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch) {
-  RunProducts(1, [&](int64_t) { return WeightGradientProduct(dy, x, dw, write); }, scratch);
+  RunProducts(
+      1, [&](int64_t) { return WeightGradientProduct(dy, x, dw, write); }, scratch);
 }
 
 void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch) {
@@ -126,7 +132,8 @@ void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<con
 void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, std::span<const View> dw, Write write, Arena& scratch) {
   CheckGroups(begin, dw.size(), dy.dim(0));
   RunProducts(
-      std::ssize(dw), [&](int64_t e) { return WeightGradientProduct(Group(dy, begin, e), Group(x, begin, e), dw[static_cast<size_t>(e)], write); },
+      std::ssize(dw),
+      [&](int64_t e) { return WeightGradientProduct(Group(dy, begin, e), Group(x, begin, e), dw[static_cast<size_t>(e)], write); },
       scratch);
 }
 

@@ -35,8 +35,8 @@ OneThread::OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1
 OneThread::~OneThread() { omp_set_num_threads(threads_); }
 
 void MultiplyF32(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, float* c, int64_t ldc) {
-  const auto status = dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, static_cast<const float*>(a.data), a.stride,
-                                 static_cast<const float*>(b.data), b.stride, add ? 1.0f : 0.0f, c, ldc);
+  const auto status = dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, static_cast<const float*>(a.data),
+                                 a.stride, static_cast<const float*>(b.data), b.stride, add ? 1.0f : 0.0f, c, ldc);
   FATHOM_CHECK(status == dnnl_success, "sgemm {}x{}x{}: status {}", m, n, k, static_cast<int>(status));
 }
 

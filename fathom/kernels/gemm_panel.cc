@@ -4,11 +4,11 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/gemm_panel.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/fp8-inl.h"
-#include "fathom/kernels/simd-inl.h"
-
 #include <algorithm>
 #include <limits>
+
+#include "fathom/kernels/fp8-inl.h"
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -83,7 +83,8 @@ HWY_INLINE void TransposeSquare(const float* from, int64_t from_stride, float* t
 void TransposeBlock(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to, int64_t to_stride) {
   const int64_t whole_rows = rows / kSquare * kSquare, whole_columns = columns / kSquare * kSquare;
   for (int64_t k = 0; k < whole_columns; k += kSquare) {
-    for (int64_t r = 0; r < whole_rows; r += kSquare) TransposeSquare(from + r * from_stride + k, from_stride, to + k * to_stride + r, to_stride);
+    for (int64_t r = 0; r < whole_rows; r += kSquare)
+      TransposeSquare(from + r * from_stride + k, from_stride, to + k * to_stride + r, to_stride);
   }
   for (int64_t k = 0; k < columns; ++k) {
     for (int64_t r = k < whole_columns ? whole_rows : 0; r < rows; ++r) to[k * to_stride + r] = from[r * from_stride + k];

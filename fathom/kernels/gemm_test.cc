@@ -24,8 +24,9 @@ void AddReference(Kind kind, Sizes s, const std::vector<double>& a, const std::v
 
 template <class X, class Y>
 void CheckLinear(Kind kind, Sizes s, DType weight, bool e8m0, Write write, int64_t gap) {
-  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " weight " << DTypeName(weight) << " in " << DTypeName(DTypeOf<X>::value) << " out "
-                                  << DTypeName(DTypeOf<Y>::value) << " kind " << static_cast<int>(kind) << " add " << (write == Write::kAdd) << " gap " << gap);
+  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " weight " << DTypeName(weight) << " in "
+                                  << DTypeName(DTypeOf<X>::value) << " out " << DTypeName(DTypeOf<Y>::value) << " kind "
+                                  << static_cast<int>(kind) << " add " << (write == Write::kAdd) << " gap " << gap);
   const int64_t in = kind == Kind::kNT ? s.k : s.n, out = kind == Kind::kNT ? s.n : s.k;
   PaddedMatrix<X> x(s.m, in, gap, gap % 4, Integers(s.m * in, 3));
   TestWeight w(weight, s.n, s.k, e8m0);
@@ -41,7 +42,8 @@ void CheckLinear(Kind kind, Sizes s, DType weight, bool e8m0, Write write, int64
 
 template <class X>
 void CheckWeightGradient(Sizes s, Write write, int64_t gap) {
-  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " " << DTypeName(DTypeOf<X>::value) << " add " << (write == Write::kAdd));
+  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " " << DTypeName(DTypeOf<X>::value) << " add "
+                                  << (write == Write::kAdd));
   PaddedMatrix<X> dy(s.m, s.n, gap, 1, Integers(s.m * s.n, 3)), x(s.m, s.k, gap, 2, Integers(s.m * s.k, 4));
   PaddedMatrix<float> dw(s.n, s.k, gap, 3);
   if (write == Write::kAdd) dw.Set(Integers(s.n * s.k, 5));

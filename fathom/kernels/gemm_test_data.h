@@ -32,7 +32,8 @@ class TestWeight {
     if (bf16_) return {bf16_->view(), {}};
     if (f16_) return {f16_->view(), {}};
     const Shape blocks{(rows_ + 127) / 128, (columns_ + 127) / 128};
-    return {ViewOf(codes_.data() + kShift, Shape{rows_, columns_}), f32_scales_.empty() ? ConstView(ViewOf(e8m0_scales_.data(), blocks)) : ConstView(ViewOf(f32_scales_.data(), blocks))};
+    return {ViewOf(codes_.data() + kShift, Shape{rows_, columns_}),
+            f32_scales_.empty() ? ConstView(ViewOf(e8m0_scales_.data(), blocks)) : ConstView(ViewOf(f32_scales_.data(), blocks))};
   }
   std::vector<double> Values() {
     if (f32_) return f32_->Values();

@@ -27,7 +27,8 @@ void RotateRow(float* x, int64_t d, float scale) {
 
 void HadamardRotate(View x) {
   const int64_t rows = x.dim(0), d = x.dim(1);
-  FATHOM_CHECK(IsMatrix(x, rows, d) && x.dtype() == DType::kF32 && std::has_single_bit(static_cast<uint64_t>(d)), "x {}", x.shape().ToString());
+  FATHOM_CHECK(IsMatrix(x, rows, d) && x.dtype() == DType::kF32 && std::has_single_bit(static_cast<uint64_t>(d)), "x {}",
+               x.shape().ToString());
   const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(d)));
   ParallelRanges(rows, 64, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) RotateRow(x.row<float>(r), d, scale);

@@ -27,7 +27,8 @@ template <class Path>
 void ScoreKeys(const IndexerArgs& a, const IndexerStrip& strip, int64_t first, const IndexerScratch& w) {
   const int64_t wide = PadBlock(a.shape.heads);
   const Block keys{w.keys, RowStride<Path>(a.shape.head_dim)};
-  LoadRows<Path>(a.k, strip.segment.k_begin + first, std::min(kKeyBlock, strip.Keys(strip.end - 1) - first), 0, a.shape.head_dim, kKeyBlock, keys);
+  LoadRows<Path>(a.k, strip.segment.k_begin + first, std::min(kKeyBlock, strip.Keys(strip.end - 1) - first), 0, a.shape.head_dim, kKeyBlock,
+                 keys);
   for (int64_t i = 0; i < strip.end - strip.begin; ++i) {
     const int64_t n = std::min(kKeyBlock, strip.Keys(strip.begin + i) - first);
     if (n <= 0) continue;
@@ -120,7 +121,8 @@ void ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> cho
   ParallelWorkerJobs(strip.end - strip.begin, [&](int64_t i, int worker) {
     const int64_t t = strip.begin + i;
     BestOfRow best(top_k, workers + worker * BestOfRow::Floats(top_k));
-    for (int64_t j = 0; j < strip.Keys(t); ++j) best.Add(static_cast<int32_t>(strip.segment.k_begin + j), strip.scores[i * strip.stride + j]);
+    for (int64_t j = 0; j < strip.Keys(t); ++j)
+      best.Add(static_cast<int32_t>(strip.segment.k_begin + j), strip.scores[i * strip.stride + j]);
     best.Write(chosen.data() + t * top_k, scores.empty() ? nullptr : scores.row<float>(t));
   });
 }
@@ -128,8 +130,8 @@ void ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> cho
 }  // namespace
 
 bool CheckIndexerInputs(const IndexerShape& shape, ConstView q, ConstView k, ConstView weights) {
-  FATHOM_CHECK(IsMatrix(q, q.dim(0), shape.heads * shape.head_dim) && IsMatrix(k, k.dim(0), shape.head_dim) && q.dtype() == k.dtype(), "q {}, k {}",
-               q.shape().ToString(), k.shape().ToString());
+  FATHOM_CHECK(IsMatrix(q, q.dim(0), shape.heads * shape.head_dim) && IsMatrix(k, k.dim(0), shape.head_dim) && q.dtype() == k.dtype(),
+               "q {}, k {}", q.shape().ToString(), k.shape().ToString());
   FATHOM_CHECK(IsMatrix(weights, q.dim(0), shape.heads) && weights.dtype() == DType::kF32, "weights {}", weights.shape().ToString());
   return q.dtype() == DType::kBF16 && HasNativeBF16();
 }
@@ -138,7 +140,8 @@ void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, C
                  std::span<int32_t> chosen, View scores, Arena& scratch) {
   const IndexerArgs a{shape, q, k, weights, CheckIndexerInputs(shape, q, k, weights)};
   FATHOM_CHECK(top_k > 0 && std::ssize(chosen) == q.dim(0) * top_k, "{} chosen, top_k {}", chosen.size(), top_k);
-  FATHOM_CHECK(scores.empty() || (IsMatrix(scores, q.dim(0), top_k) && scores.dtype() == DType::kF32), "scores {}", scores.shape().ToString());
+  FATHOM_CHECK(scores.empty() || (IsMatrix(scores, q.dim(0), top_k) && scores.dtype() == DType::kF32), "scores {}",
+               scores.shape().ToString());
   CheckSegments(segments, q.dim(0), k.dim(0));
   const ArenaScope scope(scratch);
   int64_t longest = 0;
@@ -157,7 +160,9 @@ void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, C
         ChooseAll(strip, top_k, chosen);
         continue;
       }
-      ParallelWorkerJobs(strip.end - t, [&](int64_t i, int worker) { HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + i, workers + worker * each); });
+      ParallelWorkerJobs(strip.end - t, [&](int64_t i, int worker) {
+        HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + i, workers + worker * each);
+      });
       ParallelWorkerJobs((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, int worker) {
         HWY_DYNAMIC_DISPATCH(ScoreKeysJob)(a, strip, block * kKeyBlock, workers + worker * each);
       });

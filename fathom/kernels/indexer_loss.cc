@@ -2,9 +2,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fathom/kernels/indexer_loss.cc"
-#include <hwy/foreach_target.h>
-
 #include <hwy/contrib/math/math-inl.h>
+#include <hwy/foreach_target.h>
 
 #include "fathom/kernels/gather_rows-inl.h"
 #include "fathom/kernels/indexer_blocks-inl.h"
@@ -33,7 +32,8 @@ void PackMainQueries(const IndexerLossArgs& a, const LossStrip& strip, int64_t h
 }
 
 // target [keys][Wide()] += e^(scale s - lse) of one head.
-void AddProbabilities(const IndexerLossArgs& a, const LossStrip& strip, int64_t head, const BlockSight& sight, const float* scores, float* target) {
+void AddProbabilities(const IndexerLossArgs& a, const LossStrip& strip, int64_t head, const BlockSight& sight, const float* scores,
+                      float* target) {
   const int64_t wide = sight.Wide();
   alignas(64) float lse[kStripQueries] = {};
   for (int64_t i = 0; i < sight.rows; ++i) lse[i] = a.target.lse.row<float>(strip.begin + i)[head] * kLog2E;
@@ -100,8 +100,8 @@ void LoadListedKeys(const IndexerLossArgs& a, const KeyList& list, int64_t first
 
 // f(begin, n, w.dots [n][PadBlock(Hi)], w.keys) for blocks of positions [begin, end) of a query's list.
 template <class F>
-void ForBlocks(const IndexerLossArgs& a, const LossStrip& strip, int64_t i, const KeyList& list, int64_t begin, int64_t end, const LossScratch& w,
-               const F& f) {
+void ForBlocks(const IndexerLossArgs& a, const LossStrip& strip, int64_t i, const KeyList& list, int64_t begin, int64_t end,
+               const LossScratch& w, const F& f) {
   const Block keys{w.keys, PadBlock(a.indexer.shape.head_dim)};
   for (; begin < end; begin += kKeyBlock) {
     const int64_t n = std::min(kKeyBlock, end - begin);
@@ -234,10 +234,13 @@ struct Workers {
 };
 
 void StripLoss(const IndexerLossArgs& a, const LossStrip& strip, float* kl, const Workers& workers) {
-  const int64_t queries = strip.end - strip.begin, k_begin = strip.segment.k_begin, keys = VisibleEnd(strip.segment, strip.end - 1) - k_begin;
+  const int64_t queries = strip.end - strip.begin, k_begin = strip.segment.k_begin,
+                keys = VisibleEnd(strip.segment, strip.end - 1) - k_begin;
   ParallelWorkerJobs(queries, [&](int64_t i, int worker) { HWY_DYNAMIC_DISPATCH(PackIndexerQuery)(a, strip, i, workers.Of(worker)); });
   if (a.Dense()) {
-    ParallelWorkerJobs(a.target.shape.heads, [&](int64_t h, int worker) { HWY_DYNAMIC_DISPATCH(PackMainQueries)(a, strip, h, workers.Of(worker)); });
+    ParallelWorkerJobs(a.target.shape.heads, [&](int64_t h, int worker) {
+      HWY_DYNAMIC_DISPATCH(PackMainQueries)(a, strip, h, workers.Of(worker));
+    });
     ParallelWorkerJobs((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, int worker) {
       HWY_DYNAMIC_DISPATCH(DenseTargetsJob)(a, strip, block * kKeyBlock, workers.Of(worker));
     });
@@ -253,13 +256,14 @@ void CheckLoss(const IndexerLossArgs& a, std::span<const Segment> segments, std:
   const ConstView q = a.indexer.q, k = a.indexer.k;
   FATHOM_CHECK(a.target.q.dim(0) == q.dim(0) && a.target.kv.dim(0) == k.dim(0) && std::ssize(kl) == q.dim(0), "q {}, main q {}, {} losses",
                q.shape().ToString(), a.target.q.shape().ToString(), kl.size());
-  FATHOM_CHECK(IsMatrix(a.target.lse, q.dim(0), a.target.shape.heads) && a.target.lse.dtype() == DType::kF32, "lse {}", a.target.lse.shape().ToString());
+  FATHOM_CHECK(IsMatrix(a.target.lse, q.dim(0), a.target.shape.heads) && a.target.lse.dtype() == DType::kF32, "lse {}",
+               a.target.lse.shape().ToString());
   CheckSegments(segments, q.dim(0), k.dim(0));
   if (!a.Dense()) FATHOM_CHECK(a.choice.k > 0 && std::ssize(a.choice.chosen) == q.dim(0) * a.choice.k, "{} chosen", a.choice.chosen.size());
   if (!a.WantsGradients()) return;
   const IndexerGradients& g = a.gradients;
-  FATHOM_CHECK(g.dq.shape() == q.shape() && g.dk.shape() == k.shape() && g.dweights.shape() == a.indexer.weights.shape(), "dq {}, dk {}, dweights {}",
-               g.dq.shape().ToString(), g.dk.shape().ToString(), g.dweights.shape().ToString());
+  FATHOM_CHECK(g.dq.shape() == q.shape() && g.dk.shape() == k.shape() && g.dweights.shape() == a.indexer.weights.shape(),
+               "dq {}, dk {}, dweights {}", g.dq.shape().ToString(), g.dk.shape().ToString(), g.dweights.shape().ToString());
   FATHOM_CHECK(g.dq.dtype() == DType::kF32 && g.dk.dtype() == DType::kF32 && g.dweights.dtype() == DType::kF32, "gradients are F32");
 }
 
@@ -272,10 +276,12 @@ int64_t LongestList(bool dense, int64_t most_keys, int64_t k) { return dense ? m
 
 }  // namespace
 
-void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std::span<const Segment> segments, std::span<const int32_t> chosen, int64_t k,
-                 float factor, std::span<float> kl, const IndexerGradients& gradients, Arena& scratch) {
+void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std::span<const Segment> segments,
+                 std::span<const int32_t> chosen, int64_t k, float factor, std::span<float> kl, const IndexerGradients& gradients,
+                 Arena& scratch) {
   CheckIndexerInputs(indexer.shape, indexer.q, indexer.k, indexer.weights);
-  const IndexerLossArgs a{target, indexer, {chosen, k}, factor, gradients, CheckMlaInputs(target.shape, segments, target.q, target.kv, target.k_rope)};
+  const IndexerLossArgs a{target, indexer,   {chosen, k},
+                          factor, gradients, CheckMlaInputs(target.shape, segments, target.q, target.kv, target.k_rope)};
   CheckLoss(a, segments, kl);
   const ArenaScope scope(scratch);
   int64_t longest = 0;

@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/mla_attention.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/mla_attention_rows-inl.h"
-
 #include <cmath>
+
+#include "fathom/kernels/mla_attention_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -32,7 +32,8 @@ void AttendBlock(const Path& path, const MlaForwardArgs& a, const BlockSight& si
 
 // Queries [q0, q1) of one segment and head: all their keys, block by block.
 template <class Path>
-void ForwardChunk(const Path& path, const MlaForwardArgs& a, const Segment& seg, int64_t head, int64_t q0, int64_t q1, const ForwardScratch& w) {
+void ForwardChunk(const Path& path, const MlaForwardArgs& a, const Segment& seg, int64_t head, int64_t q0, int64_t q1,
+                  const ForwardScratch& w) {
   const MlaShape& s = a.shape;
   const int64_t width = a.width(), rows = q1 - q0, v_wide = PadBlock(s.v_dim);
   const Block queries{w.rows, RowStride<Path>(width)}, keys{w.keys, RowStride<Path>(width)};
@@ -97,8 +98,8 @@ bool CheckMlaInputs(const MlaShape& s, std::span<const Segment> segments, ConstV
   return q.dtype() == DType::kBF16 && HasNativeBF16();
 }
 
-void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, View o, View lse,
-                         Arena& scratch) {
+void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, View o,
+                         View lse, Arena& scratch) {
   const MlaForwardArgs a{{shape, q, kv, k_rope, CheckMlaInputs(shape, segments, q, kv, k_rope)}, o, lse};
   FATHOM_CHECK(IsMatrix(o, q.dim(0), shape.heads * shape.v_dim) && o.dtype() == q.dtype(), "o {}", o.shape().ToString());
   FATHOM_CHECK(lse.empty() || (IsMatrix(lse, q.dim(0), shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());

@@ -23,13 +23,13 @@ struct Segment {
 
 // q [T,H*(Dn+Dr)] and k_rope [S,Dr] are rotated already; kv [S,H*(Dn+Dv)] holds each head's nope key, then its value.
 // o [T,H*Dv] is overwritten; lse [T,H] F32, the log of each row's sum, is overwritten unless empty. All but lse F32 or all BF16.
-void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, View o, View lse,
-                         Arena& scratch);
+void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, View o,
+                         View lse, Arena& scratch);
 
 // From d_o [T,H*Dv]: overwrites dq, dkv, dk_rope (shapes and dtypes of q, kv, k_rope). o and lse are the forward's.
 // Tokens outside every segment get zero gradients. Segments do not overlap; q and k ranges are equal (training).
-void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, ConstView o,
-                          ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch);
+void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope,
+                          ConstView o, ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch);
 
 int64_t MlaAttentionScratchBytes(const MlaShape& shape, int64_t tokens);
 

@@ -26,12 +26,14 @@ void BackwardBlock(const Path& path, const MlaBackwardArgs& a, const BlockSight&
   ScoreBlock<Path>(sight, s.v_dim, ConstBlock(w.values, RowStride<Path>(s.v_dim)), w.d_o_t + i * RowStride<Path>(s.v_dim), w.d_scores);
   SoftmaxGradient(w.scores, w.d_scores, sight, s.scale, w.lse + i, w.dot + i);
   const int64_t step = i / Path::kStep;
-  SumOverQueries<Path>(sight, s.v_dim, path.ByKey(w.scores, sight, w.p), ConstBlock(w.d_o_sum + step * v_wide, v_wide), {w.d_values, v_wide});
+  SumOverQueries<Path>(sight, s.v_dim, path.ByKey(w.scores, sight, w.p), ConstBlock(w.d_o_sum + step * v_wide, v_wide),
+                       {w.d_values, v_wide});
   SumOverQueries<Path>(sight, width, path.ByKey(w.d_scores, sight, w.p), ConstBlock(w.queries_sum + step * wide, wide), {w.d_keys, wide});
   SumOverKeys<Path>(sight, width, path.ByQuery(w.d_scores, sight, w.ds), ConstBlock(w.keys_sum, wide), {w.dq + i * wide, wide}, Into::kAdd);
 }
 
-void StoreKeyGradients(const MlaBackwardArgs& a, int64_t head, int64_t first, int64_t n, const BackwardScratch& w, float* d_rope, bool add_rope) {
+void StoreKeyGradients(const MlaBackwardArgs& a, int64_t head, int64_t first, int64_t n, const BackwardScratch& w, float* d_rope,
+                       bool add_rope) {
   const MlaShape& s = a.shape;
   const int64_t column = head * (s.nope_dim + s.v_dim), wide = PadBlock(s.nope_dim + s.rope_dim);
   for (int64_t j = 0; j < n; ++j) {
@@ -57,7 +59,8 @@ void PackRows(const ConstView& from, const Segment& seg, int64_t column, int64_t
 }
 
 template <class Path>
-void BackwardHead(const Path& path, const MlaBackwardArgs& a, const Segment& seg, int64_t head, const BackwardScratch& w, float* d_rope, bool add_rope) {
+void BackwardHead(const Path& path, const MlaBackwardArgs& a, const Segment& seg, int64_t head, const BackwardScratch& w, float* d_rope,
+                  bool add_rope) {
   const MlaShape& s = a.shape;
   const int64_t width = a.width(), length = seg.q_end - seg.q_begin, wide = PadBlock(width), v_wide = PadBlock(s.v_dim);
   PackRows<Path>(a.q, seg, head * width, width, w.rows, w.queries_t, w.queries_sum);
@@ -135,12 +138,15 @@ void ZeroUncovered(const View& v, const uint8_t* covered) {
 void CheckMlaGradients(const MlaBackwardArgs& a) {
   const DType dtype = a.q.dtype();
   const int64_t tokens = a.q.dim(0);
-  FATHOM_CHECK(IsMatrix(a.o, tokens, a.shape.heads * a.shape.v_dim) && a.o.shape() == a.d_o.shape() && IsMatrix(a.lse, tokens, a.shape.heads),
-               "o {}, d_o {}, lse {}", a.o.shape().ToString(), a.d_o.shape().ToString(), a.lse.shape().ToString());
-  FATHOM_CHECK(a.dq.shape() == a.q.shape() && a.dkv.shape() == a.kv.shape() && a.dk_rope.shape() == a.k_rope.shape() && a.kv.dim(0) == tokens,
-               "dq {}, dkv {}, dk_rope {}", a.dq.shape().ToString(), a.dkv.shape().ToString(), a.dk_rope.shape().ToString());
-  FATHOM_CHECK(a.dq.dtype() == dtype && a.dkv.dtype() == dtype && a.dk_rope.dtype() == dtype && a.o.dtype() == dtype && a.d_o.dtype() == dtype,
-               "all but lse have one dtype");
+  FATHOM_CHECK(
+      IsMatrix(a.o, tokens, a.shape.heads * a.shape.v_dim) && a.o.shape() == a.d_o.shape() && IsMatrix(a.lse, tokens, a.shape.heads),
+      "o {}, d_o {}, lse {}", a.o.shape().ToString(), a.d_o.shape().ToString(), a.lse.shape().ToString());
+  FATHOM_CHECK(
+      a.dq.shape() == a.q.shape() && a.dkv.shape() == a.kv.shape() && a.dk_rope.shape() == a.k_rope.shape() && a.kv.dim(0) == tokens,
+      "dq {}, dkv {}, dk_rope {}", a.dq.shape().ToString(), a.dkv.shape().ToString(), a.dk_rope.shape().ToString());
+  FATHOM_CHECK(
+      a.dq.dtype() == dtype && a.dkv.dtype() == dtype && a.dk_rope.dtype() == dtype && a.o.dtype() == dtype && a.d_o.dtype() == dtype,
+      "all but lse have one dtype");
 }
 
 void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope) {
@@ -151,8 +157,8 @@ void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> s
   }
 }
 
-void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, ConstView o,
-                          ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch) {
+void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope,
+                          ConstView o, ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch) {
   const MlaBackwardArgs a{{shape, q, kv, k_rope, CheckMlaInputs(shape, segments, q, kv, k_rope)}, o, lse, d_o, dq, dkv, dk_rope};
   CheckMlaGradients(a);
   const int64_t tokens = q.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
@@ -161,8 +167,8 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
   std::memset(covered, 0, static_cast<size_t>(tokens));
   int64_t longest = 0;
   for (const Segment& s : segments) {
-    FATHOM_CHECK(s.q_begin == s.k_begin && s.q_end == s.k_end, "training attends to the same tokens: q {}..{} k {}..{}", s.q_begin, s.q_end, s.k_begin,
-                 s.k_end);
+    FATHOM_CHECK(s.q_begin == s.k_begin && s.q_end == s.k_end, "training attends to the same tokens: q {}..{} k {}..{}", s.q_begin, s.q_end,
+                 s.k_begin, s.k_end);
     std::memset(covered + s.q_begin, 1, static_cast<size_t>(s.q_end - s.q_begin));
     longest = std::max(longest, s.q_end - s.q_begin);
   }
@@ -172,7 +178,8 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
   float* workers = scratch.AllocArray<float>(NumWorkers() * each);
   ParallelWorkerJobs(count * groups, [&](int64_t job, int worker) {
     const int64_t group = job % groups, begin = shape.heads * group / groups, end = shape.heads * (group + 1) / groups;
-    HWY_DYNAMIC_DISPATCH(BackwardJob)(a, segments[static_cast<size_t>(job / groups)], begin, end, workers + worker * each, d_rope.Group(group));
+    HWY_DYNAMIC_DISPATCH(BackwardJob)
+    (a, segments[static_cast<size_t>(job / groups)], begin, end, workers + worker * each, d_rope.Group(group));
   });
   AddRopeGradients(d_rope, segments, dk_rope);
 }

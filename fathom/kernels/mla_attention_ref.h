@@ -46,7 +46,8 @@ T Softmax(std::vector<T>& row) {
 
 // Probabilities of one row over the listed keys.
 template <class T>
-std::vector<T> MlaProbabilities(const MlaShape& s, const MlaInputs<T>& in, int64_t query, std::span<const int32_t> keys, int64_t head, T* lse = nullptr) {
+std::vector<T> MlaProbabilities(const MlaShape& s, const MlaInputs<T>& in, int64_t query, std::span<const int32_t> keys, int64_t head,
+                                T* lse = nullptr) {
   std::vector<T> row;
   for (const int32_t key : keys) row.push_back(MlaScore(s, in, query, key, head));
   const T log_sum = Softmax(row);
@@ -72,7 +73,8 @@ struct MlaOutputs {
 
 template <class T>
 MlaOutputs<T> MlaForward(const MlaShape& s, const std::vector<std::vector<int32_t>>& keys, const MlaInputs<T>& in) {
-  MlaOutputs<T> out{std::vector<T>(keys.size() * static_cast<size_t>(s.heads * s.v_dim)), std::vector<T>(keys.size() * static_cast<size_t>(s.heads))};
+  MlaOutputs<T> out{std::vector<T>(keys.size() * static_cast<size_t>(s.heads * s.v_dim)),
+                    std::vector<T>(keys.size() * static_cast<size_t>(s.heads))};
   for (size_t t = 0; t < keys.size(); ++t) {
     for (int64_t head = 0; head < s.heads && !keys[t].empty(); ++head) {
       const int64_t row = static_cast<int64_t>(t) * s.heads + head;
@@ -88,7 +90,8 @@ MlaOutputs<T> MlaForward(const MlaShape& s, const std::vector<std::vector<int32_
 
 // dV_j += p_j dO; dS_j = p_j (dO V_j - sum_l p_l dO V_l); dQ += scale dS_j K_j; dK_j += scale dS_j Q.
 template <class T>
-MlaInputs<T> MlaBackward(const MlaShape& s, const std::vector<std::vector<int32_t>>& keys, const MlaInputs<T>& in, const std::vector<T>& d_o) {
+MlaInputs<T> MlaBackward(const MlaShape& s, const std::vector<std::vector<int32_t>>& keys, const MlaInputs<T>& in,
+                         const std::vector<T>& d_o) {
   MlaInputs<T> d{std::vector<T>(in.q.size()), std::vector<T>(in.kv.size()), std::vector<T>(in.k_rope.size())};
   const int64_t width = s.nope_dim + s.rope_dim, kv_width = s.nope_dim + s.v_dim;
   for (size_t t = 0; t < keys.size(); ++t) {
@@ -110,7 +113,8 @@ MlaInputs<T> MlaBackward(const MlaShape& s, const std::vector<std::vector<int32_
         const T ds = p[j] * (dp[j] - mean) * T(s.scale);
         for (int64_t i = 0; i < width; ++i) {
           const bool rope = i >= s.nope_dim;
-          const size_t at = static_cast<size_t>(rope ? keys[t][j] * s.rope_dim + i - s.nope_dim : (keys[t][j] * s.heads + head) * kv_width + i);
+          const size_t at =
+              static_cast<size_t>(rope ? keys[t][j] * s.rope_dim + i - s.nope_dim : (keys[t][j] * s.heads + head) * kv_width + i);
           const size_t q_at = static_cast<size_t>(row * width + i);
           d.q[q_at] += ds * (rope ? in.k_rope : in.kv)[at];
           (rope ? d.k_rope : d.kv)[at] += ds * in.q[q_at];

@@ -44,8 +44,8 @@ struct Data {
 };
 Data MakeData(const Case& c, bool bf16, uint64_t seed = 1) {
   const MlaShape& s = c.shape;
-  Data d{{RandomVector(c.tokens * s.heads * (s.nope_dim + s.rope_dim), seed), RandomVector(c.keys * s.heads * (s.nope_dim + s.v_dim), seed + 1),
-          RandomVector(c.keys * s.rope_dim, seed + 2)},
+  Data d{{RandomVector(c.tokens * s.heads * (s.nope_dim + s.rope_dim), seed),
+          RandomVector(c.keys * s.heads * (s.nope_dim + s.v_dim), seed + 1), RandomVector(c.keys * s.rope_dim, seed + 2)},
          RandomVector(c.tokens * s.heads * s.v_dim, seed + 3)};
   for (auto* v : {&d.in.q, &d.in.kv, &d.in.k_rope, &d.d_o}) {
     for (double& x : *v) x = bf16 ? RoundToBF16(static_cast<float>(x)) : static_cast<float>(x);
@@ -57,7 +57,8 @@ Data MakeData(const Case& c, bool bf16, uint64_t seed = 1) {
 template <class T>
 class Matrix {
  public:
-  Matrix(int64_t rows, int64_t columns) : rows_(rows), columns_(columns), data_(static_cast<size_t>(rows * (columns + 3) + 1), FromFloat<T>(kNaN)) {}
+  Matrix(int64_t rows, int64_t columns)
+      : rows_(rows), columns_(columns), data_(static_cast<size_t>(rows * (columns + 3) + 1), FromFloat<T>(kNaN)) {}
   Matrix(std::span<const double> from, int64_t rows, const std::vector<bool>& used) : Matrix(rows, std::ssize(from) / rows) {
     for (int64_t i = 0; i < rows * columns_; ++i) {
       if (used[static_cast<size_t>(i / columns_)]) At(i) = FromFloat<T>(static_cast<float>(from[static_cast<size_t>(i)]));
@@ -111,7 +112,8 @@ Results RunKernels(const Case& c, const Data& d, bool backward) {
   MlaAttentionForward(s, c.segments, q.view(), kv.view(), k_rope.view(), o.view(), lse.view(), scratch);
   Results r{o.Values(), lse.Values()};
   if (backward) {
-    MlaAttentionBackward(s, c.segments, q.view(), kv.view(), k_rope.view(), o.view(), lse.view(), d_o.view(), dq.view(), dkv.view(), dk_rope.view(), scratch);
+    MlaAttentionBackward(s, c.segments, q.view(), kv.view(), k_rope.view(), o.view(), lse.view(), d_o.view(), dq.view(), dkv.view(),
+                         dk_rope.view(), scratch);
     r.dq = dq.Values();
     r.dkv = dkv.Values();
     r.dk_rope = dk_rope.Values();
@@ -243,7 +245,8 @@ TEST(MlaAttention, EmptyLseIsNotWritten) {
   std::vector<float> o(static_cast<size_t>(c.tokens * c.shape.heads * c.shape.v_dim));
   Arena scratch(MlaAttentionScratchBytes(c.shape, c.tokens));
   const auto matrix = [&](const std::vector<float>& x) { return ViewOf(x.data(), {c.tokens, std::ssize(x) / c.tokens}); };
-  MlaAttentionForward(c.shape, c.segments, matrix(q), matrix(kv), matrix(k_rope), ViewOf(o.data(), {c.tokens, std::ssize(o) / c.tokens}), View(), scratch);
+  MlaAttentionForward(c.shape, c.segments, matrix(q), matrix(kv), matrix(k_rope), ViewOf(o.data(), {c.tokens, std::ssize(o) / c.tokens}),
+                      View(), scratch);
   EXPECT_TRUE(RelativeL2(o, ref::MlaForward(c.shape, ref::VisibleKeys(c.segments, c.tokens), d.in).o, 2e-6));
 }
 

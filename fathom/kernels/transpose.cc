@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/transpose.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <algorithm>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -70,17 +70,22 @@ void TransposeAll(const ConstView& x, const View& y) {
   const Matrix<T> to = {reinterpret_cast<T*>(y.raw()), y.stride()};
   for (int64_t j = 0; j < x.dim(1); j += kBlock) {
     for (int64_t i = 0; i < x.dim(0); i += kBlock) {
-      TransposeBlock<T>({from.At(i, j), from.stride}, {to.At(j, i), to.stride}, std::min(kBlock, x.dim(0) - i), std::min(kBlock, x.dim(1) - j));
+      TransposeBlock<T>({from.At(i, j), from.stride}, {to.At(j, i), to.stride}, std::min(kBlock, x.dim(0) - i),
+                        std::min(kBlock, x.dim(1) - j));
     }
   }
 }
 
 void TransposeRange(const ConstView& x, const View& y) {
   switch (DTypeSize(x.dtype())) {
-    case 1: return TransposeAll<uint8_t>(x, y);
-    case 2: return TransposeAll<uint16_t>(x, y);
-    case 4: return TransposeAll<uint32_t>(x, y);
-    default: return TransposeAll<uint64_t>(x, y);
+    case 1:
+      return TransposeAll<uint8_t>(x, y);
+    case 2:
+      return TransposeAll<uint16_t>(x, y);
+    case 4:
+      return TransposeAll<uint32_t>(x, y);
+    default:
+      return TransposeAll<uint64_t>(x, y);
   }
 }
 

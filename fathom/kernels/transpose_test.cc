@@ -22,7 +22,8 @@ void Check(DType dtype, int64_t rows, int64_t columns, int64_t gap) {
   SCOPED_TRACE(testing::Message() << DTypeName(dtype) << " " << rows << " x " << columns << " gap " << gap);
   const T canary = static_cast<T>(0x5a5a5a5a5a5a5a5a);
   const std::vector<T> x = Counting<T>(rows * columns);
-  std::vector<T> from(static_cast<size_t>(rows * (columns + gap)), canary), to(static_cast<size_t>(columns * (rows + gap)), canary), want = to;
+  std::vector<T> from(static_cast<size_t>(rows * (columns + gap)), canary), to(static_cast<size_t>(columns * (rows + gap)), canary),
+      want = to;
   for (int64_t i = 0; i < rows; ++i) std::copy_n(x.begin() + i * columns, columns, from.begin() + i * (columns + gap));
   const std::vector<T> y = TransposeRef(x, rows, columns);
   for (int64_t j = 0; j < columns; ++j) std::copy_n(y.begin() + j * rows, rows, want.begin() + j * (rows + gap));

@@ -75,12 +75,18 @@ ValueCounts CountValues(ConstView x) {
   FATHOM_CHECK(x.contiguous());
   const int64_t n = x.NumElements();
   switch (x.dtype()) {
-    case DType::kF32: return Count<float>(x.raw(), n);
-    case DType::kBF16: return Count<BF16>(x.raw(), n);
-    case DType::kF16: return Count<F16>(x.raw(), n);
-    case DType::kF8E4M3: return Count<F8E4M3>(x.raw(), n);
-    case DType::kF8E8M0: return Count<F8E8M0>(x.raw(), n);
-    default: FATHOM_CHECK(false, "dtype {}", DTypeName(x.dtype()));
+    case DType::kF32:
+      return Count<float>(x.raw(), n);
+    case DType::kBF16:
+      return Count<BF16>(x.raw(), n);
+    case DType::kF16:
+      return Count<F16>(x.raw(), n);
+    case DType::kF8E4M3:
+      return Count<F8E4M3>(x.raw(), n);
+    case DType::kF8E8M0:
+      return Count<F8E8M0>(x.raw(), n);
+    default:
+      FATHOM_CHECK(false, "dtype {}", DTypeName(x.dtype()));
   }
 }
 

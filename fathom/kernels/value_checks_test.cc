@@ -65,7 +65,8 @@ TEST(ValueChecks, ComparesAsReference) {
       a[5] = kNaN;
       b[6] = -kInf;
     }
-    const Difference got = CompareValues(a.data(), b.data(), n), want = CompareValuesRef(std::span<const float>(a), std::span<const float>(b));
+    const Difference got = CompareValues(a.data(), b.data(), n),
+                     want = CompareValuesRef(std::span<const float>(a), std::span<const float>(b));
     EXPECT_NEAR(got.max_abs, want.max_abs, 1e-6);
     EXPECT_NEAR(got.dot, want.dot, 1e-9);
     EXPECT_NEAR(got.a_squares, want.a_squares, 1e-9);

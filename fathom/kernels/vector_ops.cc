@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/vector_ops.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/simd-inl.h"
-
 #include <algorithm>
+
+#include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -83,10 +83,14 @@ bool AnyAllOnes(const std::byte* data, int64_t n, U exponent) {
 
 bool AnyNonFinite(const ConstView& row, int64_t n) {
   switch (row.dtype()) {
-    case DType::kF32: return AnyAllOnes<uint32_t>(row.raw(), n, 0x7f800000u);
-    case DType::kBF16: return AnyAllOnes<uint16_t>(row.raw(), n, 0x7f80u);
-    case DType::kF16: return AnyAllOnes<uint16_t>(row.raw(), n, 0x7c00u);
-    default: return AnyAllOnes<uint64_t>(row.raw(), n, 0x7ff0000000000000u);
+    case DType::kF32:
+      return AnyAllOnes<uint32_t>(row.raw(), n, 0x7f800000u);
+    case DType::kBF16:
+      return AnyAllOnes<uint16_t>(row.raw(), n, 0x7f80u);
+    case DType::kF16:
+      return AnyAllOnes<uint16_t>(row.raw(), n, 0x7c00u);
+    default:
+      return AnyAllOnes<uint64_t>(row.raw(), n, 0x7ff0000000000000u);
   }
 }
 
@@ -193,23 +197,25 @@ void CastToF16(const ConstView& x, const View& y) {
 
 void Cast(ConstView x, View y) {
   if (y.dtype() == DType::kF16) {
-    FATHOM_CHECK(SameShape(x, y) && IsRowType(x.dtype()), "x {} {}, y F16 {}", DTypeName(x.dtype()), x.shape().ToString(), y.shape().ToString());
+    FATHOM_CHECK(SameShape(x, y) && IsRowType(x.dtype()), "x {} {}, y F16 {}", DTypeName(x.dtype()), x.shape().ToString(),
+                 y.shape().ToString());
     return CastToF16(x, y);
   }
-  FATHOM_CHECK(SameShape(x, y) && (IsRowType(x.dtype()) || x.dtype() == DType::kF16) && IsRowType(y.dtype()), "x {} {}, y {} {}", DTypeName(x.dtype()),
-               x.shape().ToString(), DTypeName(y.dtype()), y.shape().ToString());
+  FATHOM_CHECK(SameShape(x, y) && (IsRowType(x.dtype()) || x.dtype() == DType::kF16) && IsRowType(y.dtype()), "x {} {}, y {} {}",
+               DTypeName(x.dtype()), x.shape().ToString(), DTypeName(y.dtype()), y.shape().ToString());
   ForPairs(x, y, [](const ConstView& a, const View& b) { HWY_DYNAMIC_DISPATCH(CastRows)(a, b); });
 }
 
 void Scale(float scale, View y) {
   FATHOM_CHECK(y.contiguous() && y.dtype() == DType::kF32, "y {} {}", DTypeName(y.dtype()), y.shape().ToString());
-  ParallelRanges(y.NumElements(), kElementGrain,
-                 [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(ScaleRange)(scale, y.data<float>() + begin, end - begin); });
+  ParallelRanges(y.NumElements(), kElementGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(ScaleRange)(scale, y.data<float>() + begin, end - begin);
+  });
 }
 
 void AddScaled(float scale, ConstView x, View y) {
-  FATHOM_CHECK(SameShape(x, y) && IsRowType(x.dtype()) && y.dtype() == DType::kF32, "x {} {}, y {} {}", DTypeName(x.dtype()), x.shape().ToString(),
-               DTypeName(y.dtype()), y.shape().ToString());
+  FATHOM_CHECK(SameShape(x, y) && IsRowType(x.dtype()) && y.dtype() == DType::kF32, "x {} {}, y {} {}", DTypeName(x.dtype()),
+               x.shape().ToString(), DTypeName(y.dtype()), y.shape().ToString());
   ForPairs(x, y, [scale](const ConstView& a, const View& b) { HWY_DYNAMIC_DISPATCH(AddScaledRows)(scale, a, b); });
 }
 
@@ -241,8 +247,8 @@ bool HasNonFinite(ConstView x) {
 
 void RowDots(ConstView x, ConstView y, View out) {
   const int64_t rows = x.dim(0), d = x.dim(1);
-  FATHOM_CHECK(IsMatrix(x, rows, d) && IsMatrix(y, rows, d) && IsF32Vector(out, rows), "x {}, y {}, out {}", x.shape().ToString(), y.shape().ToString(),
-               out.shape().ToString());
+  FATHOM_CHECK(IsMatrix(x, rows, d) && IsMatrix(y, rows, d) && IsF32Vector(out, rows), "x {}, y {}, out {}", x.shape().ToString(),
+               y.shape().ToString(), out.shape().ToString());
   ParallelRanges(rows, RowGrain(d), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(DotRows)(x.Rows(begin, end), y.Rows(begin, end), out.data<float>() + begin);
   });

@@ -249,7 +249,7 @@ TEST_P(DecoderTest, FrozenParametersGetNoGradient) {
   EXPECT_EQ(ListParams(grads).size(), 1u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, DecoderTest, testing::Bool(), [](const auto& info) { return info.param ? "V32" : "V3"; });
+INSTANTIATE_TEST_SUITE_P(Models, DecoderTest, testing::Bool(), [](const auto& test) { return test.param ? "V32" : "V3"; });
 
 }  // namespace
 }  // namespace fathom

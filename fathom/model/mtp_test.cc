@@ -258,9 +258,9 @@ TEST_P(MtpTest, DraftsFromTheCacheAreTheTrainingForwards) {
 INSTANTIATE_TEST_SUITE_P(Inputs, MtpTest,
                          testing::Values(Variant{MtpInput::kAfterNorm, false}, Variant{MtpInput::kBeforeNorm, false},
                                          Variant{MtpInput::kAfterNorm, true}),
-                         [](const auto& info) {
-                           return std::string(info.param.sparse ? "V32" : "V3") +
-                                  (info.param.input == MtpInput::kAfterNorm ? "After" : "Before");
+                         [](const auto& test) {
+                           return std::string(test.param.sparse ? "V32" : "V3") +
+                                  (test.param.input == MtpInput::kAfterNorm ? "After" : "Before");
                          });
 
 }  // namespace

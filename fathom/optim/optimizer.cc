@@ -48,7 +48,8 @@ OptimizerType ParseOptimizerType(std::string_view name) {
   Throw(ErrorCode::kUsage, "opt_type={}: must be adamw, adam_pax or sgd", name);
 }
 
-void ApplyMasks(const std::vector<std::string>& adamw_mask, const std::vector<std::string>& trainable_mask, std::vector<OptimizerParam>& params) {
+void ApplyMasks(const std::vector<std::string>& adamw_mask, const std::vector<std::string>& trainable_mask,
+                std::vector<OptimizerParam>& params) {
   std::vector<std::string> names;
   for (const OptimizerParam& p : params) names.push_back(p.name);
   const std::vector<bool> undecayed = MatchNames("adamw_mask", adamw_mask, names);

@@ -28,16 +28,17 @@ struct OptimizerConfig {
 // Contiguous views of the same number of elements; they outlive the optimizer.
 struct OptimizerParam {
   std::string name;
-  View value;        // F32 or BF16
-  View grad;         // F32; empty for a parameter that has no gradient
-  View bf16_copy;    // BF16, gets the new value; may be empty
+  View value;      // F32 or BF16
+  View grad;       // F32; empty for a parameter that has no gradient
+  View bf16_copy;  // BF16, gets the new value; may be empty
   bool trainable = true;
   bool decayed = true;
 };
 
 // Sets `decayed` (false where adamw_mask matches) and `trainable` (true only where trainable_mask matches, if it has patterns).
 // Router biases are neither. Throws Error(kUsage) as MatchNames.
-void ApplyMasks(const std::vector<std::string>& adamw_mask, const std::vector<std::string>& trainable_mask, std::vector<OptimizerParam>& params);
+void ApplyMasks(const std::vector<std::string>& adamw_mask, const std::vector<std::string>& trainable_mask,
+                std::vector<OptimizerParam>& params);
 
 struct OptimizerReport {
   double raw_grad_norm = 0;  // global L2 norm over all parameters, frozen ones too, router biases not

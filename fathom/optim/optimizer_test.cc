@@ -150,7 +150,8 @@ TEST(Optimizer, StateMovesToAnotherOptimizer) {
   second.set_step_count(first.step_count());
   for (size_t i = 0; i < first.moments().size(); ++i) {
     EXPECT_EQ(first.moments()[i].name, second.moments()[i].name);
-    for (const auto& [from, to] : {std::pair(first.moments()[i].m, second.moments()[i].m), std::pair(first.moments()[i].v, second.moments()[i].v)}) {
+    for (const auto& [from, to] :
+         {std::pair(first.moments()[i].m, second.moments()[i].m), std::pair(first.moments()[i].v, second.moments()[i].v)}) {
       std::copy_n(from.raw(), from.NumBytes(), to.raw());
     }
   }

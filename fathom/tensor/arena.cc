@@ -10,7 +10,8 @@ constexpr int64_t kAlignment = 64;
 }
 
 Arena::Arena(int64_t capacity_bytes) : capacity_(capacity_bytes) {
-  void* p = ::mmap(nullptr, static_cast<size_t>(capacity_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p =
+      ::mmap(nullptr, static_cast<size_t>(capacity_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) Throw(ErrorCode::kResource, "out of memory: cannot reserve {} bytes for activations", capacity_bytes);
   ::madvise(p, static_cast<size_t>(capacity_bytes), MADV_HUGEPAGE);  // a head's rows lie pages apart: 10 % of attention's time; a hint only
   base_ = static_cast<std::byte*>(p);

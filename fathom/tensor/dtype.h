@@ -15,24 +15,44 @@ std::string_view DTypeName(DType dtype);  // safetensors' name: "F32", "BF16", "
 template <class T>
 struct DTypeOf;
 template <>
-struct DTypeOf<float> { static constexpr DType value = DType::kF32; };
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kF32;
+};
 template <>
-struct DTypeOf<double> { static constexpr DType value = DType::kF64; };
+struct DTypeOf<double> {
+  static constexpr DType value = DType::kF64;
+};
 template <>
-struct DTypeOf<BF16> { static constexpr DType value = DType::kBF16; };
+struct DTypeOf<BF16> {
+  static constexpr DType value = DType::kBF16;
+};
 template <>
-struct DTypeOf<F16> { static constexpr DType value = DType::kF16; };
+struct DTypeOf<F16> {
+  static constexpr DType value = DType::kF16;
+};
 template <>
-struct DTypeOf<F8E4M3> { static constexpr DType value = DType::kF8E4M3; };
+struct DTypeOf<F8E4M3> {
+  static constexpr DType value = DType::kF8E4M3;
+};
 template <>
-struct DTypeOf<F8E8M0> { static constexpr DType value = DType::kF8E8M0; };
+struct DTypeOf<F8E8M0> {
+  static constexpr DType value = DType::kF8E8M0;
+};
 template <>
-struct DTypeOf<int64_t> { static constexpr DType value = DType::kI64; };
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::kI64;
+};
 template <>
-struct DTypeOf<int32_t> { static constexpr DType value = DType::kI32; };
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::kI32;
+};
 template <>
-struct DTypeOf<uint32_t> { static constexpr DType value = DType::kU32; };
+struct DTypeOf<uint32_t> {
+  static constexpr DType value = DType::kU32;
+};
 template <>
-struct DTypeOf<uint8_t> { static constexpr DType value = DType::kU8; };
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::kU8;
+};
 
 }  // namespace fathom

@@ -19,8 +19,8 @@ class BasicView {
   BasicView(Byte* data, DType dtype, Shape shape, int64_t stride = -1)
       : data_(data), dtype_(dtype), shape_(shape), stride_(stride >= 0 ? stride : RowElements(shape)) {}
   template <class Other>
-    requires(!std::is_same_v<Other, Byte> && std::is_convertible_v<Other*, Byte*>)
-  BasicView(const BasicView<Other>& v) : BasicView(v.raw(), v.dtype(), v.shape(), v.stride()) {}  // View -> ConstView
+  requires(!std::is_same_v<Other, Byte> && std::is_convertible_v<Other*, Byte*>) BasicView(const BasicView<Other>& v)
+      : BasicView(v.raw(), v.dtype(), v.shape(), v.stride()) {}  // View -> ConstView
 
   template <class T>
   using Element = std::conditional_t<std::is_const_v<Byte>, const T, T>;

@@ -14,7 +14,9 @@ testing::AssertionResult CloseImpl(std::span<const T> got, std::span<const doubl
   for (size_t i = 0; i < got.size(); ++i) {
     const double g = static_cast<double>(got[i]), w = want[i];
     const bool good = std::isfinite(w) ? std::fabs(g - w) <= absolute + relative * std::fabs(w) : SameNonFinite(g, w);
-    if (!good) return testing::AssertionFailure() << "at " << i << " of " << got.size() << ": " << g << ", expected " << w << ", difference " << g - w;
+    if (!good)
+      return testing::AssertionFailure() << "at " << i << " of " << got.size() << ": " << g << ", expected " << w << ", difference "
+                                         << g - w;
   }
   return testing::AssertionSuccess();
 }
@@ -34,15 +36,24 @@ testing::AssertionResult RelativeL2Impl(std::span<const T> got, std::span<const 
 
 }  // namespace
 
-testing::AssertionResult Close(std::span<const float> got, std::span<const double> want, double absolute, double relative) { return CloseImpl(got, want, absolute, relative); }
-testing::AssertionResult Close(std::span<const double> got, std::span<const double> want, double absolute, double relative) { return CloseImpl(got, want, absolute, relative); }
-testing::AssertionResult RelativeL2(std::span<const float> got, std::span<const double> want, double bound) { return RelativeL2Impl(got, want, bound); }
-testing::AssertionResult RelativeL2(std::span<const double> got, std::span<const double> want, double bound) { return RelativeL2Impl(got, want, bound); }
+testing::AssertionResult Close(std::span<const float> got, std::span<const double> want, double absolute, double relative) {
+  return CloseImpl(got, want, absolute, relative);
+}
+testing::AssertionResult Close(std::span<const double> got, std::span<const double> want, double absolute, double relative) {
+  return CloseImpl(got, want, absolute, relative);
+}
+testing::AssertionResult RelativeL2(std::span<const float> got, std::span<const double> want, double bound) {
+  return RelativeL2Impl(got, want, bound);
+}
+testing::AssertionResult RelativeL2(std::span<const double> got, std::span<const double> want, double bound) {
+  return RelativeL2Impl(got, want, bound);
+}
 
 testing::AssertionResult SameBits(std::span<const float> a, std::span<const float> b) {
   if (a.size() != b.size()) return testing::AssertionFailure() << a.size() << " values against " << b.size();
   for (size_t i = 0; i < a.size(); ++i) {
-    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0) return testing::AssertionFailure() << "at " << i << ": " << a[i] << " against " << b[i];
+    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0)
+      return testing::AssertionFailure() << "at " << i << ": " << a[i] << " against " << b[i];
   }
   return testing::AssertionSuccess();
 }
@@ -74,7 +85,8 @@ std::vector<double> ComplexStepGradient(const ComplexFunction& f, std::span<cons
   return gradient;
 }
 
-void ForEachTarget(const std::vector<std::string>& targets, const std::function<void(const std::string&)>& pin, const std::function<void()>& body) {
+void ForEachTarget(const std::vector<std::string>& targets, const std::function<void(const std::string&)>& pin,
+                   const std::function<void()>& body) {
   for (const std::string& target : targets) {
     SCOPED_TRACE("SIMD target " + target);
     pin(target);

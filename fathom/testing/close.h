@@ -38,6 +38,7 @@ std::vector<double> ComplexStepGradient(const ComplexFunction& f, std::span<cons
 
 // Runs body once per SIMD target that this CPU has, with kernels pinned to it; the name is in every failure's trace.
 // pin is fathom::PinSimdTarget and targets fathom::SimdTargets(); passed in because testing lies below kernels.
-void ForEachTarget(const std::vector<std::string>& targets, const std::function<void(const std::string&)>& pin, const std::function<void()>& body);
+void ForEachTarget(const std::vector<std::string>& targets, const std::function<void(const std::string&)>& pin,
+                   const std::function<void()>& body);
 
 }  // namespace fathom

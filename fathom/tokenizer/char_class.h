@@ -17,7 +17,7 @@ enum CharClass : uint8_t {
   kPunctuation = 8,
   kSymbol = 16,
   kSpace = 32,
-  kCjk = 64,      // DeepSeek's second Split: U+4E00..9FA5, U+3040..30FF
+  kCjk = 64,       // DeepSeek's second Split: U+4E00..9FA5, U+3040..30FF
   kNewline = 128,  // \r and \n
 };
 

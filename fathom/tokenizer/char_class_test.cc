@@ -32,14 +32,14 @@ TEST(CharClass, SingleCharacters) {
   const auto& table = CharClassTable::Get();
   EXPECT_EQ(table.Of('a'), kLetter);
   EXPECT_EQ(table.Of('\n'), kSpace | kNewline);
-  EXPECT_EQ(table.Of(0x301), kMark);                 // combining acute accent
-  EXPECT_EQ(table.Of(0xB2), kNumber);                // superscript two
+  EXPECT_EQ(table.Of(0x301), kMark);   // combining acute accent
+  EXPECT_EQ(table.Of(0xB2), kNumber);  // superscript two
   EXPECT_EQ(table.Of('+'), kSymbol);
   EXPECT_EQ(table.Of('_'), kPunctuation);
-  EXPECT_EQ(table.Of(0xA0), kSpace);                 // no-break space
-  EXPECT_EQ(table.Of(0x200B), 0);                    // zero width space is no White_Space
-  EXPECT_EQ(table.Of(0x1C), 0);                      // nor is the file separator
-  EXPECT_EQ(table.Of(0x105C0), kLetter);             // Todhri, new in Unicode 16
+  EXPECT_EQ(table.Of(0xA0), kSpace);      // no-break space
+  EXPECT_EQ(table.Of(0x200B), 0);         // zero width space is no White_Space
+  EXPECT_EQ(table.Of(0x1C), 0);           // nor is the file separator
+  EXPECT_EQ(table.Of(0x105C0), kLetter);  // Todhri, new in Unicode 16
   EXPECT_EQ(table.Of(0x9FA5), kLetter | kCjk);
   EXPECT_EQ(table.Of(0x9FA6), kLetter);
   EXPECT_EQ(table.Of(0x30FB), kPunctuation | kCjk);  // katakana middle dot

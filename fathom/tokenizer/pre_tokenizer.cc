@@ -152,8 +152,9 @@ bool IsTrue(const Json& entry, const char* name, bool absent) {
 }
 
 [[noreturn]] void Unknown(const std::string& what, const std::string& where) {
-  Throw(ErrorCode::kInput, "{}: pre_tokenizer: {} is not supported; known are DeepSeek-V3's three Splits with ByteLevel, and ByteLevel alone",
-        where, what.size() > 120 ? ToValidUtf8(what.substr(0, 120)) + "..." : what);
+  Throw(ErrorCode::kInput,
+        "{}: pre_tokenizer: {} is not supported; known are DeepSeek-V3's three Splits with ByteLevel, and ByteLevel alone", where,
+        what.size() > 120 ? ToValidUtf8(what.substr(0, 120)) + "..." : what);
 }
 
 PreTokenizer::Kind ByteLevelKind(const Json& entry, const std::string& where) {
@@ -198,9 +199,12 @@ Json PreTokenizer::ToJson() const {
 
 size_t PreTokenizer::PieceLength(std::string_view text) const {
   switch (kind_) {
-    case Kind::kDeepSeekV3: return DeepSeekV3Piece(*classes_, text);
-    case Kind::kGpt2: return Gpt2Piece(*classes_, text);
-    case Kind::kWhole: return text.size();
+    case Kind::kDeepSeekV3:
+      return DeepSeekV3Piece(*classes_, text);
+    case Kind::kGpt2:
+      return Gpt2Piece(*classes_, text);
+    case Kind::kWhole:
+      return text.size();
   }
   return text.size();
 }

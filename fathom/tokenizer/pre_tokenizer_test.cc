@@ -56,7 +56,8 @@ TEST(PreTokenizer, Gpt2Pattern) {
 }
 
 TEST(PreTokenizer, SameBoundariesAsTheLibrary) {
-  for (const auto& [kind, file] : {std::pair(PreTokenizer::Kind::kDeepSeekV3, "encode_deepseek.jsonl"), std::pair(PreTokenizer::Kind::kGpt2, "encode_gpt2.jsonl")}) {
+  for (const auto& [kind, file] :
+       {std::pair(PreTokenizer::Kind::kDeepSeekV3, "encode_deepseek.jsonl"), std::pair(PreTokenizer::Kind::kGpt2, "encode_gpt2.jsonl")}) {
     const auto rows = TokenizerTestRows(file);
     EXPECT_GT(rows.size(), 200u);
     for (const Json& row : rows) {
@@ -100,8 +101,9 @@ TEST(PreTokenizer, JsonRoundTripAndUnknownPatterns) {
   entry = PreTokenizer(PreTokenizer::Kind::kDeepSeekV3).ToJson();
   entry["pretokenizers"][2]["behavior"] = "Removed";
   EXPECT_NE(ErrorOf(entry), "");
-  for (const char* bad : {"null", "3", "[]", "{}", R"({"type":"Whitespace"})", R"({"type":"Sequence"})", R"({"type":"Sequence","pretokenizers":[]})",
-                          R"({"type":"Sequence","pretokenizers":[1,2,3,4]})", R"({"type":"ByteLevel","add_prefix_space":true})"}) {
+  for (const char* bad :
+       {"null", "3", "[]", "{}", R"({"type":"Whitespace"})", R"({"type":"Sequence"})", R"({"type":"Sequence","pretokenizers":[]})",
+        R"({"type":"Sequence","pretokenizers":[1,2,3,4]})", R"({"type":"ByteLevel","add_prefix_space":true})"}) {
     EXPECT_NE(ErrorOf(Json::parse(bad)), "") << bad;
   }
 }

@@ -47,8 +47,12 @@ std::vector<AddedToken> Select(const std::vector<AddedToken>& tokens, bool norma
 
 struct Tokenizer::Impl {
   explicit Impl(TokenizerFile file)
-      : token_bytes(std::move(file.token_bytes)), is_special(token_bytes.size(), false), added(std::move(file.added)),
-        pre_tokenizer(file.pre_tokenizer), bpe(file.byte_ids, file.merges), matchers{AddedTokenMatcher(Select(added, false)), AddedTokenMatcher(Select(added, true))} {
+      : token_bytes(std::move(file.token_bytes)),
+        is_special(token_bytes.size(), false),
+        added(std::move(file.added)),
+        pre_tokenizer(file.pre_tokenizer),
+        bpe(file.byte_ids, file.merges),
+        matchers{AddedTokenMatcher(Select(added, false)), AddedTokenMatcher(Select(added, true))} {
     for (const AddedToken& token : added) is_special[static_cast<size_t>(token.id)] = token.special;
   }
 
@@ -78,7 +82,8 @@ std::optional<int32_t> Tokenizer::Impl::FindToken(const std::string& name, const
 
 void Tokenizer::Impl::CheckArguments(std::string_view text, const EncodeOptions& options) const {
   if (options.add_bos && !bos_id) Throw(ErrorCode::kUsage, "add_bos: the tokenizer names no bos_token; add one to tokenizer_config.json");
-  if (text.size() > BpeModel::kMaxPieceBytes) Throw(ErrorCode::kInput, "a text of {} bytes is too long to encode; cut it into documents", text.size());
+  if (text.size() > BpeModel::kMaxPieceBytes)
+    Throw(ErrorCode::kInput, "a text of {} bytes is too long to encode; cut it into documents", text.size());
 }
 
 void Tokenizer::Impl::EncodePieces(std::string_view text, Workspace& w, std::vector<int32_t>& ids) const {
@@ -112,7 +117,8 @@ void Tokenizer::Impl::EncodeAround(size_t level, std::string_view text, Workspac
 Tokenizer Tokenizer::Load(const std::filesystem::path& path) {
   std::error_code ignored;
   const auto file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
-  return Tokenizer(ParseTokenizerFile(ReadTextFile(file), file.string()), ReadTokenizerConfig(file.parent_path() / "tokenizer_config.json"));
+  return Tokenizer(ParseTokenizerFile(ReadTextFile(file), file.string()),
+                   ReadTokenizerConfig(file.parent_path() / "tokenizer_config.json"));
 }
 
 Tokenizer::Tokenizer(TokenizerFile file, const TokenizerConfig& config) {
@@ -145,9 +151,8 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text, const EncodeOption
 std::vector<std::vector<int32_t>> Tokenizer::EncodeBatch(std::span<const std::string_view> texts, const EncodeOptions& options) const {
   for (const std::string_view text : texts) impl_->CheckArguments(text, options);  // no error may be thrown on another thread
   std::vector<std::vector<int32_t>> ids(texts.size());
-  ParallelJobs(static_cast<int64_t>(texts.size()), [&](int64_t i) {
-    ids[static_cast<size_t>(i)] = Encode(texts[static_cast<size_t>(i)], options);
-  });
+  ParallelJobs(static_cast<int64_t>(texts.size()),
+               [&](int64_t i) { ids[static_cast<size_t>(i)] = Encode(texts[static_cast<size_t>(i)], options); });
   return ids;
 }
 

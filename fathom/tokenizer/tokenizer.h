@@ -16,8 +16,8 @@ struct TokenizerFile;
 struct TokenizerConfig;
 
 struct EncodeOptions {
-  bool add_bos = false;        // the token bos_id() first
-  bool added_tokens = true;    // <｜User｜> and the like in the text become their tokens; false: they are ordinary text
+  bool add_bos = false;      // the token bos_id() first
+  bool added_tokens = true;  // <｜User｜> and the like in the text become their tokens; false: they are ordinary text
 };
 
 // Immutable; every const member may be called from many threads at once.

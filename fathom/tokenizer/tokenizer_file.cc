@@ -96,7 +96,8 @@ class Parser {
 
   int32_t CheckedId(const Json& id, std::string_view token) const {
     if (!id.is_number_integer() || id < 0 || id > kMaxTokenId) {
-      Throw(ErrorCode::kInput, "{}: token {} has the id {}, not an integer from 0 to {}", where_, QuoteJson(token), QuoteJson(id), kMaxTokenId);
+      Throw(ErrorCode::kInput, "{}: token {} has the id {}, not an integer from 0 to {}", where_, QuoteJson(token), QuoteJson(id),
+            kMaxTokenId);
     }
     return id.get<int32_t>();
   }
@@ -105,7 +106,8 @@ class Parser {
   void AddToken(int32_t id, std::string_view name, TokenizerFile& file) {
     const auto index = static_cast<size_t>(id);
     if (index >= file.token_bytes.size()) file.token_bytes.resize(index + 1);
-    if (!file.token_bytes[index].empty()) Throw(ErrorCode::kInput, "{}: id {} stands for two tokens, one is {}", where_, id, QuoteJson(name));
+    if (!file.token_bytes[index].empty())
+      Throw(ErrorCode::kInput, "{}: id {} stands for two tokens, one is {}", where_, id, QuoteJson(name));
     file.token_bytes[index] = reader_.DecodedBytes(name);
     if (!ids_.Insert(name, id)) Throw(ErrorCode::kInput, "{}: token {} stands twice", where_, QuoteJson(name));
   }
@@ -137,7 +139,8 @@ class Parser {
     for (const RawMerge& merge : raw_.merges) {
       const size_t rank = file.merges.size();
       const std::string_view joined = merge.joined;
-      file.merges.push_back({Find(joined.substr(0, merge.left_length), rank), Find(joined.substr(merge.left_length), rank), Find(joined, rank)});
+      file.merges.push_back(
+          {Find(joined.substr(0, merge.left_length), rank), Find(joined.substr(merge.left_length), rank), Find(joined, rank)});
     }
   }
 
@@ -151,7 +154,8 @@ class Parser {
     if (!tokens.is_array()) Throw(ErrorCode::kInput, "{}: \"added_tokens\" is not an array", where_);
     for (const Json& token : tokens) {
       const auto content = token.is_object() ? token.find("content") : token.end();
-      if (content == token.end() || !content->is_string() || *content == "") Throw(ErrorCode::kInput, "{}: added token {} has no content", where_, QuoteJson(token));
+      if (content == token.end() || !content->is_string() || *content == "")
+        Throw(ErrorCode::kInput, "{}: added token {} has no content", where_, QuoteJson(token));
       for (const char* name : {"single_word", "lstrip", "rstrip"}) {
         if (Flag(token, name)) Throw(ErrorCode::kInput, "{}: added token {}: {} is not supported", where_, QuoteJson(*content), name);
       }
@@ -196,7 +200,8 @@ TokenizerConfig ReadTokenizerConfig(const std::filesystem::path& path) {
   config.bos_token = TokenName(root, "bos_token", where);
   config.eos_token = TokenName(root, "eos_token", where);
   const Json add = root.value("add_bos_token", Json(false));
-  if (!add.is_boolean() && !add.is_null()) Throw(ErrorCode::kInput, "{}: \"add_bos_token\" is {}, not true or false", where, QuoteJson(add));
+  if (!add.is_boolean() && !add.is_null())
+    Throw(ErrorCode::kInput, "{}: \"add_bos_token\" is {}, not true or false", where, QuoteJson(add));
   config.add_bos_token = add == true;
   return config;
 }

@@ -17,7 +17,7 @@ struct RawMerge {
 };
 
 struct RawTokenizer {
-  Json rest;  // the file without model.vocab and model.merges
+  Json rest;                                             // the file without model.vocab and model.merges
   std::vector<std::pair<std::string, Json>> vocabulary;  // in the order of the file; values as they stand
   std::vector<RawMerge> merges;                          // from "a b" or ["a", "b"]
 };

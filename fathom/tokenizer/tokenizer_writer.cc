@@ -12,8 +12,13 @@ namespace {
 std::string AddedTokensJson(const TrainedBpe& bpe) {
   Json tokens = Json::array();
   for (int64_t id = 0; id < bpe.special_tokens; ++id) {
-    tokens.push_back({{"id", id}, {"content", bpe.tokens[static_cast<size_t>(id)]}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
-                      {"normalized", false}, {"special", true}});
+    tokens.push_back({{"id", id},
+                      {"content", bpe.tokens[static_cast<size_t>(id)]},
+                      {"single_word", false},
+                      {"lstrip", false},
+                      {"rstrip", false},
+                      {"normalized", false},
+                      {"special", true}});
   }
   return tokens.dump();
 }
@@ -38,8 +43,13 @@ std::string MergesJson(const TrainedBpe& bpe) {
 
 std::string ConfigJson(const TrainedBpe& bpe) {
   const auto special = [&](int64_t id) { return id < bpe.special_tokens ? Json(bpe.tokens[static_cast<size_t>(id)]) : Json(); };
-  const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"add_bos_token", bpe.special_tokens > 0}, {"add_eos_token", false},
-                       {"bos_token", special(0)}, {"eos_token", special(1)}, {"pad_token", special(1)}, {"clean_up_tokenization_spaces", false}};
+  const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                       {"add_bos_token", bpe.special_tokens > 0},
+                       {"add_eos_token", false},
+                       {"bos_token", special(0)},
+                       {"eos_token", special(1)},
+                       {"pad_token", special(1)},
+                       {"clean_up_tokenization_spaces", false}};
   return config.dump(2) + "\n";
 }
 

@@ -77,7 +77,8 @@ class Trainer {
     bpe_.special_tokens = static_cast<int64_t>(special_tokens.size());
     AddBytes();
     if (vocab_size < static_cast<int64_t>(bpe_.tokens.size()) || vocab_size > kMaxVocabulary) {
-      Throw(ErrorCode::kUsage, "vocab_size={}: at least {} for the special tokens and bytes, at most {}", vocab_size, bpe_.tokens.size(), kMaxVocabulary);
+      Throw(ErrorCode::kUsage, "vocab_size={}: at least {} for the special tokens and bytes, at most {}", vocab_size, bpe_.tokens.size(),
+            kMaxVocabulary);
     }
     AddWords(counts);
   }

@@ -29,7 +29,8 @@ TEST(Trainer, SameMergesAsTheLibrary) {
   const Json expected = ReadJsonFile(TokenizerTestData() / "train.json");
   WordCounts counts;
   CountWords(text, kDeepSeek, counts);
-  EXPECT_EQ(Learn(counts, expected["vocab_size"].get<int64_t>(), expected["special"].get<std::vector<std::string>>()), expected["merges"].get<Merges>());
+  EXPECT_EQ(Learn(counts, expected["vocab_size"].get<int64_t>(), expected["special"].get<std::vector<std::string>>()),
+            expected["merges"].get<Merges>());
 }
 
 TEST(Trainer, EachLineIsATextOfItsOwn) {

@@ -8,7 +8,7 @@ namespace fathom {
 namespace {
 
 struct Lead {
-  int length;                          // 0: not a lead byte
+  int length;                             // 0: not a lead byte
   unsigned char second_low, second_high;  // what the second byte may be (no overlong forms, surrogates, or beyond U+10FFFF)
 };
 
