@@ -2,8 +2,9 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fathom/kernels/indexer_loss.cc"
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/foreach_target.h>
+
+#include <hwy/contrib/math/math-inl.h>
 
 #include "fathom/kernels/gather_rows-inl.h"
 #include "fathom/kernels/indexer_blocks-inl.h"
