@@ -12,6 +12,7 @@
 #include "fathom/infer/generate.h"
 #include "fathom/kernels/vector_ops.h"
 #include "fathom/model/load.h"
+#include "fathom/model/tiny_config.h"
 #include "fathom/testing/close.h"
 #include "fathom/testing/folder.h"
 
@@ -20,41 +21,15 @@ namespace {
 
 constexpr int64_t kVocab = 7;
 
-ModelConfig TinyConfig(ModelFamily family) {
-  ModelConfig c;
-  c.vocab_size = kVocab;
-  c.hidden_size = 24;
-  c.intermediate_size = 40;
-  c.moe_intermediate_size = 20;
-  c.num_hidden_layers = 2;
-  c.num_attention_heads = 2;
-  c.first_k_dense_replace = 1;
-  c.n_routed_experts = 4;
-  c.num_experts_per_tok = 2;
-  c.n_shared_experts = 1;
-  c.n_group = c.topk_group = 1;
-  c.scoring_func = ScoringFunc::kSigmoid;
-  c.topk_method = TopkMethod::kNoauxTc;
-  c.norm_topk_prob = true;
-  c.q_lora_rank = 16;
-  c.kv_lora_rank = 12;
-  c.qk_nope_head_dim = 8;
-  c.qk_rope_head_dim = 6;
-  c.v_head_dim = 10;
-  c.max_position_embeddings = 4096;
+ModelConfig OneModule(ModelFamily family) {
+  ModelConfig c = TinyConfig(family, kVocab);
   c.num_nextn_predict_layers = 1;
-  c.family = family;
-  if (family == ModelFamily::kV32) {
-    c.index_n_heads = 4;
-    c.index_head_dim = 8;
-    c.index_topk = 6;
-  }
   return c;
 }
 
 // Random weights whose MTP module often agrees with the main model: eh_proj passes the embedding on, and the layers add little to it.
 void SaveTinyModel(const std::filesystem::path& dir, ModelFamily family) {
-  const ModelConfig config = TinyConfig(family);
+  const ModelConfig config = OneModule(family);
   DecoderParams params = InitParams(config, 3, DType::kF32, false);
   for (const NamedWeight& w : ListParams(params)) {
     const bool out = w.name.ends_with("o_proj.weight") || w.name.ends_with("down_proj.weight");
