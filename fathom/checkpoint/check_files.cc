@@ -145,7 +145,7 @@ class Check {
   Scan ScanTensor(size_t i, std::vector<std::byte>& buffer) {
     const SourceTensor& tensor = source_->tensor(i);
     const auto dtype = FloatDType(tensor);
-    const int64_t step = std::max<int64_t>(1, piece_ / std::max<int64_t>(1, tensor.RowBytes()) / tensor.row_unit) * tensor.row_unit;
+    const int64_t step = RowsOfPiece(piece_, tensor.RowBytes(), tensor.row_unit);
     Hasher hasher;
     ValueCounts counts;
     for (int64_t row = 0; row < tensor.Rows(); row += step) {

@@ -39,8 +39,7 @@ std::string Describe(const Side& side, const TensorTask* task) {
 // f(row, rows) for pieces of a tensor that both sides have, none much larger than piece_bytes.
 template <class F>
 bool AllPieces(const SourceTensor& a, const SourceTensor& b, int64_t row_bytes, int64_t piece_bytes, const F& f) {
-  const int64_t unit = std::lcm(a.row_unit, b.row_unit);
-  const int64_t step = std::max<int64_t>(1, piece_bytes / std::max<int64_t>(1, row_bytes) / unit) * unit;
+  const int64_t step = RowsOfPiece(piece_bytes, row_bytes, std::lcm(a.row_unit, b.row_unit));
   for (int64_t row = 0; row < a.Rows(); row += step) {
     if (!f(row, std::min(step, a.Rows() - row))) return false;
   }

@@ -104,8 +104,7 @@ class HfOutput : public ConvertOutput {
     size_t tensor = 0;
     for (const size_t t : file.tasks) {
       const TensorTask& task = tasks_[t];
-      const int64_t bytes = std::max<int64_t>(1, std::max(task.RowBytes(), source_.tensor(task.source).RowBytes()));
-      const int64_t step = std::max<int64_t>(1, kSlabBytes / bytes / task.row_unit) * task.row_unit;
+      const int64_t step = RowsOfPiece(kSlabBytes, std::max(task.RowBytes(), source_.tensor(task.source).RowBytes()), task.row_unit);
       for (int64_t row = 0; row < task.Rows(); row += step) slabs.push_back({tensor, &task, row, std::min(step, task.Rows() - row)});
       tensor += task.quantize ? 2 : 1;
     }

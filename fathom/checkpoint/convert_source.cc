@@ -23,6 +23,10 @@ void ConvertSource::Add(SourceTensor tensor) {
   tensors_.push_back(std::move(tensor));
 }
 
+int64_t RowsOfPiece(int64_t piece_bytes, int64_t row_bytes, int64_t unit) {
+  return std::max<int64_t>(1, piece_bytes / std::max<int64_t>(1, row_bytes) / unit) * unit;
+}
+
 const ModelConfig& ConvertSource::config() const {
   if (!config_ && raw_config_.is_null()) Throw(ErrorCode::kInput, "{}: absent; this conversion needs to know the model", config_path_);
   if (!config_) config_ = ParseModelConfig(raw_config_, config_path_);

@@ -30,6 +30,9 @@ struct SourceTensor {
   int64_t NumBytes() const { return shape.NumElements() * DTypeSize(dtype); }
 };
 
+// Rows of a piece of at most about piece_bytes: a multiple of unit, at least one.
+int64_t RowsOfPiece(int64_t piece_bytes, int64_t row_bytes, int64_t unit);
+
 class ConvertSource {
  public:
   virtual ~ConvertSource() = default;

@@ -13,7 +13,6 @@ namespace {
 bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
 
 // What the hub stores in F32 although the rest is BF16.
-bool StaysF32(const std::string& name) { return name.ends_with("e_score_correction_bias") || name.find(".indexer.k_norm.") != name.npos; }
 
 class Planner {
  public:
@@ -107,6 +106,8 @@ std::span<std::byte> Scratch(std::vector<std::byte>& buffer, int64_t bytes) {
 }  // namespace
 
 std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOptions& options) { return Planner(source, options).Plan(); }
+
+bool StaysF32(const std::string& name) { return name.ends_with("e_score_correction_bias") || name.find(".indexer.k_norm.") != name.npos; }
 
 bool IsFp8Matrix(const std::string& name, const Shape& shape) {
   constexpr std::array kPlain = {"embed_tokens.", "lm_head.", "shared_head.", ".mlp.gate.", ".eh_proj.", ".weights_proj."};

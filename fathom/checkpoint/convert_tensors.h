@@ -41,6 +41,8 @@ std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOpti
 
 // The hub's choice of FP8 matrices: of attention, indexer (wq_b, wk) and feed-forward; not embedding, head, router, eh_proj, weights_proj.
 bool IsFp8Matrix(const std::string& name, const Shape& shape);
+// What the hub keeps in F32 whatever the rest is in: router biases, the norms of the indexer.
+bool StaysF32(const std::string& name);
 
 // Converts rows; holds scratch, so one per thread.
 class RowConverter {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fathom/checkpoint/convert_tensors.h"
 #include "fathom/checkpoint/hf_names.h"
 #include "fathom/checkpoint/save.h"
 
@@ -10,8 +11,7 @@ namespace {
 
 DType HubDType(const ExpectedTensor& tensor, bool fp8) {
   if (tensor.kind == TensorKind::kMatrix && fp8) return DType::kF8E4M3;
-  const bool f32 = tensor.kind == TensorKind::kRouterBias || tensor.name.find(".indexer.k_norm.") != tensor.name.npos;
-  return f32 ? DType::kF32 : DType::kBF16;
+  return StaysF32(tensor.name) ? DType::kF32 : DType::kBF16;
 }
 
 class HubSource : public ConvertSource {
@@ -19,9 +19,8 @@ class HubSource : public ConvertSource {
   HubSource(const ModelConfig& config, bool fp8) {
     config_path_ = "the model that the flags describe";
     config_ = config;
-    raw_config_ = ModelConfigToJson(config);
-    if (fp8)
-      raw_config_["quantization_config"] = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"weight_block_size", {kScaleBlock, kScaleBlock}}};
+    config_->fp8 = fp8;
+    raw_config_ = ModelConfigToJson(*config_);
     const std::vector<TensorInfo> tensors = HubTensors(config, fp8);
     const auto shards = PlanShards(tensors, SaveOptions().max_shard_size);
     for (size_t s = 0; s < shards.size(); ++s) {

@@ -20,11 +20,8 @@ Tensor ForwardModel::Logits(std::span<const int32_t> ids, const TokenLayout& lay
   const auto tokens = static_cast<int64_t>(ids.size());
   const View h = scratch_.Alloc(DType::kF32, {tokens, config().hidden_size});
   decoder_.Forward(ctx, params_, ids, layout, h, observer);
-  const HeadParams head{params_.norm, params_.lm_head};
-  const View x = scratch_.Alloc(compute_, h.shape());
-  decoder_.head().Normalize(ctx, head, h, x, {});
   Tensor logits(DType::kF32, {tokens, config().vocab_size});
-  decoder_.head().Logits(ctx, head, x, logits.mutable_view());
+  decoder_.head().StreamLogits(ctx, {params_.norm, params_.lm_head}, h, logits.mutable_view());
   return logits;
 }
 

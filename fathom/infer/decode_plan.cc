@@ -7,12 +7,9 @@
 namespace fathom {
 namespace {
 
+// Of the embedding a token reads one row.
 bool IsReadByToken(const ModelConfig& config, const std::string& name) {
-  if (name.find("embed_tokens") != name.npos) return false;  // one row of it
-  for (int64_t k = 0; k < config.num_nextn_predict_layers; ++k) {
-    if (name.starts_with(DecoderParams::LayerPrefix(static_cast<size_t>(config.num_hidden_layers + k)))) return false;
-  }
-  return true;
+  return name.find("embed_tokens") == name.npos && MtpModuleOf(config, name) < 0;
 }
 
 // Sparse attention reads index_topk latents, and every key of the indexer.

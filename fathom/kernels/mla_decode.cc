@@ -128,10 +128,7 @@ HWY_EXPORT(CombineParts);
 HWY_EXPORT(HeadProductJob);
 
 int64_t RowsOf(const DecodeArgs& a, std::span<const int64_t> visible, int64_t query) {
-  if (a.chosen.empty()) return visible[static_cast<size_t>(query)];
-  int64_t n = 0;
-  while (n < a.k && a.chosen[static_cast<size_t>(query * a.k + n)] >= 0) ++n;
-  return n;
+  return a.chosen.empty() ? visible[static_cast<size_t>(query)] : std::ssize(Choice{a.chosen, a.k}.Of(query));
 }
 
 void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o_latent, View lse, Arena& scratch) {

@@ -13,8 +13,8 @@ namespace fathom {
 
 // q_latent [M,H*R] F32: q_nope W_uk per head; q_rope [M,H*Dr] F32, rotated. cache [S,R+Dr] F32 or BF16: normed latent, then
 // the rotated key. Query m attends to rows 0..visible[m]-1, or, when chosen is not empty, to the rows chosen[m*k..m*k+k)
-// (a negative entry ends the list). o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times the latents; lse [M,H] F32,
-// unless empty, with the log of each row's sum (-inf where nothing is seen).
+// (as IndexerTopK leaves them: negative entries behind the last). o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times
+// the latents; lse [M,H] F32, unless empty, with the log of each row's sum (-inf where nothing is seen).
 struct MlaDecodeShape {
   int64_t heads, latent_dim, rope_dim;  // H, R, Dr
   float scale;

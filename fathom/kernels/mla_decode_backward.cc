@@ -146,11 +146,7 @@ namespace {
 HWY_EXPORT(BackwardQueryJob);
 HWY_EXPORT(AddToRowsJob);
 
-int64_t KeysOf(const DecodeBackwardArgs& a, int64_t query) {
-  int64_t n = 0;
-  while (n < a.k && a.chosen[static_cast<size_t>(query * a.k + n)] >= 0) ++n;
-  return n;
-}
+int64_t KeysOf(const DecodeBackwardArgs& a, int64_t query) { return std::ssize(Choice{a.chosen, a.k}.Of(query)); }
 
 // A few queries: first each by itself, then the columns of the rows' gradients, shared out, query after query.
 void BackwardQueries(const DecodeBackwardArgs& a, int64_t begin, int64_t end, float* workers, int64_t each,

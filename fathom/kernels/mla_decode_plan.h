@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "fathom/kernels/attention_plan.h"
+#include "fathom/kernels/choice.h"
 #include "fathom/kernels/mla_decode.h"
 
 namespace fathom {

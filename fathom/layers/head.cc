@@ -19,6 +19,13 @@ void Head::Normalize(Ctx&, const HeadParams& p, ConstView h, View x, View rstd) 
 
 void Head::Logits(Ctx& ctx, const HeadParams& p, ConstView x, View logits) const { ExactLinearForward(ctx, p.lm_head, x, logits); }
 
+void Head::StreamLogits(Ctx& ctx, const HeadParams& p, ConstView h, View logits) const {
+  ArenaScope scope(ctx.scratch);
+  const View x = ctx.scratch.Alloc(ctx.compute, h.shape());
+  Normalize(ctx, p, h, x, {});
+  Logits(ctx, p, x, logits);
+}
+
 void Head::Predict(Ctx& ctx, const HeadParams& p, ConstView x, std::span<int32_t> best) const {
   const int64_t tokens = x.dim(0), chunk = ChunkTokens();
   for (int64_t begin = 0; begin < tokens; begin += chunk) {

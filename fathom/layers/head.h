@@ -37,6 +37,8 @@ class Head {
   void Normalize(Ctx& ctx, const HeadParams& p, ConstView h, View x, View rstd) const;
   // logits [T,V] F32, overwritten, from normed x.
   void Logits(Ctx& ctx, const HeadParams& p, ConstView x, View logits) const;
+  // The same from the residual stream h [T,D] F32.
+  void StreamLogits(Ctx& ctx, const HeadParams& p, ConstView h, View logits) const;
   // The most likely token at each position, ties to the lower index: overwrites best [T].
   void Predict(Ctx& ctx, const HeadParams& p, ConstView x, std::span<int32_t> best) const;
   // Sums only. nll [T] as in CrossEntropy, may be empty.

@@ -85,7 +85,7 @@ double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const 
   const View k = ctx.scratch.Alloc(ctx.compute, {tokens, shape_.head_dim});
   ExactKeys(ctx, p, in, rope, k);
   const View q = Queries(ctx, p, in, rope), weights = HeadWeights(ctx, p, in);
-  const std::span<float> kl(ctx.scratch.AllocArray<float>(tokens), static_cast<size_t>(tokens));
+  const std::span<float> kl = ctx.scratch.AllocSpan<float>(tokens);
   const IndexerGradients d{ctx.scratch.Alloc(DType::kF32, q.shape()), ctx.scratch.Alloc(DType::kF32, k.shape()),
                            ctx.scratch.Alloc(DType::kF32, weights.shape())};
   IndexerLoss(target, {shape_, q, k, weights}, segments, chosen, top_k_, factor, kl, d, ctx.scratch);

@@ -77,7 +77,7 @@ void ForQueries(const LatentAttention& a, const F& f) {
 // How many rows, from the first on, each query sees.
 std::span<const int64_t> VisibleRows(Ctx& ctx, const Segment& s, int64_t begin, int64_t end) {
   FATHOM_CHECK(s.k_begin == 0, "keys from {}", s.k_begin);
-  const std::span<int64_t> visible(ctx.scratch.AllocArray<int64_t>(end - begin), static_cast<size_t>(end - begin));
+  const std::span<int64_t> visible = ctx.scratch.AllocSpan<int64_t>(end - begin);
   for (int64_t t = begin; t < end; ++t) visible[static_cast<size_t>(t - begin)] = s.k_end - (s.q_end - 1 - t);
   return visible;
 }

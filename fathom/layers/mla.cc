@@ -41,8 +41,7 @@ Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t) const {
   s.kv = arena.Alloc(compute, {t, heads * (nope + v)});
   s.o = arena.Alloc(compute, {t, heads * v});
   s.lse = arena.Alloc(DType::kF32, {t, heads});
-  if (indexer_ && t > indexer_->top_k())
-    s.chosen = {arena.AllocArray<int32_t>(t * indexer_->top_k()), static_cast<size_t>(t * indexer_->top_k())};
+  if (indexer_ && t > indexer_->top_k()) s.chosen = arena.AllocSpan<int32_t>(t * indexer_->top_k());
   return s;
 }
 
@@ -111,14 +110,11 @@ void Mla::Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const
   const View k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   if (CoveredTokens(layout) < x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
   const bool sparse = IsSparse(layout);
-  if (sparse) {
-    Choose(ctx, p, layout, rope, x, s);
-  } else {
-    s.chosen = {};
-  }
+  if (!sparse) s.chosen = {};
   const Division division = Divide(ctx, layout, sparse);
   MlaAttentionForward(shape_, division.dense, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
   if (sparse) {
+    Choose(ctx, p, layout, rope, x, s);
     const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
     LatentAttentionForward(ctx, a, s.q, s.o, s.lse);
   }
@@ -214,7 +210,7 @@ std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer
   const int64_t m = in.x.dim(0), k = indexer_->top_k();
   indexer_->Keys(ctx, p.indexer, in, rope, cache.indexer_keys.mutable_view().Rows(past, past + m));
   if (past + m <= k) return {};
-  const std::span<int32_t> chosen(ctx.scratch.AllocArray<int32_t>(m * k), static_cast<size_t>(m * k));
+  const std::span<int32_t> chosen = ctx.scratch.AllocSpan<int32_t>(m * k);
   const Segment segment{0, m, 0, past + m};
   indexer_->Choose(ctx, p.indexer, in, rope, {&segment, 1}, cache.indexer_keys.view().Rows(0, past + m), chosen);
   return chosen;

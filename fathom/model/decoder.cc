@@ -95,7 +95,7 @@ LossSums Decoder::Loss(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch
   LossSums sums;
   sums.main = head_.Loss(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, nll);
   if (options.mtp.eval_module > 0) {
-    const std::span<int32_t> best{ctx.scratch.AllocArray<int32_t>(tokens), batch.ids.size()};
+    const std::span<int32_t> best = ctx.scratch.AllocSpan<int32_t>(tokens);
     head_.Predict(ctx, head, x, best);
     mtp_.Compare(ctx, p, batch, *rope_, options.mtp, h, best, sums);
   }
@@ -109,22 +109,23 @@ void Decoder::MtpLogits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batc
   mtp_.Logits(ctx, p, batch, *rope_, input, module, h, logits);
 }
 
+std::span<const int32_t> Decoder::NextPositions(Ctx& ctx, int64_t past, int64_t m, const KvCache& cache) const {
+  FATHOM_CHECK(past + m <= cache.capacity && past + m <= rope_->length(), "{} tokens after {} in a cache of {}", m, past, cache.capacity);
+  const std::span<int32_t> positions = ctx.scratch.AllocSpan<int32_t>(m);
+  std::iota(positions.begin(), positions.end(), static_cast<int32_t>(past));
+  return positions;
+}
+
 void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, KvCache& cache, View logits, View hidden) const {
   ArenaScope scope(ctx.scratch);
   const int64_t m = static_cast<int64_t>(ids.size()), past = cache.length;
-  FATHOM_CHECK(past + m <= cache.capacity && past + m <= rope_->length(), "{} tokens after {} in a cache of {}", m, past, cache.capacity);
-  const std::span<int32_t> positions{ctx.scratch.AllocArray<int32_t>(m), ids.size()};
-  std::iota(positions.begin(), positions.end(), static_cast<int32_t>(past));
+  const std::span<const int32_t> positions = NextPositions(ctx, past, m, cache);
   const View h = hidden.empty() ? ctx.scratch.Alloc(DType::kF32, {m, config_.hidden_size}) : hidden;
   EmbeddingForward(p.embed_tokens.value, ids, h);
   for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].ForwardCached(ctx, p.layers[i], positions, *rope_, past, h, cache.layers[i]);
   cache.length = past + m;
   if (logits.empty()) return;
-  const HeadParams head{p.norm, p.lm_head};
-  const ConstView last = h.Rows(m - logits.dim(0), m);
-  const View x = ctx.scratch.Alloc(ctx.compute, last.shape());
-  head_.Normalize(ctx, head, last, x, {});
-  head_.Logits(ctx, head, x, logits);
+  head_.StreamLogits(ctx, {p.norm, p.lm_head}, h.Rows(m - logits.dim(0), m), logits);
 }
 
 void Decoder::DraftState(Ctx& ctx, const DecoderParams& p, MtpInput input, ConstView hidden, View state) const {
@@ -136,18 +137,14 @@ void Decoder::Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> i
                     KvCache& cache, View logits, View next_state) const {
   ArenaScope scope(ctx.scratch);
   const int64_t m = static_cast<int64_t>(ids.size());
-  FATHOM_CHECK(past + m <= cache.capacity && past + m <= rope_->length(), "{} tokens after {} in a cache of {}", m, past, cache.capacity);
-  const std::span<int32_t> positions{ctx.scratch.AllocArray<int32_t>(m), ids.size()};
-  std::iota(positions.begin(), positions.end(), static_cast<int32_t>(past));
+  const std::span<const int32_t> positions = NextPositions(ctx, past, m, cache);
   const View h = ctx.scratch.Alloc(DType::kF32, state.shape());
   mtp_.module(0).ForwardCached(ctx, p.mtp[0], ids, positions, *rope_, past, state, h,
                                cache.layers[static_cast<size_t>(config_.num_hidden_layers)]);
   if (logits.empty()) return;
   const HeadParams head = HeadOf(p.mtp[0]);
   const ConstView last = h.Rows(m - 1, m);
-  const View x = ctx.scratch.Alloc(ctx.compute, last.shape());
-  head_.Normalize(ctx, head, last, x, {});
-  head_.Logits(ctx, head, x, logits);
+  head_.StreamLogits(ctx, head, last, logits);
   Cast(mtp_.State(ctx, head, input, last), next_state);
 }
 

@@ -51,6 +51,8 @@ class Decoder {
   int64_t ScratchBytes(DType compute, int64_t tokens, int64_t mtp_modules = 0) const;
 
  private:
+  // past..past+m in scratch; checks that the cache has room.
+  std::span<const int32_t> NextPositions(Ctx& ctx, int64_t past, int64_t m, const KvCache& cache) const;
   void KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::span<Block::Saved> saved) const;
   // The dense warm-up: indexers need no gradient from above, so each learns on the way forward and nothing is kept.
   void LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, DecoderParams& grads) const;

@@ -9,7 +9,7 @@ namespace fathom {
 namespace {
 
 std::span<const float> DocumentMask(Ctx& ctx, const TokenLayout& layout) {
-  const std::span<float> mask(ctx.scratch.AllocArray<float>(std::ssize(layout.positions)), layout.positions.size());
+  const std::span<float> mask = ctx.scratch.AllocSpan<float>(std::ssize(layout.positions));
   std::ranges::fill(mask, 0.0f);
   for (const Segment& s : layout.segments) std::fill(mask.begin() + s.q_begin, mask.begin() + s.q_end, 1.0f);
   return mask;
@@ -19,7 +19,7 @@ std::span<const float> DocumentMask(Ctx& ctx, const TokenLayout& layout) {
 std::span<const int64_t> Sequences(Ctx& ctx, const TokenLayout& layout) {
   const int64_t tokens = std::ssize(layout.positions), length = layout.sequence > 0 ? layout.sequence : tokens;
   const int64_t count = (tokens + length - 1) / length;
-  const std::span<int64_t> begin(ctx.scratch.AllocArray<int64_t>(count + 1), static_cast<size_t>(count + 1));
+  const std::span<int64_t> begin = ctx.scratch.AllocSpan<int64_t>(count + 1);
   for (int64_t i = 0; i <= count; ++i) begin[static_cast<size_t>(i)] = std::min(i * length, tokens);
   return begin;
 }
@@ -60,7 +60,7 @@ ConstView LayerTerms::Balance(Ctx& ctx, const Moe& moe, int64_t layer, const Moe
   ArenaScope scope(ctx.scratch);
   std::span<const int32_t> counted = saved.ids;
   if (how.highest_scores) {
-    const std::span<int32_t> ids(ctx.scratch.AllocArray<int32_t>(std::ssize(saved.ids)), saved.ids.size());
+    const std::span<int32_t> ids = ctx.scratch.AllocSpan<int32_t>(std::ssize(saved.ids));
     RouterShape plain = moe.router();
     plain.groups = plain.kept_groups = 1;
     RouterChoice(plain, saved.scores, {}, ids);

@@ -141,8 +141,8 @@ void MtpChain::Compare(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch
                        ConstView h, std::span<const int32_t> best, LossSums& sums) const {
   ArenaScope scope(ctx.scratch);
   const auto k = static_cast<size_t>(options.eval_module);
-  const std::span<float> weights{ctx.scratch.AllocArray<float>(h.dim(0)), best.size()};
-  const std::span<int32_t> predicted{ctx.scratch.AllocArray<int32_t>(h.dim(0)), best.size()};
+  const std::span<float> weights = ctx.scratch.AllocSpan<float>(h.dim(0));
+  const std::span<int32_t> predicted = ctx.scratch.AllocSpan<int32_t>(h.dim(0));
   const ConstView x = Output(ctx, p, batch, rope, options.input, options.eval_module, h, weights);
   head_.Predict(ctx, HeadOf(p.mtp[k - 1]), x, predicted);
   for (size_t t = 0; t + k < best.size(); ++t) {
@@ -155,7 +155,7 @@ void MtpChain::Compare(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch
 void MtpChain::Logits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input, int64_t modules,
                       ConstView h, View logits) const {
   ArenaScope scope(ctx.scratch);
-  const std::span<float> weights{ctx.scratch.AllocArray<float>(h.dim(0)), batch.ids.size()};
+  const std::span<float> weights = ctx.scratch.AllocSpan<float>(h.dim(0));
   const ConstView x = Output(ctx, p, batch, rope, input, modules, h, weights);
   head_.Logits(ctx, HeadOf(p.mtp[static_cast<size_t>(modules - 1)]), x, logits);
 }

@@ -49,6 +49,13 @@ bool IsMtpCopy(const std::string& name) {
   return name.ends_with("shared_head.head.weight") || (name.ends_with("embed_tokens.weight") && name != "model.embed_tokens.weight");
 }
 
+int64_t MtpModuleOf(const ModelConfig& config, const std::string& name) {
+  for (int64_t k = 0; k < config.num_nextn_predict_layers; ++k) {
+    if (name.starts_with(DecoderParams::LayerPrefix(static_cast<size_t>(config.num_hidden_layers + k)))) return k;
+  }
+  return -1;
+}
+
 std::vector<NamedWeight> ListParams(DecoderParams& params) {
   std::vector<NamedWeight> list;
   DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {

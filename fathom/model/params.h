@@ -59,6 +59,9 @@ void ShareEmbeddingAndHead(DecoderParams& params);
 // Is this the name of an MTP module's copy of the embedding or the head?
 bool IsMtpCopy(const std::string& name);
 
+// The MTP module, from 0, that a parameter belongs to; -1: the main model's.
+int64_t MtpModuleOf(const ModelConfig& config, const std::string& name);
+
 // Name and slot of every parameter that has a tensor.
 struct NamedWeight {
   std::string name;

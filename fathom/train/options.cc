@@ -71,8 +71,8 @@ void ReadMtp(const RunConfig& config, TrainOptions& o) {
   o.mtp_own_head = config.Bool("mtp_own_head");
 }
 
-// V2's expert-level loss counts the experts that ran, V3's sequence-wise one (as Megatron's) each token's highest scores; MaxText takes the
-// softmax of the scores, and padding too. ModelConfig knows which of the two a model is; here the router's score function tells.
+// MaxText takes the softmax of the scores, and padding too; Megatron, as the V3 report, each token's highest scores. Without either flag
+// the session decides by the model: V2's expert-level loss counts the experts that ran, V3's sequence-wise one the highest scores.
 void ReadBalance(const RunConfig& config, TrainOptions& o) {
   const bool maxtext = config.String("compat") == "maxtext", megatron = config.Bool("moe_use_megatron_seq_aux_loss");
   o.balance.factor = static_cast<float>(config.Float("load_balance_loss_weight"));
@@ -129,7 +129,6 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.init_seed = static_cast<uint64_t>(config.Int("init_weights_seed"));
   o.abort_on_nan = config.Bool("abort_on_nan_loss");
   o.abort_on_inf = config.Bool("abort_on_inf_loss");
-  o.log_period = config.Int("log_period");
   ReadMtp(config, o);
   ReadEval(config, o);
   ReadCheckpointing(config, o);

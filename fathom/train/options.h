@@ -38,7 +38,6 @@ struct TrainOptions {
   std::vector<std::string> adamw_mask, trainable_mask;
   uint64_t init_seed = 0;
   bool abort_on_nan = true, abort_on_inf = true;
-  int64_t log_period = 1;
   // eval
   int64_t eval_interval = -1, eval_steps = -1, eval_start_step = 0;
   double target_eval_loss = 0;

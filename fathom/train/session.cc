@@ -38,12 +38,9 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, Decoder
 bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name) {
   if (name.find("e_score_correction_bias") != name.npos) return false;
   const bool indexer = name.find(".indexer.") != name.npos;
-  for (int64_t k = 0; k < config.num_nextn_predict_layers; ++k) {
-    if (!name.starts_with(DecoderParams::LayerPrefix(static_cast<size_t>(config.num_hidden_layers + k)))) continue;
-    return k < options.mtp.modules && !indexer && !options.indexer.dense_attention;
-  }
-  if (indexer) return options.indexer.factor > 0;
-  return !options.indexer.dense_attention;
+  const int64_t module = MtpModuleOf(config, name);
+  if (module >= 0) return module < options.mtp.modules && !indexer && !options.indexer.dense_attention;
+  return indexer ? options.indexer.factor > 0 : !options.indexer.dense_attention;
 }
 
 bool HasBF16Copies(const TrainOptions& options) { return options.compute == DType::kBF16 && options.weights == DType::kF32; }
@@ -133,11 +130,19 @@ int64_t TrainSession::CountedTokens(const Batch& batch) const {
   return std::max<int64_t>(1, tokens);
 }
 
+double TrainSession::IndexerTerms(const Batch& batch) const {
+  return static_cast<double>(decoder_.config().num_hidden_layers * CountedTokens(batch));
+}
+
+double TrainSession::BalanceTerms(const Batch& batch) const {
+  const int64_t layers = options_.balance_sum ? 1 : std::max<int64_t>(1, BalancedLayers());
+  return static_cast<double>(layers * batch.rows);
+}
+
 LossOptions TrainSession::LossOf(const Batch& batch, double scale, double mtp_scale) const {
   LossOptions o{options_.z_loss, static_cast<float>(scale), options_.lm_loss, options_.indexer, options_.balance, options_.mtp, totals_};
-  const int64_t tokens = CountedTokens(batch), layers = options_.balance_sum ? 1 : std::max<int64_t>(1, BalancedLayers());
-  o.indexer.factor /= static_cast<float>(decoder_.config().num_hidden_layers * tokens);
-  o.balance.factor /= static_cast<float>(layers * batch.rows);
+  o.indexer.factor /= static_cast<float>(IndexerTerms(batch));
+  o.balance.factor /= static_cast<float>(BalanceTerms(batch));
   o.mtp.scale = static_cast<float>(mtp_scale);
   return o;
 }
@@ -172,11 +177,10 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   report.sums = Gradients(batch, 1 / weight, mtp_scale);
   report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;
   report.mtp_loss = mtp_scale * report.sums.mtp.loss;
-  const double kl = std::accumulate(totals_.indexer_kl.begin(), totals_.indexer_kl.end(), 0.0);
-  report.indexer_kl = kl / static_cast<double>(decoder_.config().num_hidden_layers * CountedTokens(batch));
+  report.indexer_kl = std::accumulate(totals_.indexer_kl.begin(), totals_.indexer_kl.end(), 0.0) / IndexerTerms(batch);
   report.indexer_loss = static_cast<double>(options_.indexer.factor) * report.indexer_kl;
-  const double balance = std::accumulate(totals_.balance.begin(), totals_.balance.end(), 0.0);
-  report.balance_loss = balance * static_cast<double>(LossOf(batch, 1, 1).balance.factor);
+  const double balance = std::accumulate(totals_.balance.begin(), totals_.balance.end(), 0.0) / BalanceTerms(batch);
+  report.balance_loss = static_cast<double>(options_.balance.factor) * balance;
   report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss + report.balance_loss;
   report.optimizer = optimizer_->Step(learning_rate);
   if (options_.bias_update_rate > 0) UpdateRouterBiases();

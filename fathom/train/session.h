@@ -54,6 +54,9 @@ class TrainSession {
   void MakeTotals();
   void ListSegments(const Batch& batch, int64_t begin, int64_t end);
   int64_t CountedTokens(const Batch& batch) const;  // those of documents; padding too if it counts
+  // What the indexers' and the balance losses are means over: layers and tokens, layers and sequences.
+  double IndexerTerms(const Batch& batch) const;
+  double BalanceTerms(const Batch& batch) const;
   LossOptions LossOf(const Batch& batch, double scale, double mtp_scale) const;
   int64_t BalancedLayers() const;
   void UpdateRouterBiases();
