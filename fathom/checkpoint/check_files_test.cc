@@ -188,6 +188,17 @@ TEST_F(CheckFilesTest, AgainstAChangedOne) {
                                                                         AllOf(HasSubstr("surplus"), HasSubstr("only in"))));
 }
 
+// Within one format nothing counts as rounding.
+TEST_F(CheckFilesTest, AgainstOneThatDiffersByALittle) {
+  options_.against = folder_.path() / "other";
+  auto other = tensors_;
+  Tensor changed = RandomTensor(DType::kF32, FindTensor(other, kVictim).tensor.shape(), HashName(kVictim));
+  changed.mutable_data<float>()[3] *= 1.0001f;
+  FindTensor(other, kVictim).tensor = changed;
+  WriteCheckpoint(options_.against, config_, other);
+  EXPECT_THAT(Found(1, Severity::kFault), ElementsAre(AllOf(HasSubstr(kVictim), HasSubstr("max abs"))));
+}
+
 TEST_F(CheckFilesTest, AgainstAnotherFormat) {
   options_.against = folder_.path() / "other";
   Use(WithFp8(TinyConfig()));

@@ -286,5 +286,13 @@ TEST(MaxTextNames, ShapesOfV3) {
   EXPECT_EQ(shapes.at("mtp_block.mtp_layer_1.mtp_1_transformer_layer.DeepSeekMoeBlock_0.MoeBlock_0.wo"), (Shape{4, 8, 16}));
 }
 
+TEST(RowsOfPiece, AreWholeUnitsAndAtLeastOne) {
+  EXPECT_EQ(RowsOfPiece(1000, 100, 1), 10);
+  EXPECT_EQ(RowsOfPiece(1000, 100, 4), 8);
+  EXPECT_EQ(RowsOfPiece(1000, 100, 16), 16);
+  EXPECT_EQ(RowsOfPiece(1000, 5000, 3), 3);
+  EXPECT_EQ(RowsOfPiece(1000, 0, 1), 1000);
+}
+
 }  // namespace
 }  // namespace fathom

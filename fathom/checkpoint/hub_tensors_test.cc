@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "fathom/checkpoint/convert.h"
 #include "fathom/checkpoint/hf_names.h"
 #include "fathom/config/model_from_flags.h"
@@ -35,6 +37,19 @@ TEST(HubTensors, SizesAreThoseOfTheHub) {
   const ModelConfig model = Model("deepseek3-671b");
   EXPECT_NEAR(static_cast<double>(Bytes(HubTensors(model, true))), 688.6e9, 0.1e9);
   EXPECT_NEAR(static_cast<double>(Bytes(HubTensors(model, false))), 2 * 684.53e9, 0.1e9);
+}
+
+TEST(HubTensors, DtypesAreThoseOfTheHub) {
+  std::map<std::string, DType> dtypes;
+  for (const TensorInfo& tensor : HubTensors(Model("deepseek3.2-671b"), true)) dtypes[tensor.name] = tensor.dtype;
+  const std::string layer = "model.layers.3.";
+  EXPECT_EQ(dtypes.at(layer + "self_attn.q_a_proj.weight"), DType::kF8E4M3);
+  EXPECT_EQ(dtypes.at(layer + "self_attn.indexer.wk.weight"), DType::kF8E4M3);
+  EXPECT_EQ(dtypes.at(layer + "self_attn.q_a_proj.weight_scale_inv"), DType::kF32);
+  EXPECT_EQ(dtypes.at(layer + "self_attn.indexer.k_norm.bias"), DType::kF32);
+  EXPECT_EQ(dtypes.at(layer + "mlp.gate.e_score_correction_bias"), DType::kF32);
+  EXPECT_EQ(dtypes.at(layer + "mlp.gate.weight"), DType::kBF16);
+  EXPECT_EQ(dtypes.at(layer + "input_layernorm.weight"), DType::kBF16);
 }
 
 ConvertPlan Plan(const std::string& name, CheckpointFormat to, TargetDType dtype) {

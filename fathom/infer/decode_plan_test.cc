@@ -41,6 +41,14 @@ TEST(DecodePlan, FullModel) {
   EXPECT_EQ(plan.cache_per_token, plan.cache_bytes);
 }
 
+TEST(DecodePlan, AnMtpModuleIsNotReadByToken) {
+  ModelConfig with = Model("deepseek3-671b");
+  with.num_nextn_predict_layers = 1;
+  const DecodePlan plan = PlanDecode(with, HubTensors(with, true), DType::kBF16, 4096), without = HubPlan("deepseek3-671b", 4096);
+  EXPECT_EQ(plan.weights_per_token, without.weights_per_token);
+  EXPECT_GT(plan.weight_bytes, without.weight_bytes + 10'000'000'000);
+}
+
 TEST(DecodePlan, SparseAttentionReadsLess) {
   const DecodePlan plan = HubPlan("deepseek3.2-671b", 65536);
   EXPECT_LT(plan.cache_per_token, plan.cache_bytes / 4);
