@@ -43,12 +43,13 @@ void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& 
                             DecoderParams& grads) const {
   ArenaScope scope(ctx.scratch);
   const View h = ctx.scratch.Alloc(DType::kF32, {std::ssize(batch.ids), config_.hidden_size});
-  const LayerTerms terms(ctx, batch.layout, *rope_, options, config_.num_hidden_layers);
+  const LayerTerms terms(ctx, batch.layout, *rope_, options);
   Forward(ctx, p, batch.ids, batch.layout, h, [&](int64_t layer, ConstView, const Block::Saved& saved) {
     if (layer < 0) return;
     const auto i = static_cast<size_t>(layer);
     terms.Apply(ctx, blocks_[i], p.layers[i], layer, saved, grads.layers[i]);
   });
+  if (options.mtp.modules > 0) mtp_.LearnIndexers(ctx, p, batch, *rope_, terms, options.mtp, h, grads);
 }
 
 LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
@@ -75,7 +76,7 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenB
     sums.main = head_.LossAndGradient(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, dh, head_grads);
     head_.BackwardNorm(ctx, head, dh, h, rstd, dh, false, head_grads);
   }
-  const LayerTerms terms(ctx, batch.layout, *rope_, options, config_.num_hidden_layers);
+  const LayerTerms terms(ctx, batch.layout, *rope_, options);
   if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, batch, *rope_, terms, options.mtp, remat, h, dh, grads);
   for (size_t i = blocks_.size(); i-- > 0;) {
     BackwardKept(ctx, blocks_[i], p.layers[i], batch.layout, *rope_, remat, saved[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);

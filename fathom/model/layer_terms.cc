@@ -26,14 +26,14 @@ std::span<const int64_t> Sequences(Ctx& ctx, const TokenLayout& layout) {
 
 }  // namespace
 
-LayerTerms::LayerTerms(Ctx& ctx, const TokenLayout& layout, const RopeTable& rope, const LossOptions& options, int64_t main_layers)
-    : layout_(layout), rope_(rope), options_(options), main_layers_(main_layers) {
+LayerTerms::LayerTerms(Ctx& ctx, const TokenLayout& layout, const RopeTable& rope, const LossOptions& options)
+    : layout_(layout), rope_(rope), options_(options) {
   if (!options.balance.padding) in_document_ = DocumentMask(ctx, layout);
 }
 
 ConstView LayerTerms::Apply(Ctx& ctx, const Block& block, const BlockParams& p, int64_t layer, const Block::Saved& saved,
                             BlockParams& grad) const {
-  if (options_.indexer.factor > 0 && layer < main_layers_) LearnIndexer(ctx, block, p, layer, saved, grad);
+  if (options_.indexer.factor > 0) LearnIndexer(ctx, block, p, layer, saved, grad);
   if (!block.is_moe()) return {};
   CountExperts(block.moe(), layer, saved.moe);
   return options_.balance.factor > 0 ? Balance(ctx, block.moe(), layer, saved.moe) : ConstView();

@@ -9,8 +9,8 @@ namespace fathom {
 
 class LayerTerms {
  public:
-  // layout, rope and options outlive it; main_layers have the indexers that learn. Scratch of ctx holds a mask of the batch's documents.
-  LayerTerms(Ctx& ctx, const TokenLayout& layout, const RopeTable& rope, const LossOptions& options, int64_t main_layers);
+  // layout, rope and options outlive it. Scratch of ctx holds a mask of the batch's documents.
+  LayerTerms(Ctx& ctx, const TokenLayout& layout, const RopeTable& rope, const LossOptions& options);
 
   // Layer `layer` (main ones, then MTP modules): adds to options.totals and to the indexer's gradients in grad; returns the gradient of the
   // balance loss on the router's scores [T,E] F32 in scratch, or nothing.
@@ -24,7 +24,6 @@ class LayerTerms {
   const TokenLayout& layout_;
   const RopeTable& rope_;
   const LossOptions& options_;
-  int64_t main_layers_;
   std::span<const float> in_document_;  // [T] 1 or 0; empty: padding counts
 };
 

@@ -35,6 +35,7 @@ class Mtp {
                      int64_t past, ConstView state, View h, LayerCache& cache) const;
 
   const Block& block() const { return block_; }
+  int64_t layer() const { return layer_; }
 
  private:
   View Join(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, ConstView state, View rstd_embedding, View rstd_state) const;

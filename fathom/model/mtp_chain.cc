@@ -125,6 +125,19 @@ CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, con
   return sums;
 }
 
+void MtpChain::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const LayerTerms& terms,
+                             const MtpOptions& options, ConstView h, DecoderParams& grads) const {
+  ArenaScope keep(ctx.saved);
+  const std::span<Link> links = ctx.saved.AllocSpan<Link>(options.modules);
+  ForwardLinks(ctx, p, batch, rope, options, Remat::kFull, h, links);
+  for (size_t k = 0; k < links.size(); ++k) {
+    ArenaScope scope(ctx.scratch);
+    const Block& block = modules_[k].block();
+    const Block::Saved saved = Restored(ctx, block, p.mtp[k].block, batch.layout, rope, Remat::kFull, links[k].saved.block);
+    terms.Apply(ctx, block, p.mtp[k].block, modules_[k].layer(), saved, grads.mtp[k].block);
+  }
+}
+
 ConstView MtpChain::Output(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input,
                            int64_t modules, ConstView h, std::span<float> weights) const {
   FATHOM_CHECK(0 < modules && modules <= size(), "module {} of {}", modules, size());

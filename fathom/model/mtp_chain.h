@@ -27,6 +27,10 @@ class MtpChain {
                                    const LayerTerms& terms, const MtpOptions& options, Remat remat, ConstView h, View dh,
                                    DecoderParams& grads) const;
 
+  // The indexers' warm-up: adds the gradients of options.modules modules' indexers to grads, and nothing else. h as above.
+  void LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const LayerTerms& terms,
+                     const MtpOptions& options, ConstView h, DecoderParams& grads) const;
+
   // How often module options.eval_module predicts what the main model predicts one module earlier in time, as MaxText measures it: best [T]
   // are the main model's most likely tokens. Adds to the two sums of `sums`.
   void Compare(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options, ConstView h,

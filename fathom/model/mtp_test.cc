@@ -210,6 +210,50 @@ TEST_P(MtpTest, ModulesThatTakeNoPartChangeNothing) {
   EXPECT_EQ(SumSquares(grads.mtp[1].eh_proj.value.view()), 0);
 }
 
+// With index_topk beyond the documents attention sees every key and the loss is smooth.
+class IndexerOfAModule : public testing::TestWithParam<bool> {};
+
+TEST_P(IndexerOfAModule, FollowsItsLoss) {
+  ModelConfig config = TwoModules(true);
+  config.index_topk = 64;
+  const bool warm_up = GetParam();
+  DecoderParams params = InitParams(config, 7, DType::kF32, false);
+  Decoder decoder(config);
+  decoder.EnsurePositions(64);
+  Arena saved(1 << 26), scratch(1 << 28);
+  const Documents d({23, 9}, 2, 5);
+  const auto is_learned = [&](const std::string& name) { return MtpModuleOf(config, name) >= 0 && name.find(".indexer.") != name.npos; };
+  DecoderParams grads;
+  const auto loss = [&](Remat remat) {
+    std::vector<double> kl(4, 0.0);
+    grads = MakeGradients(config, params, is_learned);
+    const LossOptions options{
+        .lm_loss = !warm_up, .indexer = {.factor = 1, .sparse = !warm_up}, .mtp = {.modules = 2}, .totals = {.indexer_kl = kl}};
+    Ctx ctx{saved, scratch, DType::kF32};
+    decoder.ForwardBackward(ctx, params, d.batch(), options, remat, grads);
+    return kl[2] + kl[3];
+  };
+  loss(Remat::kMinimal);
+  DecoderParams first = std::move(grads);
+  std::map<std::string, Weight*> by_name;
+  for (const NamedWeight& w : ListParams(params)) by_name[w.name] = w.weight;
+  double norm2 = 0;
+  for (const NamedWeight& g : ListParams(first)) norm2 += SumSquares(g.weight->value.view());
+  ASSERT_GT(norm2, 0);
+  const double step = 1e-2 / std::sqrt(norm2);
+  const auto moved = [&](double by) {
+    for (const NamedWeight& g : ListParams(first)) {
+      if (!g.weight->value.empty()) AddScaled(static_cast<float>(by), g.weight->value.view(), by_name[g.name]->value.mutable_view());
+    }
+    return loss(Remat::kFull);
+  };
+  const double up = moved(step), down = moved(-2 * step);
+  EXPECT_NEAR((up - down) / (2 * step), norm2, 5e-3 * norm2);
+}
+
+INSTANTIATE_TEST_SUITE_P(Stages, IndexerOfAModule, testing::Bool(),
+                         [](const auto& test) { return std::string(test.param ? "WarmUp" : "SparseTraining"); });
+
 TEST_P(MtpTest, DraftsFromTheCacheAreTheTrainingForwards) {
   const Documents d({30}, 0, 8);
   Ctx ctx{saved_, scratch_, DType::kF32};

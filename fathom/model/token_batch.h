@@ -51,7 +51,7 @@ struct BalanceTraining {
 
 // What a step learns about every layer (main ones, then MTP modules); added to, each may be empty.
 struct LayerTotals {
-  std::span<double> indexer_kl;      // [num_hidden_layers] KL of the indexer, summed over tokens
+  std::span<double> indexer_kl;      // [layers] KL of the indexer, summed over tokens
   std::span<double> balance;         // [layers] balance loss without its factor, summed over sequences
   std::span<int64_t> expert_counts;  // [layers*E] tokens that chose each expert
   std::span<int64_t> dropped;        // [layers] assignments beyond the capacity; as long as expert_counts is there

@@ -38,8 +38,7 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, Decoder
 bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name) {
   if (name.find("e_score_correction_bias") != name.npos) return false;
   const bool indexer = name.find(".indexer.") != name.npos;
-  const int64_t module = MtpModuleOf(config, name);
-  if (module >= 0) return module < options.mtp.modules && !indexer && !options.indexer.dense_attention;
+  if (MtpModuleOf(config, name) >= options.mtp.modules) return false;
   return indexer ? options.indexer.factor > 0 : !options.indexer.dense_attention;
 }
 
@@ -67,9 +66,9 @@ void TrainSession::MakeTotals() {
   const ModelConfig& c = decoder_.config();
   const auto main = static_cast<size_t>(c.num_hidden_layers), layers = main + static_cast<size_t>(options_.mtp.modules);
   const auto experts = static_cast<size_t>(c.n_routed_experts);
-  layer_sums_.resize(main + layers);
+  layer_sums_.resize(2 * layers);
   layer_counts_.resize(layers * (experts + 1));
-  totals_ = {std::span(layer_sums_).first(main), std::span(layer_sums_).last(layers), std::span(layer_counts_).first(layers * experts),
+  totals_ = {std::span(layer_sums_).first(layers), std::span(layer_sums_).last(layers), std::span(layer_counts_).first(layers * experts),
              std::span(layer_counts_).last(layers)};
 }
 
@@ -131,7 +130,7 @@ int64_t TrainSession::CountedTokens(const Batch& batch) const {
 }
 
 double TrainSession::IndexerTerms(const Batch& batch) const {
-  return static_cast<double>(decoder_.config().num_hidden_layers * CountedTokens(batch));
+  return static_cast<double>((decoder_.config().num_hidden_layers + options_.mtp.modules) * CountedTokens(batch));
 }
 
 double TrainSession::BalanceTerms(const Batch& batch) const {

@@ -74,9 +74,8 @@ class TrainSession {
   LayerTotals totals_;
 };
 
-// Does this run train the parameter? MTP modules beyond options.mtp.modules, their indexers and, unless a flag asks for it, those of the
-// main layers are carried unchanged; the indexer's warm-up
-// trains nothing else.
+// Does this run train the parameter? MTP modules beyond options.mtp.modules and, unless a flag asks for them, the indexers are carried
+// unchanged; the indexers' warm-up trains nothing else.
 bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name);
 
 // Do products read bf16 copies of the weights (MakeBF16Copy)?
