@@ -4,6 +4,8 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/gemm_panel.cc"
 #include <hwy/foreach_target.h>
 
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -42,11 +44,13 @@ void ConvertCodes(const WeightView& w, int64_t row, int64_t column, int64_t n, c
 
 template <class Round>
 void ConvertRows(const WeightView& from, const PanelRange& part, const Round& round, OutRow to) {
-  for (int64_t r = part.row; r < part.row + part.rows; ++r, to.data += part.columns * DTypeSize(to.dtype)) {
+  const ConstView columns = from.value.Cols(part.column, part.column + part.columns);
+  const int64_t bytes = part.columns * DTypeSize(to.dtype);
+  for (int64_t r = part.row; r < part.row + part.rows; ++r, to.data += bytes) {
     if (from.value.dtype() == DType::kF8E4M3) {
       ConvertCodes(from, r, part.column, part.columns, round, to);
     } else {
-      ConvertRow(RowAt(from.value.Cols(part.column, part.column + part.columns), r), part.columns, round, to);
+      ConvertRow(RowAt(columns, r), part.columns, round, to);
     }
   }
 }
@@ -91,6 +95,15 @@ void TransposeBlock(const float* from, int64_t from_stride, int64_t rows, int64_
   }
 }
 
+// Asks for [row, row + rows) x [column, column + columns) before it is needed: no hardware follows so many rows at once.
+void PrefetchPiece(const ConstView& v, const PanelRange& piece) {
+  const int64_t size = DTypeSize(v.dtype()), bytes = piece.columns * size;
+  for (int64_t r = piece.row; r < piece.row + piece.rows; ++r) {
+    const std::byte* row = v.raw() + (r * v.stride() + piece.column) * size;
+    for (int64_t b = 0; b < bytes; b += 64) hwy::Prefetch(row + b);
+  }
+}
+
 // Rows in blocks of 16, so that whole lines of the result are written while they are in cache, and pieces of 64 columns, so that
 // what is converted on the way is.
 void TransposePanelRows(const WeightView& from, const PanelRange& part, bool round, float* to) {
@@ -102,6 +115,8 @@ void TransposePanelRows(const WeightView& from, const PanelRange& part, bool rou
     for (int64_t k = 0; k < part.columns; k += kColumns) {
       const int64_t columns = std::min(kColumns, part.columns - k);
       const PanelRange piece{part.row + r, rows, part.column + k, columns};
+      if (k + columns < part.columns)
+        PrefetchPiece(from.value, {piece.row, rows, piece.column + columns, std::min(kColumns, part.columns - k - columns)});
       if (!direct) WidenPanelRows(from, piece, round, block);
       const float* source = direct ? from.value.row<float>(piece.row) + piece.column : block;
       const int64_t stride = direct ? from.value.stride() : columns;
