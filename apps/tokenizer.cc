@@ -135,7 +135,7 @@ int Train(const RunConfig& config) {
   if (inputs.empty()) Throw(ErrorCode::kUsage, "input: none given; name the text files to learn from");
   if (config.String("output").empty()) Throw(ErrorCode::kUsage, "output: none given; name the folder to write");
   const Stopwatch clock;
-  const PreTokenizer pre_tokenizer(PreTokenizer::Kind::kDeepSeekV3);
+  const PreTokenizer pre_tokenizer = PreTokenizer::DeepSeekV3();
   WordCounts counts;
   size_t bytes = 0;
   for (const std::string& path : inputs) {

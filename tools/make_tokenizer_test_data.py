@@ -1,8 +1,9 @@
 """Writes tests/data/tokenizer/ with Hugging Face's tokenizers library (0.23): what its tests expect of fathom's tokenizer.
 
-    python tools/make_tokenizer_test_data.py --tokenizer DIR --strings encode.jsonl --text FILE --out tests/data/tokenizer
+    python tools/make_tokenizer_test_data.py --tokenizer DIR --tokenizer-v2 DIR --strings encode.jsonl --text FILE --out tests/data/tokenizer
 
-DIR holds DeepSeek-V3's tokenizer.json (for its pre-tokenizer), FILE is an English text, encode.jsonl has an object with "text" per line.
+The two folders hold the tokenizer.json of DeepSeek-V3 and of V2 or V2-Lite (for their pre-tokenizers), FILE is an English text,
+encode.jsonl has an object with "text" per line.
 """
 import argparse
 import itertools
@@ -21,10 +22,18 @@ def dump(path, rows):
         f.write("".join(json.dumps(r, ensure_ascii=True) + "\n" for r in rows))
 
 
-def train(texts, size, pre):
+# Bytes that never stand in UTF-8, as byte-level BPE writes them: DeepSeek-V2's vocabulary has no token for them.
+NEVER = set("ÀÁõö÷øùúûüýþÿ")
+# Where the patterns of DeepSeek-V2 list their characters, and what lies around.
+BLOCKS = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x590), (0x900, 0x980), (0x1D00, 0x2070), (0x2100, 0x2190), (0x2C00, 0x2D30), (0x2FF0, 0x3100),
+          (0x9F90, 0x9FB0), (0xA640, 0xA7C0), (0xAB60, 0xAC10), (0xD790, 0xD800), (0xFB00, 0xFB20), (0xFF00, 0xFF70), (0x10400, 0x10500),
+          (0x11DD0, 0x11DF0), (0x1E900, 0x1E960)]
+
+
+def train(texts, size, pre, without=frozenset()):
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer, tok.decoder = pre, decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    alphabet = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - without)
     tok.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False))
     return tok
 
@@ -86,9 +95,24 @@ def without_added(tok):
     return Tokenizer.from_str(json.dumps(dict(json.loads(tok.to_str()), added_tokens=[])))
 
 
+def random_text(rnd):
+    """Characters of few blocks, many of them spaces, digits and newlines, so that every two kinds meet."""
+    blocks = rnd.sample(BLOCKS, 3)
+    draw = lambda: rnd.choice(" \n\r\t1a.\u3000\u2003") if rnd.random() < 0.4 else chr(rnd.randrange(*rnd.choice(blocks)))
+    return "".join(draw() for _ in range(rnd.randint(1, 40)))
+
+
+def write_v2(path, pre, corpus, strings, rnd):
+    tok = train(corpus.splitlines(keepends=True), 500, pre, NEVER)
+    os.makedirs(path("deepseek-v2"), exist_ok=True)
+    tok.save(path("deepseek-v2/tokenizer.json"), pretty=False)
+    texts = strings[:150] + [random_text(rnd) for _ in range(200)]
+    dump(path("encode_deepseek-v2.jsonl"), encode_rows(tok, without_added(tok), texts))
+
+
 def main():
     ap = argparse.ArgumentParser()
-    for name in ("tokenizer", "strings", "text", "out"):
+    for name in ("tokenizer", "tokenizer-v2", "strings", "text", "out"):
         ap.add_argument("--" + name, required=True)
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
@@ -118,6 +142,9 @@ def main():
     os.makedirs(path("gpt2"), exist_ok=True)
     gpt2.save(path("gpt2/tokenizer.json"), pretty=False)
     dump(path("encode_gpt2.jsonl"), encode_rows(gpt2, without_added(gpt2), strings[:250] + ["don't we'll 'S 's I'm 'd'", " 's", "  's"]))
+
+    v2 = Tokenizer.from_file(os.path.join(a.tokenizer_v2, "tokenizer.json")).pre_tokenizer
+    write_v2(path, v2, corpus, strings, rnd)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ class BpeModel {
  public:
   static constexpr size_t kMaxPieceBytes = 0x7FFFFFFF;
 
-  // byte_ids: the token of each byte. merges: in order of rank; all ids >= 0; of a pair that stands twice the later rank holds.
+  // byte_ids: the token of each byte; pieces hold no byte whose id is negative. merges: in order of rank; all ids >= 0; of a pair that
+  // stands twice the later rank holds.
   BpeModel(const std::array<int32_t, 256>& byte_ids, const std::vector<BpeMerge>& merges);
 
   // Memory that Encode needs; one per thread, kept between calls.

@@ -2,6 +2,7 @@
 
 #include <span>
 
+#include "fathom/tokenizer/split_ranges.h"
 #include "fathom/tokenizer/unicode_tables.h"
 
 namespace fathom {
@@ -12,7 +13,7 @@ const CharClassTable& CharClassTable::Get() {
 }
 
 CharClassTable::CharClassTable() : classes_(0x110000, 0) {
-  const auto mark = [this](uint8_t bit, std::span<const unicode_tables::Range> ranges) {
+  const auto mark = [this](uint16_t bit, std::span<const unicode_tables::Range> ranges) {
     for (const auto& range : ranges) {
       for (uint32_t c = range.first; c <= range.last; ++c) classes_[c] |= bit;
     }
@@ -23,9 +24,13 @@ CharClassTable::CharClassTable() : classes_(0x110000, 0) {
   mark(kPunctuation, unicode_tables::kPunctuation);
   mark(kSymbol, unicode_tables::kSymbol);
   mark(kSpace, unicode_tables::kSpace);
-  constexpr unicode_tables::Range kCjkRanges[] = {{0x3040, 0x30FF}, {0x4E00, 0x9FA5}}, kNewlineRanges[] = {{'\n', '\n'}, {'\r', '\r'}};
-  mark(kCjk, kCjkRanges);
+  mark(kDigit, unicode_tables::kNumber);
+  mark(kDigit, kNewNumberRanges);
   mark(kNewline, kNewlineRanges);
+  mark(kV3Cjk, kV3CjkRanges);
+  mark(kV2Wide, kV2WideRanges);
+  mark(kV2Sign, kV2SignRanges);
+  mark(kV2Letter, kV2LetterRanges);
 }
 
 }  // namespace fathom

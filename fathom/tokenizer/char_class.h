@@ -1,4 +1,4 @@
-// Character classes of the pre-tokenizers, as the patterns' engine sees them (Unicode 16.0 general categories and White_Space).
+// Character classes of the pre-tokenizers, as Hugging Face's library sees them (Unicode 16.0 general categories and White_Space).
 #pragma once
 
 #include <cstdint>
@@ -9,42 +9,47 @@
 
 namespace fathom {
 
-// One bit per class; a character has at most one of the first six. Controls, format characters and unassigned ones have none.
-enum CharClass : uint8_t {
+// One bit per class; a character has at most one of the first six. Controls, format characters and unassigned ones have none of these.
+enum CharClass : uint16_t {
   kLetter = 1,
   kMark = 2,
   kNumber = 4,
   kPunctuation = 8,
   kSymbol = 16,
   kSpace = 32,
-  kCjk = 64,       // DeepSeek's second Split: U+4E00..9FA5, U+3040..30FF
-  kNewline = 128,  // \r and \n
+  kNewline = 64,  // \r and \n
+  kDigit = 128,   // what Digits takes for one: the numbers of Unicode 17.0, of which 13 are unassigned in 16.0
+  // What DeepSeek's patterns list themselves (split_ranges.h).
+  kV3Cjk = 256,
+  kV2Wide = 512,
+  kV2Sign = 1024,
+  kV2Letter = 2048,
 };
 
 struct ClassifiedChar {
-  uint8_t classes;  // CharClass bits
-  uint8_t length;   // bytes
+  uint16_t classes;  // CharClass bits
+  uint16_t length;   // bytes
 };
 
-// The classes of every code point, expanded to a flat table (1.1 MB) for a look-up per character.
+// The classes of every code point, expanded to a flat table (2.2 MB) for a look-up per character.
 class CharClassTable {
  public:
   // The one table of the process.
   static const CharClassTable& Get();
 
-  uint8_t Of(char32_t code) const { return classes_[code]; }
+  uint16_t Of(char32_t code) const { return classes_[code]; }
   // The character at p < end. A broken byte has no class and length 1.
   ClassifiedChar At(const char* p, const char* end) const {
     const auto byte = static_cast<unsigned char>(*p);
     if (byte < 0x80) return {classes_[byte], 1};
     const Utf8Step step = DecodeUtf8({p, static_cast<size_t>(end - p)});
     if (!step.valid) return {0, 1};
-    return {classes_[step.code], static_cast<uint8_t>(step.length)};
+    return {classes_[step.code], static_cast<uint16_t>(step.length)};
   }
 
  private:
   CharClassTable();
-  std::vector<uint8_t> classes_;
+  std::vector<uint16_t> classes_;
 };
 
 }  // namespace fathom

@@ -51,6 +51,8 @@ struct Tokenizer::Impl {
         is_special(token_bytes.size(), false),
         added(std::move(file.added)),
         pre_tokenizer(file.pre_tokenizer),
+        byte_ids(file.byte_ids),
+        lacks_bytes(std::ranges::any_of(byte_ids, [](int32_t id) { return id < 0; })),
         bpe(file.byte_ids, file.merges),
         matchers{AddedTokenMatcher(Select(added, false)), AddedTokenMatcher(Select(added, true))} {
     for (const AddedToken& token : added) is_special[static_cast<size_t>(token.id)] = token.special;
@@ -58,6 +60,7 @@ struct Tokenizer::Impl {
 
   std::optional<int32_t> FindToken(const std::string& name, const std::string& what) const;
   void CheckArguments(std::string_view text, const EncodeOptions& options) const;
+  bool HasTokens(std::string_view text) const;  // for each byte
   void EncodePieces(std::string_view text, Workspace& w, std::vector<int32_t>& ids) const;
   // Text between added tokens of the matchers from number `level` on.
   void EncodeAround(size_t level, std::string_view text, Workspace& w, std::vector<int32_t>& ids) const;
@@ -66,6 +69,8 @@ struct Tokenizer::Impl {
   std::vector<bool> is_special;
   std::vector<AddedToken> added;
   PreTokenizer pre_tokenizer;
+  std::array<int32_t, 256> byte_ids;
+  bool lacks_bytes;
   BpeModel bpe;
   std::array<AddedTokenMatcher, 2> matchers;  // those on the text as it is first, then those on what lies between
   std::optional<int32_t> bos_id, eos_id;
@@ -86,10 +91,13 @@ void Tokenizer::Impl::CheckArguments(std::string_view text, const EncodeOptions&
     Throw(ErrorCode::kInput, "a text of {} bytes is too long to encode; cut it into documents", text.size());
 }
 
+bool Tokenizer::Impl::HasTokens(std::string_view text) const {
+  return !lacks_bytes || std::ranges::all_of(text, [&](char byte) { return byte_ids[static_cast<unsigned char>(byte)] >= 0; });
+}
+
 void Tokenizer::Impl::EncodePieces(std::string_view text, Workspace& w, std::vector<int32_t>& ids) const {
-  while (!text.empty()) {
-    const std::string_view piece = text.substr(0, pre_tokenizer.PieceLength(text));
-    text.remove_prefix(piece.size());
+  PieceCursor pieces(pre_tokenizer, text);
+  for (std::string_view piece = pieces.Next(); !piece.empty(); piece = pieces.Next()) {
     if (piece.size() > PieceCache::kMaxBytes) {
       bpe.Encode(piece, w.scratch, ids);
       continue;
@@ -136,6 +144,8 @@ Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 void Tokenizer::EncodeTo(std::string_view text, const EncodeOptions& options, std::vector<int32_t>& ids) const {
   impl_->CheckArguments(text, options);
   if (options.add_bos) ids.push_back(*impl_->bos_id);
+  std::string valid;
+  if (!impl_->HasTokens(text)) text = valid = ToValidUtf8(text);
   auto workspace = impl_->pool.Take();
   impl_->EncodeAround(options.added_tokens ? 0 : impl_->matchers.size(), text, *workspace, ids);
   impl_->pool.Return(std::move(workspace));

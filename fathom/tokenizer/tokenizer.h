@@ -31,7 +31,8 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  // text: UTF-8; bytes that are not become the tokens of these bytes, so that Decode's bytes are always the text's.
+  // text: UTF-8; bytes that are not become the tokens of these bytes, so that Decode's bytes are always the text's. Where the vocabulary
+  // has no token for one of them (DeepSeek-V2's has none for bytes that never stand in UTF-8), all that are not become U+FFFD.
   // Time is O(n log n) in the longest piece, linear in the rest. Throws Error(kUsage) for add_bos without a bos_id(),
   // Error(kInput) for a text of 2 GiB or more.
   std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options = {}) const;

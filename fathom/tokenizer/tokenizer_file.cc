@@ -124,7 +124,9 @@ class Parser {
     for (size_t b = 0; b < 256; ++b) {
       const std::string name = BytesToStandIns(std::string(1, static_cast<char>(b)));
       file.byte_ids[b] = ids_.Find(name);
-      if (file.byte_ids[b] < 0) Throw(ErrorCode::kInput, "{}: model.vocab has no token {} for the byte {}", where_, QuoteJson(name), b);
+      const bool needed = b < 0xC0 || (b > 0xC1 && b < 0xF5);  // the others never stand in UTF-8
+      if (needed && file.byte_ids[b] < 0)
+        Throw(ErrorCode::kInput, "{}: model.vocab has no token {} for the byte {}", where_, QuoteJson(name), b);
     }
   }
 

@@ -16,7 +16,7 @@ namespace fathom {
 
 struct TokenizerFile {
   std::vector<std::string> token_bytes;  // by id: what the token decodes to; empty where no token has the id
-  std::array<int32_t, 256> byte_ids;     // token of each byte
+  std::array<int32_t, 256> byte_ids;     // token of each byte; -1: none, which only bytes that never stand in UTF-8 may have
   std::vector<BpeMerge> merges;          // in order of rank
   std::vector<AddedToken> added;
   PreTokenizer pre_tokenizer;
@@ -25,7 +25,7 @@ struct TokenizerFile {
 // text: the content of a tokenizer.json, where: its name in errors. Accepts a byte-level BPE without normaliser, in the two spellings
 // of merges ("a b" and ["a", "b"]). The post-processor is ignored: it only adds special tokens, which Tokenizer::Encode does on request.
 // Throws Error(kInput): not JSON, a part that is not supported, an id that is negative, above 2^22 or stands for two tokens, a byte
-// without token, a merge whose parts or result are no tokens.
+// of UTF-8 without token, a merge whose parts or result are no tokens.
 TokenizerFile ParseTokenizerFile(std::string_view text, const std::string& where);
 
 struct TokenizerConfig {

@@ -80,6 +80,7 @@ TEST(TokenizerFile, RefusesBrokenVocabularies) {
   ExpectRefused("two tokens", [](Json& f) { f["model"]["vocab"]["zz"] = 5; });
   ExpectRefused("empty", [](Json& f) { f["model"]["vocab"][""] = 700; });
   ExpectRefused("for the byte 33", [](Json& f) { f["model"]["vocab"].erase("!"); });
+  ExpectRefused("for the byte 194", [](Json& f) { f["model"]["vocab"].erase("Â"); });
 }
 
 TEST(TokenizerFile, RefusesBrokenMergesAndAddedTokens) {

@@ -16,7 +16,7 @@ using Ids = std::vector<int32_t>;
 Tokenizer Load(const std::string& name) { return Tokenizer::Load(TokenizerTestData() / name); }
 
 TEST(Tokenizer, EncodesAsTheLibrary) {
-  for (const std::string name : {"deepseek", "gpt2"}) {
+  for (const std::string name : {"deepseek", "deepseek-v2", "gpt2"}) {
     const Tokenizer tokenizer = Load(name);
     for (const Json& row : TokenizerTestRows("encode_" + name + ".jsonl")) {
       const auto& text = row["text"].get_ref<const std::string&>();
@@ -25,6 +25,15 @@ TEST(Tokenizer, EncodesAsTheLibrary) {
       EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(text)), text);
     }
   }
+}
+
+TEST(Tokenizer, BytesWithoutTokenBecomeReplacementCharacters) {
+  const Tokenizer tokenizer = Load("deepseek-v2");
+  EXPECT_EQ(tokenizer.Encode("a\xFF"
+                             "b\xC0"),
+            tokenizer.Encode("a\uFFFD"
+                             "b\uFFFD"));
+  EXPECT_EQ(tokenizer.Decode(tokenizer.Encode("a\x80")), "a\uFFFD");  // has a token
 }
 
 TEST(Tokenizer, DecodesAsTheLibrary) {

@@ -12,7 +12,7 @@ namespace {
 
 // Trained on the same text as the library's file: the same ids for every string.
 TEST(TokenizerWriter, WrittenFolderEncodesAsTheLibrarysFile) {
-  const PreTokenizer pre_tokenizer(PreTokenizer::Kind::kDeepSeekV3);
+  const PreTokenizer pre_tokenizer = PreTokenizer::DeepSeekV3();
   WordCounts counts;
   CountWords(ReadTextFile(TokenizerTestData() / "train.txt"), pre_tokenizer, counts);
   const TemporaryFolder folder;
@@ -31,7 +31,9 @@ TEST(TokenizerWriter, WrittenFolderEncodesAsTheLibrarysFile) {
 }
 
 TEST(TokenizerWriter, FilesAreWellFormed) {
-  const Json file = ParseJson(TokenizerJson(TrainBpe({{"a\"b", 2}}, 300, {"\"q\"\n"}), PreTokenizer(PreTokenizer::Kind::kGpt2)), "file");
+  const Json file = ParseJson(TokenizerJson(TrainBpe({{"a\"b", 2}}, 300, {"\"q\"\n"}),
+                                            PreTokenizer::FromJson({{"type", "ByteLevel"}, {"add_prefix_space", false}}, "file")),
+                              "file");
   EXPECT_EQ(file["model"]["vocab"]["\"q\"\n"], 0);
   EXPECT_EQ(file["model"]["merges"][0], "\" b");
   EXPECT_EQ(file["added_tokens"][0]["content"], "\"q\"\n");
@@ -39,14 +41,14 @@ TEST(TokenizerWriter, FilesAreWellFormed) {
 
 TEST(TokenizerWriter, WithoutSpecialTokensThereIsNoBos) {
   const TemporaryFolder folder;
-  WriteTokenizer(folder.path(), TrainBpe({}, 256, {}), PreTokenizer(PreTokenizer::Kind::kDeepSeekV3));
+  WriteTokenizer(folder.path(), TrainBpe({}, 256, {}), PreTokenizer::DeepSeekV3());
   EXPECT_FALSE(Tokenizer::Load(folder.path()).bos_id());
 }
 
 TEST(TokenizerWriter, AFileInTheWayIsAnError) {
   const TemporaryFolder folder;
   WriteFileAtomically(folder.path() / "file", "x");
-  EXPECT_THROW(WriteTokenizer(folder.path() / "file", TrainBpe({}, 256, {}), PreTokenizer(PreTokenizer::Kind::kDeepSeekV3)), Error);
+  EXPECT_THROW(WriteTokenizer(folder.path() / "file", TrainBpe({}, 256, {}), PreTokenizer::DeepSeekV3()), Error);
 }
 
 }  // namespace

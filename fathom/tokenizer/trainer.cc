@@ -32,13 +32,10 @@ using ViewCounts = std::unordered_map<std::string_view, int64_t>;
 void CountLines(std::string_view text, const PreTokenizer& pre_tokenizer, ViewCounts& counts) {
   while (!text.empty()) {
     const size_t newline = text.find('\n');
-    std::string_view line = text.substr(0, newline == text.npos ? text.size() : newline + 1);
+    const std::string_view line = text.substr(0, newline == text.npos ? text.size() : newline + 1);
     text.remove_prefix(line.size());
-    while (!line.empty()) {
-      const size_t n = pre_tokenizer.PieceLength(line);
-      ++counts[line.substr(0, n)];
-      line.remove_prefix(n);
-    }
+    PieceCursor pieces(pre_tokenizer, line);
+    for (std::string_view piece = pieces.Next(); !piece.empty(); piece = pieces.Next()) ++counts[piece];
   }
 }
 

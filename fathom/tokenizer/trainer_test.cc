@@ -11,7 +11,7 @@ namespace {
 
 using Merges = std::vector<std::vector<std::string>>;
 
-const PreTokenizer kDeepSeek(PreTokenizer::Kind::kDeepSeekV3);
+const PreTokenizer kDeepSeek = PreTokenizer::DeepSeekV3();
 
 Merges Learn(const WordCounts& counts, int64_t vocab_size, const std::vector<std::string>& special = {"<s>", "</s>"}) {
   const TrainedBpe bpe = TrainBpe(counts, vocab_size, special);
