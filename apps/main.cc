@@ -12,6 +12,7 @@
 
 #include "apps/command.h"
 #include "apps/readable_checkpoint.h"
+#include "fathom/base/cut_files.h"
 #include "fathom/base/env.h"
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
@@ -123,6 +124,7 @@ int Run(std::vector<std::string> words) {
   }
   NameUnread(command, config);
   SetThreads(static_cast<int>(config.Int("threads")));
+  ReportCutFiles();
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));
   const bool reads_parameters = std::ranges::find(command.flags, "load_parameters_path") != command.flags.end();
   const auto readable = reads_parameters ? std::make_unique<ReadableCheckpoint>(config) : nullptr;

@@ -2,12 +2,12 @@
 
 #include <csignal>
 
+#include "fathom/base/signal_stack.h"
+
 namespace fathom {
 namespace {
 
-constexpr size_t kStackBytes = 1 << 16;  // the frame of a signal holds all vector registers
-
-// A signal handler can reach nothing but a global; this is the only one of the program.
+// A signal handler can reach nothing but a global.
 volatile std::sig_atomic_t g_received = 0;
 
 void Handle(int signal) {
@@ -17,10 +17,9 @@ void Handle(int signal) {
 
 }  // namespace
 
-StopSignals::StopSignals() : stack_(kStackBytes) {
+StopSignals::StopSignals() {
   g_received = 0;
-  const stack_t stack{.ss_sp = stack_.data(), .ss_flags = 0, .ss_size = stack_.size()};
-  sigaltstack(&stack, nullptr);
+  UseSignalStack();
   struct sigaction action = {};
   action.sa_handler = Handle;
   action.sa_flags = SA_ONSTACK | SA_RESTART;
@@ -31,8 +30,6 @@ StopSignals::StopSignals() : stack_(kStackBytes) {
 StopSignals::~StopSignals() {
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
-  const stack_t none{.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
-  sigaltstack(&none, nullptr);
 }
 
 int StopSignals::received() const { return g_received; }

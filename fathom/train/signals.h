@@ -1,14 +1,10 @@
 // Ctrl-C and SIGTERM ask a run to save and stop; a second one kills it.
 #pragma once
 
-#include <cstddef>
-#include <vector>
-
 namespace fathom {
 
-// The handler has a stack of its own in the calling thread, which gets the process's signals as long as it does not block them. Inside
-// oneDNN's products the stack pointer lies in the heap (seen in a sixth of the samples of a training run): a signal's frame would overwrite
-// what is there.
+// The handler has a stack of its own in the calling thread (base/signal_stack.h), which gets the process's signals as long as it does not
+// block them.
 class StopSignals {
  public:
   StopSignals();   // takes over SIGINT and SIGTERM
@@ -17,9 +13,6 @@ class StopSignals {
   StopSignals& operator=(const StopSignals&) = delete;
   // The signal that came, 0: none. The exit code of a run that it stopped is 128 plus this.
   int received() const;
-
- private:
-  std::vector<std::byte> stack_;
 };
 
 }  // namespace fathom
