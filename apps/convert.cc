@@ -55,6 +55,7 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
   if (options.to == CheckpointFormat::kOrbax && options.dtype.target == TargetDType::kF8)
     Throw(ErrorCode::kUsage, "dtype=float8: MaxText's checkpoints hold no FP8; take bfloat16 or float32");
   if (config.String("scale_fmt") == "ue8m0") options.dtype.scale_format = ScaleFormat::kUe8m0;
+  options.full_state = config.Bool("full_state");
   options.scan_layers = config.Bool("scan_layers");
   options.ocdbt = config.Bool("checkpoint_storage_use_ocdbt");
   options.zarr3 = config.Bool("checkpoint_storage_use_zarr3");
@@ -75,6 +76,7 @@ std::vector<std::string> ConvertFlags() {
           "to",
           "dtype",
           "scale_fmt",
+          "full_state",
           "scan_layers",
           "max_shard_size",
           "memory_limit",
@@ -104,6 +106,7 @@ int RunConvert(const RunConfig& config) {
   const ConvertResult result = Convert(options);
   fmt::print("{}: {} tensors, {} in {} ({}/s)\n", result.output.string(), result.tensors, FormatBytes(static_cast<double>(result.bytes)),
              FormatSeconds(result.seconds), FormatBytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-9)));
+  if (result.step) fmt::print("with the training state of step {} (full_state=false leaves it out)\n", *result.step);
   if (result.units_resumed > 0) fmt::print("{} of {} files were there from an earlier run\n", result.units_resumed, result.units);
   if (options.dtype.target == TargetDType::kF8) fmt::print("{} elements differ from the input when read back\n", result.not_reproduced);
   if (!config.String("json").empty()) {
@@ -113,6 +116,7 @@ int RunConvert(const RunConfig& config) {
                        {"seconds", result.seconds},
                        {"files", result.units},
                        {"files_resumed", result.units_resumed},
+                       {"training_step", result.step ? Json(*result.step) : Json()},
                        {"elements_not_reproduced", result.not_reproduced},
                        {"peak_rss_bytes", PeakResident()}};
     WriteOutput(config.String("json"), json.dump(2) + "\n");

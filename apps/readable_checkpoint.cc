@@ -4,6 +4,7 @@
 
 #include "fathom/base/log.h"
 #include "fathom/checkpoint/convert.h"
+#include "fathom/checkpoint/orbax.h"
 #include "fathom/config/model_from_flags.h"
 
 namespace fathom {
@@ -24,7 +25,7 @@ ReadableCheckpoint::ReadableCheckpoint(RunConfig& config) {
   const fs::path given = config.String(kFlag);
   if (given.empty() || !FindOrbaxItems(given)) return;
   folder_ = NewTemporaryFolder();
-  ConvertOptions options{.input = given, .output = folder_ / "hf"};
+  ConvertOptions options{.input = given, .output = folder_ / "hf", .full_state = false};
   if (config.Given("model_name") || config.Given("base_emb_dim")) options.model = [&config] { return ModelFromFlags(config); };
   spdlog::info("{}: an Orbax checkpoint; read through {}", given.string(), options.output.string());
   try {

@@ -57,6 +57,12 @@ same_after_kills() {
 "$fathom" convert input=orbax output=hf "${to_hf[@]}" >/dev/null || fail "no conversion to Hugging Face"
 "$fathom" convert input="$hub" output=fp8 "${to_hf[@]}" dtype=float8 >/dev/null || fail "no conversion to FP8"
 "$fathom" convert --input-fp8-hf-path=fp8 --output-bf16-hf-path=bf16 log_level=error >/dev/null || fail "no conversion from FP8"
+"$fathom" train load_parameters_path="$hub" mtp_num_layers=1 dataset_type=synthetic per_device_batch_size=1 max_target_length=8 steps=2 base_output_directory=runs run_name=run \
+  enable_tensorboard=false log_level=error || fail "no training run"
+trained=runs/run/checkpoints/1
+"$fathom" convert input=$trained output=state "${to_orbax[@]}" >/dev/null || fail "no conversion of a training state to Orbax"
+"$fathom" convert input=state output=trained "${to_hf[@]}" >/dev/null || fail "no conversion of a training state to Hugging Face"
+diff -r $trained/train_state trained/train_state || fail "the training state is another one after the way through Orbax"
 "$fathom" check files input=orbax against="$hub" >stdout 2>&1 || fail "Orbax is not the hub's: $(cat stdout)"
 "$fathom" check files input=hf against=orbax >stdout 2>&1 || fail "Hugging Face is not Orbax's: $(cat stdout)"
 ids() { "$fathom" decode load_parameters_path="$1" prompt_ids=5,6,7,8 max_new_tokens=8 ignore_eos=true json=- log_level=error | grep -A9 '"ids"'; }
@@ -65,6 +71,8 @@ ls "$work" | grep fathom && fail "a temporary folder is left behind"
 same_after_kills "$hub" orbax "${to_orbax[@]}"
 same_after_kills orbax hf "${to_hf[@]}"
 same_after_kills "$hub" fp8 "${to_hf[@]}" dtype=float8
+same_after_kills $trained state "${to_orbax[@]}"
+same_after_kills state trained "${to_hf[@]}"
 [[ $kills -gt 4 ]] || fail "killed $kills times only"
 
 # Two runs on one output: one wins, the other is refused while the first works or because the output is there.

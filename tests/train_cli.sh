@@ -109,6 +109,17 @@ full_disk_leaves_the_last_checkpoint() {
   chmod u+w runs/full/checkpoints
 }
 
+the_way_through_orbax_changes_nothing() {
+  local step layout
+  step=$(ls runs/whole/checkpoints | sort -n | tail -2 | head -1)
+  for layout in true false; do
+    "$fathom" convert input="runs/whole/checkpoints/$step" output="orbax-$layout" to=orbax scan_layers=$layout log_level=error >/dev/null &&
+      "$fathom" convert input="orbax-$layout" output="runs/orbax-$layout/checkpoints/$step" to=hf log_level=error >/dev/null || fail "orbax-$layout: exit $?"
+    train "orbax-$layout" "${LONG[@]}" || fail "orbax-$layout: exit $? when it went on: $(cat "orbax-$layout.err")"
+    diff -r "runs/whole/checkpoints/$((STEPS - 1))" "runs/orbax-$layout/checkpoints/$((STEPS - 1))" >&2 || fail "orbax-$layout: the last checkpoint differs"
+  done
+}
+
 micro_batches_equal_the_large_batch() {
   local flags=("dataset_path=$text" max_target_length=32 steps=20 dtype=float32 enable_checkpointing=false)
   train large "${flags[@]}" per_device_batch_size=4 || fail "large: exit $?"
@@ -129,6 +140,7 @@ train whole "${LONG[@]}" || { cat whole.err >&2; exit 1; }
 killed_runs_end_with_the_same_bits
 signals_save_and_stop
 full_disk_leaves_the_last_checkpoint
+the_way_through_orbax_changes_nothing
 micro_batches_equal_the_large_batch
 two_sequences_are_learnt_by_heart
 exit $status

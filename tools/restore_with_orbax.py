@@ -4,6 +4,7 @@
     python3.12 tools/restore_with_orbax.py OUT/0 --hub HUB             # plain Orbax
     python3.12 tools/restore_with_orbax.py OUT/0 --hub HUB --maxtext   # as MaxText's load_parameters_path, into MaxText's own model
 
+If HUB has a train_state, step, counts and moments are compared, too; MaxText then restores all of OUT as a run that it resumes.
 Needs orbax-checkpoint >= 0.12 (which brings JAX) and ml_dtypes; with --maxtext also maxtext 0.2.5. HUB holds BF16, F16 or F32, not FP8.
 """
 import argparse
@@ -35,10 +36,10 @@ ROOT = {"token_embedder.embedding": "model.embed_tokens.weight", "decoder.decode
 MTP = {"embedding_norm.scale": "enorm.weight", "hidden_state_norm.scale": "hnorm.weight", "projection.kernel": "eh_proj.weight", "final_norm.scale": "shared_head.norm.weight"}
 
 
-def read_hub(folder):
-  """{name: array} of every safetensors file of the model."""
+def read_hub(folder, files="model*.safetensors"):
+  """{name: array} of the safetensors files."""
   out = {}
-  for path in sorted(pathlib.Path(folder).glob("model*.safetensors")):
+  for path in sorted(pathlib.Path(folder).glob(files)):
     raw = np.memmap(path, np.uint8, "r")
     size = int(raw[:8].view("<u8")[0])
     for name, t in json.loads(bytes(raw[8 : 8 + size])).items():
@@ -94,7 +95,7 @@ def flatten(tree, prefix=""):
     if isinstance(value, dict):
       yield from flatten(value, f"{prefix}{key}.")
     else:
-      yield prefix + str(key), np.asarray(value)
+      yield prefix + str(key), value if "rngs." in prefix else np.asarray(value)  # JAX's random keys are no numbers
 
 
 def restore_with_orbax(step):
@@ -103,8 +104,7 @@ def restore_with_orbax(step):
   checkpointer = ocp.PyTreeCheckpointer()
   leaves = checkpointer.metadata(step / "items").item_metadata.tree
   as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
-  tree = checkpointer.restore(step / "items", restore_args=as_numpy)
-  return dict(flatten(tree["params"]["params"]))
+  return checkpointer.restore(step / "items", restore_args=as_numpy)
 
 
 def maxtext_flags(config, dtype):
@@ -125,22 +125,54 @@ def maxtext_flags(config, dtype):
                   "max_target_length": 32, "per_device_batch_size": 1, "enable_goodput_recording": False, "log_config": False, "run_name": "restore"}
 
 
-def restore_with_maxtext(step, config, scanned, dtype):
+def restore_with_maxtext(step, config, scanned, dtype, resume):
   import jax
   import maxtext
   from flax import nnx
-  from maxtext.common import checkpointing
+  from maxtext.common import checkpointing, train_state_nnx
   from maxtext.configs import pyconfig
   from maxtext.utils import train_utils
   flags = maxtext_flags(config, dtype) | {"scan_layers": scanned, "base_output_directory": "/tmp"}
   base = pathlib.Path(maxtext.__file__).parent / "configs" / "base.yml"
   text = lambda v: str(v).lower() if isinstance(v, bool) else str(v)
   jax.config.update("jax_default_prng_impl", "unsafe_rbg")
-  setup = train_utils.setup_train_loop(pyconfig.initialize(["", str(base)] + [f"{k}={text(v)}" for k, v in flags.items()]), None)
+  setup_config = pyconfig.initialize(["", str(base)] + [f"{k}={text(v)}" for k, v in flags.items()])
+  setup = train_utils.setup_train_loop(setup_config, None)
   _, state = nnx.split(setup[-1])
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+  if resume:
+    manager = checkpointing.create_orbax_checkpoint_manager(str(step.parent), True, False, 1, "synthetic", None, True, True)
+    restored, _ = checkpointing.load_state_if_possible(manager, None, "", "", 8, shapes, maxtext_config=setup_config)
+    return train_state_nnx.to_checkpoint_dict(restored["items"])
   params = checkpointing.load_params_from_path(str(step / "items"), checkpointing._abstract_params(shapes), 8)
-  return dict(flatten(params.to_pure_dict()))
+  return {"params": {"params": params.to_pure_dict()}}
+
+
+def compare(arrays, want, config, rounded):
+  """Names of tensors that differ, and of those that are missing."""
+  left, wrong = set(want), []
+  for name, array in arrays.items():
+    for tensor, part in hub_tensors(name, array, config):
+      hub = want[tensor].astype(array.dtype) if rounded else want[tensor]
+      left.discard(tensor)
+      if as_hub_stores(part, hub.shape, tensor).astype(hub.dtype).tobytes() != hub.tobytes():
+        wrong.append(tensor)
+  shared = ("embed_tokens.weight", "shared_head.head.weight")  # an MTP module's copies, which MaxText shares
+  return wrong, [name for name in left if not (name.startswith("model.layers.") and name.endswith(shared))]
+
+
+def compare_state(tree, folder, config):
+  """The same for the moments, as "mu NAME" and "nu NAME", and for the counts."""
+  values = json.loads((folder / "state.json").read_text())
+  optimizer = tree["opt_state"]  # a list, or a dict of its indices
+  first, last = (optimizer[i] if isinstance(optimizer, (list, tuple)) else optimizer.get(i, optimizer.get(str(i))) for i in (0, 2))
+  counts = {"step": (tree["step"], values["step"] + 1), "count": (first["count"], values["optimizer_steps"]), "schedule": (last["count"], values["step"] + 1)}
+  wrong, left = [name for name, (got, want) in counts.items() if int(got) != want], []
+  for slot in ("mu", "nu"):
+    bad, missing = compare(dict(flatten(first[slot]["params"])), read_hub(folder, slot + ".safetensors"), config, False)
+    wrong += [f"{slot} {name}" for name in bad]
+    left += [f"{slot} {name}" for name in missing]
+  return wrong, left
 
 
 def main():
@@ -153,17 +185,17 @@ def main():
   config, hub = json.loads((step / "config.json").read_text()), read_hub(args.hub)
   scanned = json.loads((step / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]["scan_layers"]
   dtype = {"float32": "float32", "bfloat16": "bfloat16"}[str(hub["model.embed_tokens.weight"].dtype)]
-  arrays = restore_with_maxtext(step, config, scanned, dtype) if args.maxtext else restore_with_orbax(step)
-  left, wrong = set(hub), []
-  for name, array in arrays.items():
-    for tensor, part in hub_tensors(name, array, config):
-      want = hub[tensor].astype(array.dtype) if args.maxtext else hub[tensor]  # MaxText rounds a router bias to its weight_dtype
-      left.discard(tensor)
-      if as_hub_stores(part, want.shape, tensor).astype(want.dtype).tobytes() != want.tobytes():
-        wrong.append(tensor)
-  shared = ("embed_tokens.weight", "shared_head.head.weight")  # an MTP module's copies, which MaxText shares
-  left = [name for name in left if not (name.startswith("model.layers.") and name.endswith(shared))]
-  print(f"{len(arrays)} arrays restored with {'MaxText' if args.maxtext else 'Orbax'}: {len(hub)} tensors, {len(wrong)} differ, {len(left)} are missing", *(wrong + left)[:5])
+  state = pathlib.Path(args.hub) / "train_state"
+  tree = restore_with_maxtext(step, config, scanned, dtype, state.exists()) if args.maxtext else restore_with_orbax(step)
+  arrays = dict(flatten(tree["params"]["params"]))
+  if args.maxtext and state.exists():  # a resumed run keeps its router biases elsewhere
+    arrays |= {name: array for name, array in flatten(tree["nnx_aux"]["model"]) if name.endswith("gate.bias")}
+  wrong, left = compare(arrays, hub, config, args.maxtext)  # MaxText rounds a router bias to its weight_dtype
+  if state.exists():
+    bad, missing = compare_state(tree, state, config)
+    wrong, left = wrong + bad, left + missing
+  print(f"{len(arrays)} arrays restored with {'MaxText' if args.maxtext else 'Orbax'}: {len(hub)} tensors{', training state' if state.exists() else ''}, "
+        f"{len(wrong)} differ, {len(left)} are missing", *(wrong + left)[:5])
   sys.exit(bool(wrong or left))
 
 

@@ -11,6 +11,7 @@
 #include "fathom/base/threads.h"
 #include "fathom/checkpoint/hf_names.h"
 #include "fathom/checkpoint/manifest.h"
+#include "fathom/checkpoint/orbax.h"
 #include "fathom/kernels/vector_ops.h"
 
 namespace fathom {

@@ -49,8 +49,7 @@ bool AllPieces(const SourceTensor& a, const SourceTensor& b, int64_t row_bytes, 
 // Compares tensors; holds scratch, so one per thread.
 class Comparer {
  public:
-  Comparer(const Side& first, const Side& second, int64_t piece_bytes)
-      : first_(first), second_(second), piece_bytes_(piece_bytes), rows_a_(first.source()), rows_b_(second.source()) {}
+  Comparer(const Side& first, const Side& second, int64_t piece_bytes) : first_(first), second_(second), piece_bytes_(piece_bytes) {}
 
   void Compare(TensorComparison& c) {
     const TensorTask *a = first_.Find(c.name), *b = second_.Find(c.name);
@@ -92,8 +91,8 @@ class Comparer {
     AllPieces(x, y, a.RowBytes(), piece_bytes_, [&](int64_t row, int64_t rows) {
       a_.resize(static_cast<size_t>(rows * a.RowBytes()));
       b_.resize(a_.size());
-      rows_a_.Read(a, row, rows, a_);
-      rows_b_.Read(b, row, rows, b_);
+      rows_.Read(a, row, rows, a_);
+      rows_.Read(b, row, rows, b_);
       c.difference +=
           CompareValues(reinterpret_cast<const float*>(a_.data()), reinterpret_cast<const float*>(b_.data()), rows * x.Columns());
       return true;
@@ -104,7 +103,7 @@ class Comparer {
 
   const Side &first_, &second_;
   int64_t piece_bytes_;
-  RowConverter rows_a_, rows_b_;
+  RowConverter rows_;
   std::vector<std::byte> a_, b_;
 };
 

@@ -35,7 +35,9 @@ bool IsInside(const fs::path& path, const fs::path& folder) {
 int64_t CacheBytes(const ConvertOptions& options) { return std::max<int64_t>(16 << 20, options.memory_limit / 4); }
 
 std::unique_ptr<ConvertSource> OpenSource(const ConvertOptions& options) {
-  return OpenConvertSource(options.input, {CacheBytes(options), ExistingParent(options.output), options.model});
+  SourceOptions source{CacheBytes(options), ExistingParent(options.output), options.model, {}};
+  source.training_state = options.full_state && options.dtype.target != TargetDType::kF8;
+  return OpenConvertSource(options.input, source);
 }
 
 std::unique_ptr<ConvertSource> HubSourceOf(const ModelConfig& model) { return MakeHubSource(model, IsFp8OnHub(model)); }
@@ -51,6 +53,7 @@ Json Identity(const ConvertOptions& options, const FileStamps& stamps, const Con
           {"to", static_cast<int>(options.to)},
           {"dtype", static_cast<int>(options.dtype.target)},
           {"scale_format", static_cast<int>(options.dtype.scale_format)},
+          {"full_state", options.full_state},
           {"scan_layers", options.scan_layers},
           {"ocdbt", options.ocdbt},
           {"zarr3", options.zarr3},
@@ -113,6 +116,14 @@ class Meter {
   std::optional<Progress> progress_;
 };
 
+int64_t BytesIn(const ConvertSource& source) {
+  int64_t total = 0;
+  for (const SourceTensor& tensor : source.tensors()) total += tensor.NumBytes();
+  if (source.state() == nullptr) return total;
+  for (const auto& [slot, moments] : source.state()->slots) total += BytesIn(*moments);
+  return total;
+}
+
 int64_t TotalBytes(const ConvertOutput& output) {
   int64_t total = 0;
   for (const OutputUnit& unit : output.units()) total += unit.bytes;
@@ -173,6 +184,7 @@ ConvertResult Convert(const ConvertOptions& options) {
   result.bytes = TotalBytes(*output);
   result.units = std::ssize(output->units());
   result.not_reproduced = output->not_reproduced();
+  if (source->state() != nullptr) result.step = source->state()->step;
   result.seconds = clock.Seconds();
   result.output = options.to == CheckpointFormat::kOrbax ? Target(options) / "items" : Target(options);
   return result;
@@ -183,7 +195,7 @@ ConvertPlan PlanConvert(const ConvertOptions& options) {
   const FileStamps stamps(source->files());
   const auto output = MakeOutput(options, *source, stamps);
   ConvertPlan plan;
-  for (const SourceTensor& tensor : source->tensors()) plan.input_bytes += tensor.NumBytes();
+  plan.input_bytes = BytesIn(*source);
   plan.output_bytes = TotalBytes(*output);
   plan.tensors = std::ssize(source->tensors());
   plan.files = std::ssize(output->units());

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "fathom/checkpoint/convert_output.h"
@@ -16,6 +17,7 @@ struct ConvertOptions {
   std::filesystem::path input, output;
   CheckpointFormat to = CheckpointFormat::kHuggingFace;
   DTypeOptions dtype;
+  bool full_state = true;                               // carry a training state (step, moments) that lies with the weights; never into FP8
   bool scan_layers = true, ocdbt = true, zarr3 = true;  // of Orbax
   int64_t max_shard_size = 0;                           // of Hugging Face; 0: as the input, else 5 GB
   int64_t target_file_size = int64_t{2} << 30;          // of Orbax's data files
@@ -30,7 +32,8 @@ struct ConvertOptions {
 struct ConvertResult {
   int64_t tensors = 0, bytes = 0;  // of the input's tensors; converted bytes as they are in the output, before compression
   int64_t units = 0, units_resumed = 0;
-  int64_t not_reproduced = 0;  // elements that FP8 does not give back
+  int64_t not_reproduced = 0;   // elements that FP8 does not give back
+  std::optional<int64_t> step;  // of the training state that was carried
   double seconds = 0;
   std::filesystem::path output;  // what was written: the folder, or <output>/0/items
 };

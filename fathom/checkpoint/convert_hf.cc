@@ -4,6 +4,7 @@
 #include "fathom/base/error.h"
 #include "fathom/checkpoint/convert_output.h"
 #include "fathom/checkpoint/save.h"
+#include "fathom/checkpoint/train_state.h"
 
 namespace fathom {
 namespace {
@@ -19,7 +20,7 @@ struct Slab {
 };
 
 struct File {
-  std::string name;
+  std::string name;  // relative to the output
   std::vector<size_t> tasks;
 };
 
@@ -31,12 +32,15 @@ class HfOutput : public ConvertOutput {
         tasks_(PlanTensors(source, options.dtype)),
         runner_(static_cast<int>(options.memory / (5 * kSlabBytes))) {
     PlanFiles();
+    num_model_files_ = files_.size();
+    if (source.state() != nullptr) PlanSlots(*source.state());
     for (const File& file : files_) units_.push_back({file.name, SafetensorsWriter::FileSize(Infos(file))});
-    for (int w = 0; w < runner_.workers(); ++w) workers_.push_back(std::make_unique<Worker>(source));
+    for (int w = 0; w < runner_.workers(); ++w) workers_.push_back(std::make_unique<Worker>());
   }
 
   Json WriteUnit(size_t u, const fs::path& folder, const ConvertProgress& done) override {
     const fs::path path = folder / files_[u].name;
+    fs::create_directories(path.parent_path());
     fs::remove(path);  // and not through a link that somebody put there
     SafetensorsWriter writer(path, Infos(files_[u]));
     const auto slabs = Slabs(files_[u]);
@@ -56,14 +60,17 @@ class HfOutput : public ConvertOutput {
 
   void Finish(const fs::path& folder, const std::map<std::string, Json>&) override {
     if (!source_.companions().empty()) CopyCompanions(source_.companions(), folder);
-    if (files_.size() > 1 || files_[0].name != kSingleFile) WriteFileAtomically(folder / kIndexFile, Index().dump(2) + "\n");
+    if (num_model_files_ > 1 || files_[0].name != kSingleFile) WriteFileAtomically(folder / kIndexFile, Index().dump(2) + "\n");
     if (!source_.raw_config().is_null())
       WriteFileAtomically(folder / "config.json", ConvertedConfig(source_, tasks_, options_.dtype).dump(2) + "\n");
+    if (const SourceState* state = source_.state()) {
+      fs::create_directories(TrainStateFolder(folder));
+      WriteTrainStateFile(folder, state->step, state->values);
+    }
   }
 
  private:
   struct Worker {
-    explicit Worker(const ConvertSource& source) : rows(source) {}
     RowConverter rows;
     std::vector<std::byte> out, scales;
   };
@@ -81,6 +88,18 @@ class HfOutput : public ConvertOutput {
       for (size_t s = 0; s < shards.size(); ++s) files_.push_back({ShardFileName(s, shards.size()), shards[s]});
     }
     if (files_.empty()) Throw(ErrorCode::kInput, "{}: holds no tensors", source_.companions().string());
+  }
+
+  // A file for each slot of the optimizer, as training writes them; the moments' dtypes stay.
+  void PlanSlots(const SourceState& state) {
+    for (const auto& [slot, moments] : state.slots) {
+      File file = {(TrainStateFolder("") / (slot + ".safetensors")).string(), {}};
+      for (const TensorTask& task : PlanTensors(*moments, {})) {
+        file.tasks.push_back(tasks_.size());
+        tasks_.push_back(task);
+      }
+      files_.push_back(std::move(file));
+    }
   }
 
   File& FileNamed(const std::string& name) {
@@ -104,7 +123,7 @@ class HfOutput : public ConvertOutput {
     size_t tensor = 0;
     for (const size_t t : file.tasks) {
       const TensorTask& task = tasks_[t];
-      const int64_t step = RowsOfPiece(kSlabBytes, std::max(task.RowBytes(), source_.tensor(task.source).RowBytes()), task.row_unit);
+      const int64_t step = RowsOfPiece(kSlabBytes, std::max(task.RowBytes(), task.Stored().RowBytes()), task.row_unit);
       for (int64_t row = 0; row < task.Rows(); row += step) slabs.push_back({tensor, &task, row, std::min(step, task.Rows() - row)});
       tensor += task.quantize ? 2 : 1;
     }
@@ -134,7 +153,7 @@ class HfOutput : public ConvertOutput {
   Json Index() const {
     int64_t total = 0;
     Json map = Json::object();
-    for (const File& file : files_) {
+    for (const File& file : std::span(files_).first(num_model_files_)) {
       for (const TensorInfo& info : Infos(file)) {
         total += info.NumBytes();
         map[info.name] = file.name;
@@ -145,8 +164,9 @@ class HfOutput : public ConvertOutput {
 
   const ConvertSource& source_;
   HfOutputOptions options_;
-  std::vector<TensorTask> tasks_;
-  std::vector<File> files_;
+  std::vector<TensorTask> tasks_;  // of the model, then of the slots
+  std::vector<File> files_;        // likewise
+  size_t num_model_files_ = 0;
   JobRunner runner_;
   std::vector<std::unique_ptr<Worker>> workers_;
 };

@@ -48,6 +48,7 @@ std::vector<std::string> WholeLines(const fs::path& path) {
 
 FileStamps::FileStamps(std::vector<fs::path> files) {
   std::ranges::sort(files);
+  files.erase(std::unique(files.begin(), files.end()), files.end());
   for (const fs::path& file : files) stamps_.push_back(StampOf(file));
 }
 

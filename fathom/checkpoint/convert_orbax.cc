@@ -1,28 +1,20 @@
 #include <algorithm>
-#include <cstring>
 
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
 #include "fathom/base/rng.h"
 #include "fathom/checkpoint/convert_output.h"
 #include "fathom/checkpoint/ocdbt.h"
+#include "fathom/checkpoint/orbax_arrays.h"
+#include "fathom/checkpoint/orbax_state.h"
 #include "fathom/checkpoint/save.h"
-#include "fathom/kernels/transpose.h"
+#include "fathom/checkpoint/zarr.h"
 
 namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
 constexpr const char* kParams = "params.params.";
-constexpr int64_t kStepOfConverters = 0;
-
-// An array of the output, the tasks behind its hub tensors, and its chunks.
-struct OutputArray {
-  MaxTextArray layout;
-  ZarrArray zarr;
-  std::string name;
-  std::vector<TensorTask> tasks;  // tasks[expert * layers + layer]
-};
 
 struct ChunkRef {
   size_t array;
@@ -38,14 +30,6 @@ struct Unit {
 std::string HexName(const std::string& identity, const std::string& what) {
   const std::string text = what + "\n" + identity;
   return fmt::format("{:016x}{:016x}", HashName(text), HashName("again\n" + text));
-}
-
-// The smallest divisor of n that leaves parts of at most n / least... elements: number of equal parts >= least.
-int64_t PartsOf(int64_t n, int64_t least) {
-  for (int64_t parts = std::max<int64_t>(1, least); parts < n; ++parts) {
-    if (n % parts == 0) return parts;
-  }
-  return n;
 }
 
 Shape GridOf(const ZarrArray& zarr) {
@@ -71,14 +55,11 @@ class OrbaxOutput : public ConvertOutput {
         config_(source.config()),
         runner_(static_cast<int>(options.memory / (6 * options.max_chunk_bytes))) {
     options_.dtype.expand_fp8 = true;
-    tasks_ = PlanTensors(source_, options_.dtype);
-    for (size_t t = 0; t < tasks_.size(); ++t) by_name_[tasks_[t].info.name] = t;
     DropAbsentMtp();
-    shapes_ = ShapesOf(config_);
-    for (const MaxTextArray& layout : MaxTextArrays(config_, options_.scan_layers)) AddArray(layout);
+    PlanArrays();
     CompareSharedCopies();
     PlanUnits();
-    for (int w = 0; w < runner_.workers(); ++w) workers_.push_back(std::make_unique<Worker>(source_));
+    for (int w = 0; w < runner_.workers(); ++w) workers_.push_back(std::make_unique<Worker>());
   }
 
   Json WriteUnit(size_t u, const fs::path& folder, const ConvertProgress& done) override {
@@ -94,12 +75,13 @@ class OrbaxOutput : public ConvertOutput {
 
   void Finish(const fs::path& folder, const std::map<std::string, Json>& records) override {
     const fs::path items = folder / "items";
-    std::vector<OrbaxLeaf> leaves = {{"step", "scalar"}};
-    for (const OutputArray& array : arrays_) leaves.push_back({array.name});
-    if (options_.ocdbt) WriteTree(items, records);
-    if (!options_.ocdbt) WriteStepFolder(items);
+    options_.ocdbt ? WriteTree(items, records) : WriteSmallFolders(items);
+    std::vector<OrbaxLeaf> leaves = EmptyLeavesOf(source_.state());
+    for (const SmallArray& array : small_) leaves.push_back(array.leaf);
+    for (const OrbaxArray& array : arrays_) leaves.push_back({array.name});
     WriteFileAtomically(items / "_METADATA", FormatOrbaxMetadata(leaves, options_.ocdbt, options_.zarr3));
-    const Json custom = {{"scan_layers", options_.scan_layers}, {"hub_shared_copies", has_shared_copies_}};
+    Json custom = {{"scan_layers", options_.scan_layers}, {kSharedCopies, has_shared_copies_}};
+    if (source_.state() != nullptr) custom[kTrainState] = source_.state()->OwnValues();
     WriteFileAtomically(folder / "_CHECKPOINT_METADATA", FormatCheckpointMetadata(options_.time, custom));
     if (!source_.companions().empty()) CopyCompanions(source_.companions(), folder);
     WriteFileAtomically(folder / "config.json", ConvertedConfig(source_, tasks_, options_.dtype).dump(2) + "\n");
@@ -107,77 +89,38 @@ class OrbaxOutput : public ConvertOutput {
 
  private:
   struct Worker {
-    explicit Worker(const ConvertSource& source) : rows(source) {}
-    RowConverter rows;
+    ChunkReader chunks;
     ZarrEncoder encoder;
-    std::vector<std::byte> chunk, slab;
   };
-
-  [[noreturn]] void Missing(const std::string& name) const {
-    Throw(ErrorCode::kInput, "{}: tensor {} is missing; the model's config implies it", source_.companions().string(), name);
-  }
-
-  static std::unordered_map<std::string, Shape> ShapesOf(const ModelConfig& config) {
-    std::unordered_map<std::string, Shape> shapes;
-    for (const ExpectedTensor& tensor : ExpectedTensors(config)) shapes[tensor.name] = tensor.shape;
-    return shapes;
-  }
 
   // A checkpoint may leave out all of its MTP modules.
   void DropAbsentMtp() {
     const auto expected = ExpectedTensors(config_);
-    const bool any = std::ranges::any_of(expected, [&](const ExpectedTensor& t) { return t.is_mtp && by_name_.contains(t.name); });
+    const bool any = std::ranges::any_of(expected, [&](const ExpectedTensor& t) { return t.is_mtp && source_.Find(t.name); });
     if (any || config_.num_nextn_predict_layers == 0) return;
     spdlog::warn("{}: no tensor of the {} MTP modules that config.json names; converted without them", source_.companions().string(),
                  config_.num_nextn_predict_layers);
     config_.num_nextn_predict_layers = 0;
   }
 
-  TensorTask TaskOf(const std::string& name) const {
-    const auto found = by_name_.find(name);
-    if (found == by_name_.end()) Missing(name);
-    const TensorTask& task = tasks_[found->second];
-    const Shape& expected = shapes_.at(name);
-    if (task.info.shape != expected) {
-      Throw(ErrorCode::kInput, "{} has shape {}, the model's config says {}", source_.Where(task.source), task.info.shape.ToString(),
-            expected.ToString());
+  // Parameters, then what a training state adds: the router biases once more where training keeps them, and the moments.
+  void PlanArrays() {
+    const OrbaxArrayOptions arrays = {options_.zarr3, options_.max_chunk_bytes, options_.whole_array_bytes};
+    const auto layouts = MaxTextArrays(config_, options_.scan_layers);
+    const TaskTable weights(source_, options_.dtype, config_, false);
+    tasks_ = weights.tasks();
+    for (const MaxTextArray& layout : layouts) arrays_.push_back(PlanOrbaxArray(layout, kParams, weights, arrays));
+    small_ = SmallArraysOf(source_.state(), config_, options_.scan_layers, options_.zarr3);
+    if (source_.state() == nullptr || source_.state()->slots.empty()) return;
+    for (const MaxTextArray& layout : layouts) {
+      if (layout.router_bias) arrays_.push_back(PlanOrbaxArray(layout, kAuxState, weights, arrays));
     }
-    return task;
-  }
-
-  // Layers that differ in dtype meet in F32, which holds all of them exactly.
-  static DType CommonDType(const std::vector<TensorTask>& tasks) {
-    const DType first = tasks[0].info.dtype;
-    return std::ranges::all_of(tasks, [&](const TensorTask& t) { return t.info.dtype == first; }) ? first : DType::kF32;
-  }
-
-  void AddArray(const MaxTextArray& layout) {
-    OutputArray array;
-    array.layout = layout;
-    array.name = kParams + layout.name;
-    for (const std::string& name : layout.tensors) array.tasks.push_back(TaskOf(name));
-    array.zarr.version = options_.zarr3 ? 3 : 2;
-    array.zarr.separator = options_.zarr3 ? "/" : ".";
-    array.zarr.sharded = options_.zarr3;
-    array.zarr.zstd = true;
-    array.zarr.zstd_level = 1;
-    array.zarr.dtype = CommonDType(array.tasks);
-    for (TensorTask& task : array.tasks) task.info.dtype = array.zarr.dtype;
-    array.zarr.shape = layout.shape();
-    array.zarr.chunk = array.zarr.inner = ChunkShape(layout, array.zarr);
-    arrays_.push_back(std::move(array));
-  }
-
-  // Small arrays whole; else one layer and expert, cut further along the rows of the hub's matrix, so that a chunk is rows of one tensor.
-  Shape ChunkShape(const MaxTextArray& layout, const ZarrArray& zarr) const {
-    Shape chunk = zarr.shape;
-    if (chunk.NumElements() * DTypeSize(zarr.dtype) <= options_.whole_array_bytes) return chunk;
-    if (layout.expert_axis >= 0) chunk[layout.expert_axis] = 1;
-    if (layout.layer_axis >= 0) chunk[layout.layer_axis] = 1;
-    const int64_t bytes = chunk.NumElements() * DTypeSize(zarr.dtype);
-    const int axis = layout.RowAxis();
-    if (axis >= 0) chunk[axis] /= PartsOf(chunk[axis], (bytes + options_.max_chunk_bytes - 1) / options_.max_chunk_bytes);
-    return chunk;
+    for (const auto& [slot, moments] : source_.state()->slots) {
+      const TaskTable table(*moments, {}, config_, true);
+      for (const MaxTextArray& layout : layouts) {
+        if (!layout.router_bias) arrays_.push_back(PlanOrbaxArray(layout, kAdamState + slot + ".params.", table, arrays));
+      }
+    }
   }
 
   // The hub's copies of embedding and head in an MTP module have no place in MaxText's tree: they are made again on the way back.
@@ -233,52 +176,9 @@ class OrbaxOutput : public ConvertOutput {
     }
   }
 
-  // The chunk's elements, in worker.chunk.
-  std::span<const std::byte> FillChunk(const ChunkRef& ref, Worker& worker) const {
-    const OutputArray& array = arrays_[ref.array];
-    const MaxTextArray& layout = array.layout;
-    const Shape& extent = array.zarr.chunk;
-    worker.chunk.resize(static_cast<size_t>(array.zarr.ChunkBytes()));
-    const auto begin = [&](int axis) { return axis < 0 ? 0 : ref.index[axis] * extent[axis]; };
-    const auto count = [&](int axis) { return axis < 0 ? int64_t{1} : extent[axis]; };
-    const int64_t rows = layout.rows.empty() ? 1 : count(layout.RowAxis()) * layout.RowUnit(),
-                  row = layout.rows.empty() ? 0 : begin(layout.RowAxis()) * layout.RowUnit();
-    for (int64_t e = 0; e < count(layout.expert_axis); ++e) {
-      for (int64_t l = 0; l < count(layout.layer_axis); ++l) {
-        const TensorTask& task =
-            array.tasks[static_cast<size_t>((begin(layout.expert_axis) + e) * layout.layers + begin(layout.layer_axis) + l)];
-        worker.slab.resize(static_cast<size_t>(rows * task.RowBytes()));
-        worker.rows.Read(task, row, rows, worker.slab);
-        Place(array, e, l, rows, worker);
-      }
-    }
-    return worker.chunk;
-  }
-
-  static int64_t Stride(const Shape& shape, int axis) {
-    int64_t stride = 1;
-    for (int a = axis + 1; a < shape.rank(); ++a) stride *= shape[a];
-    return axis < 0 ? 0 : stride;
-  }
-
-  // Puts the hub's rows in worker.slab where expert e and layer l of the chunk lie.
-  static void Place(const OutputArray& array, int64_t e, int64_t l, int64_t rows, Worker& worker) {
-    const MaxTextArray& layout = array.layout;
-    const Shape& extent = array.zarr.chunk;
-    const int64_t width = DTypeSize(array.zarr.dtype);
-    const int64_t base = e * Stride(extent, layout.expert_axis) + l * Stride(extent, layout.layer_axis);
-    std::byte* to = worker.chunk.data() + base * width;
-    if (!layout.transposed) {
-      std::memcpy(to, worker.slab.data(), worker.slab.size());
-      return;
-    }
-    const ConstView x(worker.slab.data(), array.zarr.dtype, {rows, layout.Columns()});
-    const int64_t step = Stride(extent, layout.ColumnAxis()), inner = layout.Columns() / layout.columns[0];
-    if (inner == 1) return Transpose(x, View(to, array.zarr.dtype, {layout.Columns(), rows}, step));
-    // Columns of two axes: the layer axis may stand between them.
-    for (int64_t c = 0; c < layout.columns[0]; ++c) {
-      Transpose(x.Cols(c * inner, (c + 1) * inner), View(to + c * step * width, array.zarr.dtype, {inner, rows}));
-    }
+  std::span<const std::byte> Encoded(const ChunkRef& ref, Worker& worker) const {
+    const OrbaxArray& array = arrays_[ref.array];
+    return worker.encoder.Encode(array.zarr, worker.chunks.Read(array, ref.index));
   }
 
   Json WriteDataFile(const Unit& unit, const fs::path& folder, const ConvertProgress& done) {
@@ -290,8 +190,7 @@ class OrbaxOutput : public ConvertOutput {
     uint64_t end = 0;
     runner_.Run(std::ssize(unit.chunks), [&](int64_t i, int w) {
       const ChunkRef& ref = unit.chunks[static_cast<size_t>(i)];
-      Worker& worker = *workers_[static_cast<size_t>(w)];
-      const auto bytes = worker.encoder.Encode(arrays_[ref.array].zarr, FillChunk(ref, worker));
+      const auto bytes = Encoded(ref, *workers_[static_cast<size_t>(w)]);
       uint64_t offset = 0;
       const bool good = runner_.InOrder(i, [&] {
         offset = end;
@@ -317,8 +216,7 @@ class OrbaxOutput : public ConvertOutput {
     std::atomic<uint64_t> total = 0;
     runner_.Run(std::ssize(unit.chunks), [&](int64_t i, int w) {
       const ChunkRef& ref = unit.chunks[static_cast<size_t>(i)];
-      Worker& worker = *workers_[static_cast<size_t>(w)];
-      const auto bytes = worker.encoder.Encode(arrays_[ref.array].zarr, FillChunk(ref, worker));
+      const auto bytes = Encoded(ref, *workers_[static_cast<size_t>(w)]);
       fs::create_directories((items / KeyOf(ref)).parent_path());
       OutputFile file(items / KeyOf(ref));
       file.Write(bytes);
@@ -330,26 +228,28 @@ class OrbaxOutput : public ConvertOutput {
     return {{"bytes", total.load()}};
   }
 
-  ZarrArray StepArray() const {
-    ZarrArray step;
-    step.version = options_.zarr3 ? 3 : 2;
-    step.dtype = DType::kI64;
-    return step;
+  static std::string KeyOf(const SmallArray& array) {
+    Shape first = array.zarr.shape;
+    for (int a = 0; a < first.rank(); ++a) first[a] = 0;
+    return array.leaf.name + "/" + array.zarr.ChunkKey(first);
   }
-  static std::string StepValue() { return {reinterpret_cast<const char*>(&kStepOfConverters), sizeof kStepOfConverters}; }
 
-  void WriteStepFolder(const fs::path& items) const {
-    const ZarrArray step = StepArray();
-    fs::create_directories(items / "step");
-    WriteFileAtomically(items / "step" / MetadataFile(), FormatZarr(step));
-    WriteFileAtomically(items / "step" / step.ChunkKey({}), StepValue());
+  void WriteSmallFolders(const fs::path& items) const {
+    for (const SmallArray& array : small_) {
+      const fs::path value = items / KeyOf(array);
+      fs::create_directories(value.parent_path());
+      WriteFileAtomically(items / array.leaf.name / MetadataFile(), FormatZarr(array.zarr));
+      WriteFileAtomically(value, array.bytes);
+    }
   }
 
   void WriteTree(const fs::path& items, const std::map<std::string, Json>& records) const {
     std::map<std::string, OcdbtItem> tree;
-    tree[std::string("step/") + MetadataFile()] = {true, FormatZarr(StepArray())};
-    tree["step/" + StepArray().ChunkKey({})] = {true, StepValue()};
-    for (const OutputArray& array : arrays_) tree[array.name + "/" + MetadataFile()] = {true, FormatZarr(array.zarr)};
+    for (const SmallArray& array : small_) {
+      tree[array.leaf.name + "/" + MetadataFile()] = {true, FormatZarr(array.zarr)};
+      tree[KeyOf(array)] = {true, array.bytes};
+    }
+    for (const OrbaxArray& array : arrays_) tree[array.name + "/" + MetadataFile()] = {true, FormatZarr(array.zarr)};
     for (const Unit& unit : plan_) {
       for (const Json& chunk : records.at(unit.file).at("chunks")) {
         tree[chunk.at(0).get<std::string>()] = {false, "", unit.file, chunk.at(1).get<uint64_t>(), chunk.at(2).get<uint64_t>()};
@@ -368,9 +268,8 @@ class OrbaxOutput : public ConvertOutput {
   OrbaxOutputOptions options_;
   ModelConfig config_;
   std::vector<TensorTask> tasks_;
-  std::unordered_map<std::string, size_t> by_name_;
-  std::unordered_map<std::string, Shape> shapes_;
-  std::vector<OutputArray> arrays_;
+  std::vector<OrbaxArray> arrays_;
+  std::vector<SmallArray> small_;
   std::vector<Unit> plan_;
   bool has_shared_copies_ = true;
   JobRunner runner_;

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -10,7 +11,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "fathom/checkpoint/orbax.h"
 #include "fathom/checkpoint/tensor_folder.h"
 #include "fathom/config/model_config.h"
 
@@ -33,9 +33,12 @@ struct SourceTensor {
 // Rows of a piece of at most about piece_bytes: a multiple of unit, at least one.
 int64_t RowsOfPiece(int64_t piece_bytes, int64_t row_bytes, int64_t unit);
 
+struct SourceState;
+
 class ConvertSource {
  public:
-  virtual ~ConvertSource() = default;
+  ConvertSource();
+  virtual ~ConvertSource();
 
   const std::vector<SourceTensor>& tensors() const { return tensors_; }
   const SourceTensor& tensor(size_t i) const { return tensors_[i]; }
@@ -55,6 +58,8 @@ class ConvertSource {
   // The files of a Hugging Face checkpoint; nullptr for Orbax.
   virtual const TensorFolder* folder() const { return nullptr; }
   bool has_fp8() const;
+  // The training state beside the weights; nullptr: none, or not asked for.
+  const SourceState* state() const { return state_.get(); }
   // "DIR/model-00001-of-00002.safetensors: tensor NAME", for messages.
   std::string Where(size_t i) const;
 
@@ -65,10 +70,22 @@ class ConvertSource {
   Json raw_config_;
   mutable std::optional<ModelConfig> config_;
   std::string config_path_;
+  std::unique_ptr<SourceState> state_;
 
  private:
   std::vector<SourceTensor> tensors_;
   std::unordered_map<std::string, size_t> index_;
+};
+
+// What a run resumes from besides the weights.
+struct SourceState {
+  int64_t step = 0;              // the 0-based step that is complete
+  Json values = Json::object();  // what the run has saved in state.json: "optimizer_steps", its position in the data
+  // The optimizer's moments "mu" and "nu" under the parameters' names; a parameter that is not trained has none. None at all with SGD.
+  std::map<std::string, std::unique_ptr<ConvertSource>> slots;
+
+  int64_t optimizer_steps() const;  // updates applied; throws Error(kInput) if values do not say
+  Json OwnValues() const;           // values without the numbers that every training state has
 };
 
 struct SourceOptions {
@@ -78,6 +95,7 @@ struct SourceOptions {
   // If given, called for everything in which an Orbax checkpoint differs from its config: arrays missing (left out then), extra, wrong.
   // Else the first array that is missing or wrong is an error.
   std::function<void(const std::string&)> report;
+  bool training_state = false;  // open it too, if there is one
 };
 
 // Recognises what lies at path. Throws Error(kInput): neither a Hugging Face folder nor an Orbax checkpoint; broken; an array missing or

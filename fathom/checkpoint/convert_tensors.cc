@@ -12,8 +12,6 @@ namespace {
 
 bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
 
-// What the hub stores in F32 although the rest is BF16.
-
 class Planner {
  public:
   Planner(const ConvertSource& source, const DTypeOptions& options) : source_(source), options_(options), fp8_source_(source.has_fp8()) {}
@@ -81,7 +79,7 @@ class Planner {
 
   void Add(size_t i) {
     const SourceTensor& tensor = source_.tensor(i);
-    TensorTask task = {i, {tensor.name, TargetOf(tensor), tensor.shape}};
+    TensorTask task = {&source_, i, {tensor.name, TargetOf(tensor), tensor.shape}};
     const bool from_fp8 = tensor.dtype == DType::kF8E4M3, to_fp8 = task.info.dtype == DType::kF8E4M3;
     task.quantize = to_fp8 && (!from_fp8 || Requantizes());
     const std::optional<size_t> scale = from_fp8 ? std::optional(ScaleOf(i)) : std::nullopt;
@@ -89,7 +87,7 @@ class Planner {
     task.row_unit = task.quantize ? std::lcm(tensor.row_unit, kScaleBlock) : tensor.row_unit;
     tasks_.push_back(task);
     if (to_fp8 && !task.quantize)
-      tasks_.push_back({*scale, {source_.tensor(*scale).name, source_.tensor(*scale).dtype, source_.tensor(*scale).shape}});
+      tasks_.push_back({&source_, *scale, {source_.tensor(*scale).name, source_.tensor(*scale).dtype, source_.tensor(*scale).shape}});
   }
 
   const ConvertSource& source_;
@@ -115,18 +113,18 @@ bool IsFp8Matrix(const std::string& name, const Shape& shape) {
          std::ranges::none_of(kPlain, [&](const char* part) { return name.find(part) != name.npos; });
 }
 
-void RowConverter::ReadAs(size_t source, std::optional<size_t> scale, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out) {
-  const SourceTensor& tensor = source_.tensor(source);
-  if (tensor.dtype == dtype) return source_.ReadRows(source, row, rows, out);
+void RowConverter::ReadAs(const TensorTask& task, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out) {
+  const SourceTensor& tensor = task.Stored();
+  if (tensor.dtype == dtype) return task.from->ReadRows(task.source, row, rows, out);
   const auto stored = Scratch(stored_, rows * tensor.RowBytes());
-  source_.ReadRows(source, row, rows, stored);
+  task.from->ReadRows(task.source, row, rows, stored);
   const Shape shape = {rows, tensor.Columns()};
   const View to(out.data(), dtype, shape);
-  if (!scale) return Cast(ConstView(stored.data(), tensor.dtype, shape), to);
-  const SourceTensor& scales = source_.tensor(*scale);
+  if (!task.scale) return Cast(ConstView(stored.data(), tensor.dtype, shape), to);
+  const SourceTensor& scales = task.from->tensor(*task.scale);
   const int64_t first = row / kScaleBlock, last = (row + rows + kScaleBlock - 1) / kScaleBlock;
   const auto some = Scratch(scales_, (last - first) * scales.RowBytes());
-  source_.ReadRows(*scale, first, last - first, some);
+  task.from->ReadRows(*task.scale, first, last - first, some);
   const DType scale_dtype = scales.dtype == DType::kU8 ? DType::kF8E8M0 : scales.dtype;
   const ConstView codes(stored.data(), tensor.dtype, shape), factors(some.data(), scale_dtype, {last - first, scales.Columns()});
   if (dtype != DType::kF16) return DequantizeFp8(codes, factors, row % kScaleBlock, to);
@@ -137,15 +135,15 @@ void RowConverter::ReadAs(size_t source, std::optional<size_t> scale, DType dtyp
 
 void RowConverter::Read(const TensorTask& task, int64_t row, int64_t rows, std::span<std::byte> out) {
   FATHOM_CHECK(!task.quantize && std::ssize(out) == rows * task.RowBytes(), "{}", task.info.name);
-  if (rows > 0) ReadAs(task.source, task.scale, task.info.dtype, row, rows, out);
+  if (rows > 0) ReadAs(task, task.info.dtype, row, rows, out);
 }
 
 int64_t RowConverter::Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes,
                                std::span<std::byte> scales) {
-  const DType stored = source_.tensor(task.source).dtype, dtype = stored == DType::kBF16 ? stored : DType::kF32;
+  const DType stored = task.Stored().dtype, dtype = stored == DType::kBF16 ? stored : DType::kF32;
   const Shape shape = {rows, task.info.shape[1]};
   const auto values = Scratch(values_, shape.NumElements() * DTypeSize(dtype));
-  ReadAs(task.source, task.scale, dtype, row, rows, values);
+  ReadAs(task, dtype, row, rows, values);
   return QuantizeFp8(ConstView(values.data(), dtype, shape), format, View(codes.data(), DType::kF8E4M3, shape),
                      View(scales.data(), DType::kF32, ScaleShape(shape)));
 }

@@ -23,12 +23,14 @@ struct DTypeOptions {
 
 // One tensor of the output and where it comes from.
 struct TensorTask {
-  size_t source = 0;
+  const ConvertSource* from = nullptr;
+  size_t source = 0;  // its number there
   TensorInfo info;
   std::optional<size_t> scale;  // the source's scales, if FP8 is expanded
   bool quantize = false;        // info is F8_E4M3, made here; its scales follow as a tensor of their own
   int64_t row_unit = 1;         // rows are converted in multiples of this, but the last
 
+  const SourceTensor& Stored() const { return from->tensor(source); }
   int64_t Rows() const { return info.shape.rank() < 2 ? 1 : info.shape[0]; }
   int64_t RowBytes() const { return Rows() == 0 ? 0 : info.NumBytes() / Rows(); }
   TensorInfo ScaleInfo() const { return {info.name + std::string(kScaleSuffix), DType::kF32, ScaleShape(info.shape)}; }
@@ -47,7 +49,6 @@ bool StaysF32(const std::string& name);
 // Converts rows; holds scratch, so one per thread.
 class RowConverter {
  public:
-  explicit RowConverter(const ConvertSource& source) : source_(source) {}
   // Rows [row, row + rows) of a task that does not quantise, into out (exactly their bytes). Throws Error(kInput).
   void Read(const TensorTask& task, int64_t row, int64_t rows, std::span<std::byte> out);
   // Codes and scales of rows that begin at a block. Returns how many elements they do not give back (QuantizeFp8).
@@ -55,8 +56,7 @@ class RowConverter {
                    std::span<std::byte> scales);
 
  private:
-  void ReadAs(size_t source, std::optional<size_t> scale, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out);
-  const ConvertSource& source_;
+  void ReadAs(const TensorTask& task, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out);
   std::vector<std::byte> stored_, scales_, values_;
 };
 

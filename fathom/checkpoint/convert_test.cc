@@ -8,6 +8,7 @@
 #include "fathom/base/error.h"
 #include "fathom/checkpoint/checkpoint.h"
 #include "fathom/checkpoint/convert_journal.h"
+#include "fathom/checkpoint/maxtext_names.h"
 #include "fathom/checkpoint/staged_folder.h"
 #include "fathom/checkpoint/test_convert.h"
 #include "fathom/config/model_from_flags.h"

@@ -45,6 +45,14 @@ std::string FindPrefix(const std::vector<std::string>& names, const fs::path& it
   Throw(ErrorCode::kInput, "{}: no array {}: not a checkpoint of MaxText, or an incomplete one", items.string(), kEmbedding);
 }
 
+std::string FindOptimizer(const std::vector<std::string>& names) {
+  const std::string ending = "mu.params." + std::string(kEmbedding);
+  for (const std::string& name : names) {
+    if (name.starts_with("opt_state.") && name.ends_with("." + ending)) return name.substr(0, name.size() - ending.size());
+  }
+  return "";
+}
+
 int64_t CountMtpModules(const std::vector<std::string>& names, const std::string& prefix) {
   std::set<std::string> modules;
   const std::string start = prefix + "mtp_block.mtp_layer_";
@@ -54,11 +62,11 @@ int64_t CountMtpModules(const std::vector<std::string>& names, const std::string
   return std::ssize(modules);
 }
 
-bool ReadHasSharedCopies(const fs::path& path) {
-  if (!fs::exists(path)) return true;
+Json ReadCustomMetadata(const fs::path& path) {
+  if (!fs::exists(path)) return Json::object();
   const Json json = ReadJsonFile(path);
-  const auto pointer = Json::json_pointer("/custom_metadata/hub_shared_copies");
-  return !json.is_object() || !json.contains(pointer) || json[pointer] != false;
+  const bool found = json.is_object() && json.contains("custom_metadata") && json["custom_metadata"].is_object();
+  return found ? json["custom_metadata"] : Json::object();
 }
 
 // Python's repr of a tuple of strings.
@@ -99,7 +107,8 @@ OrbaxCheckpoint::OrbaxCheckpoint(const fs::path& items, std::shared_ptr<ChunkCac
   prefix_ = FindPrefix(names_, items);
   scanned_ = std::ranges::any_of(names_, [&](const std::string& name) { return name.starts_with(prefix_) && IsScannedName(name); });
   num_mtp_modules_ = CountMtpModules(names_, prefix_);
-  has_shared_copies_ = ReadHasSharedCopies(items.parent_path() / kCheckpointMetadata);
+  optimizer_ = FindOptimizer(names_);
+  custom_ = ReadCustomMetadata(items.parent_path() / kCheckpointMetadata);
 }
 
 bool OrbaxCheckpoint::Has(const std::string& name) const { return std::ranges::binary_search(names_, name); }
@@ -109,6 +118,19 @@ std::optional<std::string> OrbaxCheckpoint::FindParameter(const std::string& bel
   const std::string aux = std::string(kAux) + below;
   if (below.ends_with("gate.bias") && Has(aux)) return aux;
   return std::nullopt;
+}
+
+int64_t OrbaxCheckpoint::ReadNumber(const std::string& name) const {
+  const ZarrReader reader = Open(name);
+  const DType dtype = reader.array().dtype;
+  if (reader.array().shape.rank() != 0 || (dtype != DType::kI32 && dtype != DType::kI64)) {
+    Throw(ErrorCode::kInput, "{}: array {} is {} {}; expected is one int32 or int64", items_.string(), name, DTypeName(dtype),
+          reader.array().shape.ToString());
+  }
+  int32_t narrow = 0;
+  int64_t wide = 0;
+  reader.Read({}, {}, dtype == DType::kI64 ? std::as_writable_bytes(std::span(&wide, 1)) : std::as_writable_bytes(std::span(&narrow, 1)));
+  return dtype == DType::kI64 ? wide : narrow;
 }
 
 std::string FormatOrbaxMetadata(const std::vector<OrbaxLeaf>& leaves, bool ocdbt, bool zarr3) {

@@ -19,6 +19,10 @@ std::optional<std::filesystem::path> FindOrbaxItems(const std::filesystem::path&
 // config.json beside items or up to two folders above it.
 std::optional<std::filesystem::path> FindConfigNear(const std::filesystem::path& items);
 
+// What fathom keeps in custom_metadata of _CHECKPOINT_METADATA, beside "scan_layers".
+inline constexpr const char* kSharedCopies = "hub_shared_copies";  // whether the hub's checkpoint had copies of embedding and head
+inline constexpr const char* kTrainState = "train_state";          // SourceState::OwnValues
+
 class OrbaxCheckpoint {
  public:
   // Throws Error(kInput): no checkpoint, damaged metadata or database, arrays that do not look like MaxText's.
@@ -35,15 +39,20 @@ class OrbaxCheckpoint {
   const std::string& prefix() const { return prefix_; }
   // An array below the prefix; the router bias also where a training state of MaxText keeps it.
   std::optional<std::string> FindParameter(const std::string& below) const;
-  bool has_shared_copies() const { return has_shared_copies_; }
+  const Json& custom() const { return custom_; }  // custom_metadata, an object; empty if there is none
+  // "opt_state.0.": what stands before "mu.params.token_embedder.embedding" in a training state of AdamW; empty: there is none.
+  const std::string& optimizer() const { return optimizer_; }
+  // A scalar of whole numbers. Throws Error(kInput): absent, or another kind of array.
+  int64_t ReadNumber(const std::string& name) const;
 
  private:
   std::filesystem::path items_;
   std::shared_ptr<const KeyStore> store_;
   std::shared_ptr<ChunkCache> cache_;
   std::vector<std::string> names_;
-  std::string prefix_;
-  bool scanned_ = false, has_shared_copies_ = true;
+  std::string prefix_, optimizer_;
+  bool scanned_ = false;
+  Json custom_;
   int64_t num_mtp_modules_ = 0;
 };
 

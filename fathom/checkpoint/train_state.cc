@@ -12,7 +12,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kFormat = 1;
-constexpr const char* kStateFolder = "train_state";
 constexpr const char* kStateFile = "state.json";
 
 // The step that a folder's name says; nullopt unless it is written as StepFolder writes it.
@@ -29,13 +28,11 @@ int64_t BytesOf(const std::vector<NamedTensor>& tensors) {
   return bytes;
 }
 
-void WriteState(const fs::path& dir, const TrainState& state) {
+void WriteState(const fs::path& folder, const TrainState& state) {
+  const fs::path dir = TrainStateFolder(folder);
   fs::create_directory(dir);
   for (const auto& [slot, tensors] : state.slots) WriteTensors(dir / (slot + ".safetensors"), tensors);
-  Json values = state.values;
-  values["format"] = kFormat;
-  values["step"] = state.step;
-  WriteFileAtomically(dir / kStateFile, values.dump(1) + "\n");
+  WriteTrainStateFile(folder, state.step, state.values);
 }
 
 // ".120.partial" and ".120.removed", left by a killed process.
@@ -47,6 +44,10 @@ bool IsLeftover(const std::string& name) {
 
 }  // namespace
 
+fs::path TrainStateFolder(const fs::path& folder) { return folder / "train_state"; }
+
+bool HasTrainState(const fs::path& folder) { return fs::exists(TrainStateFolder(folder) / kStateFile); }
+
 fs::path StepFolder(const fs::path& checkpoints, int64_t step) { return checkpoints / std::to_string(step); }
 
 void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const std::vector<NamedTensor>& params, const TrainState& state,
@@ -57,8 +58,14 @@ void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const 
   StagedFolder stage(StepFolder(checkpoints, state.step), true);
   WriteModelFiles(stage.path(), config, params, options.max_shard_size);
   if (!options.companions.empty()) CopyCompanions(options.companions, stage.path());
-  WriteState(stage.path() / kStateFolder, state);
+  WriteState(stage.path(), state);
   stage.Commit();
+}
+
+void WriteTrainStateFile(const fs::path& folder, int64_t step, Json values) {
+  values["format"] = kFormat;
+  values["step"] = step;
+  WriteFileAtomically(TrainStateFolder(folder) / kStateFile, values.dump(1) + "\n");
 }
 
 std::vector<int64_t> CompleteSteps(const fs::path& checkpoints) {
@@ -66,7 +73,7 @@ std::vector<int64_t> CompleteSteps(const fs::path& checkpoints) {
   std::error_code error;
   for (fs::directory_iterator it(checkpoints, error), end; !error && it != end; it.increment(error)) {
     const auto step = StepOfName(it->path().filename().string());
-    if (step && fs::exists(it->path() / kStateFolder / kStateFile)) steps.push_back(*step);
+    if (step && HasTrainState(it->path())) steps.push_back(*step);
   }
   std::ranges::sort(steps);
   return steps;
@@ -93,8 +100,8 @@ void PruneCheckpoints(const fs::path& checkpoints, int64_t keep) {
 
 SavedTrainState SavedTrainState::Open(const fs::path& step_folder) {
   SavedTrainState saved;
-  saved.dir_ = step_folder / kStateFolder;
-  const fs::path file = saved.dir_ / kStateFile;
+  saved.dir_ = TrainStateFolder(step_folder);
+  const fs::path file = saved.file();
   saved.values_ = ReadJsonFile(file);
   const Json& values = saved.values_;
   if (!values.is_object() || !values.contains("format") || values["format"] != kFormat) {
@@ -107,6 +114,8 @@ SavedTrainState SavedTrainState::Open(const fs::path& step_folder) {
   }
   return saved;
 }
+
+fs::path SavedTrainState::file() const { return dir_ / kStateFile; }
 
 bool SavedTrainState::Has(const std::string& slot, const std::string& name) const {
   const auto it = slots_.find(slot);

@@ -18,11 +18,17 @@
 
 namespace fathom {
 
+inline constexpr const char* kOptimizerSteps = "optimizer_steps";  // in values: updates that the optimizer has applied
+
 struct TrainState {
   int64_t step = 0;              // the 0-based step that is complete
   Json values = Json::object();  // schedule, RNG seed, data cursor, flags: the run's own; "format" and "step" are taken
   std::map<std::string, std::vector<NamedTensor>> slots;  // optimizer tensors by slot name
 };
+
+// <folder>/train_state.
+std::filesystem::path TrainStateFolder(const std::filesystem::path& folder);
+bool HasTrainState(const std::filesystem::path& folder);
 
 // <checkpoints>/<step>, whether it exists or not.
 std::filesystem::path StepFolder(const std::filesystem::path& checkpoints, int64_t step);
@@ -31,6 +37,9 @@ std::filesystem::path StepFolder(const std::filesystem::path& checkpoints, int64
 // stays.
 void SaveTrainCheckpoint(const std::filesystem::path& checkpoints, const Json& config, const std::vector<NamedTensor>& params,
                          const TrainState& state, const SaveOptions& options);
+
+// Writes state.json into <folder>/train_state, synced. Throws Error(kResource).
+void WriteTrainStateFile(const std::filesystem::path& folder, int64_t step, Json values);
 
 // Steps whose folder is complete, ascending; hidden leftovers, other names and folders without a train_state are not among them. Empty if
 // checkpoints does not exist.
@@ -49,6 +58,8 @@ class SavedTrainState {
 
   int64_t step() const { return step_; }
   const Json& values() const { return values_; }  // as saved
+  std::filesystem::path file() const;             // state.json
+  const std::map<std::string, std::shared_ptr<const SafetensorsFile>>& slots() const { return slots_; }
   bool HasSlot(const std::string& slot) const { return slots_.contains(slot); }
   bool Has(const std::string& slot, const std::string& name) const;
   // Throws Error(kInput): no such slot or tensor, another dtype or shape than the expected.

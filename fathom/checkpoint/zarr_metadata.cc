@@ -270,6 +270,15 @@ std::string ZarrArray::ChunkKey(const Shape& index) const {
   return version == 2 && index.rank() == 0 ? "0" : key;
 }
 
+ZarrArray PlainZarr(bool zarr3, DType dtype, const Shape& shape) {
+  ZarrArray array;
+  array.version = zarr3 ? 3 : 2;
+  array.separator = std::string(1, zarr3 ? '/' : '.');
+  array.dtype = dtype;
+  array.shape = array.chunk = array.inner = shape;
+  return array;
+}
+
 ZarrArray ParseZarr3(const Json& json, const std::string& where) {
   const Metadata meta(json, where);
   ZarrArray array;

@@ -34,6 +34,9 @@ struct ZarrArray {
   std::string ChunkKey(const Shape& index) const;
 };
 
+// A new array of version 3 or 2: one chunk, stored plain.
+ZarrArray PlainZarr(bool zarr3, DType dtype, const Shape& shape);
+
 inline constexpr const char* kZarr3File = "zarr.json";
 inline constexpr const char* kZarr2File = ".zarray";
 

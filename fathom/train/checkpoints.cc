@@ -30,7 +30,7 @@ void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().r
 void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session,
              const Json& data_state, int64_t step) {
   TrainState state{.step = step};
-  state.values["optimizer_steps"] = session.optimizer().step_count();
+  state.values[kOptimizerSteps] = session.optimizer().step_count();
   state.values["data"] = data_state;
   for (const auto& moments : session.optimizer().moments()) {
     state.slots["mu"].push_back({moments.name, moments.m});
@@ -47,7 +47,7 @@ std::optional<ResumePoint> FindResumePoint(const TrainOptions& options) {
   if (!step) return std::nullopt;
   const std::filesystem::path dir = StepFolder(options.checkpoints_dir(), *step);
   const SavedTrainState state = SavedTrainState::Open(dir);
-  return ResumePoint{dir, state.step(), state.values().value("data", Json::object())};
+  return ResumePoint{dir, state.step(), state.values().value("data", Json())};
 }
 
 void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
@@ -56,7 +56,7 @@ void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
     CopyInto(moments.m, state.Get("mu", moments.name, moments.m.dtype(), moments.m.shape()));
     CopyInto(moments.v, state.Get("nu", moments.name, moments.v.dtype(), moments.v.shape()));
   }
-  session.optimizer().set_step_count(state.values().value("optimizer_steps", int64_t{0}));
+  session.optimizer().set_step_count(state.values().value(kOptimizerSteps, int64_t{0}));
 }
 
 }  // namespace fathom

@@ -17,7 +17,7 @@ void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::
 struct ResumePoint {
   std::filesystem::path dir;  // the checkpoint
   int64_t step = 0;           // complete
-  Json data_state;
+  Json data_state;            // null: the checkpoint holds no position in the data (it comes from MaxText)
 };
 std::optional<ResumePoint> FindResumePoint(const TrainOptions& options);
 

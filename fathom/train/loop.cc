@@ -67,7 +67,10 @@ class Run {
             first_step_);
     }
     RestoreOptimizer(*resume_, session_);
-    sources_.train->Restore(resume_->data_state);
+    if (resume_->data_state.is_null())
+      spdlog::warn("{} holds no position in the data, which is read from its start", resume_->dir.string());
+    else
+      sources_.train->Restore(resume_->data_state);
     spdlog::info("resuming run {} from {} at step {}", options_.run_name, resume_->dir.string(), first_step_);
   }
 
