@@ -225,7 +225,10 @@ void BM_TrainingStep(benchmark::State& state) {
   }
   ReportTokens(state, tokens);
 }
-BENCHMARK(BM_TrainingStep)->Apply([](auto* b) { ContextCases(b, {1024, 4096, 16384}); });
+BENCHMARK(BM_TrainingStep)->Apply([](auto* b) {
+  ContextCases(b, {1024, 4096, 16384});
+  for (const int64_t sparse : {0, 1}) b->Args({65536, 4, sparse});  // 128 heads would take an hour
+});
 
 // The indexer's own share: scores of all keys and the choice. arguments: tokens, context
 void BM_Indexer(benchmark::State& state) {
