@@ -63,7 +63,7 @@ std::filesystem::path ScratchFolder(const std::filesystem::path& input) {
 class Check {
  public:
   explicit Check(const CheckFilesOptions& options)
-      : options_(options), piece_(std::clamp<int64_t>(options.memory_limit / (8 * NumThreads()) / 4096 * 4096, 1 << 16, kMaxPiece)) {}
+      : options_(options), piece_(std::clamp<int64_t>(options.memory_limit / (10 * NumThreads()) / 4096 * 4096, 1 << 16, kMaxPiece)) {}
 
   FilesReport Run() {
     Open();
@@ -71,10 +71,11 @@ class Check {
       report_.tensors = std::ssize(source_->tensors());
       for (const SourceTensor& tensor : source_->tensors()) report_.bytes += tensor.NumBytes();
       if (config_ && source_->folder() != nullptr) CompareTensors();
+      if (!options_.against.empty()) OpenOther();
       ScanTensors();
       if (config_) JudgeRouterBiases();
       if (!options_.manifest.empty()) UseManifest();
-      if (!options_.against.empty()) CompareAgainst();
+      if (comparison_) JudgeComparisons();
     }
     return std::move(report_);
   }
@@ -124,13 +125,17 @@ class Check {
   void ScanTensors() {
     const auto n = source_->tensors().size();
     std::vector<Scan> scans(n);
+    const std::vector<Job> jobs = Jobs();
     std::vector<std::vector<std::byte>> buffers(static_cast<size_t>(NumWorkers()));
-    ParallelWorkerJobs(static_cast<int64_t>(n), [&](int64_t i, int worker) {
+    ParallelWorkerJobs(std::ssize(jobs), [&](int64_t j, int worker) {
+      const Job& job = jobs[static_cast<size_t>(j)];
       try {
-        scans[static_cast<size_t>(i)] = ScanTensor(static_cast<size_t>(i), buffers[static_cast<size_t>(worker)]);
+        if (job.tensor) scans[*job.tensor] = ScanTensor(*job.tensor, buffers[static_cast<size_t>(worker)]);
       } catch (const Error& e) {  // must not leave a parallel region
-        scans[static_cast<size_t>(i)].error = e.what();
+        scans[*job.tensor].error = e.what();
+        return Fail(e);
       }
+      Compare(job, worker);
     });
     for (size_t i = 0; i < n; ++i) {
       if (!scans[i].error.empty()) {
@@ -140,6 +145,37 @@ class Check {
       JudgeValues(i, scans[i].counts);
       manifest_[source_->tensor(i).name] = scans[i].entry;
     }
+  }
+
+  // What is read and compared at one go, so that it need not be decoded twice.
+  struct Job {
+    std::optional<size_t> tensor;  // of the input
+    std::optional<size_t> weight;  // of the comparison
+  };
+
+  // In the input's order, which is the best for reading it; in the other checkpoint's where only that one cares.
+  std::vector<Job> Jobs() const {
+    std::vector<Job> jobs;
+    for (size_t i = 0; i < source_->tensors().size(); ++i)
+      jobs.push_back({i, comparison_ ? comparison_->Find(source_->tensor(i).name) : std::nullopt});
+    for (size_t w = 0; comparison_ && w < comparison_->results().size(); ++w) {
+      if (!source_->Find(comparison_->results()[w].name)) jobs.push_back({std::nullopt, w});
+    }
+    if (comparison_ && other_->is_orbax() && !source_->is_orbax())
+      std::ranges::stable_sort(jobs, {}, [&](const Job& job) { return job.weight ? comparison_->PlaceInSecond(*job.weight) : 0; });
+    return jobs;
+  }
+
+  void Compare(const Job& job, int worker) {
+    try {
+      if (job.weight) comparison_->Compare(*job.weight, worker);
+    } catch (const Error& e) {
+      Fail(e);
+    }
+  }
+  void Fail(const Error& e) {
+    const std::lock_guard lock(mutex_);
+    if (compare_error_.empty()) compare_error_ = e.what();
   }
 
   // Rows by rows: hash, look for NaN and infinity.
@@ -250,9 +286,14 @@ class Check {
     }
   }
 
-  void CompareAgainst() {
-    const auto other = OpenConvertSource(options_.against, OptionsFor(options_.against));
-    Try([&] { report_.comparisons = CompareCheckpoints(*source_, *other, piece_); });
+  void OpenOther() {
+    other_ = OpenConvertSource(options_.against, OptionsFor(options_.against));
+    Try([&] { comparison_ = std::make_unique<CheckpointComparison>(*source_, *other_, piece_, NumWorkers()); });
+  }
+
+  void JudgeComparisons() {
+    if (!compare_error_.empty()) return Add(Severity::kMalformed, compare_error_);
+    report_.comparisons = comparison_->results();
     for (const TensorComparison& c : report_.comparisons) {
       if (c.verdict == Verdict::kOnlyInFirst) Add(Severity::kFault, fmt::format("tensor {}: not in {}", c.name, options_.against.string()));
       if (c.verdict == Verdict::kOnlyInSecond)
@@ -275,7 +316,9 @@ class Check {
   const CheckFilesOptions& options_;
   const int64_t piece_;
   std::optional<ModelConfig> config_;
-  std::unique_ptr<ConvertSource> source_;
+  std::unique_ptr<ConvertSource> source_, other_;
+  std::unique_ptr<CheckpointComparison> comparison_;
+  std::string compare_error_;  // of the first weight that could not be read
   Manifest manifest_;
   FilesReport report_;
   std::set<std::string> said_;

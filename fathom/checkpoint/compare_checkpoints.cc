@@ -4,37 +4,12 @@
 #include <cstring>
 #include <numeric>
 
-#include "fathom/checkpoint/convert_jobs.h"
 #include "fathom/checkpoint/convert_tensors.h"
 
 namespace fathom {
 namespace {
 
 bool IsWeightDType(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF8E4M3; }
-
-// The weights of a checkpoint, each with the way to read it as F32.
-class Side {
- public:
-  explicit Side(const ConvertSource& source) : source_(source), tasks_(PlanTensors(source, {TargetDType::kF32})) {
-    for (const TensorTask& task : tasks_) by_name_[task.info.name] = &task;
-  }
-  const ConvertSource& source() const { return source_; }
-  const std::vector<TensorTask>& tasks() const { return tasks_; }
-  const TensorTask* Find(const std::string& name) const {
-    const auto found = by_name_.find(name);
-    return found == by_name_.end() ? nullptr : found->second;
-  }
-  const SourceTensor& Stored(const TensorTask& task) const { return source_.tensor(task.source); }
-
- private:
-  const ConvertSource& source_;
-  std::vector<TensorTask> tasks_;
-  std::unordered_map<std::string, const TensorTask*> by_name_;
-};
-
-std::string Describe(const Side& side, const TensorTask* task) {
-  return task == nullptr ? "" : fmt::format("{} {}", DTypeName(side.Stored(*task).dtype), task->info.shape.ToString());
-}
 
 // f(row, rows) for pieces of a tensor that both sides have, none much larger than piece_bytes.
 template <class F>
@@ -46,15 +21,38 @@ bool AllPieces(const SourceTensor& a, const SourceTensor& b, int64_t row_bytes, 
   return true;
 }
 
-// Compares tensors; holds scratch, so one per thread.
-class Comparer {
+}  // namespace
+
+// The weights of a checkpoint, each with the way to read it as F32.
+class CheckpointComparison::Side {
+ public:
+  explicit Side(const ConvertSource& source) : source_(source), tasks_(PlanTensors(source, {TargetDType::kF32})) {
+    for (const TensorTask& task : tasks_) by_name_[task.info.name] = &task;
+  }
+  const ConvertSource& source() const { return source_; }
+  const std::vector<TensorTask>& tasks() const { return tasks_; }
+  const TensorTask* Find(const std::string& name) const {
+    const auto found = by_name_.find(name);
+    return found == by_name_.end() ? nullptr : found->second;
+  }
+  static std::string Describe(const TensorTask* task) {
+    return task == nullptr ? "" : fmt::format("{} {}", DTypeName(task->Stored().dtype), task->info.shape.ToString());
+  }
+
+ private:
+  const ConvertSource& source_;
+  std::vector<TensorTask> tasks_;
+  std::unordered_map<std::string, const TensorTask*> by_name_;
+};
+
+class CheckpointComparison::Comparer {
  public:
   Comparer(const Side& first, const Side& second, int64_t piece_bytes) : first_(first), second_(second), piece_bytes_(piece_bytes) {}
 
   void Compare(TensorComparison& c) {
     const TensorTask *a = first_.Find(c.name), *b = second_.Find(c.name);
-    c.first = Describe(first_, a);
-    c.second = Describe(second_, b);
+    c.first = Side::Describe(a);
+    c.second = Side::Describe(b);
     if (a == nullptr || b == nullptr) {
       c.verdict = b == nullptr ? Verdict::kOnlyInFirst : Verdict::kOnlyInSecond;
     } else if (a->info.shape != b->info.shape) {
@@ -66,7 +64,7 @@ class Comparer {
 
  private:
   bool SameFormat(const TensorTask& a, const TensorTask& b) const {
-    if (first_.Stored(a).dtype != second_.Stored(b).dtype || a.scale.has_value() != b.scale.has_value()) return false;
+    if (a.Stored().dtype != b.Stored().dtype || a.scale.has_value() != b.scale.has_value()) return false;
     return !a.scale || first_.source().tensor(*a.scale).dtype == second_.source().tensor(*b.scale).dtype;
   }
   bool SameBytes(const TensorTask& a, const TensorTask& b) {
@@ -85,7 +83,7 @@ class Comparer {
   }
 
   void CompareValuesOf(const TensorTask& a, const TensorTask& b, TensorComparison& c) {
-    const SourceTensor &x = first_.Stored(a), &y = second_.Stored(b);
+    const SourceTensor &x = a.Stored(), &y = b.Stored();
     c.verdict = Verdict::kDifferent;
     if (!IsWeightDType(x.dtype) || !IsWeightDType(y.dtype)) return;
     AllPieces(x, y, a.RowBytes(), piece_bytes_, [&](int64_t row, int64_t rows) {
@@ -107,20 +105,28 @@ class Comparer {
   std::vector<std::byte> a_, b_;
 };
 
-}  // namespace
-
-std::vector<TensorComparison> CompareCheckpoints(const ConvertSource& first, const ConvertSource& second, int64_t piece_bytes) {
-  const Side a(first), b(second);
-  std::vector<TensorComparison> comparisons;
-  for (const TensorTask& task : a.tasks()) comparisons.push_back({.name = task.info.name});
-  for (const TensorTask& task : b.tasks()) {
-    if (a.Find(task.info.name) == nullptr) comparisons.push_back({.name = task.info.name});
+CheckpointComparison::CheckpointComparison(const ConvertSource& first, const ConvertSource& second, int64_t piece_bytes, int workers)
+    : first_(std::make_unique<Side>(first)), second_(std::make_unique<Side>(second)) {
+  for (int w = 0; w < workers; ++w) comparers_.push_back(std::make_unique<Comparer>(*first_, *second_, piece_bytes));
+  for (const Side* side : {first_.get(), second_.get()}) {
+    for (const TensorTask& task : side->tasks()) {
+      if (index_.try_emplace(task.info.name, results_.size()).second) results_.push_back({.name = task.info.name});
+    }
   }
-  JobRunner runner(NumThreads());
-  std::vector<Comparer> comparers(static_cast<size_t>(runner.workers()), Comparer(a, b, piece_bytes));
-  runner.Run(std::ssize(comparisons),
-             [&](int64_t i, int w) { comparers[static_cast<size_t>(w)].Compare(comparisons[static_cast<size_t>(i)]); });
-  return comparisons;
+}
+
+CheckpointComparison::~CheckpointComparison() = default;
+
+std::optional<size_t> CheckpointComparison::Find(const std::string& name) const {
+  const auto found = index_.find(name);
+  return found == index_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void CheckpointComparison::Compare(size_t i, int worker) { comparers_[static_cast<size_t>(worker)]->Compare(results_[i]); }
+
+size_t CheckpointComparison::PlaceInSecond(size_t i) const {
+  const TensorTask* task = second_->Find(results_[i].name);
+  return task == nullptr ? 0 : task->source;
 }
 
 }  // namespace fathom

@@ -198,7 +198,7 @@ std::shared_ptr<ChunkCache::Chunk> ZarrReader::Decode(const Place& place) const 
   return chunk;
 }
 
-// Copies the part of one inner chunk that lies in the wanted region.
+// Copies the part of one inner chunk that lies in the wanted region; fill values if the chunk is absent.
 void ZarrReader::ReadInner(const Shape& chunk_index, const Shape& inner_index, const Shape& origin, const Shape& extent,
                            std::span<std::byte> out) const {
   const int rank = array_.shape.rank();
@@ -215,12 +215,11 @@ void ZarrReader::ReadInner(const Shape& chunk_index, const Shape& inner_index, c
   for (int a = 0; a < rank; ++a) inner_grid[a] = array_.InnerGridSize(a);
   const int64_t inner = Ravel(inner_index, inner_grid);
   const auto place = value ? Locate(*value, inner) : std::nullopt;
-  if (!place) return;
-  const bool direct = !array_.zstd && !array_.checksum;
+  const bool direct = place && !array_.zstd && !array_.checksum;
   std::shared_ptr<ChunkCache::Chunk> chunk;
   if (direct && place->length != static_cast<uint64_t>(array_.ChunkBytes()))
     Throw(ErrorCode::kInput, "{}: a chunk has {} bytes, its shape needs {}", Where(*value), place->length, array_.ChunkBytes());
-  if (!direct)
+  if (place && !direct)
     chunk = cache_->Get(fmt::format("{}/{}#{}", name_, array_.ChunkKey(chunk_index), inner), array_.ChunkBytes(),
                         [&] { return Decode(*place); });
   // Runs: the innermost axes that are wanted whole are copied at once.
@@ -238,6 +237,7 @@ void ZarrReader::ReadInner(const Shape& chunk_index, const Shape& inner_index, c
       to[a] -= origin[a];
     }
     const auto target = out.subspan(static_cast<size_t>(Ravel(to, extent) * width), static_cast<size_t>(run * width));
+    if (!place) return Fill(target);
     const int64_t source = Ravel(from, array_.inner) * width;
     chunk ? chunk->Read(source, target) : store_->ReadAt(*value, place->begin + static_cast<uint64_t>(source), target);
   });
@@ -251,7 +251,6 @@ void ZarrReader::Read(const Shape& origin, const Shape& extent, std::span<std::b
     FATHOM_CHECK(origin[a] >= 0 && extent[a] >= 0 && origin[a] + extent[a] <= array_.shape[a], "{} + {} of {}", origin.ToString(),
                  extent.ToString(), array_.shape.ToString());
   if (out.empty()) return;
-  Fill(out);
   Shape low = origin, high = origin, zero = origin;
   for (int a = 0; a < rank; ++a) {
     low[a] = origin[a] / array_.chunk[a];
