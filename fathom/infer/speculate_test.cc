@@ -101,8 +101,6 @@ class SpeculateTest : public testing::TestWithParam<ModelFamily> {
   std::optional<Engine> plain_, drafting_;
 };
 
-std::vector<float> Copy(std::span<const float> x) { return {x.begin(), x.end()}; }
-
 TEST_P(SpeculateTest, WhatIsNotKeptLeavesNoTrace) {
   const std::vector<int32_t> prompt{5, 1, 2, 6, 3}, guess{2, 4, 6, 0}, rest{1};
   Engine straight(model_, DType::kF32, 128, {.enabled = true});
@@ -199,7 +197,7 @@ TEST_P(SpeculateTest, ACheckpointWithoutAModuleIsRefused) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, SpeculateTest, testing::Values(ModelFamily::kV3, ModelFamily::kV32),
-                         [](const auto& info) { return info.param == ModelFamily::kV3 ? "V3" : "V32"; });
+                         [](const auto& test) { return test.param == ModelFamily::kV3 ? "V3" : "V32"; });
 
 // Passes until the ways have been compared once, drafts giving `drafted` tokens per second and plain passes one.
 bool DraftsAfterTrial(double drafted) {
