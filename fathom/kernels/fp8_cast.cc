@@ -86,7 +86,9 @@ int64_t EncodeBlock(const ConstView& x, int64_t begin, int64_t end, float scale,
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <array>
 #include <atomic>
+#include <bitset>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -123,20 +125,39 @@ ScaleRange ScalesFor(uint16_t magnitude, float code) {
   return {(x + below) / 2 / code, (x + above) / 2 / code};
 }
 
-// The scales under which every element is the image of some code, if the largest element is the image of `top`.
-ScaleRange ReproducingScales(const ConstView& x, int64_t begin, int64_t end, uint16_t largest, float top) {
-  ScaleRange range = ScalesFor(largest, top);
+// The magnitudes above zero in a block, each once.
+struct Magnitudes {
+  static constexpr size_t kMost = 0x7e;  // as many as FP8 has
+  std::array<uint16_t, kMost> bits;      // of BF16
+  size_t count = 0;
+};
+
+// Nothing if there are more than FP8 has: the block is no image of codes.
+std::optional<Magnitudes> MagnitudesIn(const ConstView& x, int64_t begin, int64_t end) {
+  std::bitset<0x8000> seen;
+  Magnitudes found;
   for (int64_t r = 0; r < x.dim(0); ++r) {
     const BF16* row = x.row<BF16>(r);
     for (int64_t i = begin; i < end; ++i) {
-      const auto magnitude = static_cast<uint16_t>(row[i].bits & 0x7fff);
-      if (magnitude == 0) continue;
-      const float code = ToFloat(ToF8E4M3(static_cast<float>(ToFloat(BF16{magnitude}) / ((range.low + range.high) / 2))));
-      if (code == 0) return {1, 0};
-      const ScaleRange own = ScalesFor(magnitude, code);
-      range = {std::max(range.low, own.low), std::min(range.high, own.high)};
-      if (range.empty()) return range;
+      const auto bits = static_cast<uint16_t>(row[i].bits & 0x7fff);
+      if (bits == 0 || seen[bits]) continue;
+      if (found.count == Magnitudes::kMost) return std::nullopt;
+      seen.set(bits);
+      found.bits[found.count++] = bits;
     }
+  }
+  return found;
+}
+
+// The scales under which every magnitude is the image of some code, if the largest is the image of `top`.
+ScaleRange ReproducingScales(const Magnitudes& magnitudes, uint16_t largest, float top) {
+  ScaleRange range = ScalesFor(largest, top);
+  for (size_t i = 0; i < magnitudes.count && !range.empty(); ++i) {
+    const uint16_t bits = magnitudes.bits[i];
+    const float code = ToFloat(ToF8E4M3(static_cast<float>(ToFloat(BF16{bits}) / ((range.low + range.high) / 2))));
+    if (code == 0) return {1, 0};
+    const ScaleRange own = ScalesFor(bits, code);
+    range = {std::max(range.low, own.low), std::min(range.high, own.high)};
   }
   return range;
 }
@@ -154,9 +175,11 @@ float ShortestIn(const ScaleRange& range) {
 
 // A scale that lets a BF16 block be given back exactly, if there is one.
 std::optional<float> FittingScale(const ConstView& x, int64_t begin, int64_t end, float amax) {
+  const auto magnitudes = MagnitudesIn(x, begin, end);
+  if (!magnitudes) return std::nullopt;
   const uint16_t largest = ToBF16(amax).bits;
   for (int code = 0x7e; code > 0; --code) {
-    const ScaleRange range = ReproducingScales(x, begin, end, largest, ToFloat(F8E4M3{static_cast<uint8_t>(code)}));
+    const ScaleRange range = ReproducingScales(*magnitudes, largest, ToFloat(F8E4M3{static_cast<uint8_t>(code)}));
     if (!range.empty() && range.low >= std::numeric_limits<float>::min()) return ShortestIn(range);
   }
   return std::nullopt;
