@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <map>
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "fathom/base/error.h"
@@ -29,6 +30,58 @@ dnnl::matmul MakeMatMul(const dnnl::engine& engine, const Memory::desc& a, const
 #endif
 }
 
+// What a compiled product depends on.
+struct ProductKind {
+  int64_t m, n, k, a_stride, b_stride, c_stride;
+  bool a_transposed, b_transposed, add;
+  DType c_dtype;
+  auto operator<=>(const ProductKind&) const = default;
+};
+
+// A compiled product and the handles that running it takes.
+class ProductBF16 {
+ public:
+  ProductBF16(const dnnl::engine& engine, const ProductKind& p)
+      : a_(Layout(p.m, p.k, Memory::data_type::bf16, p.a_stride, p.a_transposed), engine, nullptr),
+        b_(Layout(p.k, p.n, Memory::data_type::bf16, p.b_stride, p.b_transposed), engine, nullptr),
+        c_(Layout(p.m, p.n, p.c_dtype == DType::kBF16 ? Memory::data_type::bf16 : Memory::data_type::f32, p.c_stride, false), engine,
+           nullptr),
+        product_(MakeMatMul(engine, a_.get_desc(), b_.get_desc(), c_.get_desc(), p.add)) {}
+
+  // The C call: the C++ one makes a table of its arguments each time.
+  void Run(const dnnl::stream& stream, const void* a, const void* b, void* c) {
+    a_.set_data_handle(const_cast<void*>(a));
+    b_.set_data_handle(const_cast<void*>(b));
+    c_.set_data_handle(c);
+    const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, a_.get()}, {DNNL_ARG_WEIGHTS, b_.get()}, {DNNL_ARG_DST, c_.get()}};
+    const auto status = dnnl_primitive_execute(product_.get(), stream.get(), 3, arguments);
+    FATHOM_CHECK(status == dnnl_success, "bf16 product: status {}", static_cast<int>(status));
+  }
+
+ private:
+  Memory a_, b_, c_;
+  dnnl::matmul product_;
+};
+
+// The products that one thread has run, so that running one again asks for no memory.
+class ProductsBF16 {
+ public:
+  void Run(const ProductKind& kind, const void* a, const void* b, void* c) {
+    auto found = products_.find(kind);
+    if (found == products_.end()) {
+      if (products_.size() >= kMost) products_.clear();
+      found = products_.try_emplace(kind, engine_, kind).first;
+    }
+    found->second.Run(stream_, a, b, c);
+  }
+
+ private:
+  static constexpr size_t kMost = 2048;
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::map<ProductKind, ProductBF16> products_;
+};
+
 }  // namespace
 
 OneThread::OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
@@ -41,15 +94,8 @@ void MultiplyF32(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, 
 }
 
 void MultiplyBF16(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, DType c_dtype, void* c, int64_t ldc) {
-  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  dnnl::stream stream(engine);
-  const auto bf16 = Memory::data_type::bf16;
-  const Memory::desc a_layout = Layout(m, k, bf16, a.stride, a.transposed), b_layout = Layout(k, n, bf16, b.stride, b.transposed);
-  const Memory::desc c_layout = Layout(m, n, c_dtype == DType::kBF16 ? bf16 : Memory::data_type::f32, ldc, false);
-  const Memory a_memory(a_layout, engine, const_cast<void*>(a.data)), b_memory(b_layout, engine, const_cast<void*>(b.data));
-  const Memory c_memory(c_layout, engine, c);
-  MakeMatMul(engine, a_layout, b_layout, c_layout, add)
-      .execute(stream, {{DNNL_ARG_SRC, a_memory}, {DNNL_ARG_WEIGHTS, b_memory}, {DNNL_ARG_DST, c_memory}});
+  thread_local ProductsBF16 products;
+  products.Run({m, n, k, a.stride, b.stride, ldc, a.transposed, b.transposed, add, c_dtype}, a.data, b.data, c);
 }
 
 }  // namespace fathom

@@ -18,7 +18,7 @@ struct Factor {
 void MultiplyF32(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, float* c, int64_t ldc);
 
 // The same with a and b BF16, c F32 or BF16 and sums in F32. Each new combination of sizes and strides costs a compilation of some
-// 0.2 ms; oneDNN keeps the last thousand for the whole process.
+// 0.2 ms; oneDNN keeps the last thousand for the whole process, each thread its handles to those that it ran.
 void MultiplyBF16(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, DType c_dtype, void* c, int64_t ldc);
 
 // oneDNN must not split a sum over threads of its own: while this lives, products of this thread run on it alone.
