@@ -12,9 +12,25 @@ double AttentionProjections(const ModelConfig& c) {
   return 2 * (q + kv + h * static_cast<double>(c.v_head_dim) * d);
 }
 
-// Half of all pairs under the causal mask.
+bool IsSparse(const ModelConfig& c, int64_t length) { return c.has_indexer() && length > c.index_topk; }
+
+// The pairs under the causal mask, as a share of all: half of them, or with an indexer those within its choice.
+double VisibleShare(const ModelConfig& c, int64_t length) {
+  const double r = IsSparse(c, length) ? static_cast<double>(c.index_topk) / static_cast<double>(length) : 1;
+  return r - r * r / 2;
+}
+
 double AttentionScores(const ModelConfig& c, int64_t length) {
-  return static_cast<double>(length) * static_cast<double>(c.num_attention_heads * (c.qk_head_dim() + c.v_head_dim));
+  const double pair = 2 * static_cast<double>(c.num_attention_heads * (c.qk_head_dim() + c.v_head_dim));
+  return VisibleShare(c, length) * static_cast<double>(length) * pair;
+}
+
+// Its projections, and its scores of half of all pairs.
+double Indexer(const ModelConfig& c, int64_t length) {
+  if (!IsSparse(c, length)) return 0;
+  const double d = static_cast<double>(c.hidden_size), heads = static_cast<double>(c.index_n_heads);
+  const double dim = static_cast<double>(c.index_head_dim);
+  return 2 * (static_cast<double>(c.q_lora_rank) * heads * dim + d * dim + d * heads) + static_cast<double>(length) * heads * (dim + 1);
 }
 
 double FeedForward(const ModelConfig& c, bool moe) {
@@ -29,7 +45,7 @@ double FeedForward(const ModelConfig& c, bool moe) {
 double TrainFlopsPerToken(const ModelConfig& c, int64_t length, int64_t mtp_modules) {
   double forward = 2 * static_cast<double>(c.hidden_size) * static_cast<double>(c.vocab_size);
   for (int64_t i = 0; i < c.num_hidden_layers + mtp_modules; ++i) {
-    forward += AttentionProjections(c) + AttentionScores(c, length) + FeedForward(c, c.is_moe_layer(i));
+    forward += AttentionProjections(c) + AttentionScores(c, length) + Indexer(c, length) + FeedForward(c, c.is_moe_layer(i));
   }
   return 3 * forward;
 }

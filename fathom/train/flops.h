@@ -1,4 +1,5 @@
-// The arithmetic of a training step, counted as MaxText does (spec of its TFLOP/s line): products of active weights and causal attention,
+// The arithmetic of a training step, counted as MaxText does (spec of its TFLOP/s line): products of active weights and causal attention
+// (V3.2 beyond index_topk: of the chosen keys, and the indexer's own),
 // forward and backward, nothing for recomputation.
 #pragma once
 
