@@ -9,13 +9,12 @@
 #define FATHOM_KERNELS_ATTENTION_BLOCKS_INL_H_
 #endif
 
-#include <hwy/cache_control.h>
-
 #include <algorithm>
 #include <limits>
 
 #include "fathom/kernels/attention_plan.h"
 #include "fathom/kernels/block_product-inl.h"
+#include "fathom/kernels/prefetch-inl.h"
 #include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -32,11 +31,6 @@ inline OutRow RowAt(const View& v, int64_t i, int64_t column) {
 
 // Rows of one head lie pages apart, where no hardware prefetcher looks: loops over rows ask for them this far ahead.
 inline constexpr int64_t kRowsAhead = 12;
-HWY_INLINE void PrefetchRow(const ConstView& v, int64_t i, int64_t column, int64_t columns) {
-  if (i >= v.dim(0)) return;
-  const std::byte* row = RowAt(v, i, column).data;
-  for (int64_t b = 0; b < columns * DTypeSize(v.dtype()); b += 64) hwy::Prefetch(row + b);
-}
 
 HWY_INLINE void CopyRow(const InRow& from, int64_t n, float* to) {
   ForVectors(n, [&](auto at) { Store(at, Load(at, from), to); });

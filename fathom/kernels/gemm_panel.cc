@@ -4,12 +4,11 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/gemm_panel.cc"
 #include <hwy/foreach_target.h>
 
-#include <hwy/cache_control.h>
-
 #include <algorithm>
 #include <limits>
 
 #include "fathom/kernels/fp8-inl.h"
+#include "fathom/kernels/prefetch-inl.h"
 #include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -95,15 +94,6 @@ void TransposeBlock(const float* from, int64_t from_stride, int64_t rows, int64_
   }
 }
 
-// Asks for [row, row + rows) x [column, column + columns) before it is needed: no hardware follows so many rows at once.
-void PrefetchPiece(const ConstView& v, const PanelRange& piece) {
-  const int64_t size = DTypeSize(v.dtype()), bytes = piece.columns * size;
-  for (int64_t r = piece.row; r < piece.row + piece.rows; ++r) {
-    const std::byte* row = v.raw() + (r * v.stride() + piece.column) * size;
-    for (int64_t b = 0; b < bytes; b += 64) hwy::Prefetch(row + b);
-  }
-}
-
 // Rows in blocks of 16, so that whole lines of the result are written while they are in cache, and pieces of 64 columns, so that
 // what is converted on the way is.
 void TransposePanelRows(const WeightView& from, const PanelRange& part, bool round, float* to) {
@@ -115,8 +105,8 @@ void TransposePanelRows(const WeightView& from, const PanelRange& part, bool rou
     for (int64_t k = 0; k < part.columns; k += kColumns) {
       const int64_t columns = std::min(kColumns, part.columns - k);
       const PanelRange piece{part.row + r, rows, part.column + k, columns};
-      if (k + columns < part.columns)
-        PrefetchPiece(from.value, {piece.row, rows, piece.column + columns, std::min(kColumns, part.columns - k - columns)});
+      const int64_t next = std::min(kColumns, part.columns - k - columns);  // no hardware follows so many rows at once
+      for (int64_t i = 0; i < rows; ++i) PrefetchRow(from.value, piece.row + i, piece.column + columns, next);
       if (!direct) WidenPanelRows(from, piece, round, block);
       const float* source = direct ? from.value.row<float>(piece.row) + piece.column : block;
       const int64_t stride = direct ? from.value.stride() : columns;

@@ -16,13 +16,6 @@ constexpr int64_t kTokens = 40, kHidden = 20, kRank = 12, kHeads = 14, kDim = 16
 
 using Rows = std::vector<std::vector<double>>;
 
-Tensor Random(Shape shape, uint64_t seed) {
-  Tensor t(DType::kF32, shape);
-  const auto values = ToFloats(RandomVector(t.NumElements(), seed));
-  std::ranges::copy(values, t.mutable_data<float>());
-  return t;
-}
-
 ModelConfig Config() {
   ModelConfig c;
   c.qk_rope_head_dim = kRope;
@@ -68,11 +61,11 @@ void RoundAsOfficial(std::vector<double>& row) {
 class IndexerTest : public testing::TestWithParam<bool> {
  protected:
   IndexerTest() : rope_(Config(), kTokens), indexer_(Config(), GetParam()) {
-    p_.wq_b.value = Random({kHeads * kDim, kRank}, 3);
-    p_.wk.value = Random({kDim, kHidden}, 4);
-    p_.k_norm.value = Random({kDim}, 5);
-    p_.k_norm_bias.value = Random({kDim}, 6);
-    p_.weights_proj.value = Random({kHeads, kHidden}, 7);
+    p_.wq_b.value = RandomTensor({kHeads * kDim, kRank}, 3);
+    p_.wk.value = RandomTensor({kDim, kHidden}, 4);
+    p_.k_norm.value = RandomTensor({kDim}, 5);
+    p_.k_norm_bias.value = RandomTensor({kDim}, 6);
+    p_.weights_proj.value = RandomTensor({kHeads, kHidden}, 7);
     std::iota(positions_.begin(), positions_.end(), 0);
   }
 
@@ -113,7 +106,7 @@ class IndexerTest : public testing::TestWithParam<bool> {
   }
 
   IndexerParams p_;
-  Tensor x_ = Random({kTokens, kHidden}, 1), q_low_ = Random({kTokens, kRank}, 2);
+  Tensor x_ = RandomTensor({kTokens, kHidden}, 1), q_low_ = RandomTensor({kTokens, kRank}, 2);
   std::vector<int32_t> positions_ = std::vector<int32_t>(kTokens);
   RopeTable rope_;
   Indexer indexer_;

@@ -28,22 +28,15 @@ ModelConfig TinyConfig() {
   return c;
 }
 
-Tensor Random(Shape shape, uint64_t seed) {
-  Tensor t(DType::kF32, shape);
-  const auto values = ToFloats(RandomVector(t.NumElements(), seed));
-  std::ranges::copy(values, t.mutable_data<float>());
-  return t;
-}
-
 MoeParams RandomParams() {
   MoeParams p;
-  p.gate.value = Random({kExperts, kHidden}, 1);
-  p.e_score_correction_bias.value = Random({kExperts}, 2);
+  p.gate.value = RandomTensor({kExperts, kHidden}, 1);
+  p.e_score_correction_bias.value = RandomTensor({kExperts}, 2);
   for (uint64_t e = 0; e < kExperts; ++e) {
     MlpParams m;
-    m.gate_proj.value = Random({kWidth, kHidden}, 10 + e);
-    m.up_proj.value = Random({kWidth, kHidden}, 20 + e);
-    m.down_proj.value = Random({kHidden, kWidth}, 30 + e);
+    m.gate_proj.value = RandomTensor({kWidth, kHidden}, 10 + e);
+    m.up_proj.value = RandomTensor({kWidth, kHidden}, 20 + e);
+    m.down_proj.value = RandomTensor({kHidden, kWidth}, 30 + e);
     p.experts.push_back(std::move(m));
   }
   return p;
@@ -94,7 +87,11 @@ std::vector<T> MoeRef(const MoeParams& p, const Moe::Saved& choice, const std::v
 
 class MoeTest : public testing::TestWithParam<ExpertRun> {
  protected:
-  MoeTest() : moe_(TinyConfig(), GetParam()), p_(RandomParams()), x_(Random({kTokens, kHidden}, 3)), c_(Random({kTokens, kHidden}, 4)) {}
+  MoeTest()
+      : moe_(TinyConfig(), GetParam()),
+        p_(RandomParams()),
+        x_(RandomTensor({kTokens, kHidden}, 3)),
+        c_(RandomTensor({kTokens, kHidden}, 4)) {}
 
   using Complex = std::complex<double>;
   // d (c . y) / d variables[i], i = 0, stride, 2 stride...

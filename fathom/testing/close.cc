@@ -1,5 +1,6 @@
 #include "fathom/testing/close.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -64,6 +65,12 @@ std::vector<double> RandomVector(int64_t n, uint64_t seed, double scale) {
   // Rounded to float, so that the reference in double and the kernel in float start from the same numbers.
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(scale * rng.Normal(i));
   return x;
+}
+
+Tensor RandomTensor(Shape shape, uint64_t seed) {
+  Tensor t(DType::kF32, shape);
+  std::ranges::copy(ToFloats(RandomVector(t.NumElements(), seed)), t.mutable_data<float>());
+  return t;
 }
 
 std::vector<float> ToFloats(std::span<const double> x) { return std::vector<float>(x.begin(), x.end()); }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "fathom/base/rng.h"
+#include "fathom/tensor/tensor.h"
 
 namespace fathom {
 
@@ -27,6 +28,7 @@ testing::AssertionResult SameBits(std::span<const float> a, std::span<const floa
 
 // Normal values from a seed.
 std::vector<double> RandomVector(int64_t n, uint64_t seed, double scale = 1.0);
+Tensor RandomTensor(Shape shape, uint64_t seed);  // F32, of RandomVector's values
 std::vector<float> ToFloats(std::span<const double> x);
 std::vector<double> ToDoubles(std::span<const float> x);
 
