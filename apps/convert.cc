@@ -59,6 +59,7 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
   options.scan_layers = config.Bool("scan_layers");
   options.ocdbt = config.Bool("checkpoint_storage_use_ocdbt");
   options.zarr3 = config.Bool("checkpoint_storage_use_zarr3");
+  options.zstd_level = static_cast<int>(config.Int("zstd_level"));
   options.target_file_size = config.Int("checkpoint_storage_target_data_file_size_bytes");
   if (config.Given("max_shard_size")) options.max_shard_size = config.Int("max_shard_size");
   options.memory_limit = config.Int("memory_limit");
@@ -83,6 +84,7 @@ std::vector<std::string> ConvertFlags() {
           "overwrite",
           "checkpoint_storage_use_ocdbt",
           "checkpoint_storage_use_zarr3",
+          "zstd_level",
           "checkpoint_storage_target_data_file_size_bytes",
           "input_fp8_hf_path",
           "output_bf16_hf_path",

@@ -57,6 +57,7 @@ Json Identity(const ConvertOptions& options, const FileStamps& stamps, const Con
           {"scan_layers", options.scan_layers},
           {"ocdbt", options.ocdbt},
           {"zarr3", options.zarr3},
+          {"zstd_level", options.zstd_level},
           {"max_shard_size", options.max_shard_size},
           {"target_file_size", options.target_file_size},
           {"memory_limit", options.memory_limit}};
@@ -69,10 +70,11 @@ std::unique_ptr<ConvertOutput> MakeOutput(const ConvertOptions& options, const C
   orbax.dtype = options.dtype;
   orbax.scan_layers = options.scan_layers;
   orbax.ocdbt = options.ocdbt;
-  orbax.zarr3 = options.zarr3;
+  orbax.arrays.zarr3 = options.zarr3;
+  orbax.arrays.zstd_level = options.zstd_level;
   orbax.target_file_size = options.target_file_size;
-  orbax.max_chunk_bytes = std::clamp<int64_t>(options.memory_limit / 32, 64 << 10, 32 << 20);
-  orbax.whole_array_bytes = orbax.max_chunk_bytes / 8;
+  orbax.arrays.max_chunk_bytes = std::clamp<int64_t>(options.memory_limit / 32, 64 << 10, 32 << 20);
+  orbax.arrays.whole_array_bytes = orbax.arrays.max_chunk_bytes / 8;
   orbax.memory = memory;
   orbax.time = stamps.LatestChange();
   orbax.identity = Identity(options, stamps, source).dump(-1, ' ', true, Json::error_handler_t::replace);

@@ -19,6 +19,7 @@ struct ConvertOptions {
   DTypeOptions dtype;
   bool full_state = true;                               // carry a training state (step, moments) that lies with the weights; never into FP8
   bool scan_layers = true, ocdbt = true, zarr3 = true;  // of Orbax
+  int zstd_level = kRepeatsOnly;                        // of Orbax
   int64_t max_shard_size = 0;                           // of Hugging Face; 0: as the input, else 5 GB
   int64_t target_file_size = int64_t{2} << 30;          // of Orbax's data files
   int64_t memory_limit = int64_t{1} << 30;              // ceiling of resident memory

@@ -53,7 +53,7 @@ class OrbaxOutput : public ConvertOutput {
       : source_(source),
         options_(options),
         config_(source.config()),
-        runner_(static_cast<int>(options.memory / (6 * options.max_chunk_bytes))) {
+        runner_(static_cast<int>(options.memory / (6 * options.arrays.max_chunk_bytes))) {
     options_.dtype.expand_fp8 = true;
     DropAbsentMtp();
     PlanArrays();
@@ -79,7 +79,7 @@ class OrbaxOutput : public ConvertOutput {
     std::vector<OrbaxLeaf> leaves = EmptyLeavesOf(source_.state());
     for (const SmallArray& array : small_) leaves.push_back(array.leaf);
     for (const OrbaxArray& array : arrays_) leaves.push_back({array.name});
-    WriteFileAtomically(items / "_METADATA", FormatOrbaxMetadata(leaves, options_.ocdbt, options_.zarr3));
+    WriteFileAtomically(items / "_METADATA", FormatOrbaxMetadata(leaves, options_.ocdbt, options_.arrays.zarr3));
     Json custom = {{"scan_layers", options_.scan_layers}, {kSharedCopies, has_shared_copies_}};
     if (source_.state() != nullptr) custom[kTrainState] = source_.state()->OwnValues();
     WriteFileAtomically(folder / "_CHECKPOINT_METADATA", FormatCheckpointMetadata(options_.time, custom));
@@ -105,20 +105,19 @@ class OrbaxOutput : public ConvertOutput {
 
   // Parameters, then what a training state adds: the router biases once more where training keeps them, and the moments.
   void PlanArrays() {
-    const OrbaxArrayOptions arrays = {options_.zarr3, options_.max_chunk_bytes, options_.whole_array_bytes};
     const auto layouts = MaxTextArrays(config_, options_.scan_layers);
     const TaskTable weights(source_, options_.dtype, config_, false);
     tasks_ = weights.tasks();
-    for (const MaxTextArray& layout : layouts) arrays_.push_back(PlanOrbaxArray(layout, kParams, weights, arrays));
-    small_ = SmallArraysOf(source_.state(), config_, options_.scan_layers, options_.zarr3);
+    for (const MaxTextArray& layout : layouts) arrays_.push_back(PlanOrbaxArray(layout, kParams, weights, options_.arrays));
+    small_ = SmallArraysOf(source_.state(), config_, options_.scan_layers, options_.arrays.zarr3);
     if (source_.state() == nullptr || source_.state()->slots.empty()) return;
     for (const MaxTextArray& layout : layouts) {
-      if (layout.router_bias) arrays_.push_back(PlanOrbaxArray(layout, kAuxState, weights, arrays));
+      if (layout.router_bias) arrays_.push_back(PlanOrbaxArray(layout, kAuxState, weights, options_.arrays));
     }
     for (const auto& [slot, moments] : source_.state()->slots) {
       const TaskTable table(*moments, {}, config_, true);
       for (const MaxTextArray& layout : layouts) {
-        if (!layout.router_bias) arrays_.push_back(PlanOrbaxArray(layout, kAdamState + slot + ".params.", table, arrays));
+        if (!layout.router_bias) arrays_.push_back(PlanOrbaxArray(layout, kAdamState + slot + ".params.", table, options_.arrays));
       }
     }
   }
@@ -207,7 +206,7 @@ class OrbaxOutput : public ConvertOutput {
   }
 
   std::string KeyOf(const ChunkRef& ref) const { return arrays_[ref.array].name + "/" + arrays_[ref.array].zarr.ChunkKey(ref.index); }
-  const char* MetadataFile() const { return options_.zarr3 ? kZarr3File : kZarr2File; }
+  const char* MetadataFile() const { return options_.arrays.zarr3 ? kZarr3File : kZarr2File; }
 
   Json WriteArrayFolders(const Unit& unit, const fs::path& folder, const ConvertProgress& done) {
     const fs::path items = folder / "items";

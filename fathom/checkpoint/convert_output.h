@@ -13,6 +13,7 @@
 
 #include "fathom/checkpoint/convert_jobs.h"
 #include "fathom/checkpoint/convert_tensors.h"
+#include "fathom/checkpoint/orbax_arrays.h"
 
 namespace fathom {
 
@@ -51,10 +52,9 @@ std::unique_ptr<ConvertOutput> MakeHfOutput(const ConvertSource& source, const H
 
 struct OrbaxOutputOptions {
   DTypeOptions dtype;
-  bool scan_layers = true, ocdbt = true, zarr3 = true;
+  OrbaxArrayOptions arrays;
+  bool scan_layers = true, ocdbt = true;
   int64_t target_file_size = int64_t{2} << 30;
-  int64_t max_chunk_bytes = 32 << 20;   // of an array's chunk, uncompressed
-  int64_t whole_array_bytes = 4 << 20;  // an array up to this size is one chunk
   int64_t memory = 512 << 20;
   uint64_t time = 0;     // ns since 1970, for the metadata
   std::string identity;  // of the work: what the database's random names are made of, so that a second run gives the same bytes

@@ -58,6 +58,7 @@ TEST_F(ConvertTest, HuggingFaceToOrbaxAndBack) {
     there.scan_layers = seed % 2 == 0;
     there.ocdbt = seed % 9 != 4;
     there.zarr3 = seed % 4 != 3;
+    there.zstd_level = static_cast<int>(seed % 5) - 2;
     const ConvertResult result = Convert(there);
     EXPECT_TRUE(fs::exists(Path(name + "-orbax") / "0/items/_METADATA"));
     EXPECT_EQ(result.output, Path(name + "-orbax") / "0/items");
@@ -98,8 +99,8 @@ TEST_F(ConvertTest, ManyChunksAndDataFiles) {
     const auto source = OpenConvertSource(Path(name), {});
     OrbaxOutputOptions options;
     options.scan_layers = seed % 2 == 0;
-    options.max_chunk_bytes = 96;
-    options.whole_array_bytes = 48;
+    options.arrays.max_chunk_bytes = 96;
+    options.arrays.whole_array_bytes = 48;
     options.target_file_size = 500;
     const auto output = MakeOrbaxOutput(*source, options);
     EXPECT_GT(output->units().size(), 3u);

@@ -96,7 +96,7 @@ OrbaxArray PlanOrbaxArray(const MaxTextArray& layout, const std::string& prefix,
   for (TensorTask& task : array.tasks) task.info.dtype = array.zarr.dtype;
   array.zarr.sharded = options.zarr3;
   array.zarr.zstd = true;
-  array.zarr.zstd_level = 1;
+  array.zarr.zstd_level = options.zstd_level;
   array.zarr.chunk = array.zarr.inner = ChunkShape(layout, array.zarr, options);
   return array;
 }

@@ -125,6 +125,7 @@ constexpr Range kRanges[] = {
     {"warmup_steps_fraction", 0, 1},
     {"wsd_decay_steps_fraction", 0, 1},
     {"z_loss_multiplier", 0, kMax},
+    {"zstd_level", -7, 9},
 };
 
 constexpr std::string_view kSizes[] = {"checkpoint_storage_target_data_file_size_bytes", "max_shard_size", "memory_limit"};
