@@ -59,6 +59,9 @@ void AddEngine(const RunConfig& config, std::vector<Line>& lines) {
 std::vector<Line> Measure(const RunConfig& config) {
   std::vector<Line> lines;
   if (Asked(config, "gemm")) {
+    lines.push_back({"vector_f32_gflops", "vector units, float32", "GFLOP/s", MeasureVectorUnits(DType::kF32)});
+    if (HasPairInstruction())
+      lines.push_back({"vector_bf16_gflops", "vector units, bfloat16", "GFLOP/s", MeasureVectorUnits(DType::kBF16)});
     lines.push_back({"gemm_f32_gflops", "products, float32", "GFLOP/s", MeasureProducts(DType::kF32)});
     lines.push_back({"gemm_bf16_gflops", "products, bfloat16", "GFLOP/s", MeasureProducts(DType::kBF16)});
   }
@@ -70,7 +73,10 @@ std::vector<Line> Measure(const RunConfig& config) {
 
 void Print(const std::vector<Line>& lines) {
   fmt::print("{}, {} threads, {} GB of memory, SIMD target {}\n", CpuName(), NumThreads(), MemoryBytes() / 1'000'000'000, LiveSimdTarget());
-  if (!HasNativeBF16() && !HasMatrixUnit()) fmt::print("no native bfloat16: such products run in float32 on panels converted in cache\n");
+  if (!HasNativeBF16() && !HasMatrixUnit()) {
+    fmt::print("{}: bfloat16 products run in float32 on panels converted in cache\n",
+               HasPairInstruction() ? "vdpbf16ps is slower than float32 here" : "no native bfloat16");
+  }
   fmt::print("\n{:<22} {:>9}           slowest   fastest run\n", "", "median");
   for (const Line& line : lines) {
     const std::string share = line.fraction > 0 ? fmt::format("  {:.0f} % of the machine's bound", 100 * line.fraction) : "";

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "fathom/kernels/block_product-inl.h"
+#include "fathom/kernels/multiply_add-inl.h"
 #include "fathom/kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -26,22 +27,6 @@ struct TileArgs {
   Into into;
   const float* factor;
 };
-
-struct F32 {
-  static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) { return hn::MulAdd(a, b, sum); }
-};
-
-#if HWY_TARGET == HWY_AVX3_DL
-// The instruction itself: Highway 1.0.3 has no target for it, and an intrinsic would not inline into this one.
-struct PairsOfBF16 {
-  static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) {
-    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
-    return sum;
-  }
-};
-#else
-struct PairsOfBF16 : F32 {};  // never called: HasNativeBF16() is false
-#endif
 
 template <class Kind, int kM, int kN>
 HWY_INLINE void Tile(const TileArgs& t) {

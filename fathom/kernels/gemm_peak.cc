@@ -19,6 +19,8 @@ dnnl::matmul::primitive_desc MakePlan(const dnnl::engine& engine, const memory::
 
 }  // namespace
 
+bool HasOneDnnProduct(DType dtype) { return dtype == DType::kF32 || dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core; }
+
 struct OneDnnProduct::Impl {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};

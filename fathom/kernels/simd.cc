@@ -76,9 +76,9 @@ std::string LiveSimdTarget() {
   return "none";
 }
 
-bool HasNativeBF16() {
-  return HWY_DYNAMIC_DISPATCH(ThisTarget)() == HWY_AVX3_DL && __builtin_cpu_supports("avx512bf16") && !__builtin_cpu_is("intel");
-}
+bool HasPairInstruction() { return HWY_DYNAMIC_DISPATCH(ThisTarget)() == HWY_AVX3_DL && __builtin_cpu_supports("avx512bf16"); }
+
+bool HasNativeBF16() { return HasPairInstruction() && !__builtin_cpu_is("intel"); }
 
 bool HasMatrixUnit() {
   return HWY_DYNAMIC_DISPATCH(ThisTarget)() == HWY_AVX3_DL && dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_amx;

@@ -16,8 +16,10 @@ void PinSimdTarget(const std::string& name);
 // The target that kernels use now.
 std::string LiveSimdTarget();
 
-// vdpbf16ps is there, not excluded by the pinned target, and faster than converting to f32: on Intel's CPUs it is slower
-// (docs/performance.md).
+// vdpbf16ps is there and not excluded by the pinned target.
+bool HasPairInstruction();
+
+// It is there and faster than converting to f32: on Intel's CPUs it has half the rate of f32 (docs/performance.md).
 bool HasNativeBF16();
 
 // oneDNN multiplies BF16 with the CPU's matrix unit (AMX).

@@ -14,6 +14,7 @@
 #include "fathom/kernels/gemm.h"
 #include "fathom/kernels/gemm_peak.h"
 #include "fathom/kernels/random_fill.h"
+#include "fathom/kernels/vector_units.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -47,7 +48,9 @@ Rate MeasureOurs(DType dtype, Sizes s, int runs) {
   return Measure(runs, s.Gflop(), [&] { MatMulNT(x, {w.view(), {}}, y.mutable_view(), Write::kOverwrite, scratch); });
 }
 
+// Zeros where oneDNN has no such product.
 Rate MeasureOneDnn(DType dtype, Sizes s, bool packed) {
+  if (!HasOneDnnProduct(dtype)) return {};
   OneDnnProduct product(dtype, s.m, s.n, s.k, packed);
   return Measure(kRuns, s.Gflop(), [&] { product.Run(); });
 }
@@ -57,6 +60,14 @@ Rate MeasureOneDnn(DType dtype, Sizes s, bool packed) {
 Rate RateOf(std::vector<double> values) {
   std::ranges::sort(values);
   return {values[values.size() / 2], values.front(), values.back()};
+}
+
+Rate MeasureVectorUnits(DType dtype) {
+  constexpr int64_t kRounds = 4'000'000;
+  const int threads = NumThreads();
+  const double each = static_cast<double>(RunMultiplyAdds(dtype, 1) * kRounds);
+  return Measure(kRuns, each * threads * 1e-9,
+                 [&] { ParallelRanges(threads, 1, [&](int64_t, int64_t) { RunMultiplyAdds(dtype, kRounds); }); });
 }
 
 Rate MeasureProducts(DType dtype) {

@@ -17,6 +17,10 @@ struct Rate {
 // Of one or more values, in any order.
 Rate RateOf(std::vector<double> values);
 
+// The vector units of all threads on registers alone, F32 or (where HasPairInstruction()) BF16: what no product can exceed without a matrix
+// unit.
+Rate MeasureVectorUnits(DType dtype);
+
 // Large matrix products of this dtype on all threads, by our own kernels or by oneDNN (packed and plain operands), whichever is faster.
 Rate MeasureProducts(DType dtype);
 

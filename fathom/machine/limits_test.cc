@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "fathom/base/error.h"
+#include "fathom/kernels/simd.h"
 #include "fathom/testing/folder.h"
 
 namespace fathom {
@@ -18,6 +19,8 @@ TEST(Limits, RatesAreOrdered) {
   ExpectOrdered(MeasureProducts(DType::kF32));
   ExpectOrdered(MeasureProducts(DType::kBF16));
   ExpectOrdered(MeasureMemoryRead());
+  ExpectOrdered(MeasureVectorUnits(DType::kF32));
+  if (HasPairInstruction()) ExpectOrdered(MeasureVectorUnits(DType::kBF16));
   EXPECT_GT(QuickProductRate(DType::kF32), 0);
 }
 
