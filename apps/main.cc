@@ -3,9 +3,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <memory>
 #include <new>
 #include <set>
@@ -101,6 +103,11 @@ void NameUnread(const Command& command, const RunConfig& config) {
   if (!unread.empty()) spdlog::info("accepted, no effect here: {}", fmt::join(unread, ", "));
 }
 
+// A full disk behind standard output must not look like success.
+void CheckOutputWasWritten() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) Throw(ErrorCode::kResource, "standard output: cannot be written");
+}
+
 int Run(std::vector<std::string> words) {
   if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     PrintUsage();
@@ -128,7 +135,9 @@ int Run(std::vector<std::string> words) {
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));
   const bool reads_parameters = std::ranges::find(command.flags, "load_parameters_path") != command.flags.end();
   const auto readable = reads_parameters ? std::make_unique<ReadableCheckpoint>(config) : nullptr;
-  return command.run(config);
+  const int code = command.run(config);
+  CheckOutputWasWritten();
+  return code;
 }
 
 // A message must stay one line whatever file name or text it quotes.
@@ -137,12 +146,22 @@ void PrintError(std::string message) {
   fmt::print(stderr, "fathom: error: {}\n", message);
 }
 
+// What the system ran out of, or a path that is not what it should be.
+ErrorCode CodeOf(const std::error_code& code) {
+  constexpr int kSpent[] = {ENOSPC, EDQUOT, ENOMEM, EMFILE, ENFILE, EFBIG, EIO};
+  return std::ranges::count(kSpent, code.value()) > 0 ? ErrorCode::kResource : ErrorCode::kInput;
+}
+
 int RunGuarded(std::vector<std::string> words) {
   try {
     return Run(std::move(words));
   } catch (const Error& e) {
     PrintError(e.what());
     return e.exit_code();
+  } catch (const std::filesystem::filesystem_error& e) {
+    const std::string second = e.path2().empty() ? "" : fmt::format(" -> {}", e.path2().string());
+    PrintError(fmt::format("{}{}: {}", e.path1().string(), second, e.code().message()));
+    return static_cast<int>(CodeOf(e.code()));
   } catch (const std::bad_alloc&) {
     PrintError("out of memory: use a smaller batch or model, or a machine with more memory");
     return static_cast<int>(ErrorCode::kResource);

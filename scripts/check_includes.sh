@@ -11,17 +11,16 @@ declare -A allowed=(
   [config]="base"
   [kernels]="base tensor"
   [machine]="base tensor kernels"
-  [parallel]="base tensor"
   [tokenizer]="base config"
   [data]="base config tokenizer"
-  [layers]="base tensor config kernels parallel"
-  [model]="base tensor config kernels parallel checkpoint layers"
-  [checkpoint]="base tensor config kernels parallel"
-  [optim]="base tensor kernels parallel"
-  [train]="base tensor config kernels machine parallel tokenizer data layers model checkpoint optim"
-  [infer]="base tensor config kernels parallel tokenizer layers model checkpoint"
-  [eval]="base tensor config kernels parallel tokenizer data layers model checkpoint optim train infer"
-  [serve]="base tensor config kernels parallel tokenizer layers model checkpoint infer"
+  [layers]="base tensor config kernels"
+  [model]="base tensor config kernels checkpoint layers"
+  [checkpoint]="base tensor config kernels"
+  [optim]="base tensor kernels"
+  [train]="base tensor config kernels machine tokenizer data layers model checkpoint optim"
+  [infer]="base tensor config kernels tokenizer layers model checkpoint"
+  [eval]="base tensor config kernels tokenizer data layers model checkpoint optim train infer"
+  [serve]="base tensor config kernels tokenizer layers model checkpoint infer"
 )
 status=0
 fail() { echo "$1" >&2; status=1; }
@@ -49,7 +48,7 @@ only_in() {
 check_folders
 only_in '^#include .*apps/' 'apps/' 'a library may not include apps'
 only_in '(dnnl::|#include .*dnnl)' 'fathom/kernels/(gemm|simd\.cc)' 'oneDNN is used in kernels/gemm only (simd.cc pins its instruction set)'
-only_in '#include .*mpi\.h' 'fathom/parallel/mpi_comm' 'MPI is used in parallel/mpi_comm only'
+only_in '#include .*mpi\.h' 'fathom/parallel/mpi_comm' 'MPI is used in/mpi_comm only'
 only_in '(^|[^a-zA-Z_.>])(std::|::)?(secure_)?getenv\(' 'fathom/base/env' 'the environment is read in base/env only'
 only_in '#include .*yaml-cpp' 'fathom/config/flag_yaml' 'yaml-cpp is used in config/flag_yaml only'
 exit $status

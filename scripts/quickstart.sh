@@ -53,8 +53,14 @@ split_text() {
   mv "$OUT/text/train.part" "$OUT/text/train"
 }
 
+# What was given, by content; without arguments, of the novels.
+given_text() { if [ ${#TEXTS[@]} -gt 0 ]; then cat -- "${TEXTS[@]}" | cksum; else echo novels; fi; }
+
 prepare_text() {
-  [ -d "$OUT/text/train" ] && return
+  if [ -d "$OUT/text/train" ]; then
+    [ ${#TEXTS[@]} -eq 0 ] || [ "$(given_text)" = "$(cat "$OUT/text/given")" ] || die "$OUT holds a run on other text; remove that folder to start over"
+    return
+  fi
   say "Getting the text"
   rm -rf "$OUT/text"
   mkdir -p "$OUT/text"
@@ -64,6 +70,7 @@ prepare_text() {
   else
     download_novels
   fi
+  given_text >"$OUT/text/given"
   split_text
   echo "$(cat "$OUT"/text/train/* | wc -c) bytes to train on, $(cat "$OUT"/text/held-out/* | wc -c) bytes held out: $OUT/text"
 }

@@ -101,7 +101,7 @@ constexpr Range kRanges[] = {
     {"load_balance_loss_weight", 0, kMax},
     {"log_period", 1, kMax},
     {"max_kl_div", 0, kMax},
-    {"max_new_tokens", -1, kMax},
+    {"max_new_tokens", -1, 1 << 30},
     {"max_num_checkpoints_to_keep", 1, kMax},
     {"max_prefill_predict_length", 0, kMax},
     {"max_segments_per_seq", -1, kMax},

@@ -172,20 +172,19 @@ void CheckLayerKinds(JsonFields& fields, const ModelConfig& config) {
   if (fields.Any("mlp_layer_types") != Json(expected)) fields.Wrong("mlp_layer_types", "what first_k_dense_replace and moe_layer_freq say");
 }
 
-// An id, or a list of ids of which the first counts.
-int64_t ReadTokenId(JsonFields& fields, const char* name, int64_t otherwise) {
-  if (!fields.Has(name)) return otherwise;
+// An id, or a list of ids.
+std::vector<int64_t> ReadTokenIds(JsonFields& fields, const char* name) {
   const Json& value = fields.Any(name);
-  if (value.is_array() && !value.empty() && value[0].is_number_integer()) return value[0].get<int64_t>();
-  return fields.Int(name);
+  const bool list = value.is_array() && !value.empty() && std::ranges::all_of(value, [](const Json& id) { return id.is_number_integer(); });
+  return list ? value.get<std::vector<int64_t>>() : std::vector{fields.Int(name)};
 }
 
 void ReadTheRest(JsonFields& fields, ModelConfig& config) {
   config.rms_norm_eps = fields.Double("rms_norm_eps");
   config.initializer_range = fields.Double("initializer_range", config.initializer_range);
   config.torch_dtype = fields.String("torch_dtype", fields.String("dtype", config.torch_dtype));
-  config.bos_token_id = ReadTokenId(fields, "bos_token_id", config.bos_token_id);
-  config.eos_token_id = ReadTokenId(fields, "eos_token_id", config.eos_token_id);
+  if (fields.Has("bos_token_id")) config.bos_token_id = ReadTokenIds(fields, "bos_token_id")[0];
+  if (fields.Has("eos_token_id")) config.eos_token_ids = ReadTokenIds(fields, "eos_token_id");
   for (const char* name : kNoEffect) fields.Ignore(name);
 }
 
@@ -262,7 +261,7 @@ Json ModelConfigToJson(const ModelConfig& config) {
   json.erase("rope_parameters");
   json["rope_scaling"] = config.rope_scaling ? YarnToJson(*config.rope_scaling) : Json(nullptr);
   json["bos_token_id"] = config.bos_token_id;
-  json["eos_token_id"] = config.eos_token_id;
+  json["eos_token_id"] = config.eos_token_ids.size() == 1 ? Json(config.eos_token_ids[0]) : Json(config.eos_token_ids);
   json["initializer_range"] = config.initializer_range;
   json.erase("dtype");
   json["torch_dtype"] = config.torch_dtype;

@@ -39,7 +39,8 @@ struct ModelConfig {
   int64_t max_position_embeddings = 0;
   int64_t num_nextn_predict_layers = 0;                           // MTP modules; their layers follow the main ones
   int64_t index_n_heads = 0, index_head_dim = 0, index_topk = 0;  // V3.2's indexer; 0: none
-  int64_t bos_token_id = 0, eos_token_id = 1;
+  int64_t bos_token_id = 0;
+  std::vector<int64_t> eos_token_ids = {1};  // any of them ends an answer
   double initializer_range = 0.02;
   std::string torch_dtype = "bfloat16";
   bool fp8 = false;          // quantization_config: block FP8, 128 x 128

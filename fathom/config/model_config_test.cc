@@ -203,9 +203,17 @@ TEST(ModelConfig, IgnoresWhatSaysNothing) {
     EXPECT_EQ(ErrorWith("v3", "sliding_window", value), "");
   EXPECT_EQ(ErrorWith("v2-lite", "n_group", nullptr), "");
   EXPECT_EQ(ErrorWith("v3", "rope_scaling", nullptr), "");
-  EXPECT_EQ(ErrorWith("v3", "eos_token_id", {1, 2}), "");
   EXPECT_NE(ErrorOf(Json::array()), "");
   EXPECT_NE(ErrorOf(Json::object()), "");
+}
+
+TEST(ModelConfig, SeveralTokensMayEndAnAnswer) {
+  Json json = Load("v3");
+  json["eos_token_id"] = {1, 7};
+  const ModelConfig config = ParseModelConfig(json, "v3");
+  EXPECT_EQ(config.eos_token_ids, (std::vector<int64_t>{1, 7}));
+  EXPECT_EQ(ModelConfigToJson(config)["eos_token_id"], json["eos_token_id"]);
+  EXPECT_NE(ErrorWith("v3", "eos_token_id", {1, "x"}), "");
 }
 
 TEST(ModelConfig, WritesWhatItReads) {

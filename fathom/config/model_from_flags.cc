@@ -110,7 +110,7 @@ ModelConfig ModelFromFlags(const RunConfig& config) {
   model.rms_norm_eps = config.Float("normalization_layer_epsilon");
   model.initializer_range = config.Float("initializer_range");
   model.bos_token_id = config.Int("bos_token_id");
-  model.eos_token_id = config.Int("eos_token_id");
+  model.eos_token_ids = {config.Int("eos_token_id")};
   model.torch_dtype = config.String("weight_dtype");
   CheckModelConfig(model, "the model that the flags describe", ErrorCode::kUsage);
   return model;

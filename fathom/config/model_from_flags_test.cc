@@ -26,7 +26,7 @@ TEST(ModelFromFlags, OfficialModels) {
   EXPECT_EQ(lite.topk_method, TopkMethod::kGreedy);
   EXPECT_EQ(lite.q_lora_rank, 0);
   EXPECT_DOUBLE_EQ(lite.rope_scaling->mscale, 0.707);
-  EXPECT_EQ(lite.eos_token_id, 100001);
+  EXPECT_EQ(lite.eos_token_ids, std::vector<int64_t>{100001});
   const ModelConfig v2 = ModelOf({"model_name=deepseek2-236b"});
   EXPECT_EQ(v2.topk_method, TopkMethod::kGroupLimitedGreedy);
   EXPECT_EQ(v2.n_group, 8);

@@ -1,5 +1,6 @@
 #include "fathom/infer/generate.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "fathom/base/clock.h"
@@ -30,10 +31,10 @@ class TextOut {
   }
   // True: a stop string has come.
   bool Push(int32_t id) { return stream_ && Show(filter_.Push(stream_->Push(id))); }
-  void Finish() {
-    if (!stream_ || filter_.stopped()) return;
-    Show(filter_.Push(stream_->Flush()));
-    Show(filter_.Flush());
+  // What was held back. True: a stop string was in it.
+  bool Finish() {
+    if (!stream_ || filter_.stopped() || Show(filter_.Push(stream_->Flush()))) return filter_.stopped();
+    return Show(filter_.Flush());
   }
 
  private:
@@ -95,7 +96,8 @@ GenerateResult Generate(Engine& engine, const Tokenizer* tokenizer, std::span<co
   // True: the answer ends with this token.
   const auto take = [&](int32_t id) {
     result.ids.push_back(id);
-    const bool end = (id == engine.config().eos_token_id && !options.ignore_eos) || out.Push(id);
+    const bool eos = std::ranges::count(engine.config().eos_token_ids, id) > 0;
+    const bool end = (eos && !options.ignore_eos) || out.Push(id);
     if (end) result.finish_reason = "stop";
     return end;
   };
@@ -108,7 +110,7 @@ GenerateResult Generate(Engine& engine, const Tokenizer* tokenizer, std::span<co
   }
   result.decode_seconds = clock.Seconds();
   continuation.Report(result);
-  out.Finish();
+  if (out.Finish()) result.finish_reason = "stop";
   return result;
 }
 

@@ -14,7 +14,7 @@
 #include "fathom/kernels/gemm.h"
 #include "fathom/kernels/gemm_peak.h"
 #include "fathom/kernels/random_fill.h"
-#include "fathom/kernels/vector_units.h"
+#include "fathom/machine/vector_units.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {

@@ -1,7 +1,7 @@
-#include "fathom/kernels/vector_units.h"
+#include "fathom/machine/vector_units.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "fathom/kernels/vector_units.cc"
+#define HWY_TARGET_INCLUDE "fathom/machine/vector_units.cc"
 #include <hwy/foreach_target.h>
 
 #include "fathom/kernels/multiply_add-inl.h"
