@@ -2,7 +2,6 @@
 #include "apps/convert.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include "apps/command.h"
 #include "fathom/base/error.h"
@@ -10,6 +9,7 @@
 #include "fathom/base/json.h"
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/machine/limits.h"
 
 namespace fathom {
 namespace {
@@ -95,12 +95,6 @@ std::vector<std::string> ConvertFlags() {
 
 namespace {
 
-int64_t PeakResident() {
-  struct rusage usage {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
-}
-
 int RunConvert(const RunConfig& config) {
   const ConvertOptions options = ReadConvertOptions(config);
   if (options.input.empty()) Throw(ErrorCode::kUsage, "input: none given; name the checkpoint to convert");
@@ -120,7 +114,7 @@ int RunConvert(const RunConfig& config) {
                        {"files_resumed", result.units_resumed},
                        {"training_step", result.step ? Json(*result.step) : Json()},
                        {"elements_not_reproduced", result.not_reproduced},
-                       {"peak_rss_bytes", PeakResident()}};
+                       {"peak_rss_bytes", PeakResidentBytes()}};
     WriteOutput(config.String("json"), json.dump(2) + "\n");
   }
   return 0;

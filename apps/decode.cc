@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <iostream>
 
@@ -10,6 +9,7 @@
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/infer/generate.h"
+#include "fathom/machine/limits.h"
 #include "fathom/model/layer_flags.h"
 
 namespace fathom {
@@ -88,12 +88,6 @@ int64_t NewTokens(const RunConfig& config, const Prompt& prompt) {
   return room;
 }
 
-int64_t PeakRssBytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-}
-
 // Acceptance and what drafting gained.
 Json SpeculationJson(const GenerateResult& r) {
   return {{"drafted", r.drafted},
@@ -120,22 +114,23 @@ DraftOptions ReadDrafts(const RunConfig& config) {
 }
 
 Json ResultJson(const GenerateResult& r, const Engine& engine, double load_seconds) {
-  return {{"prompt_ids", r.prompt_ids},
-          {"ids", r.ids},
-          {"text", r.text},
-          {"finish_reason", r.finish_reason},
-          {"timings",
-           {{"load_s", load_seconds},
-            {"prefill_tokens_per_s", r.PrefillTokensPerSecond()},
-            {"decode_tokens_per_s", r.DecodeTokensPerSecond()}}},
-          {"memory", {{"weights_bytes", engine.WeightBytes()}, {"cache_bytes", engine.CacheBytes()}, {"peak_rss_bytes", PeakRssBytes()}}}};
+  return {
+      {"prompt_ids", r.prompt_ids},
+      {"ids", r.ids},
+      {"text", r.text},
+      {"finish_reason", r.finish_reason},
+      {"timings",
+       {{"load_s", load_seconds},
+        {"prefill_tokens_per_s", r.PrefillTokensPerSecond()},
+        {"decode_tokens_per_s", r.DecodeTokensPerSecond()}}},
+      {"memory", {{"weights_bytes", engine.WeightBytes()}, {"cache_bytes", engine.CacheBytes()}, {"peak_rss_bytes", PeakResidentBytes()}}}};
 }
 
 void LogFigures(const GenerateResult& r, const Engine& engine) {
   spdlog::info("prompt {} tokens, {:.1f} tokens/s; answer {} tokens, {:.1f} tokens/s; weights {}, cache {}, peak memory {}",
                r.prompt_ids.size(), r.PrefillTokensPerSecond(), r.ids.size(), r.DecodeTokensPerSecond(),
                FormatBytes(static_cast<double>(engine.WeightBytes())), FormatBytes(static_cast<double>(engine.CacheBytes())),
-               FormatBytes(static_cast<double>(PeakRssBytes())));
+               FormatBytes(static_cast<double>(PeakResidentBytes())));
 }
 
 GenerateResult RunPrompt(const RunConfig& config, Engine& engine, const Tokenizer* tokenizer, const Prompt& prompt) {

@@ -10,7 +10,7 @@ namespace fathom {
 
 struct LayerCache {
   Tensor latent_rope;   // [capacity, R+Dr], compute dtype
-  Tensor indexer_keys;  // [capacity, index_head_dim] F32, compute dtype; empty without an indexer
+  Tensor indexer_keys;  // [capacity, index_head_dim], compute dtype; empty without an indexer
 };
 
 struct KvCache {

@@ -26,46 +26,43 @@ void Head::StreamLogits(Ctx& ctx, const HeadParams& p, ConstView h, View logits)
   Logits(ctx, p, x, logits);
 }
 
-void Head::Predict(Ctx& ctx, const HeadParams& p, ConstView x, std::span<int32_t> best) const {
+template <class F>
+void Head::ForChunks(Ctx& ctx, const HeadParams& p, ConstView x, const F& f) const {
   const int64_t tokens = x.dim(0), chunk = ChunkTokens();
   for (int64_t begin = 0; begin < tokens; begin += chunk) {
     ArenaScope scope(ctx.scratch);
-    const int64_t n = std::min(chunk, tokens - begin);
-    const View logits = ctx.scratch.Alloc(DType::kF32, {n, vocab_});
-    Logits(ctx, p, x.Rows(begin, begin + n), logits);
-    for (int64_t t = 0; t < n; ++t) best[static_cast<size_t>(begin + t)] = ArgMax({logits.row<float>(t), static_cast<size_t>(vocab_)});
+    const ConstView rows = x.Rows(begin, std::min(begin + chunk, tokens));
+    const View logits = ctx.scratch.Alloc(DType::kF32, {rows.dim(0), vocab_});
+    Logits(ctx, p, rows, logits);
+    f(begin, rows, logits);
   }
+}
+
+void Head::Predict(Ctx& ctx, const HeadParams& p, ConstView x, std::span<int32_t> best) const {
+  ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
+    for (int64_t t = 0; t < rows.dim(0); ++t)
+      best[static_cast<size_t>(begin + t)] = ArgMax({logits.row<float>(t), static_cast<size_t>(vocab_)});
+  });
 }
 
 CrossEntropySums Head::Loss(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& t, std::span<float> nll) const {
   CrossEntropySums total;
-  const int64_t tokens = x.dim(0), chunk = ChunkTokens();
-  for (int64_t begin = 0; begin < tokens; begin += chunk) {
-    ArenaScope scope(ctx.scratch);
-    const int64_t n = std::min(chunk, tokens - begin);
-    const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(n);
-    const View logits = ctx.scratch.Alloc(DType::kF32, {n, vocab_});
-    Logits(ctx, p, x.Rows(begin, begin + n), logits);
+  ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
+    const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(rows.dim(0));
     total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, {},
                           nll.empty() ? nll : nll.subspan(at, count));
-  }
+  });
   return total;
 }
 
 CrossEntropySums Head::LossAndGradient(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& t, View dx, HeadGrads grad) const {
   CrossEntropySums total;
-  const int64_t tokens = x.dim(0), chunk = ChunkTokens();
-  for (int64_t begin = 0; begin < tokens; begin += chunk) {
-    ArenaScope scope(ctx.scratch);
-    const int64_t n = std::min(chunk, tokens - begin);
-    const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(n);
-    const View logits = ctx.scratch.Alloc(DType::kF32, {n, vocab_});
-    const ConstView rows = x.Rows(begin, begin + n);
-    Logits(ctx, p, rows, logits);
+  ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
+    const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(rows.dim(0));
     const View d_logits = ctx.compute == DType::kF32 ? logits : ctx.scratch.Alloc(ctx.compute, logits.shape());
     total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, d_logits, {});
-    ExactLinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, begin + n), Write::kOverwrite, grad.lm_head);
-  }
+    ExactLinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, begin + rows.dim(0)), Write::kOverwrite, grad.lm_head);
+  });
   return total;
 }
 

@@ -49,6 +49,10 @@ class Head {
   void BackwardNorm(Ctx& ctx, const HeadParams& p, ConstView dx, ConstView h, ConstView rstd, View dh, bool add, HeadGrads grad) const;
 
  private:
+  // f(begin, rows, logits) for the tokens begin, begin + 1, ...: their rows of x, and logits that live until f returns.
+  template <class F>
+  void ForChunks(Ctx& ctx, const HeadParams& p, ConstView x, const F& f) const;
+
   int64_t vocab_;
   float eps_;
 };

@@ -40,4 +40,7 @@ std::string CpuName();
 // Of main memory.
 int64_t MemoryBytes();
 
+// The most that this process has had in memory at a time.
+int64_t PeakResidentBytes();
+
 }  // namespace fathom

@@ -43,6 +43,8 @@ TEST(Limits, DiskThatCannotBeWritten) {
 TEST(Limits, MachineHasMemoryAndAName) {
   EXPECT_GT(MemoryBytes(), int64_t{1} << 27);
   EXPECT_FALSE(CpuName().empty());
+  EXPECT_GT(PeakResidentBytes(), 1 << 20);
+  EXPECT_LT(PeakResidentBytes(), MemoryBytes());
 }
 
 }  // namespace
