@@ -16,8 +16,7 @@ namespace {
 
 using namespace fathom;
 
-constexpr uint64_t kMaxBody = 1 << 20;
-constexpr uint8_t kArityLog2 = 4;
+constexpr uint64_t kBudget = 1 << 20;
 
 void Require(bool condition) {
   if (!condition) std::abort();
@@ -36,10 +35,6 @@ std::string Framed(uint32_t magic, bool zstd, std::string_view body) {
 
 std::span<const std::byte> Bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
 
-void RequireInside(const std::vector<OcdbtFile>& files, const OcdbtSpan& span) {
-  Require((span.offset == UINT64_MAX && span.length == UINT64_MAX) || span.file < files.size());
-}
-
 void RequirePaths(const std::vector<OcdbtFile>& files) {
   for (const OcdbtFile& file : files) {
     const std::string slashed = "/" + file.path + "/";
@@ -51,8 +46,8 @@ void UseManifest(const std::string& bytes) {
   const OcdbtManifest manifest = ParseOcdbtManifest(Bytes(bytes), "manifest");
   RequirePaths(manifest.files);
   Require(!manifest.versions.empty());
-  for (const auto& version : manifest.versions) RequireInside(manifest.files, version.root);
-  for (const auto& ref : manifest.older) RequireInside(manifest.files, ref.node);
+  for (const auto& version : manifest.versions)
+    Require(version.empty() ? version.root_height == 0 && version.statistics.num_keys == 0 : version.root.file < manifest.files.size());
 }
 
 // What can be written is read back as it was.
@@ -60,46 +55,35 @@ void RequireWritable(OcdbtNode node, const std::string& base) {
   if (!base.empty()) return;
   std::ranges::for_each(node.files, [](OcdbtFile& file) { file.base.clear(); });
   const std::string once = FormatOcdbtNode(node, false, 0);
-  Require(FormatOcdbtNode(ParseOcdbtNode(Bytes(once), "", kMaxBody, "again"), false, 0) == once);
+  Require(FormatOcdbtNode(ParseOcdbtNode(Bytes(once), "", kBudget, "again"), false, 0) == once);
 }
 
 void UseNode(const std::string& bytes, const std::string& base) {
-  const OcdbtNode node = ParseOcdbtNode(Bytes(bytes), base, kMaxBody, "node");
+  const OcdbtNode node = ParseOcdbtNode(Bytes(bytes), base, kBudget, "node");
   RequirePaths(node.files);
   for (const auto& leaf : node.leaves) Require(leaf.is_inline ? leaf.value.size() == leaf.span.length : leaf.span.file < node.files.size());
   for (const auto& child : node.children) {
-    RequireInside(node.files, child.node);
+    Require(child.node.file < node.files.size());
     Require(child.common_prefix <= child.key.size());
   }
   Require(std::ranges::is_sorted(node.leaves, {}, &OcdbtLeafEntry::key) && std::ranges::is_sorted(node.children, {}, &OcdbtChild::key));
   RequireWritable(node, base);
 }
 
-void UseVersionNode(const std::string& bytes) {
-  const OcdbtVersionNode node = ParseOcdbtVersionNode(Bytes(bytes), kArityLog2, kMaxBody, "version node");
-  RequirePaths(node.files);
-  for (const auto& version : node.versions) RequireInside(node.files, version.root);
-  for (const auto& ref : node.children) RequireInside(node.files, ref.node);
-}
-
 void Use(uint8_t kind, std::string_view rest) {
-  constexpr uint32_t kManifest = 0x0cdb3a2a, kNode = 0x0cdb20de, kVersionNode = 0x0cdb1234;
+  constexpr uint32_t kManifest = 0x0cdb3a2a, kNode = 0x0cdb20de;
   const bool zstd = kind & 8;
   switch (kind & 7) {
     case 0:
       return UseManifest(std::string(rest));
     case 1:
       return UseNode(std::string(rest), "");
-    case 2:
-      return UseVersionNode(std::string(rest));
     case 3:
       return UseManifest(Framed(kManifest, zstd, rest));
     case 4:
       return UseNode(Framed(kNode, zstd, rest), "");
-    case 5:
-      return UseNode(Framed(kNode, zstd, rest), "d/");
     default:
-      return UseVersionNode(Framed(kVersionNode, zstd, rest));
+      return UseNode(Framed(kNode, zstd, rest), "d/");
   }
 }
 

@@ -48,17 +48,21 @@ std::unique_ptr<KeyStore> KeyStore::Open(const fs::path& items) {
   return std::make_unique<FolderStore>(items);
 }
 
+void KeyStore::RequireWhole(const StoredValue& value) const {
+  if (value.file.empty()) return;
+  const uint64_t size = files_.Open(value.file)->size();
+  if (value.offset > size || value.length > size - value.offset) {
+    Throw(ErrorCode::kInput, "{}: has {} bytes, a value lies at {} + {}: truncated", value.file.string(), size, value.offset, value.length);
+  }
+}
+
 std::string KeyStore::Read(const StoredValue& value, uint64_t limit) const {
   if (value.length > limit)
     Throw(ErrorCode::kInput, "{}: a value of {} bytes where at most {} make sense", (root_ / value.file).string(), value.length, limit);
   if (value.file.empty()) return value.bytes;
-  const auto file = files_.Open(value.file);
-  if (value.offset > file->size() || value.length > file->size() - value.offset) {
-    Throw(ErrorCode::kInput, "{}: has {} bytes, a value lies at {} + {}: truncated", value.file.string(), file->size(), value.offset,
-          value.length);
-  }
+  RequireWhole(value);
   std::string bytes(static_cast<size_t>(value.length), '\0');
-  file->ReadAt(value.offset, std::as_writable_bytes(std::span(bytes)));
+  files_.Open(value.file)->ReadAt(value.offset, std::as_writable_bytes(std::span(bytes)));
   return bytes;
 }
 

@@ -42,6 +42,8 @@ class KeyStore {
   virtual std::optional<StoredValue> Find(const std::string& key) const = 0;
   const std::filesystem::path& root() const { return root_; }
 
+  // Throws Error(kInput) unless the value's file has all of it: before memory is set aside for what it claims to be.
+  void RequireWhole(const StoredValue& value) const;
   // The whole value; throws Error(kInput): longer than limit, or its file ends before.
   std::string Read(const StoredValue& value, uint64_t limit) const;
   // Part of it.

@@ -10,89 +10,53 @@ namespace {
 namespace fs = std::filesystem;
 constexpr uint64_t kMaxNodeBytes = uint64_t{1} << 29, kMaxManifestBytes = uint64_t{1} << 26;
 constexpr int kMaxHeight = 32;
-constexpr uint64_t kMaxNodes = 10'000'000;
 
 }  // namespace
 
-OcdbtStore::OcdbtStore(const fs::path& root, std::optional<uint64_t> generation) : KeyStore(root) {
+OcdbtStore::OcdbtStore(const fs::path& root) : KeyStore(root) {
   const fs::path path = root / kOcdbtManifest;
   const std::string bytes = ReadTextFile(path, kMaxManifestBytes);
   manifest_ = ParseOcdbtManifest(std::as_bytes(std::span(bytes)), path.string());
-  Version chosen;
-  if (generation) {
-    const auto all = AllVersions();
-    const auto found = all.find(*generation);
-    if (found == all.end()) Throw(ErrorCode::kInput, "{}: no generation {}", path.string(), *generation);
-    chosen = found->second;
-  } else {
-    chosen.version = manifest_.versions.back();
-    if (!chosen.version.empty()) chosen.file = manifest_.files.at(chosen.version.root.file);
+  const OcdbtVersion& version = manifest_.versions.back();
+  if (version.empty()) return;
+  AddNode(manifest_.files[version.root.file], version.root, version.root_height, "");
+  if (values_.size() != version.statistics.num_keys) {
+    Throw(ErrorCode::kInput, "{}: {} keys in the tree, the manifest says {}", path.string(), values_.size(), version.statistics.num_keys);
   }
-  if (chosen.version.empty()) return;
-  nodes_left_ = std::min(kMaxNodes, 2 * chosen.version.statistics.num_keys + 1);
-  AddNode(chosen.file, chosen.version.root, chosen.version.root_height, "");
-  if (values_.size() != chosen.version.statistics.num_keys) {
-    Throw(ErrorCode::kInput, "{}: {} keys in the tree, the manifest says {}", path.string(), values_.size(),
-          chosen.version.statistics.num_keys);
-  }
-}
-
-std::string OcdbtStore::ReadSpan(const std::string& path, const OcdbtSpan& span) const {
-  return Read(StoredValue{"", root() / path, span.offset, span.length}, kMaxNodeBytes);
-}
-
-void OcdbtStore::CollectVersions(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersion>& versions,
-                                 std::map<uint64_t, Version>& out) const {
-  for (const OcdbtVersion& version : versions)
-    out[version.generation] = {version, version.empty() ? OcdbtFile() : files.at(version.root.file)};
-}
-
-void OcdbtStore::CollectOlder(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersionNodeRef>& refs,
-                              std::map<uint64_t, Version>& out) const {
-  for (const OcdbtVersionNodeRef& ref : refs) {
-    const std::string& path = files.at(ref.node.file).path;
-    const std::string bytes = ReadSpan(path, ref.node);
-    const std::string where = (root() / path).string();
-    const auto node =
-        ParseOcdbtVersionNode(std::as_bytes(std::span(bytes)), manifest_.config.version_tree_arity_log2, kMaxNodeBytes, where);
-    if (node.height != ref.height || node.height > kMaxHeight)
-      Throw(ErrorCode::kInput, "{}: a version node of height {}, expected {}", where, node.height, ref.height);
-    CollectVersions(node.files, node.versions, out);
-    CollectOlder(node.files, node.children, out);
-  }
-}
-
-std::map<uint64_t, OcdbtStore::Version> OcdbtStore::AllVersions() const {
-  std::map<uint64_t, Version> all;
-  CollectOlder(manifest_.files, manifest_.older, all);
-  CollectVersions(manifest_.files, manifest_.versions, all);
-  return all;
-}
-
-std::vector<uint64_t> OcdbtStore::Generations() const {
-  std::vector<uint64_t> out;
-  for (const auto& [generation, version] : AllVersions()) out.push_back(generation);
-  return out;
 }
 
 const fs::path* OcdbtStore::Intern(const std::string& path) { return &paths_.try_emplace(path, root() / path).first->second; }
 
-void OcdbtStore::AddLeaf(const OcdbtNode& node, const std::string& prefix) {
+OcdbtNode OcdbtStore::ReadNode(const OcdbtFile& file, const OcdbtSpan& span, int height, size_t prefix) {
+  const fs::path* path = Intern(file.path);
+  if (!nodes_.emplace(path, span.offset).second)
+    Throw(ErrorCode::kInput, "{}: the tree uses the node at {} twice: damaged", path->string(), span.offset);
+  const std::string bytes = Read(StoredValue{"", *path, span.offset, span.length}, kMaxNodeBytes);
+  stored_ += bytes.size();
+  const uint64_t left = OcdbtBudget(stored_) - spent_;
+  OcdbtNode node = ParseOcdbtNode(std::as_bytes(std::span(bytes)), file.base, left, path->string());
+  if (node.height != height || height > kMaxHeight)
+    Throw(ErrorCode::kInput, "{}: a node of height {}, expected {}", path->string(), node.height, height);
+  const uint64_t cost = OcdbtCost(node, prefix);
+  if (cost > left) Throw(ErrorCode::kInput, "{}: keys become too long for so few bytes: damaged", path->string());
+  spent_ += cost;
+  return node;
+}
+
+void OcdbtStore::AddLeaf(const OcdbtNode& node, const std::string& prefix, const fs::path& where) {
+  const uint64_t most = manifest_.versions.back().statistics.num_keys;
   for (const OcdbtLeafEntry& entry : node.leaves) {
     const fs::path* file = entry.is_inline ? nullptr : Intern(node.files[entry.span.file].path);
-    values_[prefix + entry.key] = {entry.value, file, entry.span.offset, entry.span.length};
+    const Value value = {entry.value, file, entry.span.offset, entry.span.length};
+    if (!values_.try_emplace(prefix + entry.key, value).second)
+      Throw(ErrorCode::kInput, "{}: key {} twice: damaged", where.string(), prefix + entry.key);
+    if (values_.size() > most) Throw(ErrorCode::kInput, "{}: more than the {} keys that the manifest says: damaged", where.string(), most);
   }
 }
 
 void OcdbtStore::AddNode(const OcdbtFile& file, const OcdbtSpan& span, int height, const std::string& prefix) {
-  const std::string where = (root() / file.path).string();
-  if (nodes_left_-- == 0) Throw(ErrorCode::kInput, "{}: more nodes than keys: damaged", where);
-  const std::string bytes = ReadSpan(file.path, span);
-  const uint64_t limit = std::min(kMaxNodeBytes, std::max<uint64_t>(2 * manifest_.config.max_decoded_node_bytes, 1 << 20));
-  const OcdbtNode node = ParseOcdbtNode(std::as_bytes(std::span(bytes)), file.base, limit, where);
-  if (node.height != height || height > kMaxHeight)
-    Throw(ErrorCode::kInput, "{}: a node of height {}, expected {}", where, node.height, height);
-  AddLeaf(node, prefix);
+  const OcdbtNode node = ReadNode(file, span, height, prefix.size());
+  AddLeaf(node, prefix, *Intern(file.path));
   for (const OcdbtChild& child : node.children) {
     AddNode(node.files[child.node.file], child.node, height - 1, prefix + child.key.substr(0, static_cast<size_t>(child.common_prefix)));
   }

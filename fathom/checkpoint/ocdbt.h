@@ -1,9 +1,9 @@
 // An OCDBT database as Orbax uses it: read completely (every key; values stay in their files), written once.
 #pragma once
 
-#include <atomic>
 #include <map>
-#include <mutex>
+#include <set>
+#include <utility>
 
 #include "fathom/checkpoint/key_store.h"
 #include "fathom/checkpoint/ocdbt_format.h"
@@ -12,17 +12,15 @@ namespace fathom {
 
 inline constexpr const char* kOcdbtManifest = "manifest.ocdbt";
 
-// The newest version of the database in root, or an older one. Throws Error(kInput), naming the file: damaged or missing manifest, node or
-// data file; a path that leads out; a tree that is deeper or larger than it says, or runs in a circle.
+// The newest version of the database in root. Throws Error(kInput), naming the file: damaged or missing manifest, node or data file; a path
+// that leads out; a tree that is deeper or larger than it says, or than its bytes can hold (OcdbtBudget), or that uses a node twice.
 class OcdbtStore : public KeyStore {
  public:
-  explicit OcdbtStore(const std::filesystem::path& root, std::optional<uint64_t> generation = std::nullopt);
+  explicit OcdbtStore(const std::filesystem::path& root);
 
   std::vector<std::string> Keys() const override;
   std::optional<StoredValue> Find(const std::string& key) const override;
   const OcdbtManifest& manifest() const { return manifest_; }
-  // Of every version that can still be read, ascending.
-  std::vector<uint64_t> Generations() const;
 
  private:
   struct Value {
@@ -30,24 +28,16 @@ class OcdbtStore : public KeyStore {
     const std::filesystem::path* file;  // nullptr: bytes is the value
     uint64_t offset, length;
   };
-  struct Version {
-    OcdbtVersion version;
-    OcdbtFile file;
-  };
-  std::string ReadSpan(const std::string& path, const OcdbtSpan& span) const;
-  void CollectVersions(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersion>& versions,
-                       std::map<uint64_t, Version>& out) const;
-  void CollectOlder(const std::vector<OcdbtFile>& files, const std::vector<OcdbtVersionNodeRef>& refs,
-                    std::map<uint64_t, Version>& out) const;
-  std::map<uint64_t, Version> AllVersions() const;
+  OcdbtNode ReadNode(const OcdbtFile& file, const OcdbtSpan& span, int height, size_t prefix);
   void AddNode(const OcdbtFile& file, const OcdbtSpan& span, int height, const std::string& prefix);
-  void AddLeaf(const OcdbtNode& node, const std::string& prefix);
+  void AddLeaf(const OcdbtNode& node, const std::string& prefix, const std::filesystem::path& where);
   const std::filesystem::path* Intern(const std::string& path);
 
   OcdbtManifest manifest_;
   std::map<std::string, Value> values_;
   std::map<std::string, std::filesystem::path> paths_;
-  uint64_t nodes_left_ = 0;
+  std::set<std::pair<const std::filesystem::path*, uint64_t>> nodes_;  // file and offset of those that were read
+  uint64_t stored_ = 0, spent_ = 0;                                    // their bytes there and, as OcdbtCost, here
 };
 
 struct OcdbtWriteOptions {

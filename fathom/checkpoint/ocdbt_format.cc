@@ -10,8 +10,8 @@
 namespace fathom {
 namespace {
 
-constexpr uint32_t kManifestMagic = 0x0cdb3a2a, kNodeMagic = 0x0cdb20de, kVersionNodeMagic = 0x0cdb1234;
-constexpr uint64_t kMaxBody = uint64_t{1} << 30, kMaxManifest = uint64_t{1} << 28;
+constexpr uint32_t kManifestMagic = 0x0cdb3a2a, kNodeMagic = 0x0cdb20de;
+constexpr uint64_t kEntryBytes = 128;                // of an entry in memory, roughly, without its texts
 constexpr uint64_t kFrameBytes = 4 + 8 + 1 + 1 + 4;  // magic, length, version, compression, checksum
 
 // What a frame holds; `expanded` keeps a decompressed body alive.
@@ -30,7 +30,7 @@ class Frame {
     if (compression > 1) body.Fail(fmt::format("{} has compression {}, known are 0 (none) and 1 (zstd)", kind, compression));
     body_ = body.rest();
     if (compression == 1) {
-      expanded_ = ZstdDecompress(body_, std::min(max_body, kMaxBody), where);
+      expanded_ = ZstdDecompress(body_, max_body, where);
       body_ = std::as_bytes(std::span(expanded_));
     }
   }
@@ -55,10 +55,17 @@ std::string FrameBytes(uint32_t magic, std::string_view body, bool zstd, int32_t
   return out.bytes();
 }
 
-// Prefix-compressed strings: the lengths of all, then (after what the caller reads between) the bytes of all.
+// A list's number of entries, each of which will take memory.
+size_t ReadCount(ByteReader& in, uint64_t budget) {
+  const size_t n = in.Count();
+  if (n > budget / kEntryBytes) in.Fail(fmt::format("a list of {} entries in so few bytes: damaged", n));
+  return n;
+}
+
+// Prefix-compressed strings, budget bytes at most: the lengths of all, then (after what the caller reads between) the bytes of all.
 class PrefixedTexts {
  public:
-  PrefixedTexts(ByteReader& in, size_t n) : prefixes_(1), suffixes_() {
+  PrefixedTexts(ByteReader& in, size_t n, uint64_t budget) : budget_(budget), prefixes_(1), suffixes_() {
     const auto rest = in.Varints(n > 0 ? n - 1 : 0);
     prefixes_.insert(prefixes_.end(), rest.begin(), rest.end());
     suffixes_ = in.Varints(n);
@@ -68,8 +75,9 @@ class PrefixedTexts {
     uint64_t total = 0;
     for (size_t i = 0; i < texts.size(); ++i) {
       const uint64_t before = i > 0 ? texts[i - 1].size() : 0;
+      if (prefixes_[i] > before) in.Fail("a name shares more with the one before than that has: damaged");
       total += prefixes_[i];
-      if (prefixes_[i] > before || total > kMaxBody) in.Fail("a name shares more with the one before than that has: damaged");
+      if (total > budget_) in.Fail("names become too long for so few bytes: damaged");
       if (i > 0) texts[i] = texts[i - 1].substr(0, static_cast<size_t>(prefixes_[i]));
       texts[i].append(in.TakeText(suffixes_[i]));
     }
@@ -77,6 +85,7 @@ class PrefixedTexts {
   }
 
  private:
+  uint64_t budget_;
   std::vector<uint64_t> prefixes_, suffixes_;
 };
 
@@ -103,9 +112,10 @@ void CheckPath(const ByteReader& in, const std::string& path) {
   if (!good) in.Fail(fmt::format("names the data file \"{}\", which leads out of the database", path));
 }
 
-std::vector<OcdbtFile> ReadFiles(ByteReader& in, const std::string& base) {
-  const size_t n = in.Count();
-  const PrefixedTexts names(in, n);
+std::vector<OcdbtFile> ReadFiles(ByteReader& in, const std::string& base, uint64_t budget) {
+  const size_t n = ReadCount(in, budget);
+  if (n * base.size() > budget) in.Fail("names of data files become too long for so few bytes: damaged");
+  const PrefixedTexts names(in, n, budget);
   const auto base_lengths = in.Varints(n);
   std::vector<OcdbtFile> files;
   const auto paths = names.Read(in);
@@ -126,12 +136,13 @@ void WriteFiles(ByteWriter& out, const std::vector<OcdbtFile>& files) {
   });
 }
 
-// Columns file, offset, length of n spans.
-std::vector<OcdbtSpan> ReadSpans(ByteReader& in, size_t n, size_t num_files) {
+// Columns file, offset, length of n spans. With none_allowed a span may be nothing: offset and length all ones.
+std::vector<OcdbtSpan> ReadSpans(ByteReader& in, size_t n, size_t num_files, bool none_allowed) {
   const auto file = in.Varints(n), offset = in.Varints(n), length = in.Varints(n);
   std::vector<OcdbtSpan> spans(n);
   for (size_t i = 0; i < n; ++i) {
     const bool none = offset[i] == UINT64_MAX && length[i] == UINT64_MAX;
+    if (none && !none_allowed) in.Fail("an entry refers to no node: damaged");
     if (!none && file[i] >= num_files) in.Fail(fmt::format("names data file {} of {}: damaged", file[i], num_files));
     spans[i] = {none ? 0 : static_cast<uint32_t>(file[i]), offset[i], length[i]};
   }
@@ -163,25 +174,24 @@ std::vector<OcdbtVersion> ReadVersions(ByteReader& in, size_t num_files) {
   const size_t n = in.Count();
   const auto generations = in.Varints(n);
   const auto heights = in.U8s(n);
-  const auto spans = ReadSpans(in, n, num_files);
+  const auto spans = ReadSpans(in, n, num_files, true);
   const auto statistics = ReadStatistics(in, n);
   const auto times = in.U64s(n);
   std::vector<OcdbtVersion> versions(n);
-  for (size_t i = 0; i < n; ++i) versions[i] = {generations[i], heights[i], spans[i], statistics[i], times[i]};
+  for (size_t i = 0; i < n; ++i) {
+    versions[i] = {generations[i], heights[i], spans[i], statistics[i], times[i]};
+    if (versions[i].empty() && (heights[i] > 0 || statistics[i].num_keys > 0))
+      in.Fail(fmt::format("version {} of height {} with {} keys has no root: damaged", generations[i], heights[i], statistics[i].num_keys));
+  }
   return versions;
 }
 
-// fixed_height < 0: the heights stand in a column of their own.
-std::vector<OcdbtVersionNodeRef> ReadVersionNodeRefs(ByteReader& in, size_t num_files, int fixed_height) {
+// Where nodes with older versions lie, which nothing reads: generation, file, offset, length, count, time, height.
+void SkipOlder(ByteReader& in) {
   const size_t n = in.Count();
-  const auto generations = in.Varints(n);
-  const auto spans = ReadSpans(in, n, num_files);
-  const auto counts = in.Varints(n);
-  const auto times = in.U64s(n);
-  const auto heights = fixed_height < 0 ? in.U8s(n) : std::vector<uint8_t>(n, static_cast<uint8_t>(fixed_height));
-  std::vector<OcdbtVersionNodeRef> refs(n);
-  for (size_t i = 0; i < n; ++i) refs[i] = {generations[i], counts[i], times[i], spans[i], heights[i]};
-  return refs;
+  for (int column = 0; column < 5; ++column) in.Varints(n);
+  in.U64s(n);
+  in.U8s(n);
 }
 
 OcdbtConfig ReadConfig(ByteReader& in) {
@@ -215,8 +225,8 @@ void CheckAscending(const ByteReader& in, const std::vector<T>& entries) {
   if (wrong != entries.end()) in.Fail("keys are not in ascending order: damaged");
 }
 
-std::vector<OcdbtLeafEntry> ReadLeaves(ByteReader& in, size_t n, size_t num_files) {
-  const auto keys = PrefixedTexts(in, n).Read(in);
+std::vector<OcdbtLeafEntry> ReadLeaves(ByteReader& in, size_t n, size_t num_files, uint64_t budget) {
+  const auto keys = PrefixedTexts(in, n, budget).Read(in);
   const auto lengths = in.Varints(n), kinds = in.Varints(n);
   if (std::ranges::any_of(kinds, [](uint64_t kind) { return kind > 1; })) in.Fail("a value that is neither inline nor in a file: damaged");
   const auto indirect = static_cast<size_t>(std::ranges::count(kinds, 1));
@@ -236,11 +246,11 @@ std::vector<OcdbtLeafEntry> ReadLeaves(ByteReader& in, size_t n, size_t num_file
   return entries;
 }
 
-std::vector<OcdbtChild> ReadChildren(ByteReader& in, size_t n, size_t num_files) {
-  const PrefixedTexts texts(in, n);
+std::vector<OcdbtChild> ReadChildren(ByteReader& in, size_t n, size_t num_files, uint64_t budget) {
+  const PrefixedTexts texts(in, n, budget);
   const auto common = in.Varints(n);
   const auto keys = texts.Read(in);
-  const auto spans = ReadSpans(in, n, num_files);
+  const auto spans = ReadSpans(in, n, num_files, false);
   const auto statistics = ReadStatistics(in, n);
   std::vector<OcdbtChild> children(n);
   for (size_t i = 0; i < n; ++i) {
@@ -271,49 +281,45 @@ std::vector<std::string_view> Keys(const std::vector<T>& entries) {
 
 }  // namespace
 
+uint64_t OcdbtBudget(uint64_t stored) { return (16 << 20) + 128 * stored; }
+
+uint64_t OcdbtCost(const OcdbtNode& node, size_t prefix) {
+  uint64_t cost = 0;
+  for (const OcdbtFile& file : node.files) cost += kEntryBytes + file.base.size() + file.path.size();
+  for (const OcdbtLeafEntry& leaf : node.leaves) cost += kEntryBytes + prefix + leaf.key.size() + leaf.value.size();
+  for (const OcdbtChild& child : node.children) cost += kEntryBytes + child.key.size();
+  return cost;
+}
+
 OcdbtManifest ParseOcdbtManifest(std::span<const std::byte> bytes, const std::string& where) {
-  const Frame frame(bytes, kManifestMagic, "an OCDBT manifest", kMaxManifest, where);
+  const uint64_t budget = OcdbtBudget(bytes.size());
+  const Frame frame(bytes, kManifestMagic, "an OCDBT manifest", budget, where);
   ByteReader in(frame.body(), where);
   OcdbtManifest manifest;
   manifest.config = ReadConfig(in);
-  manifest.files = ReadFiles(in, "");
+  manifest.files = ReadFiles(in, "", budget);
   manifest.versions = ReadVersions(in, manifest.files.size());
-  manifest.older = ReadVersionNodeRefs(in, manifest.files.size(), -1);
+  SkipOlder(in);
   in.CheckAllRead();
   if (manifest.versions.empty()) in.Fail("the manifest lists no version: damaged");
   return manifest;
 }
 
-OcdbtNode ParseOcdbtNode(std::span<const std::byte> bytes, const std::string& base, uint64_t max_body, const std::string& where) {
-  const Frame frame(bytes, kNodeMagic, "an OCDBT B+tree node", max_body, where);
+OcdbtNode ParseOcdbtNode(std::span<const std::byte> bytes, const std::string& base, uint64_t budget, const std::string& where) {
+  const Frame frame(bytes, kNodeMagic, "an OCDBT B+tree node", budget, where);
   ByteReader in(frame.body(), where);
   OcdbtNode node;
   node.height = in.U8();
-  node.files = ReadFiles(in, base);
-  const size_t n = in.Count();
+  node.files = ReadFiles(in, base, budget);
+  const size_t n = ReadCount(in, budget);
   if (n == 0) in.Fail("a node without entries: damaged");
-  if (node.height == 0) node.leaves = ReadLeaves(in, n, node.files.size());
-  if (node.height > 0) node.children = ReadChildren(in, n, node.files.size());
-  in.CheckAllRead();
-  return node;
-}
-
-OcdbtVersionNode ParseOcdbtVersionNode(std::span<const std::byte> bytes, uint8_t arity_log2, uint64_t max_body, const std::string& where) {
-  const Frame frame(bytes, kVersionNodeMagic, "an OCDBT version-tree node", max_body, where);
-  ByteReader in(frame.body(), where);
-  OcdbtVersionNode node;
-  if (const uint8_t arity = in.U8(); arity != arity_log2)
-    in.Fail(fmt::format("version-tree arity 2^{}, the manifest says 2^{}", arity, arity_log2));
-  node.height = in.U8();
-  node.files = ReadFiles(in, "");
-  if (node.height == 0) node.versions = ReadVersions(in, node.files.size());
-  if (node.height > 0) node.children = ReadVersionNodeRefs(in, node.files.size(), node.height - 1);
+  if (node.height == 0) node.leaves = ReadLeaves(in, n, node.files.size(), budget);
+  if (node.height > 0) node.children = ReadChildren(in, n, node.files.size(), budget);
   in.CheckAllRead();
   return node;
 }
 
 std::string FormatOcdbtManifest(const OcdbtManifest& manifest) {
-  FATHOM_CHECK(manifest.older.empty(), "only a manifest without older version nodes is written");
   ByteWriter out;
   WriteConfig(out, manifest.config);
   WriteFiles(out, manifest.files);

@@ -1,4 +1,4 @@
-// The three kinds of node of an OCDBT database (TensorStore's "optionally-cooperative distributed B+tree"), bytes to structs and back.
+// Manifest and nodes of an OCDBT database (TensorStore's "optionally-cooperative distributed B+tree"), bytes to structs and back.
 // Every node is framed: magic u32 big endian, length of the whole u64, version varint 0, compression varint (0 none, 1 zstd), body,
 // CRC-32C of all before it. Columns of a table are stored one after the other. All parsers throw Error(kInput) naming `where`.
 #pragma once
@@ -37,13 +37,6 @@ struct OcdbtVersion {
   bool empty() const { return root.offset == UINT64_MAX && root.length == UINT64_MAX; }
 };
 
-// A node that holds older versions.
-struct OcdbtVersionNodeRef {
-  uint64_t generation = 0, num_generations = 0, commit_time = 0;
-  OcdbtSpan node;
-  uint8_t height = 0;
-};
-
 struct OcdbtConfig {
   std::array<std::byte, 16> uuid{};
   uint64_t max_inline_value_bytes = 1024, max_decoded_node_bytes = 100'000'000;
@@ -55,16 +48,7 @@ struct OcdbtConfig {
 struct OcdbtManifest {
   OcdbtConfig config;
   std::vector<OcdbtFile> files;
-  std::vector<OcdbtVersion> versions;  // by generation; the newest is last
-  std::vector<OcdbtVersionNodeRef> older;
-};
-
-// A node of the version tree: versions at height 0, references above.
-struct OcdbtVersionNode {
-  uint8_t height = 0;
-  std::vector<OcdbtFile> files;
-  std::vector<OcdbtVersion> versions;
-  std::vector<OcdbtVersionNodeRef> children;
+  std::vector<OcdbtVersion> versions;  // by generation; the newest is last. Older ones may lie in nodes of their own, which nothing reads
 };
 
 // Entry of a leaf: the value itself, or where it lies.
@@ -90,10 +74,16 @@ struct OcdbtNode {
   std::vector<OcdbtChild> children;    // height > 0, keys ascending
 };
 
-// max_body bounds what a compressed body may expand to. base: of the file through which the node was read.
+// What `stored` bytes of manifest or nodes may become in memory: bodies are compressed and names share their beginnings, so a small file
+// could ask for any amount. Real trees need a tenth of it.
+uint64_t OcdbtBudget(uint64_t stored);
+// Of it, what the parsed node takes, under keys with a prefix of this length.
+uint64_t OcdbtCost(const OcdbtNode& node, size_t prefix);
+
+// budget bounds what a compressed body expands to, the names and the number of entries, each. base: of the file through which the node was
+// read.
 OcdbtManifest ParseOcdbtManifest(std::span<const std::byte> bytes, const std::string& where);
-OcdbtNode ParseOcdbtNode(std::span<const std::byte> bytes, const std::string& base, uint64_t max_body, const std::string& where);
-OcdbtVersionNode ParseOcdbtVersionNode(std::span<const std::byte> bytes, uint8_t arity_log2, uint64_t max_body, const std::string& where);
+OcdbtNode ParseOcdbtNode(std::span<const std::byte> bytes, const std::string& base, uint64_t budget, const std::string& where);
 
 // Nodes whose files all have an empty base.
 std::string FormatOcdbtManifest(const OcdbtManifest& manifest);

@@ -43,20 +43,6 @@ void ExpectSample(const std::string& name) {
 TEST(Ocdbt, TensorStoresManyLevels) { ExpectSample("ocdbt-multilevel"); }
 TEST(Ocdbt, TensorStoresManyGenerations) { ExpectSample("ocdbt-generations"); }
 
-TEST(Ocdbt, OlderGenerations) {
-  const fs::path root = Data("ocdbt-generations") / "items";
-  const auto generations = OcdbtStore(root).Generations();
-  ASSERT_EQ(generations.size(), 13u);
-  size_t before = 0;
-  for (const uint64_t generation : generations) {
-    const size_t keys = OcdbtStore(root, generation).Keys().size();
-    EXPECT_GE(keys, before) << generation;  // nothing was ever deleted
-    before = keys;
-  }
-  EXPECT_EQ(before, OcdbtStore(root).Keys().size());
-  EXPECT_THROW(OcdbtStore(root, 99), Error);
-}
-
 TEST(Crc32c, KnownValues) {
   EXPECT_EQ(Crc32c(std::as_bytes(std::span("123456789", 9))), 0xE3069283u);
   EXPECT_EQ(Crc32c(std::vector<std::byte>(32)), 0x8A9136AAu);  // RFC 3720 B.4
@@ -191,6 +177,118 @@ TEST(Ocdbt, BodiesThatLie) {
       12);
   EXPECT_THAT(NodeError(Framed(kNode, out_of_order)), HasSubstr("ascending"));
   EXPECT_THAT(NodeError(Framed(kNode, sound + "z")), HasSubstr("left over"));
+}
+
+constexpr OcdbtSpan kNowhere = {0, UINT64_MAX, UINT64_MAX};
+
+// An interior node whose children are all the same bytes, under names of their own.
+std::string Interior(uint8_t height, size_t children, const OcdbtSpan& child) {
+  OcdbtNode node;
+  node.height = height;
+  node.files = {{"", "d/tree"}};
+  for (size_t i = 0; i < children; ++i) {
+    const std::string key(1, static_cast<char>('a' + i));
+    node.children.push_back({key, 1, child, {1, 0, 0}});
+  }
+  return FormatOcdbtNode(node, false, 0);
+}
+
+// A database of these nodes in one file, the last one the root.
+struct Crafted {
+  TemporaryFolder folder;
+  std::string tree;
+  OcdbtSpan last;
+
+  OcdbtSpan Add(const std::string& node) {
+    last = {0, tree.size(), node.size()};
+    tree += node;
+    return last;
+  }
+  std::string Error(uint8_t height, uint64_t num_keys) {
+    fs::create_directories(folder.path() / "d");
+    Put(folder.path() / "d/tree", tree);
+    OcdbtManifest manifest;
+    manifest.files = {{"", "d/tree"}};
+    manifest.versions = {{1, height, last, {num_keys, 0, 0}, 0}};
+    Put(folder.path() / kOcdbtManifest, FormatOcdbtManifest(manifest));
+    return ErrorOf([&] { OcdbtStore store(folder.path()); });
+  }
+};
+
+std::string Leaf(const std::vector<std::string>& keys) {
+  OcdbtNode node;
+  for (const std::string& key : keys) node.leaves.push_back({key, true, "value", {0, 0, 5}});
+  return FormatOcdbtNode(node, false, 0);
+}
+
+TEST(Ocdbt, NodesThatReferToNothing) {
+  constexpr uint32_t kNode = 0x0cdb20de;
+  const std::string none = std::string(9, '\xff') + '\x01', without_files("\x01\x00\x01\x01\x00k\x00", 7);
+  EXPECT_THAT(NodeError(Framed(kNode, without_files + none + none + std::string(3, '\0'))), HasSubstr("refers to no node"));
+  Crafted database;
+  database.Add(Interior(1, 1, kNowhere));
+  EXPECT_THAT(database.Error(1, 1), HasSubstr("refers to no node"));
+  database.last = kNowhere;
+  EXPECT_THAT(database.Error(1, 0), HasSubstr("no root"));
+  EXPECT_THAT(database.Error(0, 3), HasSubstr("no root"));
+  EXPECT_EQ(database.Error(0, 0), "");
+}
+
+TEST(Ocdbt, TreesThatUseANodeTwice) {
+  Crafted database;
+  OcdbtSpan below = database.Add(Leaf({"x", "y"}));
+  for (uint8_t height = 1; height <= 20; ++height) below = database.Add(Interior(height, 2, below));
+  EXPECT_THAT(database.Error(20, uint64_t{1} << 21), HasSubstr("twice"));
+}
+
+TEST(Ocdbt, MoreKeysThanTheManifestSays) {
+  Crafted database;
+  database.Add(Leaf({"a", "b", "c"}));
+  EXPECT_EQ(database.Error(0, 3), "");
+  EXPECT_THAT(database.Error(0, 2), HasSubstr("more than the 2 keys"));
+  EXPECT_THAT(database.Error(0, 4), HasSubstr("3 keys in the tree"));
+}
+
+// Small files that would fill any memory: names that each share all of the one before, a long prefix before many keys, zeros compressed.
+TEST(Ocdbt, WhatANodeMayExpandToIsBounded) {
+  std::vector<std::string> longer(1, "a");
+  while (longer.size() < 8000) longer.push_back(longer.back() + "a");
+  Crafted growing;
+  growing.Add(Leaf(longer));
+  EXPECT_THAT(growing.Error(0, longer.size()), HasSubstr("damaged"));
+
+  std::vector<std::string> many;
+  for (int i = 0; i < 1000; ++i) many.push_back(fmt::format("{:04}", i));
+  Crafted prefixed;
+  OcdbtNode root;
+  root.height = 1;
+  root.files = {{"", "d/tree"}};
+  const std::string prefix(100'000, 'p');
+  root.children.push_back({prefix, prefix.size(), prefixed.Add(Leaf(many)), {1000, 0, 0}});
+  prefixed.Add(FormatOcdbtNode(root, false, 0));
+  EXPECT_THAT(prefixed.Error(1, 1000), HasSubstr("damaged"));
+
+  OcdbtNode zeros;
+  zeros.leaves.push_back({"k", true, std::string(100 << 20, '\0'), {0, 0, 100 << 20}});
+  Crafted bomb;
+  bomb.Add(FormatOcdbtNode(zeros, true, 1));
+  EXPECT_THAT(bomb.Error(0, 1), HasSubstr("expands to more"));
+}
+
+// The most regular tree there is compresses best, and must still be read.
+TEST(Ocdbt, ManyChunksOfOneSize) {
+  TemporaryFolder folder;
+  std::map<std::string, OcdbtItem> items;
+  constexpr uint64_t kChunk = 32 << 20;
+  for (uint64_t i = 0; i < 60'000; ++i)
+    items[fmt::format("opt_state.0.mu.params.decoder.moe_layers.DeepSeekMoeBlock_0.MoeBlock_0.wi_0/c/{}/0/0/0", i)] = {false, "", "d/data",
+                                                                                                                       i * kChunk, kChunk};
+  OcdbtWriteOptions options;
+  options.config.zstd = true;
+  options.tree_file = "d/tree";
+  fs::create_directories(folder.path() / "d");
+  WriteOcdbtTree(folder.path(), items, options);
+  EXPECT_EQ(OcdbtStore(folder.path()).Keys().size(), items.size());
 }
 
 }  // namespace

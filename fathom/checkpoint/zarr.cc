@@ -157,6 +157,7 @@ std::optional<ZarrReader::Place> ZarrReader::Locate(const StoredValue& value, in
   const uint64_t index_bytes = 16 * static_cast<uint64_t>(n) + (array_.index_checksum ? 4 : 0);
   if (n > kMaxInnerChunks || value.length < index_bytes)
     Throw(ErrorCode::kInput, "{}: a stored chunk of {} bytes is shorter than its index: truncated", Where(value), value.length);
+  store_->RequireWhole(value);
   std::vector<std::byte> index(static_cast<size_t>(index_bytes));
   store_->ReadAt(value, array_.index_at_end ? value.length - index_bytes : 0, index);
   const auto entries = std::span(index).first(16 * static_cast<size_t>(n));

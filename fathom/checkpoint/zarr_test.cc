@@ -10,6 +10,7 @@
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
 #include "fathom/checkpoint/byte_stream.h"
+#include "fathom/checkpoint/ocdbt.h"
 #include "fathom/checkpoint/safetensors.h"
 #include "fathom/testing/folder.h"
 
@@ -271,6 +272,24 @@ TEST(Zarr, HugeChunksFailWithoutMemory) {
   const ZarrReader reader = w.Open();
   std::vector<std::byte> out(8);
   EXPECT_NE(ErrorOf([&] { reader.Read({0, 0}, {1, 2}, out); }), "");
+}
+
+// The index of a shard is as large as the metadata says, the shard as large as the database says: neither is believed before the file.
+TEST(Zarr, ShardsThatAreLargerThanTheirFile) {
+  const TemporaryFolder folder;
+  ZarrArray array;
+  array.shape = array.chunk = {1 << 12, 1 << 12};
+  array.inner = {1, 1};
+  array.sharded = true;
+  fs::create_directories(folder.path() / "d");
+  std::ofstream(folder.path() / "d/data") << "short";
+  OcdbtWriteOptions options;
+  options.tree_file = "d/tree";
+  WriteOcdbtTree(folder.path(), {{"a/zarr.json", {true, FormatZarr(array)}}, {"a/c/0/0", {false, "", "d/data", 0, uint64_t{1} << 40}}},
+                 options);
+  const ZarrReader reader(KeyStore::Open(folder.path()), "a", std::make_shared<ChunkCache>(1 << 20, folder.path()));
+  std::vector<std::byte> out(4);
+  EXPECT_THAT(ErrorOf([&] { reader.Read({0, 0}, {1, 1}, out); }), HasSubstr("has 5 bytes, a value lies at 0 + 1099511627776"));
 }
 
 TEST(Zarr, ThreadsShareChunks) {
