@@ -36,6 +36,7 @@ expect 2 1 'unexpected stray' tokenizer encode stray
 expect 2 1 'bench gpu: allowed are gemm, memory, disk, train, decode' bench gpu
 expect 2 1 'plan serve: allowed are train, decode, convert' plan serve
 expect 0 0 'written +1\.37 TB' plan convert model_name=deepseek3-671b dtype=bfloat16 disk_gb_s=1
+expect 3 1 'no such folder' plan convert input=/nonexistent
 expect 2 1 'eval perplexity needs load_parameters_path' eval perplexity
 FATHOM_SIMD=mmx expect 2 1 'mmx' config
 exit $status

@@ -124,6 +124,20 @@ expect 3 'decoder_norm.scale' "$fathom" convert input=plain output=out log_level
 sed 's/zstd/gzip/' <<<"$sound" >$meta
 expect 3 'decoder_norm.scale: codec "gzip"' "$fathom" convert input=plain output=out log_level=error
 
+# A model that is not what its config says, and outputs that are no place for it.
+cp "$hub"/* bad && rm bad/model-*.safetensors bad/model.safetensors.index.json
+sed -i 's/"num_hidden_layers": *[0-9]*/"num_hidden_layers": 9/' bad/config.json
+expect 3 'tensor model.layers.[0-9]*.* is missing' "$fathom" convert input=bad output=out dtype=bfloat16
+mkdir home && echo words >home/thesis.txt
+expect 2 'output home exists and is no checkpoint' "$fathom" convert input="$hub" output=home overwrite=true
+[[ -s home/thesis.txt ]] || fail "overwrite=true removed a folder that is no checkpoint"
+cp -r "$hub" whole
+cd whole && expect 2 'lies in the input' "$fathom" convert input=. output=out && cd .. || exit 1
+
+# F16 is read, too.
+"$fathom" convert input="$hub" output=f16 dtype=float16 log_level=error >/dev/null
+[[ -n $(ids f16) ]] || fail "no decoding from F16"
+
 # The layout is recognised, whatever the flag says.
 for scan in true false; do
   "$fathom" convert input="$hub" output=layout to=orbax scan_layers=$scan log_level=error >/dev/null

@@ -9,6 +9,7 @@
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/checkpoint/convert_journal.h"
+#include "fathom/checkpoint/hf_names.h"
 #include "fathom/checkpoint/hub_tensors.h"
 #include "fathom/checkpoint/staged_folder.h"
 
@@ -22,13 +23,13 @@ constexpr int64_t kBaseMemory = 160 << 20;
 constexpr int64_t kSpareDisk = 16 << 20;
 
 fs::path ExistingParent(const fs::path& path) {
-  fs::path parent = fs::absolute(path).lexically_normal();
+  fs::path parent = fs::absolute(path.empty() ? "." : path).lexically_normal();
   while (!fs::exists(parent) && parent.has_relative_path()) parent = parent.parent_path();
   return fs::is_directory(parent) ? parent : parent.parent_path();
 }
 
 bool IsInside(const fs::path& path, const fs::path& folder) {
-  const fs::path inner = fs::weakly_canonical(path), outer = fs::weakly_canonical(folder);
+  const fs::path inner = fs::weakly_canonical(fs::absolute(path)), outer = fs::weakly_canonical(fs::absolute(folder));
   return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
@@ -81,11 +82,28 @@ std::unique_ptr<ConvertOutput> MakeOutput(const ConvertOptions& options, const C
   return MakeOrbaxOutput(source, orbax);
 }
 
+// overwrite=true replaces a checkpoint, not whatever else lies under a name that was mistyped.
+void CheckReplaceable(const fs::path& target) {
+  if (!fs::is_directory(target) || fs::is_empty(target)) return;
+  for (const char* sign : {"config.json", "model.safetensors", "model.safetensors.index.json", "items", "_CHECKPOINT_METADATA"}) {
+    if (fs::exists(target / sign)) return;
+  }
+  Throw(ErrorCode::kUsage, "output {} exists and is no checkpoint: overwrite=true does not replace it", target.string());
+}
+
+// A folder whose config.json describes no model (some shards, to try the speed) is converted as it stands.
+void CheckAgainstConfig(const ConvertSource& source) {
+  if (source.folder() == nullptr || !source.raw_config().contains("num_hidden_layers")) return;
+  CompareWithConfig(*source.folder(), source.config(), {.allow_missing_mtp = true, .allow_missing_indexer = true},
+                    [](const std::string& difference) { Throw(ErrorCode::kInput, "{}", difference); });
+}
+
 void CheckPaths(const ConvertOptions& options) {
   if (IsInside(options.output, options.input))
     Throw(ErrorCode::kUsage, "output {} lies in the input {}; choose another place", options.output.string(), options.input.string());
   if (IsInside(options.input, Target(options)) && options.overwrite)
     Throw(ErrorCode::kUsage, "input {} lies in the output, which overwrite=true would remove", options.input.string());
+  if (options.overwrite) CheckReplaceable(Target(options));
 }
 
 void CheckDisk(const ConvertOutput& output, const ConvertJournal& journal, const fs::path& folder) {
@@ -165,6 +183,7 @@ ConvertResult Convert(const ConvertOptions& options) {
   const Stopwatch clock;
   CheckPaths(options);
   const auto source = OpenSource(options);
+  CheckAgainstConfig(*source);
   if (options.check_model && !source->raw_config().is_null() && options.to == CheckpointFormat::kOrbax)
     options.check_model(source->config(), (source->companions() / "config.json").string());
   const FileStamps stamps(source->files());

@@ -10,6 +10,8 @@ namespace {
 
 bool IsRouterBias(const std::string& name) { return name.ends_with("e_score_correction_bias"); }
 
+bool IsComputedWith(const std::string& name, DType stored) { return IsRouterBias(name) ? stored == DType::kF32 : stored != DType::kF16; }
+
 // The weight's values in y's dtype, FP8 times its scales.
 void Dequantize(const Weight& w, View y) {
   if (w.scale_inv.empty()) return Cast(w.value.view(), y);
@@ -27,7 +29,13 @@ void Dequantize(const Weight& w, View y) {
 DecoderParams MapParams(const Checkpoint& checkpoint) {
   DecoderParams params = DecoderParams::For(checkpoint.config());
   DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
-    if (checkpoint.Has(name)) w = checkpoint.GetWeight(name);
+    if (!checkpoint.Has(name)) return;
+    w = checkpoint.GetWeight(name);
+    if (IsComputedWith(name, w.value.dtype())) return;
+    Tensor wide(DType::kF32, w.value.shape());
+    Dequantize(w, wide.mutable_view());
+    w.value = std::move(wide);
+    checkpoint.DropPages(name);
   });
   return params;
 }

@@ -6,7 +6,8 @@
 
 namespace fathom {
 
-// As stored: mapped, read where they lie. For inference and checks. Throws Error(kInput) as Checkpoint::Get does.
+// As stored: mapped, read where they lie; what no kernel computes with (F16, router biases that are not F32) is copied to F32. For
+// inference and checks. Throws Error(kInput) as Checkpoint::Get does.
 DecoderParams MapParams(const Checkpoint& checkpoint);
 
 // Copied into memory of their own in `dtype` (F32 or BF16; router biases always F32), FP8 dequantised; for training. The pages of the
