@@ -108,7 +108,7 @@ int Run(const RunConfig& config) {
   if (inputs.size() != 1) Throw(ErrorCode::kUsage, "check files needs one input=DIR (a Hugging Face folder or an Orbax checkpoint)");
   const Stopwatch clock;
   CheckFilesOptions options = {inputs[0], config.String("manifest"), config.String("against"), config.Int("memory_limit")};
-  if (config.Given("model_name") || config.Given("base_emb_dim")) options.model = [&config] { return ModelFromFlags(config); };
+  options.model = DescribedModel(config);
   const FilesReport report = CheckFiles(options);
   const std::string& json = config.String("json");
   if (!json.empty()) WriteOutput(json, ToJson(report).dump(1) + "\n");
@@ -124,7 +124,7 @@ int Run(const RunConfig& config) {
 Command CheckFilesCommand() {
   return {.name = "check files",
           .summary = "a checkpoint's integrity: files, index, shapes against the config, NaN, scales, hashes; against another one",
-          .flags = {"input", "manifest", "against", "memory_limit"},
+          .flags = WithModelFlags({"input", "manifest", "against", "memory_limit"}),
           .run = Run};
 }
 

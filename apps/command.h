@@ -19,6 +19,9 @@ struct Command {
 // Every command, in the order of --help. One line per command in apps/commands.cc.
 const std::vector<Command>& Commands();
 
+// The command's own flags, then those that describe a model.
+std::vector<std::string> WithModelFlags(std::vector<std::string> flags);
+
 // apps/<name>.cc defines each of these.
 Command TrainCommand();
 Command DecodeCommand();

@@ -1,6 +1,13 @@
 #include "apps/command.h"
+#include "fathom/config/model_from_flags.h"
 
 namespace fathom {
+
+std::vector<std::string> WithModelFlags(std::vector<std::string> flags) {
+  const std::vector<std::string> model = ModelFlags();
+  flags.insert(flags.end(), model.begin(), model.end());
+  return flags;
+}
 
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {

@@ -65,32 +65,17 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
   options.memory_limit = config.Int("memory_limit");
   options.overwrite = config.Bool("overwrite");
   options.show_progress = config.String("log_level") != "error" && config.String("log_level") != "off";
-  if (config.Given("model_name") || config.Given("base_emb_dim")) options.model = [&config] { return ModelFromFlags(config); };
+  options.model = DescribedModel(config);
   if (config.Given("model_name"))
     options.check_model = [&config](const ModelConfig& model, const std::string& where) { CheckModelName(config, model, where); };
   return options;
 }
 
 std::vector<std::string> ConvertFlags() {
-  return {"input",
-          "output",
-          "to",
-          "dtype",
-          "scale_fmt",
-          "full_state",
-          "scan_layers",
-          "max_shard_size",
-          "memory_limit",
-          "overwrite",
-          "checkpoint_storage_use_ocdbt",
-          "checkpoint_storage_use_zarr3",
-          "zstd_level",
-          "checkpoint_storage_target_data_file_size_bytes",
-          "input_fp8_hf_path",
-          "output_bf16_hf_path",
-          "hf_model_path",
-          "base_output_directory",
-          "save_dtype"};
+  return WithModelFlags({"input", "output", "to", "dtype", "scale_fmt", "full_state", "scan_layers", "max_shard_size", "memory_limit",
+                         "overwrite", "checkpoint_storage_use_ocdbt", "checkpoint_storage_use_zarr3", "zstd_level",
+                         "checkpoint_storage_target_data_file_size_bytes", "input_fp8_hf_path", "output_bf16_hf_path", "hf_model_path",
+                         "base_output_directory", "save_dtype"});
 }
 
 namespace {

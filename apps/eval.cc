@@ -1,6 +1,8 @@
 // fathom eval perplexity: how well a checkpoint predicts text.
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "apps/command.h"
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
@@ -78,6 +80,9 @@ int Run(const RunConfig& config) {
   const Stopwatch clock;
   const PerplexityResult result = Measure(config, model, tokenizer);
   const double seconds = clock.Seconds();
+  if (!std::isfinite(result.NllPerToken()))
+    Throw(ErrorCode::kFailed, "{}: the loss on this text is {}; fathom check files looks for broken weights", dir.string(),
+          result.NllPerToken());
   const std::string& json = config.String("json");
   if (!json.empty()) WriteOutput(json, ToJson(result, seconds).dump(1) + "\n");
   if (json == "-" || json == "/dev/stdout") return 0;

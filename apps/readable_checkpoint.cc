@@ -18,7 +18,7 @@ ReadableCheckpoint::ReadableCheckpoint(RunConfig& config) {
   if (given.empty() || !FindOrbaxItems(given)) return;
   folder_.emplace();
   ConvertOptions options{.input = given, .output = folder_->path() / "hf", .full_state = false};
-  if (config.Given("model_name") || config.Given("base_emb_dim")) options.model = [&config] { return ModelFromFlags(config); };
+  options.model = DescribedModel(config);
   spdlog::info("{}: an Orbax checkpoint; read through {}", given.string(), options.output.string());
   Convert(options);
   config.Set(kFlag, options.output.string(), "converted");

@@ -99,6 +99,50 @@ bool NamesModel(const RunConfig& config) { return !config.String("model_name").e
 
 }  // namespace
 
+std::vector<std::string> ModelFlags() {
+  return {"vocab_size",
+          "base_emb_dim",
+          "base_num_query_heads",
+          "base_num_kv_heads",
+          "base_mlp_dim",
+          "base_moe_mlp_dim",
+          "base_num_decoder_layers",
+          "first_num_dense_layers",
+          "global_parameter_scale",
+          "q_lora_rank",
+          "kv_lora_rank",
+          "qk_nope_head_dim",
+          "qk_rope_head_dim",
+          "v_head_dim",
+          "num_experts",
+          "num_experts_per_tok",
+          "shared_experts",
+          "routed_scaling_factor",
+          "routed_score_func",
+          "routed_bias",
+          "n_routing_groups",
+          "topk_routing_group",
+          "use_indexer",
+          "indexer_n_heads",
+          "indexer_head_dim",
+          "indexer_topk",
+          "rope_type",
+          "rope_max_timescale",
+          "max_position_embeddings",
+          "original_max_position_embeddings",
+          "rope_factor",
+          "beta_fast",
+          "beta_slow",
+          "mscale",
+          "normalization_layer_epsilon",
+          "mtp_num_layers"};
+}
+
+std::function<ModelConfig()> DescribedModel(const RunConfig& config) {
+  if (!config.Given("model_name") && !config.Given("base_emb_dim")) return {};
+  return [&config] { return ModelFromFlags(config); };
+}
+
 ModelConfig ModelFromFlags(const RunConfig& config) {
   CheckVariants(config);
   ModelConfig model;

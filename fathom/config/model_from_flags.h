@@ -1,7 +1,9 @@
 // The model that MaxText's flags describe, and how flags and a checkpoint's config.json get along.
 #pragma once
 
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "fathom/config/model_config.h"
 #include "fathom/config/run_config.h"
@@ -12,6 +14,10 @@ namespace fathom {
 // use_indexer (V3.2) and routed_score_func (sigmoid: V3, softmax: V2). Throws Error(kUsage): sizes out of range, a combination that no
 // DeepSeek model has.
 ModelConfig ModelFromFlags(const RunConfig& config);
+// The flags that it reads, beside model_name.
+std::vector<std::string> ModelFlags();
+// ModelFromFlags of these flags (which must live as long), for a checkpoint that holds no config.json; empty if no model is described.
+std::function<ModelConfig()> DescribedModel(const RunConfig& config);
 
 // A checkpoint's config.json decides on the model; a model_name given beside it is only checked: another family is Error(kUsage), other
 // sizes are one warning. where names the config.json.

@@ -1,6 +1,7 @@
 #include "fathom/infer/sampler.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "fathom/base/rng.h"
 
@@ -44,11 +45,19 @@ std::span<const float> Sampler::Distribution(std::span<const float> logits) {
   return p;
 }
 
-int32_t Sampler::Sample(std::span<const float> logits, int64_t index) {
+int32_t Sampler::Choose(std::span<const float> logits, int64_t index) {
   if (options_.rule.strategy == SamplingStrategy::kGreedy) return ArgMax(logits);
   const CounterRng rng(options_.seed, HashName("sample"));
   const int32_t id = DrawIndex(Distribution(logits), rng.Uniform(static_cast<uint64_t>(index)));
   return id >= 0 ? id : ArgMax(logits);
+}
+
+int32_t Sampler::Sample(std::span<const float> logits, int64_t index) {
+  const int32_t id = Choose(logits, index);
+  if (!std::isfinite(logits[static_cast<size_t>(id)]))
+    Throw(ErrorCode::kFailed, "token {} of the answer: the model's logits are not finite; fathom check files looks for broken weights",
+          index);
+  return id;
 }
 
 }  // namespace fathom

@@ -25,12 +25,13 @@ void CheckSampling(const SamplingRule& rule);
 class Sampler {
  public:
   Sampler(const SamplingOptions& options, int64_t vocab);
-  // The token at this place of the answer: a pure function of logits, seed and index.
+  // The token at this place of the answer: a pure function of logits, seed and index. Throws Error(kFailed): its logit is not finite.
   int32_t Sample(std::span<const float> logits, int64_t index);
   // The distribution that Sample draws from; valid until the next call. Greedy: all weight on one token.
   std::span<const float> Distribution(std::span<const float> logits);
 
  private:
+  int32_t Choose(std::span<const float> logits, int64_t index);
   SamplingOptions options_;
   Tensor probabilities_;
   Arena scratch_;
