@@ -178,20 +178,20 @@ class Check {
     if (compare_error_.empty()) compare_error_ = e.what();
   }
 
-  // Rows by rows: hash, look for NaN and infinity.
+  // Piece by piece: hash, look for NaN and infinity.
   Scan ScanTensor(size_t i, std::vector<std::byte>& buffer) {
     const SourceTensor& tensor = source_->tensor(i);
     const auto dtype = FloatDType(tensor);
-    const int64_t step = RowsOfPiece(piece_, tensor.RowBytes(), tensor.row_unit);
+    const int64_t width = DTypeSize(tensor.dtype);
     Hasher hasher;
     ValueCounts counts;
-    for (int64_t row = 0; row < tensor.Rows(); row += step) {
-      const int64_t rows = std::min(step, tensor.Rows() - row);
-      buffer.resize(static_cast<size_t>(rows * tensor.RowBytes()));
-      source_->ReadRows(i, row, rows, buffer);
+    ForPieces(tensor.shape.NumElements(), width, tensor.unit, piece_, [&](int64_t begin, int64_t count) {
+      buffer.resize(static_cast<size_t>(count * width));
+      source_->Read(i, begin, count, buffer);
       hasher.Update(buffer);
-      if (dtype) CountIn(buffer, *dtype, row * tensor.Columns(), IsScale(tensor.name), counts);
-    }
+      if (dtype) CountIn(buffer, *dtype, begin, IsScale(tensor.name), counts);
+      return true;
+    });
     Advance(tensor.NumBytes());
     return {{std::string(DTypeName(tensor.dtype)), tensor.shape.ToString(), hasher.Hex()}, counts, ""};
   }
@@ -226,7 +226,7 @@ class Check {
     const auto dtype = i ? FloatDType(source_->tensor(*i)) : std::nullopt;
     if (!dtype || !manifest_.contains(name)) return std::nullopt;
     std::vector<std::byte> values(static_cast<size_t>(source_->tensor(*i).NumBytes()));
-    source_->ReadRows(*i, 0, source_->tensor(*i).Rows(), values);
+    source_->Read(*i, 0, source_->tensor(*i).shape.NumElements(), values);
     return CountValues(ConstView(values.data(), *dtype, source_->tensor(*i).shape));
   }
 

@@ -11,16 +11,6 @@ namespace {
 
 bool IsWeightDType(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF8E4M3; }
 
-// f(row, rows) for pieces of a tensor that both sides have, none much larger than piece_bytes.
-template <class F>
-bool AllPieces(const SourceTensor& a, const SourceTensor& b, int64_t row_bytes, int64_t piece_bytes, const F& f) {
-  const int64_t step = RowsOfPiece(piece_bytes, row_bytes, std::lcm(a.row_unit, b.row_unit));
-  for (int64_t row = 0; row < a.Rows(); row += step) {
-    if (!f(row, std::min(step, a.Rows() - row))) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 // The weights of a checkpoint, each with the way to read it as F32.
@@ -73,11 +63,12 @@ class CheckpointComparison::Comparer {
 
   bool SameBytes(size_t i, size_t j) {
     const SourceTensor &a = first_.source().tensor(i), &b = second_.source().tensor(j);
-    return AllPieces(a, b, a.RowBytes(), piece_bytes_, [&](int64_t row, int64_t rows) {
-      a_.resize(static_cast<size_t>(rows * a.RowBytes()));
+    const int64_t width = DTypeSize(a.dtype);
+    return ForPieces(a.shape.NumElements(), width, std::lcm(a.unit, b.unit), piece_bytes_, [&](int64_t begin, int64_t count) {
+      a_.resize(static_cast<size_t>(count * width));
       b_.resize(a_.size());
-      first_.source().ReadRows(i, row, rows, a_);
-      second_.source().ReadRows(j, row, rows, b_);
+      first_.source().Read(i, begin, count, a_);
+      second_.source().Read(j, begin, count, b_);
       return a_ == b_;
     });
   }
@@ -86,13 +77,12 @@ class CheckpointComparison::Comparer {
     const SourceTensor &x = a.Stored(), &y = b.Stored();
     c.verdict = Verdict::kDifferent;
     if (!IsWeightDType(x.dtype) || !IsWeightDType(y.dtype)) return;
-    AllPieces(x, y, a.RowBytes(), piece_bytes_, [&](int64_t row, int64_t rows) {
-      a_.resize(static_cast<size_t>(rows * a.RowBytes()));
+    ForPieces(x.shape.NumElements(), sizeof(float), std::lcm(a.unit, b.unit), piece_bytes_, [&](int64_t begin, int64_t count) {
+      a_.resize(static_cast<size_t>(count) * sizeof(float));
       b_.resize(a_.size());
-      rows_.Read(a, row, rows, a_);
-      rows_.Read(b, row, rows, b_);
-      c.difference +=
-          CompareValues(reinterpret_cast<const float*>(a_.data()), reinterpret_cast<const float*>(b_.data()), rows * x.Columns());
+      converter_.Read(a, begin, count, a_);
+      converter_.Read(b, begin, count, b_);
+      c.difference += CompareValues(reinterpret_cast<const float*>(a_.data()), reinterpret_cast<const float*>(b_.data()), count);
       return true;
     });
     const bool near = c.difference.Cosine() >= kSameTensorCosine && c.difference.non_finite == 0;
@@ -101,7 +91,7 @@ class CheckpointComparison::Comparer {
 
   const Side &first_, &second_;
   int64_t piece_bytes_;
-  RowConverter rows_;
+  PieceConverter converter_;
   std::vector<std::byte> a_, b_;
 };
 

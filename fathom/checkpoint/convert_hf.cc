@@ -12,11 +12,11 @@ namespace {
 namespace fs = std::filesystem;
 constexpr int64_t kSlabBytes = 8 << 20, kDefaultShard = 5'000'000'000;
 
-// Rows of one tensor that are converted at once.
+// Elements of one tensor that are converted at once.
 struct Slab {
   size_t tensor;  // in the writer
   const TensorTask* task;
-  int64_t row, rows;
+  int64_t begin, count;
 };
 
 struct File {
@@ -47,7 +47,7 @@ class HfOutput : public ConvertOutput {
     runner_.Run(std::ssize(slabs), [&](int64_t i, int w) {
       const Slab& slab = slabs[static_cast<size_t>(i)];
       Convert(slab, *workers_[static_cast<size_t>(w)], writer);
-      done(slab.rows * slab.task->RowBytes());
+      done(slab.count * DTypeSize(slab.task->info.dtype));
     });
     writer.Close();
     return {{"bytes", fs::file_size(path)}};
@@ -71,7 +71,7 @@ class HfOutput : public ConvertOutput {
 
  private:
   struct Worker {
-    RowConverter rows;
+    PieceConverter converter;
     std::vector<std::byte> out, scales;
   };
 
@@ -123,31 +123,29 @@ class HfOutput : public ConvertOutput {
     size_t tensor = 0;
     for (const size_t t : file.tasks) {
       const TensorTask& task = tasks_[t];
-      const int64_t step = RowsOfPiece(kSlabBytes, std::max(task.RowBytes(), task.Stored().RowBytes()), task.row_unit);
-      for (int64_t row = 0; row < task.Rows(); row += step) slabs.push_back({tensor, &task, row, std::min(step, task.Rows() - row)});
+      const int64_t width = std::max(DTypeSize(task.info.dtype), DTypeSize(task.Stored().dtype));
+      ForPieces(task.info.shape.NumElements(), width, task.unit, kSlabBytes, [&](int64_t begin, int64_t count) {
+        slabs.push_back({tensor, &task, begin, count});
+        return true;
+      });
       tensor += task.quantize ? 2 : 1;
     }
     return slabs;
   }
 
-  static std::span<std::byte> Fit(std::vector<std::byte>& buffer, int64_t bytes) {
-    if (std::ssize(buffer) < bytes) buffer.resize(static_cast<size_t>(bytes));
-    return std::span(buffer).first(static_cast<size_t>(bytes));
-  }
-
   void Convert(const Slab& slab, Worker& worker, SafetensorsWriter& writer) {
     const TensorTask& task = *slab.task;
-    const auto out = Fit(worker.out, slab.rows * task.RowBytes());
+    const int64_t width = DTypeSize(task.info.dtype);
+    const auto out = Scratch(worker.out, slab.count * width);
     if (task.quantize) {
-      const TensorInfo scale = task.ScaleInfo();
-      const int64_t row_bytes = scale.shape[1] * 4, first = slab.row / kScaleBlock;
-      const auto scales = Fit(worker.scales, ScaleShape({slab.rows, task.info.shape[1]})[0] * row_bytes);
-      not_reproduced_ += worker.rows.Quantize(task, slab.row, slab.rows, options_.dtype.scale_format, out, scales);
-      writer.WriteBytes(slab.tensor + 1, first * row_bytes, scales);
+      const int64_t columns = task.info.shape[1], row_bytes = task.ScaleInfo().shape[1] * 4;
+      const auto scales = Scratch(worker.scales, ScaleShape({slab.count / columns, columns})[0] * row_bytes);
+      not_reproduced_ += worker.converter.Quantize(task, slab.begin, slab.count, options_.dtype.scale_format, out, scales);
+      writer.WriteBytes(slab.tensor + 1, slab.begin / columns / kScaleBlock * row_bytes, scales);
     } else {
-      worker.rows.Read(task, slab.row, slab.rows, out);
+      worker.converter.Read(task, slab.begin, slab.count, out);
     }
-    writer.WriteBytes(slab.tensor, slab.row * task.RowBytes(), out);
+    writer.WriteBytes(slab.tensor, slab.begin * width, out);
   }
 
   Json Index() const {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
@@ -128,8 +129,9 @@ class OrbaxOutput : public ConvertOutput {
       if (!tensor.shared_copy) continue;
       const auto copy = source_.Find(tensor.name);
       has_shared_copies_ = has_shared_copies_ && copy.has_value();
-      if (copy && !SameContent(*copy, *source_.Find(tensor.name.ends_with("embed_tokens.weight") ? "model.embed_tokens.weight"
-                                                                                                 : "lm_head.weight"))) {
+      if (copy && source_.has_data() &&
+          !SameContent(*copy,
+                       *source_.Find(tensor.name.ends_with("embed_tokens.weight") ? "model.embed_tokens.weight" : "lm_head.weight"))) {
         spdlog::warn("{}: {} differs from the main model's; MaxText shares the two, so the copy is lost", source_.companions().string(),
                      tensor.name);
       }
@@ -139,17 +141,15 @@ class OrbaxOutput : public ConvertOutput {
   bool SameContent(size_t a, size_t b) const {
     const SourceTensor &x = source_.tensor(a), &y = source_.tensor(b);
     if (x.dtype != y.dtype || x.shape != y.shape) return false;
-    const int64_t step = std::max<int64_t>(1, (4 << 20) / std::max<int64_t>(1, x.RowBytes()));
+    const int64_t width = DTypeSize(x.dtype);
     std::vector<std::byte> one, two;
-    for (int64_t row = 0; row < x.Rows(); row += step) {
-      const int64_t rows = std::min(step, x.Rows() - row);
-      one.resize(static_cast<size_t>(rows * x.RowBytes()));
+    return ForPieces(x.shape.NumElements(), width, std::lcm(x.unit, y.unit), 4 << 20, [&](int64_t begin, int64_t count) {
+      one.resize(static_cast<size_t>(count * width));
       two.resize(one.size());
-      source_.ReadRows(a, row, rows, one);
-      source_.ReadRows(b, row, rows, two);
-      if (one != two) return false;
-    }
-    return true;
+      source_.Read(a, begin, count, one);
+      source_.Read(b, begin, count, two);
+      return one == two;
+    });
   }
 
   void PlanUnits() {

@@ -26,8 +26,9 @@ void ConvertSource::Add(SourceTensor tensor) {
   tensors_.push_back(std::move(tensor));
 }
 
-int64_t RowsOfPiece(int64_t piece_bytes, int64_t row_bytes, int64_t unit) {
-  return std::max<int64_t>(1, piece_bytes / std::max<int64_t>(1, row_bytes) / unit) * unit;
+int64_t ColumnsOf(const Shape& shape) {
+  const int64_t rows = shape.rank() < 2 ? 1 : shape[0];
+  return rows == 0 ? 0 : shape.NumElements() / rows;
 }
 
 const ModelConfig& ConvertSource::config() const {
@@ -64,9 +65,10 @@ namespace fs = std::filesystem;
 class FilesSource : public ConvertSource {
  public:
   bool is_orbax() const override { return false; }
-  void ReadRows(size_t i, int64_t row, int64_t rows, std::span<std::byte> out) const override {
-    FATHOM_CHECK(std::ssize(out) == rows * tensor(i).RowBytes(), "{}", tensor(i).name);
-    inputs_[places_[i].file]->ReadAt(places_[i].begin + static_cast<uint64_t>(row * tensor(i).RowBytes()), out);
+  void Read(size_t i, int64_t begin, int64_t count, std::span<std::byte> out) const override {
+    const int64_t width = DTypeSize(tensor(i).dtype);
+    FATHOM_CHECK(std::ssize(out) == count * width, "{}", tensor(i).name);
+    inputs_[places_[i].file]->ReadAt(places_[i].begin + static_cast<uint64_t>(begin * width), out);
   }
 
  protected:

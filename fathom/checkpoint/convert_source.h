@@ -1,6 +1,7 @@
-// What conversions, checks and comparisons read: the tensors of a checkpoint under the hub's names, whatever its format, row by row.
+// What conversions, checks and comparisons read: the tensors of a checkpoint under the hub's names, whatever its format, piece by piece.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -16,22 +17,29 @@
 
 namespace fathom {
 
-// A tensor as a matrix: a vector is one row, of more dimensions the first one counts rows.
 struct SourceTensor {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
-  std::string file;      // for errors, and to keep a hub's shards together
-  int64_t row_unit = 1;  // rows are read in multiples of this, but the last
+  std::string file;  // for errors, and to keep a hub's shards together
+  int64_t unit = 1;  // elements are read in multiples of this
 
-  int64_t Rows() const { return shape.rank() < 2 ? 1 : shape[0]; }
-  int64_t Columns() const { return Rows() == 0 ? 0 : shape.NumElements() / Rows(); }
-  int64_t RowBytes() const { return Columns() * DTypeSize(dtype); }
   int64_t NumBytes() const { return shape.NumElements() * DTypeSize(dtype); }
 };
 
-// Rows of a piece of at most about piece_bytes: a multiple of unit, at least one.
-int64_t RowsOfPiece(int64_t piece_bytes, int64_t row_bytes, int64_t unit);
+// Of a tensor as a matrix: a vector is one row, of more dimensions the first one counts rows.
+int64_t ColumnsOf(const Shape& shape);
+
+// f(begin, count) for pieces of n elements in order until it returns false: of at most about piece_bytes, width bytes an element, each but
+// the last a multiple of unit. Returns whether f always returned true.
+template <class F>
+bool ForPieces(int64_t n, int64_t width, int64_t unit, int64_t piece_bytes, const F& f) {
+  const int64_t step = std::max<int64_t>(1, piece_bytes / width / unit) * unit;
+  for (int64_t begin = 0; begin < n; begin += step) {
+    if (!f(begin, std::min(step, n - begin))) return false;
+  }
+  return true;
+}
 
 struct SourceState;
 
@@ -43,8 +51,11 @@ class ConvertSource {
   const std::vector<SourceTensor>& tensors() const { return tensors_; }
   const SourceTensor& tensor(size_t i) const { return tensors_[i]; }
   std::optional<size_t> Find(const std::string& name) const;
-  // Rows [row, row + rows) of tensor i in its own dtype; out has exactly their bytes. From any thread. Throws Error(kInput).
-  virtual void ReadRows(size_t i, int64_t row, int64_t rows, std::span<std::byte> out) const = 0;
+  // Elements [begin, begin + count) of tensor i, row-major, in its own dtype; out has exactly their bytes. From any thread. Throws
+  // Error(kInput).
+  virtual void Read(size_t i, int64_t begin, int64_t count, std::span<std::byte> out) const = 0;
+  // False: only planned with, and never read.
+  virtual bool has_data() const { return true; }
 
   // Every file that is read, to see whether one changes meanwhile.
   const std::vector<std::filesystem::path>& files() const { return files_; }

@@ -84,7 +84,8 @@ class Planner {
     task.quantize = to_fp8 && (!from_fp8 || Requantizes());
     const std::optional<size_t> scale = from_fp8 ? std::optional(ScaleOf(i)) : std::nullopt;
     if (!to_fp8 || task.quantize) task.scale = scale;
-    task.row_unit = task.quantize ? std::lcm(tensor.row_unit, kScaleBlock) : tensor.row_unit;
+    const int64_t columns = std::max<int64_t>(1, ColumnsOf(tensor.shape));
+    task.unit = std::lcm(tensor.unit, task.quantize ? kScaleBlock * columns : task.scale ? columns : 1);
     tasks_.push_back(task);
     if (to_fp8 && !task.quantize)
       tasks_.push_back({&source_, *scale, {source_.tensor(*scale).name, source_.tensor(*scale).dtype, source_.tensor(*scale).shape}});
@@ -96,12 +97,12 @@ class Planner {
   std::vector<TensorTask> tasks_;
 };
 
+}  // namespace
+
 std::span<std::byte> Scratch(std::vector<std::byte>& buffer, int64_t bytes) {
   if (std::ssize(buffer) < bytes) buffer.resize(static_cast<size_t>(bytes));
   return std::span(buffer).first(static_cast<size_t>(bytes));
 }
-
-}  // namespace
 
 std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOptions& options) { return Planner(source, options).Plan(); }
 
@@ -113,37 +114,43 @@ bool IsFp8Matrix(const std::string& name, const Shape& shape) {
          std::ranges::none_of(kPlain, [&](const char* part) { return name.find(part) != name.npos; });
 }
 
-void RowConverter::ReadAs(const TensorTask& task, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out) {
-  const SourceTensor& tensor = task.Stored();
-  if (tensor.dtype == dtype) return task.from->ReadRows(task.source, row, rows, out);
-  const auto stored = Scratch(stored_, rows * tensor.RowBytes());
-  task.from->ReadRows(task.source, row, rows, stored);
-  const Shape shape = {rows, tensor.Columns()};
-  const View to(out.data(), dtype, shape);
-  if (!task.scale) return Cast(ConstView(stored.data(), tensor.dtype, shape), to);
+void PieceConverter::Dequantize(const TensorTask& task, ConstView codes, int64_t first_row, View out) {
   const SourceTensor& scales = task.from->tensor(*task.scale);
-  const int64_t first = row / kScaleBlock, last = (row + rows + kScaleBlock - 1) / kScaleBlock;
-  const auto some = Scratch(scales_, (last - first) * scales.RowBytes());
-  task.from->ReadRows(*task.scale, first, last - first, some);
-  const DType scale_dtype = scales.dtype == DType::kU8 ? DType::kF8E8M0 : scales.dtype;
-  const ConstView codes(stored.data(), tensor.dtype, shape), factors(some.data(), scale_dtype, {last - first, scales.Columns()});
-  if (dtype != DType::kF16) return DequantizeFp8(codes, factors, row % kScaleBlock, to);
-  std::vector<float> wide(static_cast<size_t>(shape.NumElements()));
-  DequantizeFp8(codes, factors, row % kScaleBlock, ViewOf(wide.data(), shape));
-  Cast(ViewOf(std::as_const(wide).data(), shape), to);
+  const int64_t columns = ColumnsOf(scales.shape), first = first_row / kScaleBlock,
+                rows = (first_row + codes.dim(0) + kScaleBlock - 1) / kScaleBlock - first;
+  const auto some = Scratch(scales_, rows * columns * DTypeSize(scales.dtype));
+  task.from->Read(*task.scale, first * columns, rows * columns, some);
+  const ConstView factors(some.data(), scales.dtype == DType::kU8 ? DType::kF8E8M0 : scales.dtype, {rows, columns});
+  if (out.dtype() != DType::kF16) return DequantizeFp8(codes, factors, first_row % kScaleBlock, out);
+  std::vector<float> wide(static_cast<size_t>(codes.NumElements()));
+  DequantizeFp8(codes, factors, first_row % kScaleBlock, ViewOf(wide.data(), codes.shape()));
+  Cast(ViewOf(std::as_const(wide).data(), codes.shape()), out);
 }
 
-void RowConverter::Read(const TensorTask& task, int64_t row, int64_t rows, std::span<std::byte> out) {
-  FATHOM_CHECK(!task.quantize && std::ssize(out) == rows * task.RowBytes(), "{}", task.info.name);
-  if (rows > 0) ReadAs(task, task.info.dtype, row, rows, out);
+void PieceConverter::ReadAs(const TensorTask& task, DType dtype, int64_t begin, int64_t count, std::span<std::byte> out) {
+  const SourceTensor& tensor = task.Stored();
+  if (tensor.dtype == dtype) return task.from->Read(task.source, begin, count, out);
+  const auto stored = Scratch(stored_, count * DTypeSize(tensor.dtype));
+  task.from->Read(task.source, begin, count, stored);
+  const int64_t columns = task.scale ? ColumnsOf(tensor.shape) : count;
+  const Shape shape = {count / columns, columns};
+  const ConstView from(stored.data(), tensor.dtype, shape);
+  const View to(out.data(), dtype, shape);
+  task.scale ? Dequantize(task, from, begin / columns, to) : Cast(from, to);
 }
 
-int64_t RowConverter::Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes,
-                               std::span<std::byte> scales) {
+void PieceConverter::Read(const TensorTask& task, int64_t begin, int64_t count, std::span<std::byte> out) {
+  FATHOM_CHECK(!task.quantize && begin % task.unit == 0 && std::ssize(out) == count * DTypeSize(task.info.dtype), "{}", task.info.name);
+  if (count > 0) ReadAs(task, task.info.dtype, begin, count, out);
+}
+
+int64_t PieceConverter::Quantize(const TensorTask& task, int64_t begin, int64_t count, ScaleFormat format, std::span<std::byte> codes,
+                                 std::span<std::byte> scales) {
   const DType stored = task.Stored().dtype, dtype = stored == DType::kBF16 ? stored : DType::kF32;
-  const Shape shape = {rows, task.info.shape[1]};
-  const auto values = Scratch(values_, shape.NumElements() * DTypeSize(dtype));
-  ReadAs(task, dtype, row, rows, values);
+  const int64_t columns = task.info.shape[1];
+  const Shape shape = {count / columns, columns};
+  const auto values = Scratch(values_, count * DTypeSize(dtype));
+  ReadAs(task, dtype, begin, count, values);
   return QuantizeFp8(ConstView(values.data(), dtype, shape), format, View(codes.data(), DType::kF8E4M3, shape),
                      View(scales.data(), DType::kF32, ScaleShape(shape)));
 }

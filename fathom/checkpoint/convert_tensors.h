@@ -1,4 +1,4 @@
-// Which tensors a conversion gives out in which dtype, and their rows in it.
+// Which tensors a conversion gives out in which dtype, and their elements in it.
 #pragma once
 
 #include <cstddef>
@@ -28,11 +28,9 @@ struct TensorTask {
   TensorInfo info;
   std::optional<size_t> scale;  // the source's scales, if FP8 is expanded
   bool quantize = false;        // info is F8_E4M3, made here; its scales follow as a tensor of their own
-  int64_t row_unit = 1;         // rows are converted in multiples of this, but the last
+  int64_t unit = 1;             // elements are converted in multiples of this, but the last: rows of FP8, rows of blocks if quantised
 
   const SourceTensor& Stored() const { return from->tensor(source); }
-  int64_t Rows() const { return info.shape.rank() < 2 ? 1 : info.shape[0]; }
-  int64_t RowBytes() const { return Rows() == 0 ? 0 : info.NumBytes() / Rows(); }
   TensorInfo ScaleInfo() const { return {info.name + std::string(kScaleSuffix), DType::kF32, ScaleShape(info.shape)}; }
 };
 
@@ -46,17 +44,21 @@ bool IsFp8Matrix(const std::string& name, const Shape& shape);
 // What the hub keeps in F32 whatever the rest is in: router biases, the norms of the indexer.
 bool StaysF32(const std::string& name);
 
-// Converts rows; holds scratch, so one per thread.
-class RowConverter {
+// A buffer's first bytes; it grows when it must.
+std::span<std::byte> Scratch(std::vector<std::byte>& buffer, int64_t bytes);
+
+// Converts pieces; holds scratch, so one per thread.
+class PieceConverter {
  public:
-  // Rows [row, row + rows) of a task that does not quantise, into out (exactly their bytes). Throws Error(kInput).
-  void Read(const TensorTask& task, int64_t row, int64_t rows, std::span<std::byte> out);
+  // Elements [begin, begin + count) of a task that does not quantise, into out (exactly their bytes). Throws Error(kInput).
+  void Read(const TensorTask& task, int64_t begin, int64_t count, std::span<std::byte> out);
   // Codes and scales of rows that begin at a block. Returns how many elements they do not give back (QuantizeFp8).
-  int64_t Quantize(const TensorTask& task, int64_t row, int64_t rows, ScaleFormat format, std::span<std::byte> codes,
+  int64_t Quantize(const TensorTask& task, int64_t begin, int64_t count, ScaleFormat format, std::span<std::byte> codes,
                    std::span<std::byte> scales);
 
  private:
-  void ReadAs(const TensorTask& task, DType dtype, int64_t row, int64_t rows, std::span<std::byte> out);
+  void ReadAs(const TensorTask& task, DType dtype, int64_t begin, int64_t count, std::span<std::byte> out);
+  void Dequantize(const TensorTask& task, ConstView codes, int64_t first_row, View out);
   std::vector<std::byte> stored_, scales_, values_;
 };
 

@@ -287,12 +287,25 @@ TEST(MaxTextNames, ShapesOfV3) {
   EXPECT_EQ(shapes.at("mtp_block.mtp_layer_1.mtp_1_transformer_layer.DeepSeekMoeBlock_0.MoeBlock_0.wo"), (Shape{4, 8, 16}));
 }
 
-TEST(RowsOfPiece, AreWholeUnitsAndAtLeastOne) {
-  EXPECT_EQ(RowsOfPiece(1000, 100, 1), 10);
-  EXPECT_EQ(RowsOfPiece(1000, 100, 4), 8);
-  EXPECT_EQ(RowsOfPiece(1000, 100, 16), 16);
-  EXPECT_EQ(RowsOfPiece(1000, 5000, 3), 3);
-  EXPECT_EQ(RowsOfPiece(1000, 0, 1), 1000);
+std::vector<int64_t> PieceSizes(int64_t n, int64_t width, int64_t unit, int64_t piece_bytes) {
+  std::vector<int64_t> sizes;
+  int64_t end = 0;
+  ForPieces(n, width, unit, piece_bytes, [&](int64_t begin, int64_t count) {
+    EXPECT_EQ(begin, end);
+    end = begin + count;
+    sizes.push_back(count);
+    return true;
+  });
+  return sizes;
+}
+
+TEST(ForPieces, AreWholeUnitsAndAtLeastOne) {
+  EXPECT_EQ(PieceSizes(25, 100, 1, 1000), (std::vector<int64_t>{10, 10, 5}));
+  EXPECT_EQ(PieceSizes(20, 100, 4, 1000), (std::vector<int64_t>{8, 8, 4}));
+  EXPECT_EQ(PieceSizes(20, 100, 16, 1000), (std::vector<int64_t>{16, 4}));
+  EXPECT_EQ(PieceSizes(7, 5000, 3, 1000), (std::vector<int64_t>{3, 3, 1}));
+  EXPECT_TRUE(PieceSizes(0, 4, 1, 1000).empty());
+  EXPECT_FALSE(ForPieces(20, 100, 1, 1000, [](int64_t begin, int64_t) { return begin > 0; }));
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "fathom/checkpoint/hub_tensors.h"
 
-#include <algorithm>
-
+#include "fathom/base/error.h"
 #include "fathom/checkpoint/convert_tensors.h"
 #include "fathom/checkpoint/hf_names.h"
 #include "fathom/checkpoint/save.h"
@@ -28,7 +27,8 @@ class HubSource : public ConvertSource {
     }
   }
   bool is_orbax() const override { return false; }
-  void ReadRows(size_t, int64_t, int64_t, std::span<std::byte> out) const override { std::ranges::fill(out, std::byte{0}); }
+  bool has_data() const override { return false; }
+  void Read(size_t i, int64_t, int64_t, std::span<std::byte>) const override { FATHOM_CHECK(false, "{} read", tensor(i).name); }
 };
 
 }  // namespace

@@ -20,8 +20,7 @@ bool IsFp8OnHub(const ModelConfig& config);
 // rest BF16.
 std::vector<TensorInfo> HubTensors(const ModelConfig& config, bool fp8);
 
-// The same as the input of a conversion that is only planned, in shards of 5 GB. Reads zeros, so that the MTP module's
-// copies of embedding and head equal the main ones, as they do on the hub.
+// The same as the input of a conversion that is only planned, in shards of 5 GB. It has no data.
 std::unique_ptr<ConvertSource> MakeHubSource(const ModelConfig& config, bool fp8);
 
 }  // namespace fathom

@@ -102,8 +102,9 @@ OrbaxArray PlanOrbaxArray(const MaxTextArray& layout, const std::string& prefix,
 }
 
 void ChunkReader::ReadRows(const TensorTask& task, int64_t row, int64_t rows) {
-  slab_.resize(static_cast<size_t>(rows * task.RowBytes()));
-  if (task.from != nullptr) return rows_.Read(task, row, rows, slab_);
+  const int64_t columns = ColumnsOf(task.info.shape);
+  slab_.resize(static_cast<size_t>(rows * columns * DTypeSize(task.info.dtype)));
+  if (task.from != nullptr) return converter_.Read(task, row * columns, rows * columns, slab_);
   std::ranges::fill(slab_, std::byte{0});
 }
 

@@ -58,7 +58,7 @@ class ChunkReader {
 
  private:
   void ReadRows(const TensorTask& task, int64_t row, int64_t rows);
-  RowConverter rows_;
+  PieceConverter converter_;
   std::vector<std::byte> chunk_, slab_;
 };
 

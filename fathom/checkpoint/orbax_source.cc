@@ -22,7 +22,7 @@ class StackedSource : public ConvertSource {
  public:
   bool is_orbax() const override { return true; }
 
-  void ReadRows(size_t i, int64_t row, int64_t rows, std::span<std::byte> out) const override {
+  void Read(size_t i, int64_t begin, int64_t count, std::span<std::byte> out) const override {
     const Part& part = parts_[i];
     const Stored& stored = arrays_[part.array];
     const MaxTextArray& array = stored.array;
@@ -30,10 +30,9 @@ class StackedSource : public ConvertSource {
     for (int a = 0; a < origin.rank(); ++a) origin[a] = 0;
     Select(array.expert_axis, part.expert, 1, origin, extent);
     Select(array.layer_axis, part.layer, 1, origin, extent);
-    if (!array.rows.empty()) {
-      FATHOM_CHECK(row % array.RowUnit() == 0 && rows % array.RowUnit() == 0, "rows {} + {} of {}", row, rows, array.name);
-      Select(array.RowAxis(), row / array.RowUnit(), rows / array.RowUnit(), origin, extent);
-    }
+    const int64_t unit = tensor(i).unit, rows = count / array.Columns();
+    FATHOM_CHECK(begin % unit == 0 && count % unit == 0, "elements {} + {} of {}", begin, count, array.name);
+    if (!array.rows.empty()) Select(array.RowAxis(), begin / unit, count / unit, origin, extent);
     if (!array.transposed || rows == 1) return stored.reader.Read(origin, extent, out);
     std::vector<std::byte> region(out.size());
     stored.reader.Read(origin, extent, region);
@@ -108,7 +107,8 @@ class StackedSource : public ConvertSource {
     }
     for (const auto& [tensor, part] : list) {
       const Stored& stored = arrays_[part.array];
-      Add({tensor.name, stored.reader.array().dtype, tensor.shape, fs::absolute(items()).string(), stored.array.RowUnit()});
+      Add({tensor.name, stored.reader.array().dtype, tensor.shape, fs::absolute(items()).string(),
+           stored.array.RowUnit() * stored.array.Columns()});
       parts_.push_back(part);
     }
   }
