@@ -9,6 +9,7 @@
 #include "fathom/base/file.h"
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/machine/limits.h"
 
 namespace fathom {
 namespace {
@@ -99,8 +100,13 @@ Json ToJson(const FilesReport& report) {
                            {"max_abs", c.difference.max_abs},
                            {"cosine", c.verdict == Verdict::kSameBits ? 1.0 : c.difference.Cosine()}});
   }
-  return {{"sound", report.ExitCode() == 0}, {"exit_code", report.ExitCode()},  {"tensors", report.tensors},
-          {"bytes", report.bytes},           {"findings", std::move(findings)}, {"against", std::move(comparisons)}};
+  return {{"sound", report.ExitCode() == 0},
+          {"exit_code", report.ExitCode()},
+          {"tensors", report.tensors},
+          {"bytes", report.bytes},
+          {"findings", std::move(findings)},
+          {"against", std::move(comparisons)},
+          {"peak_rss_bytes", PeakResidentBytes()}};
 }
 
 int Run(const RunConfig& config) {

@@ -17,7 +17,7 @@ namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr int kJournalVersion = 1;
+constexpr int kJournalVersion = 2;
 // What the program takes before it converts anything: code, libraries, tables.
 constexpr int64_t kBaseMemory = 160 << 20;
 constexpr int64_t kSpareDisk = 16 << 20;
@@ -204,7 +204,7 @@ ConvertResult Convert(const ConvertOptions& options) {
   result.tensors = std::ssize(source->tensors());
   result.bytes = TotalBytes(*output);
   result.units = std::ssize(output->units());
-  result.not_reproduced = output->not_reproduced();
+  for (const auto& [unit, record] : journal.done()) result.not_reproduced += record.value(kNotReproduced, int64_t{0});
   if (source->state() != nullptr) result.step = source->state()->step;
   result.seconds = clock.Seconds();
   result.output = options.to == CheckpointFormat::kOrbax ? Target(options) / "items" : Target(options);

@@ -41,8 +41,8 @@ struct ConvertResult {
 
 // Works in a hidden folder beside the output and renames it when all is there. A killed or failed run is continued by the next one with the
 // same input and options; the bytes are those of a run without a break. Throws Error: kInput (which file, which tensor; an input that
-// changes meanwhile), kUsage (the output exists, or lies in the input), kResource (disk full and how much is missing, another run on this
-// output).
+// changes meanwhile; an output that cannot be written, or that another run is writing), kUsage (the output exists, or lies in the input),
+// kResource (disk full and how much is missing).
 ConvertResult Convert(const ConvertOptions& options);
 
 // What a conversion would read and write, without doing it; the same errors. Without an input: of the hub's checkpoint of options.model.

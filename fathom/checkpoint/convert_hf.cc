@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 
 #include "fathom/base/error.h"
@@ -44,13 +45,14 @@ class HfOutput : public ConvertOutput {
     fs::remove(path);  // and not through a link that somebody put there
     SafetensorsWriter writer(path, Infos(files_[u]));
     const auto slabs = Slabs(files_[u]);
+    std::atomic<int64_t> not_reproduced = 0;
     runner_.Run(std::ssize(slabs), [&](int64_t i, int w) {
       const Slab& slab = slabs[static_cast<size_t>(i)];
-      Convert(slab, *workers_[static_cast<size_t>(w)], writer);
+      not_reproduced += Convert(slab, *workers_[static_cast<size_t>(w)], writer);
       done(slab.count * DTypeSize(slab.task->info.dtype));
     });
     writer.Close();
-    return {{"bytes", fs::file_size(path)}};
+    return {{"bytes", fs::file_size(path)}, {kNotReproduced, not_reproduced.load()}};
   }
 
   bool StillThere(size_t u, const fs::path& folder, const Json& record) const override {
@@ -133,19 +135,22 @@ class HfOutput : public ConvertOutput {
     return slabs;
   }
 
-  void Convert(const Slab& slab, Worker& worker, SafetensorsWriter& writer) {
+  // Returns how many elements FP8 does not give back.
+  int64_t Convert(const Slab& slab, Worker& worker, SafetensorsWriter& writer) const {
     const TensorTask& task = *slab.task;
+    int64_t not_reproduced = 0;
     const int64_t width = DTypeSize(task.info.dtype);
     const auto out = Scratch(worker.out, slab.count * width);
     if (task.quantize) {
       const int64_t columns = task.info.shape[1], row_bytes = task.ScaleInfo().shape[1] * 4;
       const auto scales = Scratch(worker.scales, ScaleShape({slab.count / columns, columns})[0] * row_bytes);
-      not_reproduced_ += worker.converter.Quantize(task, slab.begin, slab.count, options_.dtype.scale_format, out, scales);
+      not_reproduced = worker.converter.Quantize(task, slab.begin, slab.count, options_.dtype.scale_format, out, scales);
       writer.WriteBytes(slab.tensor + 1, slab.begin / columns / kScaleBlock * row_bytes, scales);
     } else {
       worker.converter.Read(task, slab.begin, slab.count, out);
     }
     writer.WriteBytes(slab.tensor, slab.begin * width, out);
+    return not_reproduced;
   }
 
   Json Index() const {

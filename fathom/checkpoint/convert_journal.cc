@@ -30,7 +30,8 @@ void Append(int fd, const fs::path& path, const std::string& line) {
 
 void Empty(const fs::path& folder) {
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder)) fs::remove_all(entry.path(), error);
+  for (auto entry = fs::directory_iterator(folder); !error && entry != fs::directory_iterator(); ++entry)
+    fs::remove_all(entry->path(), error);
   if (error) Throw(ErrorCode::kResource, "{}: cannot remove what an earlier run left: {}", folder.string(), error.message());
 }
 

@@ -2,7 +2,6 @@
 // them.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -29,19 +28,20 @@ class ConvertOutput {
  public:
   virtual ~ConvertOutput() = default;
   const std::vector<OutputUnit>& units() const { return units_; }
-  // Writes unit u into folder and syncs it. The record is what Finish needs to know of it. Throws Error.
+  // Writes unit u into folder and syncs it. The record is what Finish needs to know of it, and kNotReproduced if it was quantised. Throws
+  // Error.
   virtual Json WriteUnit(size_t u, const std::filesystem::path& folder, const ConvertProgress& done) = 0;
   // True if the unit that the record describes still lies in folder.
   virtual bool StillThere(size_t u, const std::filesystem::path& folder, const Json& record) const = 0;
   // All units are written: index, metadata, config. Records by unit name.
   virtual void Finish(const std::filesystem::path& folder, const std::map<std::string, Json>& records) = 0;
-  // Elements that FP8 could not represent, as far as this run quantised.
-  int64_t not_reproduced() const { return not_reproduced_; }
 
  protected:
   std::vector<OutputUnit> units_;
-  std::atomic<int64_t> not_reproduced_ = 0;
 };
+
+// In a unit's record: how many elements FP8 does not give back.
+inline constexpr const char* kNotReproduced = "not_reproduced";
 
 struct HfOutputOptions {
   DTypeOptions dtype;

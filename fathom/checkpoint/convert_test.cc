@@ -141,8 +141,10 @@ TEST_F(ConvertTest, ContinuesWithTheSameBytes) {
   there.target_file_size = 2000;
   Convert(there);
   ConvertOptions options = To(CheckpointFormat::kHuggingFace, "orbax", "whole");
-  options.max_shard_size = 3000;
-  Convert(options);
+  options.max_shard_size = 1500;
+  options.dtype.target = TargetDType::kF8;
+  const int64_t not_reproduced = Convert(options).not_reproduced;
+  EXPECT_GT(not_reproduced, 0);
   std::vector<fs::path> data;
   for (const auto& entry : fs::directory_iterator(Path("orbax") / "0/items/d")) data.push_back(entry.path());
   int resumed = 0;
@@ -158,6 +160,7 @@ TEST_F(ConvertTest, ContinuesWithTheSameBytes) {
     fs::last_write_time(path, time);
     const ConvertResult result = Convert(options);
     resumed += result.units_resumed > 0;
+    EXPECT_EQ(result.not_reproduced, not_reproduced);
     EXPECT_EQ(Files(Path("again")), Files(Path("whole")));
     fs::remove_all(Path("again"));
   }
@@ -176,7 +179,7 @@ TEST_F(ConvertTest, RefusesWhatItShould) {
   EXPECT_EQ(ErrorOf([&] { Convert(options); }), "");
   {
     const StagedFolder other(Path("out"), true);
-    EXPECT_THAT(ErrorOf([&] { Convert(options); }, ErrorCode::kResource), HasSubstr("another process"));
+    EXPECT_THAT(ErrorOf([&] { Convert(options); }, ErrorCode::kInput), HasSubstr("another process"));
   }
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "hf", "hf/in")); }, ErrorCode::kUsage),
               HasSubstr("lies in the input"));

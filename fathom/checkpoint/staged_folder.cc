@@ -31,10 +31,17 @@ fs::path Normal(const fs::path& path) {
   return normal.has_filename() ? normal : normal.parent_path();
 }
 
+// A place that cannot be written is a wrong input, as a wrong path is; a disk without room is not.
+ErrorCode CodeOf(int error) { return error == ENOSPC || error == EDQUOT || error == EIO ? ErrorCode::kResource : ErrorCode::kInput; }
+
+// With its parents; each folder that gets a new entry is synced.
 void MakeFolder(const fs::path& path) {
   std::error_code error;
-  fs::create_directories(path, error);
-  if (error) Throw(ErrorCode::kResource, "{}: cannot create this folder: {}", path.string(), error.message());
+  if (fs::exists(path, error)) return;
+  MakeFolder(path.parent_path());
+  fs::create_directory(path, error);
+  if (error) Throw(CodeOf(error.value()), "{}: cannot create this folder: {}", path.string(), error.message());
+  SyncDirectory(path.parent_path());
 }
 
 // Does the path still lead to the folder that was opened?
@@ -84,7 +91,7 @@ void StagedFolder::Lock() {
   if (lock_ >= 0 && ::flock(lock_, LOCK_EX | LOCK_NB) == 0 && SameFolder(lock_, stage_)) return;
   const int cause = errno;
   if (lock_ >= 0) ::close(std::exchange(lock_, -1));
-  Throw(ErrorCode::kResource, "{}: cannot start writing: {}", target_.string(),
+  Throw(CodeOf(cause), "{}: cannot start writing: {}", target_.string(),
         cause == EWOULDBLOCK ? "another process is writing it" : std::strerror(cause));
 }
 

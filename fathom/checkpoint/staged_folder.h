@@ -10,8 +10,8 @@ namespace fathom {
 // process with the same target is refused while the first one works.
 class StagedFolder {
  public:
-  // Creates the parents and the staging folder. Throws Error(kUsage) if the target exists and overwrite is false, Error(kResource) if the
-  // folder can't be made or another process stages the same target.
+  // Creates the parents and the staging folder. Throws Error(kUsage) if the target exists and overwrite is false, Error(kInput) if the
+  // folder can't be made or another process stages the same target, Error(kResource) if the disk is full.
   // resumable: what an earlier process left in the staging folder stays, and so does what this one leaves without Commit.
   StagedFolder(const std::filesystem::path& target, bool overwrite, bool resumable = false);
   ~StagedFolder();  // removes the staging folder unless committed or resumable

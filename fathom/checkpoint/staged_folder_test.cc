@@ -77,7 +77,7 @@ TEST_F(StagedFolderTest, LeftoversOfAKilledProcessGo) {
 TEST_F(StagedFolderTest, OneWriterAtATime) {
   StagedFolder stage(target_, true);
   WriteFileAtomically(stage.path() / "x", "1");
-  EXPECT_THAT(ErrorOf([&] { StagedFolder second(target_, true); }, ErrorCode::kResource), HasSubstr("another process"));
+  EXPECT_THAT(ErrorOf([&] { StagedFolder second(target_, true); }, ErrorCode::kInput), HasSubstr("another process"));
   stage.Commit();
   EXPECT_TRUE(std::filesystem::exists(target_ / "x"));
   StagedFolder third(target_, true);
@@ -93,7 +93,7 @@ TEST_F(StagedFolderTest, StageThatWasTakenAwayIsNotCommitted) {
 
 TEST_F(StagedFolderTest, ParentIsAFile) {
   WriteFileAtomically(target_, "");
-  EXPECT_THAT(ErrorOf([&] { StagedFolder stage(target_ / "x", false); }, ErrorCode::kResource), HasSubstr("cannot create"));
+  EXPECT_THAT(ErrorOf([&] { StagedFolder stage(target_ / "x", false); }, ErrorCode::kInput), HasSubstr("cannot create"));
 }
 
 TEST_F(StagedFolderTest, FreeSpace) {
@@ -106,7 +106,7 @@ TEST_F(StagedFolderTest, DoesNotWorkThroughALink) {
   std::filesystem::create_directories(elsewhere);
   WriteFileAtomically(elsewhere / "precious", "x");
   std::filesystem::create_symlink(elsewhere, folder_.path() / ".out.partial");
-  EXPECT_THAT(ErrorOf([&] { StagedFolder(target_, true); }, ErrorCode::kResource), HasSubstr("cannot start writing"));
+  EXPECT_THAT(ErrorOf([&] { StagedFolder(target_, true); }, ErrorCode::kInput), HasSubstr("cannot start writing"));
   EXPECT_TRUE(std::filesystem::exists(elsewhere / "precious"));
 }
 
