@@ -9,14 +9,44 @@
 #include "fathom/base/file.h"
 #include "fathom/base/progress.h"
 #include "fathom/checkpoint/hf_names.h"
+#include "fathom/checkpoint/orbax.h"
+#include "fathom/checkpoint/zarr.h"
 
 namespace fathom {
 namespace {
 
+// A tensor, or an array of an Orbax checkpoint.
+struct Listed {
+  std::string name;
+  DType dtype;
+  Shape shape;
+  std::set<std::string> files;
+  int64_t stored = 0;  // bytes on disk
+
+  int64_t NumBytes() const { return shape.NumElements() * DTypeSize(dtype); }
+};
+
 struct Inspected {
-  TensorFolder folder;
   std::optional<ModelConfig> config;
-  std::vector<std::string> names;  // in the order of the model, what it does not know at the end
+  bool is_orbax = false;
+  std::vector<Listed> tensors;  // in the order of the model, what it does not know at the end
+
+  std::set<std::string> Files() const {
+    std::set<std::string> files;
+    for (const Listed& tensor : tensors) files.insert(tensor.files.begin(), tensor.files.end());
+    return files;
+  }
+  int64_t Sum(int64_t (*bytes)(const Listed&)) const {
+    int64_t sum = 0;
+    for (const Listed& tensor : tensors) sum += bytes(tensor);
+    return sum;
+  }
+  int64_t NumBytes() const {
+    return Sum([](const Listed& tensor) { return tensor.NumBytes(); });
+  }
+  int64_t StoredBytes() const {
+    return Sum([](const Listed& tensor) { return tensor.stored; });
+  }
 };
 
 std::vector<std::string> ModelOrder(const TensorFolder& folder, const std::optional<ModelConfig>& config) {
@@ -34,12 +64,38 @@ std::vector<std::string> ModelOrder(const TensorFolder& folder, const std::optio
   return names;
 }
 
-Inspected Open(const std::filesystem::path& dir) {
-  Inspected inspected{TensorFolder::Open(dir), std::nullopt, {}};
+Inspected OpenFolder(const std::filesystem::path& dir) {
+  const TensorFolder folder = TensorFolder::Open(dir);
+  Inspected inspected;
   std::error_code ignored;
   if (std::filesystem::exists(dir / "config.json", ignored)) inspected.config = ReadModelConfig(dir);
-  inspected.names = ModelOrder(inspected.folder, inspected.config);
+  for (const std::string& name : ModelOrder(folder, inspected.config)) {
+    const TensorEntry& entry = *folder.Find(name);
+    inspected.tensors.push_back(
+        {name, entry.dtype, entry.shape, {folder.FileOf(name).path().filename().string()}, static_cast<int64_t>(entry.NumBytes())});
+  }
   return inspected;
+}
+
+// The arrays as they are stored: layers and experts stacked, a training state beside the parameters.
+Inspected OpenOrbax(const std::filesystem::path& items) {
+  const std::shared_ptr<const KeyStore> store = KeyStore::Open(items);
+  const auto no_cache = std::make_shared<ChunkCache>(0, items);  // nothing is decoded
+  Inspected inspected;
+  inspected.is_orbax = true;
+  if (const auto config = FindConfigNear(items)) inspected.config = ReadModelConfig(config->parent_path());
+  for (const std::string& name : ZarrArrayNames(*store)) {
+    const ZarrReader reader(store, name, no_cache);
+    Listed array = {name, reader.array().dtype, reader.array().shape, {}, static_cast<int64_t>(reader.StoredBytes())};
+    for (const auto& file : reader.Files()) array.files.insert(file.lexically_relative(items).string());
+    inspected.tensors.push_back(std::move(array));
+  }
+  return inspected;
+}
+
+Inspected Open(const std::filesystem::path& dir) {
+  const auto items = FindOrbaxItems(dir);
+  return items ? OpenOrbax(*items) : OpenFolder(dir);
 }
 
 // "model.layers.3.mlp.experts.17.up_proj.weight" -> "model.layers.*.mlp.experts.*.up_proj.weight".
@@ -66,23 +122,22 @@ struct Row {
 std::vector<Row> Rows(const Inspected& in, bool full) {
   std::vector<Row> rows;
   std::map<std::string, size_t> row_of;
-  for (const std::string& name : in.names) {
-    const TensorEntry& entry = *in.folder.Find(name);
-    const std::string shown = full ? name : Pattern(name),
-                      key = fmt::format("{} {} {}", shown, DTypeName(entry.dtype), entry.shape.ToString());
+  for (const Listed& tensor : in.tensors) {
+    const std::string shown = full ? tensor.name : Pattern(tensor.name),
+                      key = fmt::format("{} {} {}", shown, DTypeName(tensor.dtype), tensor.shape.ToString());
     const auto [it, added] = row_of.try_emplace(key, rows.size());
-    if (added) rows.push_back({shown, entry.dtype, entry.shape, 0, 0, {}});
+    if (added) rows.push_back({shown, tensor.dtype, tensor.shape, 0, 0, {}});
     Row& row = rows[it->second];
     ++row.count;
-    row.bytes += entry.NumBytes();
-    row.files.insert(in.folder.FileOf(name).path().filename().string());
+    row.bytes += tensor.NumBytes();
+    row.files.insert(tensor.files.begin(), tensor.files.end());
   }
   return rows;
 }
 
 std::map<std::string, int64_t> BytesByDType(const Inspected& in) {
   std::map<std::string, int64_t> bytes;
-  for (const std::string& name : in.names) bytes[std::string(DTypeName(in.folder.Find(name)->dtype))] += in.folder.Find(name)->NumBytes();
+  for (const Listed& tensor : in.tensors) bytes[std::string(DTypeName(tensor.dtype))] += tensor.NumBytes();
   return bytes;
 }
 
@@ -121,8 +176,10 @@ void PrintModel(const ModelConfig& c) {
 void PrintStored(const Inspected& in) {
   std::vector<std::string> parts;
   for (const auto& [dtype, bytes] : BytesByDType(in)) parts.push_back(dtype + " " + FormatBytes(static_cast<double>(bytes)));
-  fmt::print("stored      {} in {} tensors, {} files: {}\n\n", FormatBytes(static_cast<double>(in.folder.NumBytes())), in.names.size(),
-             in.folder.files().size(), fmt::join(parts, ", "));
+  fmt::print("stored      {} in {} {}, {} files: {}", FormatBytes(static_cast<double>(in.NumBytes())), in.tensors.size(),
+             in.is_orbax ? "Orbax arrays" : "tensors", in.Files().size(), fmt::join(parts, ", "));
+  if (in.is_orbax) fmt::print("; compressed {}", FormatBytes(static_cast<double>(in.StoredBytes())));
+  fmt::print("\n\n");
 }
 
 void PrintRows(const std::vector<Row>& rows) {
@@ -136,16 +193,18 @@ void PrintRows(const std::vector<Row>& rows) {
 
 Json ToJson(const Inspected& in) {
   Json tensors = Json::array();
-  for (const std::string& name : in.names) {
-    const TensorEntry& entry = *in.folder.Find(name);
-    const auto dims = entry.shape.dims();
-    tensors.push_back({{"name", name},
-                       {"dtype", DTypeName(entry.dtype)},
+  for (const Listed& tensor : in.tensors) {
+    const auto dims = tensor.shape.dims();
+    tensors.push_back({{"name", tensor.name},
+                       {"dtype", DTypeName(tensor.dtype)},
                        {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
-                       {"bytes", entry.NumBytes()},
-                       {"file", in.folder.FileOf(name).path().filename().string()}});
+                       {"bytes", tensor.NumBytes()}});
+    if (in.is_orbax)
+      tensors.back().update({{"stored_bytes", tensor.stored}, {"files", tensor.files}});
+    else
+      tensors.back()["file"] = *tensor.files.begin();
   }
-  Json json = {{"bytes", in.folder.NumBytes()}, {"bytes_by_dtype", BytesByDType(in)}, {"tensors", std::move(tensors)}};
+  Json json = {{"bytes", in.NumBytes()}, {"bytes_by_dtype", BytesByDType(in)}, {"tensors", std::move(tensors)}};
   if (in.config) {
     const ParameterCounts counts = CountParameters(*in.config);
     json["config"] = in.config->raw;

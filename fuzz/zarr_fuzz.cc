@@ -25,7 +25,7 @@ class OneArray : public KeyStore {
  public:
   OneArray(const char* metadata_key, std::string metadata, std::string chunk)
       : KeyStore("store"), metadata_key_(metadata_key), metadata_(std::move(metadata)), chunk_(std::move(chunk)) {}
-  std::vector<std::string> Keys() const override { return {metadata_key_}; }
+  std::vector<std::string> KeysIn(const std::string&) const override { return {metadata_key_}; }
   std::optional<StoredValue> Find(const std::string& key) const override {
     if (key == metadata_key_) return StoredValue{metadata_, {}, 0, metadata_.size()};
     if (key.starts_with("a/") && !key.ends_with(kZarr3File) && !key.ends_with(kZarr2File)) return StoredValue{chunk_, {}, 0, chunk_.size()};

@@ -16,9 +16,9 @@ class FolderStore : public KeyStore {
  public:
   explicit FolderStore(const fs::path& items) : KeyStore(items) {}
 
-  std::vector<std::string> Keys() const override {
+  std::vector<std::string> KeysIn(const std::string& folder) const override {
     std::vector<std::string> keys;
-    for (const auto& entry : fs::recursive_directory_iterator(root(), fs::directory_options::skip_permission_denied)) {
+    for (const auto& entry : fs::recursive_directory_iterator(root() / folder, fs::directory_options::skip_permission_denied)) {
       if (entry.is_regular_file() && entry.path().parent_path() != root())
         keys.push_back(entry.path().lexically_relative(root()).generic_string());
     }

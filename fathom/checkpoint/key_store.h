@@ -38,7 +38,9 @@ class KeyStore {
   // items: the folder with manifest.ocdbt, or with a folder per array. Throws Error(kInput) naming the file that is damaged.
   static std::unique_ptr<KeyStore> Open(const std::filesystem::path& items);
 
-  virtual std::vector<std::string> Keys() const = 0;  // ascending
+  std::vector<std::string> Keys() const { return KeysIn(""); }
+  // Keys that begin with folder and a slash, all if it is empty; ascending.
+  virtual std::vector<std::string> KeysIn(const std::string& folder) const = 0;
   virtual std::optional<StoredValue> Find(const std::string& key) const = 0;
   const std::filesystem::path& root() const { return root_; }
 

@@ -62,9 +62,10 @@ void OcdbtStore::AddNode(const OcdbtFile& file, const OcdbtSpan& span, int heigh
   }
 }
 
-std::vector<std::string> OcdbtStore::Keys() const {
+std::vector<std::string> OcdbtStore::KeysIn(const std::string& folder) const {
+  const std::string start = folder.empty() ? "" : folder + "/";
   std::vector<std::string> keys;
-  for (const auto& [key, value] : values_) keys.push_back(key);
+  for (auto it = values_.lower_bound(start); it != values_.end() && it->first.starts_with(start); ++it) keys.push_back(it->first);
   return keys;
 }
 

@@ -18,7 +18,7 @@ class OcdbtStore : public KeyStore {
  public:
   explicit OcdbtStore(const std::filesystem::path& root);
 
-  std::vector<std::string> Keys() const override;
+  std::vector<std::string> KeysIn(const std::string& folder) const override;
   std::optional<StoredValue> Find(const std::string& key) const override;
   const OcdbtManifest& manifest() const { return manifest_; }
 

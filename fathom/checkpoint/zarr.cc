@@ -269,24 +269,27 @@ void ZarrReader::Read(const Shape& origin, const Shape& extent, std::span<std::b
   });
 }
 
+// By the keys that are there: the grid may be of any size.
+std::vector<StoredValue> ZarrReader::Stored() const {
+  std::vector<StoredValue> values;
+  for (const std::string& key : store_->KeysIn(name_)) {
+    const std::string_view below = std::string_view(key).substr(name_.size() + 1);
+    if (below != kZarr3File && !below.starts_with(".z")) values.push_back(*store_->Find(key));
+  }
+  return values;
+}
+
 uint64_t ZarrReader::StoredBytes() const {
   uint64_t total = 0;
-  Shape grid = array_.shape, zero = grid;
-  for (int a = 0; a < grid.rank(); ++a) grid[a] = array_.GridSize(a), zero[a] = 0;
-  ForCells(zero, grid, [&](const Shape& chunk) {
-    if (const auto value = store_->Find(name_ + "/" + array_.ChunkKey(chunk))) total += value->length;
-  });
+  for (const StoredValue& value : Stored()) total += value.length;
   return total;
 }
 
 std::vector<fs::path> ZarrReader::Files() const {
   std::set<fs::path> files;
-  Shape grid = array_.shape, zero = grid;
-  for (int a = 0; a < grid.rank(); ++a) grid[a] = array_.GridSize(a), zero[a] = 0;
-  ForCells(zero, grid, [&](const Shape& chunk) {
-    const auto value = store_->Find(name_ + "/" + array_.ChunkKey(chunk));
-    if (value && !value->file.empty()) files.insert(value->file);
-  });
+  for (const StoredValue& value : Stored()) {
+    if (!value.file.empty()) files.insert(value.file);
+  }
   return {files.begin(), files.end()};
 }
 

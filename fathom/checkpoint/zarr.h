@@ -61,6 +61,7 @@ class ZarrReader {
     uint64_t begin = 0, length = 0;
   };
   std::string Where(const StoredValue& value) const;
+  std::vector<StoredValue> Stored() const;  // its chunks
   std::optional<Place> Locate(const StoredValue& value, int64_t inner) const;
   std::shared_ptr<ChunkCache::Chunk> Decode(const Place& place) const;
   void Fill(std::span<std::byte> out) const;
