@@ -36,16 +36,15 @@ struct Inspected {
     for (const Listed& tensor : tensors) files.insert(tensor.files.begin(), tensor.files.end());
     return files;
   }
-  int64_t Sum(int64_t (*bytes)(const Listed&)) const {
+  int64_t NumBytes() const {
     int64_t sum = 0;
-    for (const Listed& tensor : tensors) sum += bytes(tensor);
+    for (const Listed& tensor : tensors) sum += tensor.NumBytes();
     return sum;
   }
-  int64_t NumBytes() const {
-    return Sum([](const Listed& tensor) { return tensor.NumBytes(); });
-  }
   int64_t StoredBytes() const {
-    return Sum([](const Listed& tensor) { return tensor.stored; });
+    int64_t sum = 0;
+    for (const Listed& tensor : tensors) sum += tensor.stored;
+    return sum;
   }
 };
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "fathom/base/error.h"
@@ -30,6 +31,29 @@ void WriteAll(int fd, const std::filesystem::path& path, const std::byte* data, 
     size -= static_cast<size_t>(n);
     if (offset) *offset += n;
   }
+}
+
+// Fills bytes from offset on; returns how many are missing because the file ends.
+size_t ReadAll(int fd, const std::filesystem::path& path, uint64_t offset, std::span<std::byte> bytes, ErrorCode code) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) Throw(code, "{}: cannot read: {}", path.string(), Reason());
+    if (n == 0) break;
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+  return bytes.size();
+}
+
+// Where a file system (NFS) knows no files without a name, one whose name goes at once.
+int OpenNameless(const std::filesystem::path& folder) {
+  const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)) return fd;
+  std::string name = (folder / ".fathom-scratch-XXXXXX").string();
+  const int named = ::mkostemp(name.data(), O_CLOEXEC);
+  if (named >= 0) ::unlink(name.c_str());
+  return named;
 }
 
 }  // namespace
@@ -76,18 +100,8 @@ InputFile::InputFile(const std::filesystem::path& path) : path_(path), fd_(::ope
 InputFile::~InputFile() { ::close(fd_); }
 
 void InputFile::ReadAt(uint64_t offset, std::span<std::byte> bytes) const {
-  while (!bytes.empty()) {
-    const ssize_t n = ::pread(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) Throw(ErrorCode::kInput, "{}: cannot read: {}", path_.string(), Reason());
-    if (n == 0) Throw(ErrorCode::kInput, "{}: ends {} bytes early: truncated, or changed while it was read", path_.string(), bytes.size());
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-}
-
-void InputFile::WillNeed(uint64_t offset, uint64_t length) const {
-  ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(length), POSIX_FADV_WILLNEED);
+  const size_t missing = ReadAll(fd_, path_, offset, bytes, ErrorCode::kInput);
+  if (missing > 0) Throw(ErrorCode::kInput, "{}: ends {} bytes early: truncated, or changed while it was read", path_.string(), missing);
 }
 
 std::string ReadTextFile(const std::filesystem::path& path, size_t limit) {
@@ -146,6 +160,31 @@ void WriteOutput(const std::string& path, std::string_view content) {
   const auto bytes = std::as_bytes(std::span(content));
   WriteAll(fd, path, bytes.data(), bytes.size(), nullptr);
   if (!standard) ::close(fd);
+}
+
+ScratchFile::ScratchFile(const std::filesystem::path& folder) : folder_(folder), fd_(OpenNameless(folder)) {
+  if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot create a scratch file: {}", folder.string(), Reason());
+}
+
+ScratchFile::~ScratchFile() { ::close(fd_); }
+
+void ScratchFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
+  auto at = static_cast<off_t>(offset);
+  WriteAll(fd_, folder_, bytes.data(), bytes.size(), &at);
+}
+
+void ScratchFile::ReadAt(uint64_t offset, std::span<std::byte> bytes) const {
+  const size_t missing = ReadAll(fd_, folder_, offset, bytes, ErrorCode::kResource);
+  FATHOM_CHECK(missing == 0, "{} bytes read behind the end of a scratch file", missing);
+}
+
+void AppendToFile(const std::filesystem::path& path, std::string_view text) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) Throw(ErrorCode::kResource, "{}: cannot open: {}", path.string(), Reason());
+  const std::unique_ptr<const int, void (*)(const int*)> close(&fd, [](const int* open) { ::close(*open); });
+  const auto bytes = std::as_bytes(std::span(text));
+  WriteAll(fd, path, bytes.data(), bytes.size(), nullptr);
+  if (::fdatasync(fd) != 0) Throw(ErrorCode::kResource, "{}: cannot write: {}", path.string(), Reason());
 }
 
 void SyncDirectory(const std::filesystem::path& path) {

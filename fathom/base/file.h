@@ -45,8 +45,6 @@ class InputFile {
   uint64_t size() const { return size_; }
   // Fills bytes from offset on. Throws Error(kInput): the file ends before, or cannot be read.
   void ReadAt(uint64_t offset, std::span<std::byte> bytes) const;
-  // Tells the kernel that these bytes are wanted soon.
-  void WillNeed(uint64_t offset, uint64_t length) const;
 
  private:
   std::filesystem::path path_;
@@ -85,6 +83,25 @@ class OutputFile {
   std::filesystem::path path_;
   int fd_;
 };
+
+// A file without a name, for what does not fit into memory: its room is free again when it closes. From any thread; throws
+// Error(kResource).
+class ScratchFile {
+ public:
+  explicit ScratchFile(const std::filesystem::path& folder);
+  ~ScratchFile();
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+  void WriteAt(uint64_t offset, std::span<const std::byte> bytes);
+  void ReadAt(uint64_t offset, std::span<std::byte> bytes) const;
+
+ private:
+  std::filesystem::path folder_;
+  int fd_;
+};
+
+// Writes text to the end of a file that exists, not through a link, and syncs it. Throws Error(kResource).
+void AppendToFile(const std::filesystem::path& path, std::string_view text);
 
 // fsync on a directory, so that renames inside it survive a power cut.
 void SyncDirectory(const std::filesystem::path& path);

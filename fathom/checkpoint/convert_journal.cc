@@ -1,8 +1,6 @@
 #include "fathom/checkpoint/convert_journal.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -16,17 +14,6 @@ namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
-
-void Append(int fd, const fs::path& path, const std::string& line) {
-  size_t done = 0;
-  while (done < line.size()) {
-    const ssize_t n = ::write(fd, line.data() + done, line.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) Throw(ErrorCode::kResource, "{}: cannot write: {}", path.string(), std::strerror(errno));
-    done += static_cast<size_t>(n);
-  }
-  if (::fdatasync(fd) != 0) Throw(ErrorCode::kResource, "{}: cannot write: {}", path.string(), std::strerror(errno));
-}
 
 void Empty(const fs::path& folder) {
   std::error_code error;
@@ -91,12 +78,6 @@ ConvertJournal::ConvertJournal(const fs::path& folder, const Json& work) : path_
   std::string text = identity + "\n";
   for (const auto& [unit, record] : done_) text += Json{{"unit", unit}, {"record", record}}.dump() + "\n";
   WriteFileAtomically(path_, text);
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
-  if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot open: {}", path_.string(), std::strerror(errno));
-}
-
-ConvertJournal::~ConvertJournal() {
-  if (fd_ >= 0) ::close(fd_);
 }
 
 const Json* ConvertJournal::Find(const std::string& unit) const {
@@ -105,7 +86,7 @@ const Json* ConvertJournal::Find(const std::string& unit) const {
 }
 
 void ConvertJournal::Add(const std::string& unit, const Json& record) {
-  Append(fd_, path_, Json{{"unit", unit}, {"record", record}}.dump() + "\n");
+  AppendToFile(path_, Json{{"unit", unit}, {"record", record}}.dump() + "\n");
   done_[unit] = record;
 }
 

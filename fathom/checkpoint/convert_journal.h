@@ -37,11 +37,7 @@ class ConvertJournal {
  public:
   // Empties the folder unless its journal is of the same work. Throws Error(kResource).
   ConvertJournal(const std::filesystem::path& folder, const Json& work);
-  ~ConvertJournal();
-  ConvertJournal(const ConvertJournal&) = delete;
-  ConvertJournal& operator=(const ConvertJournal&) = delete;
 
-  bool resumed() const { return !done_.empty(); }
   // The record of a finished unit; nullptr if it must be made.
   const Json* Find(const std::string& unit) const;
   // The unit is on disk: remembers that, synced.
@@ -51,7 +47,6 @@ class ConvertJournal {
 
  private:
   std::filesystem::path path_;
-  int fd_ = -1;
   std::map<std::string, Json> done_;
 };
 

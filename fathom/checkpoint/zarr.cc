@@ -1,14 +1,11 @@
 #include "fathom/checkpoint/zarr.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <set>
 
 #include "fathom/base/error.h"
+#include "fathom/base/file.h"
 #include "fathom/checkpoint/byte_stream.h"
 #include "fathom/checkpoint/zstd_codec.h"
 
@@ -50,53 +47,28 @@ void ForCells(const Shape& low, const Shape& high, const F& f) {
 
 }  // namespace
 
-// Content of a decoded chunk: in memory, in a spill file, or as it lies in the store (uncompressed).
+// Content of a decoded chunk: in memory, or spilled.
 class ChunkCache::Chunk {
  public:
   explicit Chunk(int64_t bytes) : memory_(static_cast<size_t>(bytes), std::byte{0}) {}
-  Chunk(const fs::path& folder, int64_t) : fd_(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)), folder_(folder) {
-    if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot create a scratch file: {}", folder.string(), std::strerror(errno));
-  }
-  ~Chunk() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Chunk(const Chunk&) = delete;
-  Chunk& operator=(const Chunk&) = delete;
+  explicit Chunk(const fs::path& folder) : file_(std::in_place, folder) {}
 
   std::span<std::byte> memory() { return memory_; }
-  bool spilled() const { return fd_ >= 0; }
-  void Write(int64_t offset, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), offset);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) Throw(ErrorCode::kResource, "{}: cannot write a scratch file: {}", folder_.string(), std::strerror(errno));
-      bytes = bytes.subspan(static_cast<size_t>(n));
-      offset += n;
-    }
-  }
+  bool spilled() const { return file_.has_value(); }
+  void Write(int64_t offset, std::span<const std::byte> bytes) { file_->WriteAt(static_cast<uint64_t>(offset), bytes); }
   void Read(int64_t offset, std::span<std::byte> out) const {
-    if (!spilled()) {
-      std::memcpy(out.data(), memory_.data() + offset, out.size());
-      return;
-    }
-    while (!out.empty()) {
-      const ssize_t n = ::pread(fd_, out.data(), out.size(), offset);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) Throw(ErrorCode::kResource, "{}: cannot read a scratch file: {}", folder_.string(), std::strerror(errno));
-      out = out.subspan(static_cast<size_t>(n));
-      offset += n;
-    }
+    if (spilled()) return file_->ReadAt(static_cast<uint64_t>(offset), out);
+    std::memcpy(out.data(), memory_.data() + offset, out.size());
   }
 
  private:
   std::vector<std::byte> memory_;
-  int fd_ = -1;
-  fs::path folder_;
+  std::optional<ScratchFile> file_;
 };
 
 std::shared_ptr<ChunkCache::Chunk> ChunkCache::NewChunk(int64_t bytes) const {
   if (bytes <= budget_ / 4) return std::make_shared<Chunk>(bytes);
-  return std::make_shared<Chunk>(scratch_dir_, bytes);
+  return std::make_shared<Chunk>(scratch_dir_);
 }
 
 std::shared_ptr<ChunkCache::Chunk> ChunkCache::Get(const std::string& name, int64_t bytes, const Make& make) {
