@@ -34,21 +34,6 @@ std::string HexName(const std::string& identity, const std::string& what) {
   return fmt::format("{:016x}{:016x}", HashName(text), HashName("again\n" + text));
 }
 
-Shape GridOf(const ZarrArray& zarr) {
-  Shape grid = zarr.shape;
-  for (int a = 0; a < grid.rank(); ++a) grid[a] = zarr.GridSize(a);
-  return grid;
-}
-
-Shape IndexOf(int64_t i, const Shape& grid) {
-  Shape index = grid;
-  for (int a = grid.rank() - 1; a >= 0; --a) {
-    index[a] = i % grid[a];
-    i /= grid[a];
-  }
-  return index;
-}
-
 class OrbaxOutput : public ConvertOutput {
  public:
   OrbaxOutput(const ConvertSource& source, const OrbaxOutputOptions& options)
@@ -157,7 +142,7 @@ class OrbaxOutput : public ConvertOutput {
     int64_t bytes = 0;
     for (size_t a = 0; a < arrays_.size(); ++a) {
       const ZarrArray& zarr = arrays_[a].zarr;
-      const Shape grid = GridOf(zarr);
+      const Shape grid = zarr.Grid();
       if (!options_.ocdbt) plan_.push_back({arrays_[a].name, {}});
       for (int64_t i = 0; i < grid.NumElements(); ++i) {
         const bool full = options_.ocdbt && (plan_.empty() || bytes + zarr.ChunkBytes() > options_.target_file_size);
@@ -165,7 +150,7 @@ class OrbaxOutput : public ConvertOutput {
           plan_.push_back({"d/" + HexName(options_.identity, std::to_string(plan_.size())), {}});
           bytes = 0;
         }
-        plan_.back().chunks.push_back({a, IndexOf(i, grid)});
+        plan_.back().chunks.push_back({a, Unravel(i, grid)});
         bytes += zarr.ChunkBytes();
       }
     }

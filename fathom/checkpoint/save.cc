@@ -4,7 +4,6 @@
 #include <array>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/staged_folder.h"
 #include "fathom/checkpoint/tensor_folder.h"
 
 namespace fathom {
@@ -98,15 +97,6 @@ void CopyCompanions(const std::filesystem::path& from, const std::filesystem::pa
     copy.Write(source->bytes());
     copy.Close();
   }
-}
-
-void SaveCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors,
-                    const SaveOptions& options) {
-  CheckFreeSpace(dir, SafetensorsWriter::FileSize(InfosOf(tensors)));
-  StagedFolder stage(dir, options.overwrite);
-  WriteModelFiles(stage.path(), config, tensors, options.max_shard_size);
-  if (!options.companions.empty()) CopyCompanions(options.companions, stage.path());
-  stage.Commit();
 }
 
 }  // namespace fathom

@@ -1,4 +1,4 @@
-// Saving a model in the Hugging Face layout.
+// The pieces of a model saved in the Hugging Face layout.
 #pragma once
 
 #include <filesystem>
@@ -21,14 +21,6 @@ struct SaveOptions {
   std::filesystem::path companions;        // the folder whose tokenizer and other small files are copied; empty: none
   bool overwrite = false;                  // replace an existing folder
 };
-
-// Writes model.safetensors, or model-0000x-of-0000y.safetensors with their index, and config.json as StagedFolder does: dir is complete or
-// unchanged. Tensors stand in the given order; names must differ (FATHOM_CHECK). Throws Error(kUsage): dir exists; Error(kResource): disk
-// full (seen before it starts where the file system tells), no permission.
-void SaveCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors,
-                    const SaveOptions& options);
-
-// The pieces, for other writers of this layout.
 
 // Tensors (by index, in order) of each file.
 std::vector<std::vector<size_t>> PlanShards(const std::vector<TensorInfo>& tensors, int64_t max_shard_size);

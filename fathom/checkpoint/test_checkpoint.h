@@ -11,6 +11,8 @@
 #include "fathom/base/rng.h"
 #include "fathom/checkpoint/hf_names.h"
 #include "fathom/checkpoint/safetensors.h"
+#include "fathom/checkpoint/save.h"
+#include "fathom/checkpoint/staged_folder.h"
 
 namespace fathom {
 
@@ -125,6 +127,15 @@ inline void WriteCheckpoint(const std::filesystem::path& dir, const Json& config
     for (const TestTensor& t : part) index["weight_map"][t.name] = ShardName(s, shards);
   }
   WriteFileAtomically(dir / kIndexFile, index.dump());
+}
+
+// The pieces that training and conversions write a model with, put together: dir is complete or unchanged.
+inline void SaveCheckpoint(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors,
+                           const SaveOptions& options) {
+  StagedFolder stage(dir, options.overwrite);
+  WriteModelFiles(stage.path(), config, tensors, options.max_shard_size);
+  if (!options.companions.empty()) CopyCompanions(options.companions, stage.path());
+  stage.Commit();
 }
 
 }  // namespace fathom

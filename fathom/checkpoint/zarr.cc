@@ -17,16 +17,7 @@ constexpr uint64_t kMaxMetadata = 1 << 24;
 constexpr int64_t kSpillStep = 8 << 20;
 constexpr int64_t kMaxInnerChunks = 1 << 24;
 
-// Row-major numbers of the cells of a grid, and back.
-Shape Unravel(int64_t i, const Shape& grid) {
-  Shape index = grid;
-  for (int a = grid.rank() - 1; a >= 0; --a) {
-    index[a] = i % grid[a];
-    i /= grid[a];
-  }
-  return index;
-}
-
+// Unravel's inverse.
 int64_t Ravel(const Shape& index, const Shape& grid) {
   int64_t i = 0;
   for (int a = 0; a < grid.rank(); ++a) i = i * grid[a] + index[a];
@@ -123,9 +114,7 @@ void ZarrReader::Fill(std::span<std::byte> out) const {
 // Where inner chunk number `inner` lies in a stored chunk; nullopt: absent, all fill value.
 std::optional<ZarrReader::Place> ZarrReader::Locate(const StoredValue& value, int64_t inner) const {
   if (!array_.sharded) return Place{value, 0, value.length};
-  Shape grid = array_.chunk;
-  for (int a = 0; a < grid.rank(); ++a) grid[a] = array_.InnerGridSize(a);
-  const int64_t n = grid.NumElements();
+  const int64_t n = array_.InnerGrid().NumElements();
   const uint64_t index_bytes = 16 * static_cast<uint64_t>(n) + (array_.index_checksum ? 4 : 0);
   if (n > kMaxInnerChunks || value.length < index_bytes)
     Throw(ErrorCode::kInput, "{}: a stored chunk of {} bytes is shorter than its index: truncated", Where(value), value.length);
@@ -184,9 +173,7 @@ void ZarrReader::ReadInner(const Shape& chunk_index, const Shape& inner_index, c
     if (low[a] >= high[a]) return;
   }
   const auto value = store_->Find(name_ + "/" + array_.ChunkKey(chunk_index));
-  Shape inner_grid = array_.chunk;
-  for (int a = 0; a < rank; ++a) inner_grid[a] = array_.InnerGridSize(a);
-  const int64_t inner = Ravel(inner_index, inner_grid);
+  const int64_t inner = Ravel(inner_index, array_.InnerGrid());
   const auto place = value ? Locate(*value, inner) : std::nullopt;
   const bool direct = place && !array_.zstd && !array_.checksum;
   std::shared_ptr<ChunkCache::Chunk> chunk;

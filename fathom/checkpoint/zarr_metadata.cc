@@ -261,6 +261,27 @@ Json Zarr2Json(const ZarrArray& array) {
 
 }  // namespace
 
+Shape ZarrArray::Grid() const {
+  Shape grid = shape;
+  for (int a = 0; a < grid.rank(); ++a) grid[a] = GridSize(a);
+  return grid;
+}
+
+Shape ZarrArray::InnerGrid() const {
+  Shape grid = chunk;
+  for (int a = 0; a < grid.rank(); ++a) grid[a] /= inner[a];
+  return grid;
+}
+
+Shape Unravel(int64_t i, const Shape& grid) {
+  Shape index = grid;
+  for (int a = grid.rank() - 1; a >= 0; --a) {
+    index[a] = i % grid[a];
+    i /= grid[a];
+  }
+  return index;
+}
+
 std::string ZarrArray::ChunkKey(const Shape& index) const {
   std::string key = version == 3 ? "c" : "";
   for (int i = 0; i < index.rank(); ++i) {

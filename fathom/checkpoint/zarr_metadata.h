@@ -27,12 +27,16 @@ struct ZarrArray {
 
   int64_t NumElements() const { return shape.NumElements(); }
   int64_t ChunkBytes() const { return inner.NumElements() * DTypeSize(dtype); }
-  // Number of chunks along axis i; inner ones of a chunk.
+  // Number of chunks along each axis; inner ones of a chunk.
   int64_t GridSize(int i) const { return (shape[i] + chunk[i] - 1) / chunk[i]; }
-  int64_t InnerGridSize(int i) const { return chunk[i] / inner[i]; }
+  Shape Grid() const;
+  Shape InnerGrid() const;
   // "c/0/2", "c" for a scalar; v2 "0.2", "0".
   std::string ChunkKey(const Shape& index) const;
 };
+
+// The index of cell i of a grid, row-major.
+Shape Unravel(int64_t i, const Shape& grid);
 
 // A new array of version 3 or 2: one chunk, stored plain.
 ZarrArray PlainZarr(bool zarr3, DType dtype, const Shape& shape);
