@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <set>
@@ -97,13 +98,15 @@ Inspected Open(const std::filesystem::path& dir) {
   return items ? OpenOrbax(*items) : OpenFolder(dir);
 }
 
-// "model.layers.3.mlp.experts.17.up_proj.weight" -> "model.layers.*.mlp.experts.*.up_proj.weight".
+// "model.layers.3.mlp.experts.17.up_proj.weight" -> "model.layers.*.mlp.experts.*.up_proj.weight"; Orbax's "moe_layers_3" ->
+// "moe_layers_*".
 std::string Pattern(const std::string& name) {
   std::vector<std::string> parts;
   for (size_t at = 0; at <= name.size();) {
     const size_t end = std::min(name.find('.', at), name.size());
-    const bool number = end > at && name.find_first_not_of("0123456789", at) >= end;
-    parts.push_back(number ? "*" : name.substr(at, end - at));
+    const size_t layers = name.find("layers_", at), digits = layers < end ? layers + 7 : at;
+    const bool number = end > digits && name.find_first_not_of("0123456789", digits) >= end;
+    parts.push_back(name.substr(at, (number ? digits : end) - at) + (number ? "*" : ""));
     at = end + 1;
   }
   return fmt::format("{}", fmt::join(parts, "."));
@@ -182,10 +185,12 @@ void PrintStored(const Inspected& in) {
 }
 
 void PrintRows(const std::vector<Row>& rows) {
-  fmt::print("{:<64} {:>7} {:<8} {:<20} {:>10}  {}\n", "tensor", "count", "dtype", "shape", "bytes", "file");
+  size_t width = 64;
+  for (const Row& row : rows) width = std::max(width, row.name.size());
+  fmt::print("{:<{}} {:>7} {:<8} {:<20} {:>10}  {}\n", "tensor", width, "count", "dtype", "shape", "bytes", "file");
   for (const Row& row : rows) {
     const std::string file = row.files.size() == 1 ? *row.files.begin() : fmt::format("{} files", row.files.size());
-    fmt::print("{:<64} {:>7} {:<8} {:<20} {:>10}  {}\n", row.name, row.count, DTypeName(row.dtype), row.shape.ToString(),
+    fmt::print("{:<{}} {:>7} {:<8} {:<20} {:>10}  {}\n", row.name, width, row.count, DTypeName(row.dtype), row.shape.ToString(),
                FormatBytes(static_cast<double>(row.bytes)), file);
   }
 }

@@ -62,6 +62,7 @@ same_after_kills() {
 "$fathom" convert input=fp8 output=orbax-ours to=orbax scan_layers=false dtype=bfloat16 log_level=error >/dev/null && diff -r orbax-theirs orbax-ours || fail "to_maxtext's flags give another Orbax"
 for stored in orbax orbax-ours; do
   "$fathom" inspect $stored >stdout 2>stderr || fail "inspect $stored: $(cat stderr)"
+  [[ $stored == orbax ]] || grep -q 'layers_[*]' stdout || fail "inspect $stored lists every layer: $(cat stdout)"
   grep -q 'Orbax arrays, .* files: .*; compressed' stdout && grep -q 'params.params.token_embedder.embedding .*\[' stdout || fail "inspect $stored: $(cat stdout)"
 done
 "$fathom" train load_parameters_path="$hub" mtp_num_layers=1 dataset_type=synthetic per_device_batch_size=1 max_target_length=8 steps=2 base_output_directory=runs run_name=run \
