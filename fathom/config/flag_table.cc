@@ -13,7 +13,7 @@
 namespace fathom {
 namespace {
 
-constexpr double kMax = std::numeric_limits<double>::max();
+constexpr double kMax = std::numeric_limits<double>::max(), kMiB = 1 << 20;
 
 // The type of flags whose default is null.
 struct NullDefault {
@@ -29,7 +29,7 @@ constexpr NullDefault kNullDefaults[] = {
     {"token_size", FlagType::kInt},
 };
 
-// Words that a flag takes; a leading '|' allows the empty one.
+// Words that a flag takes, or the items of a list; a leading '|' allows the empty one.
 struct Choice {
   std::string_view flag, words;
 };
@@ -45,12 +45,13 @@ constexpr Choice kChoices[] = {
     {"dtype", "float32|bfloat16|float16|float8"},
     {"eager_load_method", "auto|safetensors|transformers"},
     {"grad_dtype", "float32|bfloat16"},
+    {"init_missing", "indexer|mtp"},
     {"log_level", "debug|info|warning|error|off"},
     {"lr_schedule_type", "cosine|wsd"},
     {"matmul_precision", "default|high|highest"},
     {"mtp_input", "after_norm|before_norm"},
     {"mu_dtype", "|float32|bfloat16"},
-    {"opt_type", "adamw|adam_pax|sgd|muon"},
+    {"opt_type", "adamw|adam_pax|sgd"},
     {"profiler", "|xplane|nsys"},
     {"quantization", "|fp8_block"},
     {"remat_policy",
@@ -107,7 +108,7 @@ constexpr Range kRanges[] = {
     {"max_segments_per_seq", -1, kMax},
     {"max_shard_size", 1, kMax},
     {"max_target_length", 1, kMax},
-    {"memory_limit", 1, kMax},
+    {"memory_limit", 64 * kMiB, kMax},
     {"mtp_eval_target_module", 0, 64},
     {"mtp_loss_scaling_factor", 0, kMax},
     {"mtp_num_layers", 0, 64},
@@ -195,6 +196,7 @@ FlagTable MakeTable() {
 std::string NumberText(const FlagSpec& flag, std::string_view kind) {
   const bool has_low = flag.low > -kMax, has_high = flag.high < kMax;
   if (has_low && has_high) return fmt::format("{} from {} to {}", kind, flag.low, flag.high);
+  if (has_low && flag.is_size && flag.low >= kMiB) return fmt::format("{} from {}MiB", kind, flag.low / kMiB);
   if (has_low) return fmt::format("{} from {}", kind, flag.low);
   return std::string(kind);
 }
@@ -223,7 +225,7 @@ std::string FlagSpec::AllowedText() const {
       text = allowed.empty() ? "a string" : ChoiceText(allowed);
       break;
     case FlagType::kList:
-      text = "a list such as [a,b]";
+      text = allowed.empty() ? "a list such as [a,b]" : fmt::format("a list of {}", fmt::join(allowed, ", "));
       break;
   }
   return nullable() ? text + ", or null" : text;

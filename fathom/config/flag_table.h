@@ -16,9 +16,9 @@ enum class FlagType { kBool, kInt, kFloat, kString, kList };
 struct FlagSpec {
   std::string name;
   FlagType type = FlagType::kString;
-  FlagValue default_value;                                                                                // null only where null is allowed
-  std::string help;                                                                                       // the comment in base.yml
-  std::vector<std::string> allowed;                                                                       // a kString's values; empty: any
+  FlagValue default_value;           // null only where null is allowed
+  std::string help;                  // the comment in base.yml
+  std::vector<std::string> allowed;  // values of a kString or of a kList's items; empty: any
   double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();  // a number's range
   bool is_size = false;     // a kInt that understands 5GB, 1GiB
   bool is_literal = false;  // a kString taken as it stands, quotes and the word null included

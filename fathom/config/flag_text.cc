@@ -109,9 +109,12 @@ std::optional<std::vector<std::string>> ItemsOf(std::string_view text) {
   return items;
 }
 
+bool IsListed(const FlagSpec& flag, std::string_view text) {
+  return std::find(flag.allowed.begin(), flag.allowed.end(), text) != flag.allowed.end();
+}
+
 std::string StringOf(const FlagSpec& flag, std::string_view text) {
-  const bool listed = std::find(flag.allowed.begin(), flag.allowed.end(), text) != flag.allowed.end();
-  if (flag.is_literal || listed) return std::string(text);
+  if (flag.is_literal || IsListed(flag, text)) return std::string(text);
   return IsNullText(text) ? "" : std::string(Unquoted(text));
 }
 
@@ -143,9 +146,10 @@ std::optional<FlagValue> ValueOf(const FlagSpec& flag, std::string_view text) {
 
 bool Suits(const FlagSpec& flag, const FlagValue& value) {
   if (std::holds_alternative<std::monostate>(value)) return flag.nullable();
-  if (const auto* text = std::get_if<std::string>(&value); text != nullptr && !flag.allowed.empty()) {
-    return std::find(flag.allowed.begin(), flag.allowed.end(), *text) != flag.allowed.end();
-  }
+  const auto* text = std::get_if<std::string>(&value);
+  if (text != nullptr && !flag.allowed.empty()) return IsListed(flag, *text);
+  const auto* items = std::get_if<std::vector<std::string>>(&value);
+  if (items != nullptr && !flag.allowed.empty()) return std::ranges::all_of(*items, [&](const auto& item) { return IsListed(flag, item); });
   const auto* whole = std::get_if<int64_t>(&value);
   const auto* real = std::get_if<double>(&value);
   if (whole == nullptr && real == nullptr) return true;

@@ -97,6 +97,18 @@ void CheckVariants(const RunConfig& config) {
 
 bool NamesModel(const RunConfig& config) { return !config.String("model_name").empty() && config.String("model_name") != "default"; }
 
+// Without its loss an indexer has no gradient, whatever the mask says.
+void CheckIndexerTraining(const RunConfig& config, const ModelConfig& model) {
+  const double factor = config.Float("indexer_loss_scaling_factor");
+  if (factor > 0 && !model.has_indexer()) Throw(ErrorCode::kUsage, "indexer_loss_scaling_factor={}: this model has no indexer", factor);
+  for (const std::string& pattern : config.Strings("trainable_parameters_mask")) {
+    if (pattern.find("indexer") != pattern.npos && model.has_indexer() && factor == 0) {
+      Throw(ErrorCode::kUsage,
+            "trainable_parameters_mask: \"{}\": indexers train only with indexer_loss_scaling_factor above 0, such as 0.01", pattern);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> ModelFlags() {
@@ -192,9 +204,7 @@ void CheckTrainingFlags(const RunConfig& config, const ModelConfig& model) {
     Throw(ErrorCode::kUsage, "routed_bias_update_rate={}: only models with a routing bias (noaux_tc) have what it updates",
           config.Float("routed_bias_update_rate"));
   }
-  if (config.Float("indexer_loss_scaling_factor") > 0 && !model.has_indexer()) {
-    Throw(ErrorCode::kUsage, "indexer_loss_scaling_factor={}: this model has no indexer", config.Float("indexer_loss_scaling_factor"));
-  }
+  CheckIndexerTraining(config, model);
 }
 
 }  // namespace fathom

@@ -115,6 +115,10 @@ TEST(CheckTrainingFlags, FitTheModel) {
   EXPECT_NE(check(lite, {"routed_bias_update_rate=0.001"}), "");
   EXPECT_NE(check(v3, {"indexer_loss_scaling_factor=0.01"}), "");
   EXPECT_NE(check(v3, {"max_target_length=200000"}), "");
+  const ModelConfig v32 = ModelOf({"model_name=deepseek3.2-671b"});
+  const std::string mask = "trainable_parameters_mask=['.*indexer.*']";
+  EXPECT_NE(check(v32, {mask}).find("indexer_loss_scaling_factor above 0"), std::string::npos);
+  EXPECT_EQ(check(v32, {mask, "indexer_loss_scaling_factor=0.01"}), "");
 }
 
 }  // namespace

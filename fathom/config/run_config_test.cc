@@ -109,13 +109,18 @@ TEST(RunConfig, NamesWrongTypes) {
   ExpectError({"learning_rate=fast"}, {"learning_rate=fast", "number"});
   ExpectError({"learning_rate=nan"}, {"learning_rate=nan"});
   ExpectError({"steps=null"}, {"steps=null"});
-  ExpectError({"opt_type=adagrad"}, {"opt_type=adagrad", "adamw, adam_pax, sgd, muon"});
+  ExpectError({"opt_type=adagrad"}, {"opt_type=adagrad", "adamw, adam_pax, sgd"});
   ExpectError({"to=gguf"}, {"nothing, hf, orbax"});
   ExpectError({"adamw_mask=[a"}, {"adamw_mask", "list"});
   ExpectError({"max_shard_size=5XB"}, {"max_shard_size=5XB", "5GB"});
   ExpectError({"--steps"}, {"--steps", "needs a value"});
   ExpectError({"warmup_steps_fraction=1.5"}, {"from 0 to 1"});
   ExpectError({"draft_tokens=0"}, {"draft_tokens=0"});
+  ExpectError({"eval_steps=0"}, {"eval_steps=0", "from 1, or -1"});
+  ExpectError({"init_missing=foo"}, {"init_missing=foo", "a list of indexer, mtp"});
+  ExpectError({"init_missing=[mtp,foo]"}, {"init_missing=[mtp,foo]"});
+  ExpectError({"memory_limit=1"}, {"memory_limit=1:", "from 64MiB"});
+  ExpectError({"opt_type=muon"}, {"opt_type=muon"});
 }
 
 TEST(RunConfig, LoadsModels) {

@@ -63,6 +63,7 @@ void CheckExclusive(const char* a, bool a_set, const char* b, bool b_set) {
 void CheckNumbers(const RunConfig& config) {
   const int64_t scale = config.Int("global_parameter_scale");
   if (scale < 1 || (scale & (scale - 1)) != 0) Throw(ErrorCode::kUsage, "global_parameter_scale={}: allowed is a power of two", scale);
+  if (config.Int("eval_steps") == 0) Throw(ErrorCode::kUsage, "eval_steps=0: allowed is a whole number from 1, or -1 for the whole set");
   const double capacity = config.Float("capacity_factor");
   if (capacity != -1 && !(capacity > 0))
     Throw(ErrorCode::kUsage, "capacity_factor={}: allowed is -1 (no token is dropped) or a number above 0", capacity);

@@ -70,7 +70,7 @@ std::vector<bool> MatchNames(std::string_view flag, const std::vector<std::strin
       matched[i] = found = true;
     }
     if (!found) {
-      Throw(ErrorCode::kUsage, "{}: \"{}\" matches no parameter; names that come near: {}", flag, pattern,
+      Throw(ErrorCode::kUsage, "{}: \"{}\" matches no parameter that this run trains; names that come near: {}", flag, pattern,
             fmt::join(NearestNames(pattern, names), ", "));
     }
   }
