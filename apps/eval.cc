@@ -19,11 +19,15 @@ namespace fathom {
 namespace {
 
 // input=, or eval_dataset_path= as in training.
-std::string DataPath(const RunConfig& config) {
-  const std::string path =
-      config.Strings("input").empty() ? config.String("eval_dataset_path") : fmt::format("{}", fmt::join(config.Strings("input"), ","));
-  if (path.empty()) Throw(ErrorCode::kUsage, "eval perplexity needs input= (files, folders or globs)");
-  return path;
+StreamConfig ReadStream(const RunConfig& config) {
+  const bool as_input = !config.Strings("input").empty();
+  StreamConfig stream;
+  stream.dataset_path = as_input ? fmt::format("{}", fmt::join(config.Strings("input"), ",")) : config.String("eval_dataset_path");
+  stream.path_flag = as_input ? "input" : "eval_dataset_path";
+  stream.text_field = OneColumn(config.Strings("eval_data_columns"), "eval_data_columns");
+  stream.shuffle = false;
+  if (stream.dataset_path.empty()) Throw(ErrorCode::kUsage, "eval perplexity needs input= (files, folders or globs)");
+  return stream;
 }
 
 // Whole documents: a long plain text comes in parts.
@@ -42,18 +46,18 @@ std::vector<int32_t> Encode(const RunConfig& config, const Tokenizer& tokenizer,
   return ids;
 }
 
-double TotalBytes(const std::string& path) {
+double TotalBytes(const StreamConfig& stream) {
   double bytes = 0;
-  for (const DataFile& file : FindDataFiles(path)) bytes += static_cast<double>(file.bytes);
+  for (const DataFile& file : FindDataFiles(stream.dataset_path, stream.path_flag)) bytes += static_cast<double>(file.bytes);
   return bytes;
 }
 
 PerplexityResult Measure(const RunConfig& config, ForwardModel& model, const Tokenizer& tokenizer) {
   const int64_t window = config.Int("max_target_length"), stride = config.Int("stride");
-  const std::string path = DataPath(config);
-  Progress progress("evaluating", "MB", TotalBytes(path), 1e6);
+  const StreamConfig stream_config = ReadStream(config);
+  Progress progress("evaluating", "MB", TotalBytes(stream_config), 1e6);
   PerplexityMeter meter(model, {window, stride == 0 ? window : stride, [&](double bytes) { progress.Update(bytes); }});
-  DocumentStream stream({.dataset_path = path, .text_field = config.Strings("eval_data_columns").front(), .shuffle = false});
+  DocumentStream stream(stream_config);
   for (std::string text; NextDocument(stream, text);) meter.Add(Encode(config, tokenizer, text), static_cast<int64_t>(text.size()));
   const PerplexityResult result = meter.Finish();
   progress.Finish();

@@ -36,7 +36,7 @@ std::vector<fs::path> Glob(const std::string& pattern) {
 
 bool Hidden(const fs::path& path) { return path.filename().native().starts_with("."); }
 
-void AddFolder(const fs::path& folder, std::vector<fs::path>& files) {
+void AddFolder(const fs::path& folder, std::string_view flag, std::vector<fs::path>& files) {
   std::error_code error;
   auto it = fs::recursive_directory_iterator(folder, error);
   for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
@@ -46,7 +46,7 @@ void AddFolder(const fs::path& folder, std::vector<fs::path>& files) {
       files.push_back(it->path());
     }
   }
-  if (error) Throw(ErrorCode::kInput, "dataset_path: folder {}: {}", folder.string(), error.message());
+  if (error) Throw(ErrorCode::kInput, "{}: folder {}: {}", flag, folder.string(), error.message());
 }
 
 DataFile Describe(const fs::path& path) {
@@ -91,21 +91,21 @@ void CutFile(const DataFile& file, int64_t index, int64_t size, std::vector<Exte
 
 }  // namespace
 
-std::vector<DataFile> FindDataFiles(const std::string& dataset_path) {
+std::vector<DataFile> FindDataFiles(const std::string& list, std::string_view flag) {
   std::vector<fs::path> paths;
-  for (const std::string& part : SplitAtCommas(dataset_path)) {
+  for (const std::string& part : SplitAtCommas(list)) {
     const size_t before = paths.size();
     const std::vector<fs::path> found = fs::exists(part) ? std::vector<fs::path>{part} : Glob(part);
     for (const fs::path& path : found) {
       if (fs::is_directory(path)) {
-        AddFolder(path, paths);
+        AddFolder(path, flag, paths);
       } else {
         paths.push_back(path);
       }
     }
-    if (paths.size() == before) Throw(ErrorCode::kInput, "dataset_path: no file matches {}", part);
+    if (paths.size() == before) Throw(ErrorCode::kInput, "{}: no file matches {}", flag, part);
   }
-  if (paths.empty()) Throw(ErrorCode::kInput, "dataset_path is empty: give files, folders or globs, separated by commas");
+  if (paths.empty()) Throw(ErrorCode::kInput, "{} is empty: give files, folders or globs, separated by commas", flag);
   std::sort(paths.begin(), paths.end());
   paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
   std::vector<DataFile> files;
@@ -120,6 +120,13 @@ std::vector<Extent> CutIntoExtents(const std::vector<DataFile>& files, int64_t e
   std::vector<Extent> extents;
   for (size_t i = 0; i < files.size(); ++i) CutFile(files[i], static_cast<int64_t>(i), size, extents);
   return extents;
+}
+
+int64_t CutExtent(const DataFile& file, const Extent& extent, int64_t bytes) {
+  FATHOM_CHECK(bytes > 0 && bytes < extent.end - extent.begin && !file.compressed);
+  if (file.json_lines) return extent.begin + bytes;
+  std::ifstream in(file.path, std::ios::binary);
+  return CutNear(in, file, extent.begin, extent.begin + bytes);
 }
 
 size_t CutPoint(std::string_view text, size_t limit) {

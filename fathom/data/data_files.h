@@ -16,9 +16,10 @@ struct DataFile {
   bool compressed;  // *.zst
 };
 
-// dataset_path: files, folders (all files below them, hidden ones not) and globs, separated by commas. Sorted by path, each file once.
-// Throws Error(kInput): a part that matches nothing, nothing at all, a file that cannot be read, a format that is not text.
-std::vector<DataFile> FindDataFiles(const std::string& dataset_path);
+// paths: files, folders (all files below them, hidden ones not) and globs, separated by commas. Sorted by path, each file once.
+// Throws Error(kInput) naming the flag that gave the paths: a part that matches nothing, nothing at all, a file that cannot be read, a
+// format that is not text.
+std::vector<DataFile> FindDataFiles(const std::string& paths, std::string_view flag = "dataset_path");
 
 // Bytes [begin, end) of a file. Plain text is cut at the end of a paragraph or line where there is one; JSON lines anywhere (a line
 // belongs to the extent in which it begins); a compressed file is one extent.
@@ -28,6 +29,9 @@ struct Extent {
 
 // Every byte of every file, in order, in extents of at most extent_bytes (larger when there would be more than 65,536 of them).
 std::vector<Extent> CutIntoExtents(const std::vector<DataFile>& files, int64_t extent_bytes);
+
+// Where the first part of an extent ends that has at most `bytes` bytes, fewer than the extent: cut as CutIntoExtents cuts.
+int64_t CutExtent(const DataFile& file, const Extent& extent, int64_t bytes);
 
 // The length of a first part of text, at most limit: up to the last empty line in its second half, else the last line end there, else
 // before the last character that would be cut in two. text.size() if that is not above limit.

@@ -1,5 +1,7 @@
 #include "fathom/data/document_stream.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -18,8 +20,15 @@ std::vector<int64_t> ShuffledOrder(int64_t n, uint64_t seed, std::string_view na
   return order;
 }
 
+std::string OneColumn(const std::vector<std::string>& columns, std::string_view flag) {
+  if (columns.size() != 1) {
+    Throw(ErrorCode::kUsage, "{}=[{}]: one field is needed, that with the text", flag, fmt::join(columns, ","));
+  }
+  return columns.front();
+}
+
 DocumentStream::DocumentStream(const StreamConfig& config)
-    : config_(config), files_(FindDataFiles(config.dataset_path)), extents_(CutIntoExtents(files_, config.extent_bytes)) {
+    : config_(config), files_(FindDataFiles(config.dataset_path, config.path_flag)), extents_(CutIntoExtents(files_, config.extent_bytes)) {
   std::string description;
   for (const DataFile& f : files_) description += fmt::format("{} {}\n", f.path.filename().string(), f.bytes);
   files_hash_ = HashName(description);
@@ -56,18 +65,37 @@ void DocumentStream::Seek(const DocumentPosition& position) {
   while (position_.document < position.document && reader_->Next(&skipped)) ++position_.document;
 }
 
-// Whole extents where there are enough of them (of plain text at least one); otherwise single documents.
+// By bytes where that is fair; JSON lines of which the part would be less than an extent, and compressed files, document by document.
 void DocumentStream::ChooseHeldOut() {
-  const auto n = static_cast<int64_t>(extents_.size());
   const auto any = [&](bool DataFile::*property) {
     return std::any_of(files_.begin(), files_.end(), [&](const DataFile& f) { return f.*property; });
   };
-  const double expected = config_.held_out_fraction * static_cast<double>(n);
-  if (config_.split == Split::kAll || n < 2 || any(&DataFile::compressed) || (expected < 1 && any(&DataFile::json_lines))) return;
+  const double expected = config_.held_out_fraction * static_cast<double>(extents_.size());
+  if (config_.split == Split::kAll || any(&DataFile::compressed) || (expected < 1 && any(&DataFile::json_lines))) return;
+  HoldOutExtents();
+}
+
+// Extents in a shuffled order, the last of them divided.
+void DocumentStream::HoldOutExtents() {
+  const std::vector<int64_t> order = ShuffledOrder(static_cast<int64_t>(extents_.size()), config_.seed, "held out extents");
+  const auto bytes = [](const Extent& e) { return e.end - e.begin; };
+  int64_t left = 0;
+  for (const Extent& e : extents_) left += bytes(e);
+  left = std::llround(config_.held_out_fraction * static_cast<double>(left));
   held_out_extents_.assign(extents_.size(), false);
-  const std::vector<int64_t> order = ShuffledOrder(n, config_.seed, "held out extents");
-  const auto count = std::clamp<int64_t>(std::llround(expected), 1, n - 1);
-  for (int64_t i = 0; i < count; ++i) held_out_extents_[static_cast<size_t>(order[static_cast<size_t>(i)])] = true;
+  for (size_t i = 0; i < order.size() && left > 0; ++i) {
+    const int64_t at = order[i];
+    Extent& extent = extents_[static_cast<size_t>(at)];
+    held_out_extents_[static_cast<size_t>(at)] = true;
+    if (bytes(extent) > left) {
+      const Extent rest = {extent.file, CutExtent(files_[static_cast<size_t>(extent.file)], extent, left), extent.end};
+      extent.end = rest.begin;
+      extents_.insert(extents_.begin() + at + 1, rest);
+      held_out_extents_.insert(held_out_extents_.begin() + at + 1, false);
+      return;
+    }
+    left -= bytes(extent);
+  }
 }
 
 bool DocumentStream::InSplit(int64_t extent_index, int64_t document) const {

@@ -15,10 +15,11 @@ enum class Split { kAll, kTrain, kHeldOut };
 
 struct StreamConfig {
   std::string dataset_path;
-  std::string text_field = "text";  // of JSON lines
+  std::string path_flag = "dataset_path";  // names the paths in errors
+  std::string text_field = "text";         // of JSON lines
   uint64_t seed = 0;
   bool shuffle = true;
-  double held_out_fraction = 0;  // of the extents, or of the documents where extents are few or a file is compressed; by seed
+  double held_out_fraction = 0;  // of the bytes, or of the documents where JSON lines are few or a file is compressed; by seed
   Split split = Split::kAll;
   int64_t extent_bytes = 64 << 10;  // the unit of the shuffle, and the longest part of plain text
 };
@@ -46,6 +47,7 @@ class DocumentStream {
 
  private:
   void ChooseHeldOut();
+  void HoldOutExtents();
   bool InSplit(int64_t extent_index, int64_t document) const;
   void StartEpoch(int64_t epoch);
   void OpenExtent();
@@ -59,6 +61,9 @@ class DocumentStream {
   DocumentPosition position_;
   std::optional<DocumentReader> reader_;  // at position_
 };
+
+// The field of JSON lines that a flag such as train_data_columns names. Throws Error(kUsage) unless it names exactly one.
+std::string OneColumn(const std::vector<std::string>& columns, std::string_view flag);
 
 // A permutation of 0..n-1, a pure function of (seed, name).
 std::vector<int64_t> ShuffledOrder(int64_t n, uint64_t seed, std::string_view name);

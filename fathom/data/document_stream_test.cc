@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "fathom/base/error.h"
 #include "fathom/base/file.h"
 #include "fathom/testing/folder.h"
 
@@ -69,6 +70,47 @@ TEST_F(DocumentStreamTest, HashTellsOtherFiles) {
   EXPECT_EQ(DocumentStream(config_).files_hash(), before);
   WriteFileAtomically(folder_.path() / "b.jsonl", "{\"text\": \"new\"}\n");
   EXPECT_NE(DocumentStream(config_).files_hash(), before);
+}
+
+// Bytes of plain text in each part, and what both parts hold together, sorted.
+struct Parts {
+  size_t train = 0, held_out = 0;
+  std::string text;
+};
+Parts HoldOut(StreamConfig config, double fraction) {
+  Parts parts;
+  config.shuffle = false;
+  config.held_out_fraction = fraction;
+  for (const Split split : {Split::kTrain, Split::kHeldOut}) {
+    config.split = split;
+    DocumentStream stream(config);
+    for (Document d; stream.Next(&d); parts.text += d.text) (split == Split::kTrain ? parts.train : parts.held_out) += d.text.size();
+  }
+  std::sort(parts.text.begin(), parts.text.end());
+  return parts;
+}
+
+TEST_F(DocumentStreamTest, SmallTextsAreHeldOutInTheShareAskedFor) {
+  std::string text;
+  for (int i = 0; text.size() < 300'000; ++i) text += "line " + std::to_string(i) + (i % 7 == 0 ? "\n\n" : "\n");
+  std::filesystem::create_directory(folder_.path() / "text");
+  WriteFileAtomically(folder_.path() / "text" / "a.txt", text);
+  config_.dataset_path = (folder_.path() / "text").string();
+  std::sort(text.begin(), text.end());
+  for (const int64_t extent : {1000, 64 << 10, 1 << 20}) {
+    config_.extent_bytes = extent;
+    for (const double fraction : {0.0, 0.001, 0.02, 0.3, 0.9}) {
+      const Parts parts = HoldOut(config_, fraction);
+      EXPECT_EQ(parts.text, text);
+      EXPECT_NEAR(static_cast<double>(parts.held_out), fraction * 300'000, 100) << extent << " " << fraction;
+    }
+  }
+}
+
+TEST(OneColumn, RefusesMoreThanIsRead) {
+  EXPECT_EQ(OneColumn({"body"}, "train_data_columns"), "body");
+  EXPECT_THROW(OneColumn({"text", "body"}, "train_data_columns"), Error);
+  EXPECT_THROW(OneColumn({}, "train_data_columns"), Error);
 }
 
 TEST(ShuffledOrder, IsAPermutationBySeedAndName) {

@@ -172,13 +172,14 @@ class TextSource::Reader {
   void CheckEnough() const {
     const int64_t batch = config_.ranks * config_.rows * config_.length;
     if (epoch_targets_ == 0) {
-      Throw(ErrorCode::kInput, "dataset_path={}: no text{}", config_.stream.dataset_path,
-            config_.stream.split == Split::kHeldOut ? " is held out; give a larger fraction" : "");
+      Throw(ErrorCode::kInput, "{}={}: no text{}", config_.stream.path_flag, config_.stream.dataset_path,
+            config_.stream.split == Split::kHeldOut ? " is held out; give a larger held_out_fraction"
+            : config_.stream.split == Split::kTrain ? " is left to train on; give a smaller held_out_fraction"
+                                                    : "");
     }
     if (config_.epochs == 0 && epoch_targets_ < batch) {
-      Throw(ErrorCode::kInput,
-            "dataset_path={}: {} tokens are fewer than one batch of {}; give more text or a smaller per_device_batch_size",
-            config_.stream.dataset_path, epoch_targets_, batch);
+      Throw(ErrorCode::kInput, "{}={}: {} tokens are fewer than one batch of {}; give more text or a smaller per_device_batch_size",
+            config_.stream.path_flag, config_.stream.dataset_path, epoch_targets_, batch);
     }
   }
 

@@ -1,18 +1,29 @@
 #include "fathom/train/options.h"
 
+#include <cmath>
 #include <ctime>
 
 #include "fathom/base/error.h"
+#include "fathom/base/log.h"
 #include "fathom/model/layer_flags.h"
 
 namespace fathom {
 namespace {
 
+// MaxText's other policies choose what an accelerator keeps where.
 Remat ParseRemat(const std::string& policy) {
   if (policy == "none") return Remat::kNone;
   if (policy == "full") return Remat::kFull;
-  if (policy == "minimal") return Remat::kMinimal;
-  Throw(ErrorCode::kUsage, "remat_policy={}: allowed are full, minimal, none", policy);
+  if (policy != "minimal") spdlog::info("remat_policy={} means minimal here", policy);
+  return Remat::kMinimal;
+}
+
+// Sequences: MaxText's fractions of one, which several devices share, have no meaning here.
+int64_t ReadRows(const RunConfig& config, std::string_view flag) {
+  const double rows = config.Float(flag);
+  if (rows < 1 || rows != std::floor(rows))
+    Throw(ErrorCode::kUsage, "{}={}: allowed is a whole number of sequences, at least 1", flag, rows);
+  return static_cast<int64_t>(rows);
 }
 
 std::string RunName(const RunConfig& config) {
@@ -84,6 +95,7 @@ void ReadBalance(const RunConfig& config, TrainOptions& o) {
 }
 
 void ReadEval(const RunConfig& config, TrainOptions& o) {
+  o.eval_rows = ReadRows(config, "eval_per_device_batch_size");
   o.eval_interval = config.Int("eval_interval");
   o.eval_steps = config.Int("eval_steps");
   o.eval_start_step = config.Int("eval_start_step");
@@ -109,9 +121,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.load_parameters_path = config.String("load_parameters_path");
   o.steps = config.Int("steps") > 0 ? config.Int("steps") : config.Int("learning_rate_schedule_steps");
   if (o.steps <= 0) Throw(ErrorCode::kUsage, "steps={}: at least 1 is needed", config.Int("steps"));
-  o.rows = static_cast<int64_t>(config.Float("per_device_batch_size"));
-  if (o.rows < 1)
-    Throw(ErrorCode::kUsage, "per_device_batch_size={}: at least 1 sequence per rank is needed", config.Float("per_device_batch_size"));
+  o.rows = ReadRows(config, "per_device_batch_size");
   o.length = config.Int("max_target_length");
   o.accumulation = config.Int("gradient_accumulation_steps");
   o.compute = ParseComputeDType(config, "dtype");

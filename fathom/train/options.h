@@ -39,6 +39,7 @@ struct TrainOptions {
   uint64_t init_seed = 0;
   bool abort_on_nan = true, abort_on_inf = true;
   // eval
+  int64_t eval_rows = 0;  // sequences per batch
   int64_t eval_interval = -1, eval_steps = -1, eval_start_step = 0;
   double target_eval_loss = 0;
   // checkpoints

@@ -24,7 +24,7 @@ TextConfig ReadText(const RunConfig& config, const TrainOptions& options, const 
   TextConfig text;
   text.stream.dataset_path = config.String("dataset_path");
   if (text.stream.dataset_path.empty()) Throw(ErrorCode::kUsage, "dataset_type=text needs dataset_path= (files, folders or globs)");
-  text.stream.text_field = config.Strings("train_data_columns").front();
+  text.stream.text_field = OneColumn(config.Strings("train_data_columns"), "train_data_columns");
   text.stream.seed = static_cast<uint64_t>(config.Int("data_shuffle_seed"));
   text.stream.shuffle = config.Bool("enable_data_shuffling");
   text.rows = options.rows * options.accumulation;
@@ -39,18 +39,29 @@ TextConfig ReadText(const RunConfig& config, const TrainOptions& options, const 
 }
 
 // The evaluation set: files of its own, or the part of the training files that training leaves out.
-TextConfig EvalText(const RunConfig& config, TextConfig text) {
-  text.rows = config.Float("eval_per_device_batch_size") > 0 ? static_cast<int64_t>(config.Float("eval_per_device_batch_size")) : text.rows;
+TextConfig EvalText(const RunConfig& config, const TrainOptions& options, TextConfig text) {
+  text.rows = options.eval_rows;
   text.stream.shuffle = false;
   text.epochs = 1;
   if (config.String("eval_dataset_path").empty()) {
     text.stream.split = Split::kHeldOut;
   } else {
     text.stream.dataset_path = config.String("eval_dataset_path");
+    text.stream.path_flag = "eval_dataset_path";
     text.stream.held_out_fraction = 0;
     text.stream.split = Split::kAll;
   }
   return text;
+}
+
+// Before step 0 rather than at the first evaluation.
+void CheckHasText(const StreamConfig& stream, int64_t eval_interval) {
+  Document first;
+  if (DocumentStream(stream).Next(&first)) return;
+  if (stream.split == Split::kAll) Throw(ErrorCode::kInput, "{}={}: no text", stream.path_flag, stream.dataset_path);
+  Throw(ErrorCode::kUsage,
+        "eval_interval={}: held_out_fraction={} of {} holds no text out; give a larger fraction or eval_dataset_path=", eval_interval,
+        stream.held_out_fraction, stream.dataset_path);
 }
 
 void OpenText(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
@@ -68,7 +79,10 @@ void OpenText(const RunConfig& config, const TrainOptions& options, const ModelC
     text.stream.split = Split::kTrain;
   }
   sources.train = std::make_unique<TextSource>(text, encode);
-  if (options.eval_interval > 0) sources.eval = std::make_unique<TextSource>(EvalText(config, text), encode);
+  if (options.eval_interval <= 0) return;
+  const TextConfig eval = EvalText(config, options, text);
+  CheckHasText(eval.stream, options.eval_interval);
+  sources.eval = std::make_unique<TextSource>(eval, encode);
 }
 
 void OpenSynthetic(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
