@@ -135,6 +135,18 @@ two_sequences_are_learnt_by_heart() {
   losses two | awk 'END { exit !(NR == 200 && $1 < 0.01) }' || fail "two sequences: the last loss is $(losses two | tail -1)"
 }
 
+evaluation_is_checked_before_step_0() {
+  local code flags=("dataset_path=$text" max_target_length=32 per_device_batch_size=1 steps=2 eval_interval=1)
+  for share in 0 1e-9; do
+    train none "${flags[@]}" held_out_fraction=$share
+    code=$?
+    [[ $code == 2 && $(wc -l <none.err) == 1 && ! -e runs/none ]] && grep -q "held_out_fraction=$share" none.err || fail "none: exit $code, $(cat none.err)"
+  done
+  train some "${flags[@]}" held_out_fraction=0.02 json=some.json || fail "some: exit $?: $(cat some.err)"
+  grep -q '"steps": 2' some.json && grep -qE '"eval_loss": [0-9]' some.json && grep -q '"checkpoint": "runs/some/checkpoints/1"' some.json ||
+    fail "some: json= holds $(cat some.json)"
+}
+
 "$fathom" tokenizer train input="$text" vocab_size=400 output=tokenizer log_level=warning >/dev/null || exit 1
 train whole "${LONG[@]}" || { cat whole.err >&2; exit 1; }
 killed_runs_end_with_the_same_bits
@@ -143,4 +155,5 @@ full_disk_leaves_the_last_checkpoint
 the_way_through_orbax_changes_nothing
 micro_batches_equal_the_large_batch
 two_sequences_are_learnt_by_heart
+evaluation_is_checked_before_step_0
 exit $status

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "fathom/base/file.h"
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
@@ -60,6 +61,17 @@ class Run {
     return 0;
   }
 
+  // Steps are those of the whole run; tokens and speed are of this process.
+  Json Summary() const {
+    return {{"run_name", options_.run_name},
+            {"steps", steps_done_},
+            {"loss", report_.loss},
+            {"eval_loss", eval_loss_ ? Json(*eval_loss_) : Json()},
+            {"checkpoint", saved_step_ < 0 ? Json() : Json((options_.checkpoints_dir() / std::to_string(saved_step_)).string())},
+            {"tokens", tokens_},
+            {"tokens_per_s", seconds_ > 0 ? tokens_ / seconds_ : 0}};
+  }
+
  private:
   void Resume() {
     if (first_step_ >= options_.steps) {
@@ -102,7 +114,10 @@ class Run {
     const double rate = LearningRate(options_.schedule, step_);
     report_ = session_.Step(batch_, rate);
     const double tokens = static_cast<double>(batch_.tokens());
+    steps_done_ = step_ + 1;
+    tokens_ += tokens;
     timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_};
+    seconds_ += timing_.seconds;
     progress_.Clear();
     spdlog::info("{}", ConsoleLine(step_, report_, timing_));
     progress_.Update(step_, timing_);
@@ -140,6 +155,7 @@ class Run {
       bytes += static_cast<double>(eval_batch_.text_bytes);
     }
     const double loss = sums.main.loss / (sums.main.weight + 1e-8);
+    eval_loss_ = loss;
     Scalars s{.step = step_};
     s.Add("eval/avg_loss", loss);
     s.Add("eval/avg_perplexity", std::exp(loss));
@@ -187,10 +203,18 @@ class Run {
   Batch batch_, eval_batch_;
   StepReport report_;
   StepTiming timing_;
+  int64_t steps_done_ = 0;
+  double tokens_ = 0, seconds_ = 0;  // of the steps
+  std::optional<double> eval_loss_;
 };
 
 }  // namespace
 
-int RunTraining(const RunConfig& config) { return Run(config).Loop(); }
+int RunTraining(const RunConfig& config) {
+  Run run(config);
+  const int code = run.Loop();
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), run.Summary().dump(1) + "\n");
+  return code;
+}
 
 }  // namespace fathom

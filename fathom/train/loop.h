@@ -5,7 +5,8 @@
 
 namespace fathom {
 
-// Returns the exit code: 0; 1 when the loss became NaN or infinite; 128 + signal when a signal stopped the run (which was saved).
+// Writes what came out of it to json=: name, steps done, last loss and eval loss, checkpoint, speed. Returns the exit code: 0; 1 when the
+// loss became NaN or infinite; 128 + signal when a signal stopped the run (which was saved).
 int RunTraining(const RunConfig& config);
 
 }  // namespace fathom
