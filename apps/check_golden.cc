@@ -51,6 +51,8 @@ int Run(const RunConfig& config) {
   PrintRows(rows);
   const auto missed = std::count_if(rows.begin(), rows.end(), [](const GoldenRow& r) { return !r.ok; });
   fmt::print("{} of {} comparisons within their bounds\n", static_cast<int64_t>(rows.size()) - missed, rows.size());
+  if (missed > 0 && config.String("dtype") == "bfloat16")
+    fmt::print("the bounds are for float32: give dtype=float32 to check against them\n");
   if (!config.String("json").empty()) WriteOutput(config.String("json"), ToJson(rows).dump(1) + "\n");
   return missed == 0 ? 0 : static_cast<int>(ErrorCode::kFailed);
 }

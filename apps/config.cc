@@ -1,7 +1,11 @@
 // fathom config: every flag, its value and where it came from.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 #include "apps/command.h"
+#include "fathom/base/error.h"
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/config/flag_table.h"
@@ -9,6 +13,14 @@
 
 namespace fathom {
 namespace {
+
+// A command's name may stand before the flags, so that the flags of its line are shown.
+void CheckWords(const RunConfig& config) {
+  const std::string name = fmt::format("{}", fmt::join(config.words(), " "));
+  const auto named = [&](const Command& command) { return command.name == name; };
+  if (!name.empty() && std::ranges::none_of(Commands(), named))
+    Throw(ErrorCode::kUsage, "config: unexpected {}; it takes one .yml file first and flags as key=value", name);
+}
 
 bool IsShown(const RunConfig& config, const Flag& flag) { return !config.Bool("changed_only") || flag.source != "base.yml"; }
 
@@ -25,6 +37,7 @@ Json ToJson(const FlagValue& value) {
 }
 
 int RunConfigCommand(const RunConfig& config) {
+  CheckWords(config);
   Json result = Json::object();
   std::string table;
   for (const auto& [key, flag] : config.flags()) {

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <iterator>
+#include <sstream>
 
 #include "apps/command.h"
 #include "fathom/base/clock.h"
@@ -35,17 +37,13 @@ std::vector<int32_t> ParseIds(const std::string& text) {
   return ids;
 }
 
+// A prompt per line; lines may end in CR LF, those without text are skipped.
 std::vector<std::string> ReadLines(const std::string& file) {
+  std::istringstream text(file == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(file));
   std::vector<std::string> lines;
-  if (file == "-") {
-    for (std::string line; std::getline(std::cin, line);) lines.push_back(line);
-    return lines;
-  }
-  const std::string text = ReadTextFile(file);
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    lines.push_back(text.substr(at, end - at));
-    at = end + 1;
+  for (std::string line; std::getline(text, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.find_first_not_of(" \t") != line.npos) lines.push_back(line);
   }
   return lines;
 }

@@ -76,18 +76,48 @@ std::vector<std::string> Split(const std::string& name) {
   return space == name.npos ? std::vector{name} : std::vector{name.substr(0, space), name.substr(space + 1)};
 }
 
+// The command that words begin with; null: none.
+const Command* FindCommand(const std::vector<std::string>& words) {
+  const auto found = std::ranges::find_if(Commands(), [&](const Command& command) {
+    const auto parts = Split(command.name);
+    return words.size() >= parts.size() && std::equal(parts.begin(), parts.end(), words.begin());
+  });
+  return found == Commands().end() ? nullptr : &*found;
+}
+
+// The commands of two words that begin with this one.
+std::vector<std::string> Relatives(const std::string& word) {
+  std::vector<std::string> names;
+  for (const Command& command : Commands()) {
+    if (Split(command.name)[0] == word) names.push_back(command.name);
+  }
+  return names;
+}
+
+// `fathom check --help`. False: no command begins so.
+bool PrintGroupHelp(const std::string& word) {
+  const auto names = Relatives(word);
+  if (names.empty()) return false;
+  fmt::print("usage: fathom {} ... [config.yml] [key=value ...]\n\ncommands:\n", word);
+  for (const Command& command : Commands()) {
+    if (std::ranges::count(names, command.name) > 0) fmt::print("  {:<20} {}\n", command.name, command.summary);
+  }
+  return true;
+}
+
+bool AsksForHelp(const std::vector<std::string>& words) {
+  return std::ranges::any_of(words, [](const std::string& word) { return word == "--help" || word == "-h"; });
+}
+
 // Takes the command's words from the front of words. A first word that only two-word commands have lists those.
 const Command& TakeCommand(std::vector<std::string>& words) {
-  std::vector<std::string> names, relatives;
-  for (const Command& command : Commands()) {
-    const auto parts = Split(command.name);
-    if (words.size() >= parts.size() && std::equal(parts.begin(), parts.end(), words.begin())) {
-      words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(parts.size()));
-      return command;
-    }
-    names.push_back(command.name);
-    if (parts[0] == words[0]) relatives.push_back(command.name);
+  if (const Command* command = FindCommand(words)) {
+    words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(Split(command->name).size()));
+    return *command;
   }
+  std::vector<std::string> names;
+  for (const Command& command : Commands()) names.push_back(command.name);
+  const auto relatives = Relatives(words[0]);
   if (!relatives.empty()) Throw(ErrorCode::kUsage, "fathom {}: which one? {}", words[0], fmt::join(relatives, ", "));
   const std::string name = words.size() > 1 && words[1].find('=') == words[1].npos ? words[0] + " " + words[1] : words[0];
   Throw(ErrorCode::kUsage, "unknown command {}; did you mean {}? (fathom --help lists all)", words[0], NearestName(name, names));
@@ -119,8 +149,9 @@ int Run(std::vector<std::string> words) {
     fmt::print("fathom {}\n", FATHOM_VERSION);
     return 0;
   }
+  if (AsksForHelp(words) && FindCommand(words) == nullptr && PrintGroupHelp(words[0])) return 0;
   const Command& command = TakeCommand(words);
-  if (std::any_of(words.begin(), words.end(), [](const std::string& word) { return word == "--help" || word == "-h"; })) {
+  if (AsksForHelp(words)) {
     PrintHelp(command);
     return 0;
   }

@@ -1,5 +1,6 @@
 #include "apps/readable_checkpoint.h"
 
+#include "fathom/base/error.h"
 #include "fathom/base/log.h"
 #include "fathom/checkpoint/convert.h"
 #include "fathom/checkpoint/orbax.h"
@@ -15,6 +16,7 @@ constexpr const char* kFlag = "load_parameters_path";
 
 ReadableCheckpoint::ReadableCheckpoint(RunConfig& config) {
   const fs::path given = config.String(kFlag);
+  if (fs::is_regular_file(given)) Throw(ErrorCode::kInput, "{}={}: a file; give the folder of a checkpoint", kFlag, given.string());
   if (given.empty() || !FindOrbaxItems(given)) return;
   folder_.emplace();
   ConvertOptions options{.input = given, .output = folder_->path() / "hf", .full_state = false};

@@ -2,6 +2,7 @@
 #include "fathom/tokenizer/tokenizer.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -15,6 +16,7 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/progress.h"
+#include "fathom/data/document_reader.h"
 #include "fathom/tokenizer/tokenizer_writer.h"
 #include "fathom/tokenizer/trainer.h"
 
@@ -22,6 +24,7 @@ namespace fathom {
 namespace {
 
 constexpr size_t kBatchRows = 1024;
+constexpr size_t kReadBytes = 1 << 20, kTextBytes = 64 << 20;  // of a compressed text: at a time, before words are counted
 
 std::string OutputPath(const RunConfig& config) { return config.String("output").empty() ? "-" : config.String("output"); }
 
@@ -35,12 +38,30 @@ Tokenizer LoadTokenizer(const RunConfig& config) {
   return Tokenizer::Load(path);
 }
 
-// One object per line of the input files, or the row that `text=` stands for.
-std::vector<Json> ReadRows(const RunConfig& config, const std::function<Json(const std::string&)>& row_of_text) {
+// A line of the input files, or what `text=` stands for.
+struct InputRow {
+  std::string where;
+  Json value;
+  std::string error = "";  // why it can't be used: goes out in its place
+  void Refuse(const char* what) { error = fmt::format("{}: {}", where, what); }
+};
+
+InputRow ParseRow(std::string_view line, const std::string& where) {
+  InputRow row{where, nullptr};
+  try {
+    row.value = ParseJson(line, where);
+    if (!row.value.is_object()) row.Refuse("not a JSON object");
+  } catch (const Error& e) {
+    row.error = e.what();
+  }
+  return row;
+}
+
+std::vector<InputRow> ReadRows(const RunConfig& config, const std::function<Json(const std::string&)>& value_of_text) {
   const auto& inputs = config.Strings("input");
   if (inputs.empty() && !config.Given("text")) Throw(ErrorCode::kUsage, "input: none given; name a JSONL file (or give text=)");
-  if (inputs.empty()) return {row_of_text(config.String("text"))};
-  std::vector<Json> rows;
+  if (inputs.empty()) return {InputRow{"text", value_of_text(config.String("text"))}};
+  std::vector<InputRow> rows;
   for (const std::string& path : inputs) {
     const bool standard = path == "-" || path == "/dev/stdin";
     const std::string text = standard ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(path, size_t{1} << 40);
@@ -50,15 +71,28 @@ std::vector<Json> ReadRows(const RunConfig& config, const std::function<Json(con
       const std::string_view line = rest.substr(0, newline);
       rest.remove_prefix(newline == rest.npos ? rest.size() : newline + 1);
       const std::string where = fmt::format("{} line {}", path, ++number);
-      if (line.find_first_not_of(" \t\r") == line.npos) continue;
-      rows.push_back(ParseJson(line, where));
-      if (!rows.back().is_object()) Throw(ErrorCode::kInput, "{}: not a JSON object", where);
+      if (line.find_first_not_of(" \t\r") != line.npos) rows.push_back(ParseRow(line, where));
     }
   }
   return rows;
 }
 
-[[noreturn]] void BadRow(size_t index, const char* what) { Throw(ErrorCode::kInput, "input row {}: {}", index + 1, what); }
+// Messages may quote bytes that are no UTF-8.
+void AppendError(const InputRow& row, std::string& out) {
+  out += Json{{"error", row.error}}.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+size_t CountErrors(const std::vector<InputRow>& rows) {
+  return static_cast<size_t>(std::ranges::count_if(rows, [](const InputRow& row) { return !row.error.empty(); }));
+}
+
+// After everything is written.
+void CheckRows(const std::vector<InputRow>& rows) {
+  const auto first = std::ranges::find_if(rows, [](const InputRow& row) { return !row.error.empty(); });
+  if (first == rows.end()) return;
+  Throw(ErrorCode::kInput, "{} ({} of {} input rows are wrong; the output has an \"error\" for each)", first->error, CountErrors(rows),
+        rows.size());
+}
 
 void AppendRow(const std::vector<int32_t>& ids, std::string& out) {
   out += "{\"ids\": [";
@@ -66,14 +100,17 @@ void AppendRow(const std::vector<int32_t>& ids, std::string& out) {
   out += "]}\n";
 }
 
+std::string_view TextOf(InputRow& row) {
+  const auto it = row.value.find("text");
+  if (it != row.value.end() && it->is_string()) return it->get_ref<const std::string&>();
+  if (row.error.empty()) row.Refuse("no string \"text\"");
+  return {};
+}
+
 int Encode(const RunConfig& config) {
-  const auto rows = ReadRows(config, [](const std::string& text) { return Json{{"text", text}}; });
+  auto rows = ReadRows(config, [](const std::string& text) { return Json{{"text", text}}; });
   std::vector<std::string_view> texts;
-  for (const Json& row : rows) {
-    const auto it = row.find("text");
-    if (it == row.end() || !it->is_string()) BadRow(texts.size(), "no string \"text\"");
-    texts.push_back(it->get_ref<const std::string&>());
-  }
+  for (InputRow& row : rows) texts.push_back(TextOf(row));
   const Tokenizer tokenizer = LoadTokenizer(config);
   std::string out;
   size_t bytes = 0, tokens = 0;
@@ -83,14 +120,16 @@ int Encode(const RunConfig& config) {
     const Stopwatch clock;
     const auto encoded = tokenizer.EncodeBatch(batch);
     seconds += clock.Seconds();
-    for (const auto& ids : encoded) {
-      AppendRow(ids, out);
-      tokens += ids.size();
+    for (size_t i = 0; i < encoded.size(); ++i) {
+      const InputRow& row = rows[begin + i];
+      row.error.empty() ? AppendRow(encoded[i], out) : AppendError(row, out);
+      tokens += encoded[i].size();
+      bytes += batch[i].size();
     }
-    for (const std::string_view text : batch) bytes += text.size();
   }
   WriteOutput(OutputPath(config), out);
-  WriteResult(config, {{"texts", texts.size()}, {"bytes", bytes}, {"tokens", tokens}, {"seconds", seconds}});
+  WriteResult(config, {{"texts", texts.size()}, {"errors", CountErrors(rows)}, {"bytes", bytes}, {"tokens", tokens}, {"seconds", seconds}});
+  CheckRows(rows);
   return 0;
 }
 
@@ -108,25 +147,71 @@ Json RowOfIds(const std::string& text) {
   return Json{{"ids", ids}};
 }
 
-std::vector<int32_t> IdsOf(const Json& row, size_t index) {
-  const auto it = row.find("ids");
-  if (it == row.end() || !it->is_array()) BadRow(index, "no array \"ids\"");
+std::vector<int32_t> IdsOf(InputRow& row) {
   std::vector<int32_t> ids;
+  if (!row.error.empty()) return ids;
+  const auto it = row.value.find("ids");
+  if (it == row.value.end() || !it->is_array()) {
+    row.Refuse("no array \"ids\"");
+    return ids;
+  }
   for (const Json& id : *it) {
-    if (!id.is_number_integer() || id < 0 || id > 0x7FFFFFFF)
-      BadRow(index, "\"ids\" holds what is no token id (an integer from 0 to 2^31 - 1)");
-    ids.push_back(id.get<int32_t>());
+    if (id.is_number_integer() && id >= 0 && id <= 0x7FFFFFFF) {
+      ids.push_back(id.get<int32_t>());
+    } else {
+      row.Refuse("\"ids\" holds what is no token id (an integer from 0 to 2^31 - 1)");
+    }
   }
   return ids;
 }
 
 int Decode(const RunConfig& config) {
-  const auto rows = ReadRows(config, RowOfIds);
+  auto rows = ReadRows(config, RowOfIds);
   const Tokenizer tokenizer = LoadTokenizer(config);
   std::string out;
-  for (size_t i = 0; i < rows.size(); ++i) out += Json{{"text", tokenizer.Decode(IdsOf(rows[i], i))}}.dump() + "\n";
+  size_t bytes = 0, tokens = 0;
+  const Stopwatch clock;
+  for (InputRow& row : rows) {
+    const std::vector<int32_t> ids = IdsOf(row);
+    if (!row.error.empty()) {
+      AppendError(row, out);
+      continue;
+    }
+    const std::string text = tokenizer.Decode(ids);
+    out += Json{{"text", text}}.dump() + "\n";
+    tokens += ids.size();
+    bytes += text.size();
+  }
+  const double seconds = clock.Seconds();
   WriteOutput(OutputPath(config), out);
+  WriteResult(config, {{"texts", rows.size()}, {"errors", CountErrors(rows)}, {"bytes", bytes}, {"tokens", tokens}, {"seconds", seconds}});
+  CheckRows(rows);
   return 0;
+}
+
+// Adds the words of a file to counts; a .zst file is read as the text in it. Returns the bytes of text.
+size_t CountFile(const std::string& path, const PreTokenizer& pre_tokenizer, WordCounts& counts) {
+  if (!path.ends_with(".zst")) {
+    const auto file = MappedFile::Open(path);
+    CountWords({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, pre_tokenizer, counts);
+    return file->bytes().size();
+  }
+  const auto stream = OpenByteStream({.path = path, .bytes = 0, .json_lines = false, .compressed = true}, 0, 0);
+  size_t bytes = 0;
+  bool more = true;
+  for (std::string text; more;) {  // whole lines; the last one waits for its end
+    for (size_t n = 1; n > 0 && text.size() < kTextBytes; bytes += n) {
+      const size_t before = text.size();
+      text.resize(before + kReadBytes);
+      n = stream->Read(text.data() + before, kReadBytes);
+      text.resize(before + n);
+      more = n > 0;
+    }
+    const size_t end = more ? text.rfind('\n') + 1 : text.size();
+    CountWords(std::string_view(text).substr(0, end), pre_tokenizer, counts);
+    text.erase(0, end);
+  }
+  return bytes;
 }
 
 int Train(const RunConfig& config) {
@@ -138,11 +223,8 @@ int Train(const RunConfig& config) {
   const PreTokenizer pre_tokenizer = PreTokenizer::DeepSeekV3();
   WordCounts counts;
   size_t bytes = 0;
-  for (const std::string& path : inputs) {
-    const auto file = MappedFile::Open(path);
-    CountWords({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, pre_tokenizer, counts);
-    bytes += file->bytes().size();
-  }
+  for (const std::string& path : inputs) bytes += CountFile(path, pre_tokenizer, counts);
+  if (counts.empty()) Throw(ErrorCode::kInput, "input={}: no text to learn from", fmt::join(inputs, ","));
   const TrainedBpe bpe = TrainBpe(counts, config.Int("vocab_size"), config.Strings("special_tokens"));
   WriteTokenizer(config.String("output"), bpe, pre_tokenizer);
   const double seconds = clock.Seconds();

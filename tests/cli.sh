@@ -35,6 +35,14 @@ expect 2 2 'accepted, no effect here: attention, megablox$' tokenizer encode att
 expect 2 1 'unexpected stray' tokenizer encode stray
 expect 2 1 'bench gpu: allowed are gemm, memory, disk, train, decode' bench gpu
 expect 2 1 'plan serve: allowed are train, decode, convert' plan serve
+expect 2 1 'unexpected foo' config foo
+expect 2 1 'unexpected bad.yml' config base.yml bad.yml
+expect 0 0 '^steps +7 +command line' config train steps=7
+expect 0 0 'check golden' check --help
+expect 0 0 'tokenizer decode' tokenizer --help
+expect 0 0 'flags, with their defaults' tokenizer decode --help
+expect 2 1 'unknown command chek' chek --help
+expect 2 1 'per_device_batch_size=1.5: allowed is a whole number' plan train model_name=deepseek3-tiny per_device_batch_size=1.5
 expect 0 0 'written +1\.37 TB' plan convert model_name=deepseek3-671b dtype=bfloat16 disk_gb_s=1
 expect 3 1 'no such folder' plan convert input=/nonexistent
 expect 2 1 'eval perplexity needs load_parameters_path' eval perplexity
