@@ -136,8 +136,8 @@ two_sequences_are_learnt_by_heart() {
 }
 
 evaluation_is_checked_before_step_0() {
-  local code flags=("dataset_path=$text" max_target_length=32 per_device_batch_size=1 steps=2 eval_interval=1)
-  for share in 0 1e-9; do
+  local code share flags=("dataset_path=$text" max_target_length=32 per_device_batch_size=1 steps=2 eval_interval=1)
+  for share in 0 1e-09; do
     train none "${flags[@]}" held_out_fraction=$share
     code=$?
     [[ $code == 2 && $(wc -l <none.err) == 1 && ! -e runs/none ]] && grep -q "held_out_fraction=$share" none.err || fail "none: exit $code, $(cat none.err)"
