@@ -30,11 +30,11 @@ std::string OnlyInput(const RunConfig& config) {
 // Our own spelling, and those of MaxText's deepseek_fp8_to_bf16 and to_maxtext.
 void ReadPaths(const RunConfig& config, ConvertOptions& options) {
   std::string dtype = config.Given("dtype") ? config.String("dtype") : "", to = config.String("to");
-  if (config.Given("input_fp8_hf_path")) {
+  if (!config.String("input_fp8_hf_path").empty()) {
     options.input = config.String("input_fp8_hf_path");
     options.output = config.String("output_bf16_hf_path");
     if (dtype.empty()) dtype = "bfloat16";
-  } else if (config.Given("hf_model_path")) {
+  } else if (!config.String("hf_model_path").empty()) {
     options.input = config.String("hf_model_path");
     options.output = config.String("output").empty() ? config.String("base_output_directory") : config.String("output");
     if (to.empty()) to = "orbax";

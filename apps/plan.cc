@@ -97,7 +97,9 @@ struct Planned {
 // The hub's checkpoints of V3 and later have one MTP module, which the model files leave out.
 ModelConfig HubModel(const RunConfig& config) {
   ModelConfig model = ModelFromFlags(config);
-  if (!config.Given("mtp_num_layers") && IsFp8OnHub(model)) model.num_nextn_predict_layers = 1;
+  if (!config.Given("mtp_num_layers") && IsFp8OnHub(model)) {
+    model.num_nextn_predict_layers = std::max<int64_t>(1, model.num_nextn_predict_layers);
+  }
   return model;
 }
 

@@ -12,13 +12,35 @@ namespace {
 // MaxText spreads log2 of global_parameter_scale over width, heads and MLP widths, and layers; the remainder of the division by three goes
 // to heads and MLP first, then to the width.
 struct Scales {
-  int64_t width, heads, layers;
+  int64_t none = 1, width, heads, layers;
 };
 Scales ScalesOf(int64_t global_parameter_scale) {
   const int log = std::countr_zero(static_cast<uint64_t>(global_parameter_scale));
   const int third = log / 3, rest = log % 3;
-  return {int64_t{1} << (third + (rest > 1)), int64_t{1} << (third + (rest > 0)), int64_t{1} << third};
+  return {.width = int64_t{1} << (third + (rest > 1)), .heads = int64_t{1} << (third + (rest > 0)), .layers = int64_t{1} << third};
 }
+
+// The sizes that a flag gives as they stand, or times a scale.
+struct SizeFlag {
+  const char* name;
+  int64_t ModelConfig::*field;
+  int64_t Scales::*scale = &Scales::none;
+};
+constexpr SizeFlag kSizeFlags[] = {{"vocab_size", &ModelConfig::vocab_size},
+                                   {"base_emb_dim", &ModelConfig::hidden_size, &Scales::width},
+                                   {"base_mlp_dim", &ModelConfig::intermediate_size, &Scales::heads},
+                                   {"base_moe_mlp_dim", &ModelConfig::moe_intermediate_size, &Scales::heads},
+                                   {"base_num_query_heads", &ModelConfig::num_attention_heads, &Scales::heads},
+                                   {"base_num_decoder_layers", &ModelConfig::num_hidden_layers, &Scales::layers},
+                                   {"first_num_dense_layers", &ModelConfig::first_k_dense_replace},
+                                   {"q_lora_rank", &ModelConfig::q_lora_rank},
+                                   {"kv_lora_rank", &ModelConfig::kv_lora_rank},
+                                   {"qk_nope_head_dim", &ModelConfig::qk_nope_head_dim},
+                                   {"qk_rope_head_dim", &ModelConfig::qk_rope_head_dim},
+                                   {"v_head_dim", &ModelConfig::v_head_dim},
+                                   {"num_experts", &ModelConfig::n_routed_experts},
+                                   {"num_experts_per_tok", &ModelConfig::num_experts_per_tok},
+                                   {"shared_experts", &ModelConfig::n_shared_experts}};
 
 // A product of sizes that are out of range anyway must not overflow.
 int64_t Times(const RunConfig& config, const char* key, int64_t scale) {
@@ -27,29 +49,15 @@ int64_t Times(const RunConfig& config, const char* key, int64_t scale) {
   return product;
 }
 
-void SetWidths(const RunConfig& config, ModelConfig& model) {
-  const Scales scales = ScalesOf(config.Int("global_parameter_scale"));
-  model.vocab_size = config.Int("vocab_size");
-  model.hidden_size = Times(config, "base_emb_dim", scales.width);
-  model.intermediate_size = Times(config, "base_mlp_dim", scales.heads);
-  model.moe_intermediate_size = Times(config, "base_moe_mlp_dim", scales.heads);
-  model.num_attention_heads = Times(config, "base_num_query_heads", scales.heads);
-  model.num_hidden_layers = Times(config, "base_num_decoder_layers", scales.layers);
-  model.first_k_dense_replace = config.Int("first_num_dense_layers");
-  model.q_lora_rank = config.Int("q_lora_rank");
-  model.kv_lora_rank = config.Int("kv_lora_rank");
-  model.qk_nope_head_dim = config.Int("qk_nope_head_dim");
-  model.qk_rope_head_dim = config.Int("qk_rope_head_dim");
-  model.v_head_dim = config.Int("v_head_dim");
-  model.num_nextn_predict_layers = config.Int("mtp_num_layers");
+// One expert stands for none.
+int64_t SizeOf(const RunConfig& config, const SizeFlag& flag) {
+  if (flag.field == &ModelConfig::n_routed_experts && config.Int(flag.name) == 1) return 0;
+  return Times(config, flag.name, ScalesOf(config.Int("global_parameter_scale")).*flag.scale);
 }
 
 void SetRouting(const RunConfig& config, ModelConfig& model) {
   const bool sigmoid = config.String("routed_score_func") == "sigmoid";
   const int64_t groups = config.Int("n_routing_groups"), kept = config.Int("topk_routing_group");
-  model.n_routed_experts = config.Int("num_experts") == 1 ? 0 : config.Int("num_experts");
-  model.num_experts_per_tok = config.Int("num_experts_per_tok");
-  model.n_shared_experts = config.Int("shared_experts");
   model.n_group = groups == -1 ? 1 : groups;
   model.topk_group = kept == -1 ? model.n_group : kept;
   model.routed_scaling_factor = config.Float("routed_scaling_factor");
@@ -151,7 +159,7 @@ std::vector<std::string> ModelFlags() {
 }
 
 std::function<ModelConfig()> DescribedModel(const RunConfig& config) {
-  if (!config.Given("model_name") && !config.Given("base_emb_dim")) return {};
+  if (!NamesModel(config) && !config.Given("base_emb_dim")) return {};
   return [&config] { return ModelFromFlags(config); };
 }
 
@@ -159,7 +167,8 @@ ModelConfig ModelFromFlags(const RunConfig& config) {
   CheckVariants(config);
   ModelConfig model;
   model.family = FamilyOf(config);
-  SetWidths(config, model);
+  for (const SizeFlag& flag : kSizeFlags) model.*flag.field = SizeOf(config, flag);
+  model.num_nextn_predict_layers = config.Int("mtp_num_layers");
   SetRouting(config, model);
   SetRope(config, model);
   if (config.Bool("use_indexer")) SetIndexer(config, model);
@@ -185,6 +194,15 @@ void CheckModelName(const RunConfig& config, const ModelConfig& model, const std
     if (expected == found || size.field == &ModelConfig::num_nextn_predict_layers) continue;
     spdlog::warn("model_name={} has {} {}, {} has {}: config.json decides", name, size.name, expected, where, found);
     return;
+  }
+}
+
+void CheckGivenSizes(const RunConfig& config, const ModelConfig& model, const std::string& where) {
+  for (const SizeFlag& flag : kSizeFlags) {
+    if (!config.Given(flag.name) || SizeOf(config, flag) == model.*flag.field) continue;
+    Throw(ErrorCode::kUsage,
+          "{}={} is given, but {} has {}: leave the flag out, or start from another checkpoint (run_name, load_parameters_path)", flag.name,
+          config.Int(flag.name), where, model.*flag.field);
   }
 }
 

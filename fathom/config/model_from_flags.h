@@ -16,12 +16,17 @@ namespace fathom {
 ModelConfig ModelFromFlags(const RunConfig& config);
 // The flags that it reads, beside model_name.
 std::vector<std::string> ModelFlags();
-// ModelFromFlags of these flags (which must live as long), for a checkpoint that holds no config.json; empty if no model is described.
+// ModelFromFlags of these flags (which must live as long), for a checkpoint that holds no config.json; empty if neither a model nor its
+// width is given.
 std::function<ModelConfig()> DescribedModel(const RunConfig& config);
 
 // A checkpoint's config.json decides on the model; a model_name given beside it is only checked: another family is Error(kUsage), other
 // sizes are one warning. where names the config.json.
 void CheckModelName(const RunConfig& config, const ModelConfig& model, const std::string& where);
+
+// Throws Error(kUsage) for a size that was given (RunConfig::Given) and that this checkpoint's model has otherwise; what the file of a
+// model_name sets is CheckModelName's.
+void CheckGivenSizes(const RunConfig& config, const ModelConfig& model, const std::string& where);
 
 // Makes a V3 model one of V3.2: the family, and the indexer's sizes as indexer_n_heads, indexer_head_dim and indexer_topk give them.
 void AddIndexer(const RunConfig& config, ModelConfig& model);

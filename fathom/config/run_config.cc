@@ -63,9 +63,8 @@ const FlagValue* FindValue(const NamedValues& values, std::string_view key) {
   return found == values.end() ? nullptr : &found->second;
 }
 
-void SetAll(RunConfig& config, const ConfigFile& file) {
-  for (const auto& [key, value] : file.values) config.Set(key, value, file.name);
-}
+// A copy of base.yml states every default, and wants none of them more than base.yml does.
+bool IsCopyOfBase(const ConfigFile& file) { return 2 * file.values.size() > Flags().size(); }
 
 // The file's parents first, so that it overrides them.
 void ApplyConfigFile(RunConfig& config, const ConfigFile& file, int depth = 0) {
@@ -74,7 +73,10 @@ void ApplyConfigFile(RunConfig& config, const ConfigFile& file, int depth = 0) {
   const FlagValue* parent = FindValue(file.values, "base_config");
   const std::string path = parent != nullptr ? std::get<std::string>(*parent) : "";
   if (!path.empty()) ApplyConfigFile(config, ReadConfigFile(file.folder / path), depth + 1);
-  SetAll(config, file);
+  const bool copy = IsCopyOfBase(file);
+  for (const auto& [key, value] : file.values) {
+    config.Set(key, value, file.name, !copy || value != Flags().find(key)->second.default_value);
+  }
 }
 
 void AddArgument(Arguments& arguments, const FlagSpec& flag, std::string_view text) {
@@ -86,7 +88,7 @@ void AddArgument(Arguments& arguments, const FlagSpec& flag, std::string_view te
     items.insert(items.end(), more.begin(), more.end());
     value = items;
   }
-  arguments.values[flag.name] = Flag{value, kCommandLine};
+  arguments.values[flag.name] = Flag{value, kCommandLine, true};
 }
 
 // The value of "--key" without '=': the next argument; a bool may stand alone. Returns how many arguments it took.
@@ -158,7 +160,7 @@ Values ReadEnvironment() {
       }
       if (flag->second.type == FlagType::kList)
         Throw(ErrorCode::kUsage, "{}: a list can't be set there: use {}= on the command line", where, key);
-      values[key] = Flag{ParseFlag(flag->second, text, where), where};
+      values[key] = Flag{ParseFlag(flag->second, text, where), where, true};
     }
   }
   return values;
@@ -223,16 +225,16 @@ void ApplyModel(RunConfig& config, const fs::path& config_folder, const Values& 
   };
   const Flag given = current("model_name");
   const std::string name = WithoutInstruct(std::get<std::string>(given.value));
-  config.Set("model_name", name, given.source);
+  config.Set("model_name", name, given.source, given.given);
   if (name.empty() || name == "default") return;
   const ConfigFile model = ReadModelFile(name, config_folder);
   CheckOverrides(model, line, environment, std::get<bool>(current("override_model_config").value));
-  SetAll(config, model);
+  for (const auto& [key, value] : model.values) config.Set(key, value, model.name);
 }
 
 void ApplyGiven(RunConfig& config, const Values& values) {
   for (const auto& [key, flag] : values) {
-    if (key != "model_name") config.Set(key, flag.value, flag.source);
+    if (key != "model_name") config.Set(key, flag.value, flag.source, flag.given);
   }
 }
 
@@ -289,11 +291,11 @@ bool RunConfig::IsNull(std::string_view key) const {
 bool RunConfig::Given(std::string_view key) const {
   const auto found = flags_.find(key);
   FATHOM_CHECK(found != flags_.end(), "no flag {}", key);
-  return found->second.source == kCommandLine || found->second.source.starts_with("environment ");
+  return found->second.given;
 }
 
-void RunConfig::Set(std::string_view key, FlagValue value, std::string source) {
-  flags_.insert_or_assign(std::string(key), Flag{std::move(value), std::move(source)});
+void RunConfig::Set(std::string_view key, FlagValue value, std::string source, bool given) {
+  flags_.insert_or_assign(std::string(key), Flag{std::move(value), std::move(source), given});
 }
 
 }  // namespace fathom

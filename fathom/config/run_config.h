@@ -17,6 +17,7 @@ using FlagValue = std::variant<std::monostate, bool, int64_t, double, std::strin
 struct Flag {
   FlagValue value;
   std::string source;  // "base.yml", "models/deepseek3-tiny.yml", "command line", "environment FATHOM_STEPS", "derived"
+  bool given = false;  // see RunConfig::Given
 };
 
 class RunConfig {
@@ -35,11 +36,14 @@ class RunConfig {
   const std::vector<std::string>& Strings(std::string_view key) const;
 
   bool IsNull(std::string_view key) const;  // flags whose default is null: not set
-  bool Given(std::string_view key) const;   // on the command line or in the environment
+  // Did the user say it: on the command line, in the environment, or in a yml or its parents, even if it is the default? Not given are
+  // base.yml's defaults, those that a yml with more than half of all flags (a copy of base.yml, MaxText's for instance) repeats, what the
+  // model's file sets, and what is derived.
+  bool Given(std::string_view key) const;
   const std::map<std::string, Flag, std::less<>>& flags() const { return flags_; }
   // Non-flag words on the command line, in order ("golden" of `check golden`).
   const std::vector<std::string>& words() const { return words_; }
-  void Set(std::string_view key, FlagValue value, std::string source);
+  void Set(std::string_view key, FlagValue value, std::string source, bool given = false);
 
  private:
   std::map<std::string, Flag, std::less<>> flags_;

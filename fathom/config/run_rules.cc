@@ -12,8 +12,6 @@ namespace {
 
 constexpr const char* kDerived = "derived";
 
-bool IsDefault(const RunConfig& config, std::string_view key) { return config.flags().find(key)->second.source == "base.yml"; }
-
 void DeriveSteps(RunConfig& config) {
   if (config.Int("steps") == -1 && config.Int("learning_rate_schedule_steps") == -1) {
     Throw(ErrorCode::kUsage, "steps=-1 takes learning_rate_schedule_steps, which is -1 too: give one of them");
@@ -38,22 +36,6 @@ void CheckFills(const RunConfig& config, const std::string& level) {
     if (ranks == -1) ++fills;
   }
   if (fills > 1) Throw(ErrorCode::kUsage, "{} of the {}_*_parallelism flags are -1; only one can take what is left", fills, level);
-}
-
-void CheckSampling(const RunConfig& config) {
-  const std::string& strategy = config.String("decode_sampling_strategy");
-  const double p = config.Float("decode_sampling_nucleus_p");
-  const int64_t k = config.Int("decode_sampling_top_k");
-  if ((strategy == "nucleus" || strategy == "composite") && !(p > 0)) {
-    Throw(ErrorCode::kUsage, "decode_sampling_strategy={} needs decode_sampling_nucleus_p above 0 and at most 1, found {}", strategy, p);
-  }
-  if ((strategy == "topk" || strategy == "composite") && k < 1) {
-    Throw(ErrorCode::kUsage, "decode_sampling_strategy={} needs decode_sampling_top_k of at least 1, found {}", strategy, k);
-  }
-  if (strategy != "greedy" && !(config.Float("decode_sampling_temperature") > 0)) {
-    Throw(ErrorCode::kUsage, "decode_sampling_temperature=0 with decode_sampling_strategy={}: use decode_sampling_strategy=greedy",
-          strategy);
-  }
 }
 
 void CheckExclusive(const char* a, bool a_set, const char* b, bool b_set) {
@@ -86,9 +68,9 @@ void DeriveFlags(RunConfig& config) {
   }
   if (config.String("mu_dtype").empty()) config.Set("mu_dtype", config.String("weight_dtype"), kDerived);
   // Before the final norm is what MaxText feeds its MTP module.
-  if (config.String("compat") == "maxtext" && IsDefault(config, "mtp_input")) config.Set("mtp_input", std::string("before_norm"), kDerived);
+  if (config.String("compat") == "maxtext" && !config.Given("mtp_input")) config.Set("mtp_input", std::string("before_norm"), kDerived);
   for (const char* key : {"init_weights_seed", "data_shuffle_seed"}) {
-    if (!IsDefault(config, "seed") && IsDefault(config, key)) config.Set(key, config.Int("seed"), kDerived);
+    if (config.Given("seed") && !config.Given(key)) config.Set(key, config.Int("seed"), kDerived);
   }
 }
 
@@ -98,7 +80,6 @@ void CheckFlagsTogether(const RunConfig& config) {
   CheckExclusive("use_sft", config.Bool("use_sft"), "use_dpo", config.Bool("use_dpo"));
   CheckFills(config, "ici");
   CheckFills(config, "dcn");
-  CheckSampling(config);
   CheckNumbers(config);
 }
 
