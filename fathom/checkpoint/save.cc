@@ -11,6 +11,9 @@ namespace {
 
 constexpr uintmax_t kMaxCompanion = 64 << 20;  // bytes
 constexpr std::array kCompanionSuffixes = {".json", ".jinja", ".txt", ".model", ".py", ".md"};
+constexpr std::array kHubNames = {"tokenizer.json",       "tokenizer_config.json",     "special_tokens_map.json",      "added_tokens.json",
+                                  "chat_template.jinja",  "chat_template.json",        "generation_config.json",       "README.md",
+                                  "modeling_deepseek.py", "configuration_deepseek.py", "tokenization_deepseek_fast.py"};
 
 // At least what the header says about a tensor, beyond its name.
 int64_t HeaderBytes(const TensorInfo& tensor) { return static_cast<int64_t>(2 * tensor.name.size()) + 192; }
@@ -90,8 +93,19 @@ std::vector<std::filesystem::path> CompanionFiles(const std::filesystem::path& d
   return files;
 }
 
-void CopyCompanions(const std::filesystem::path& from, const std::filesystem::path& to) {
-  for (const std::filesystem::path& file : CompanionFiles(from)) {
+std::vector<std::filesystem::path> HubCompanionFiles(const std::filesystem::path& dir) {
+  std::vector<std::filesystem::path> files = CompanionFiles(dir);
+  std::erase_if(files, [](const std::filesystem::path& file) {
+    const std::string name = file.filename().string();
+    return !name.starts_with("LICENSE") && std::ranges::find(kHubNames, name) == kHubNames.end();
+  });
+  return files;
+}
+
+void CopyCompanions(const std::filesystem::path& from, const std::filesystem::path& to) { CopyFiles(CompanionFiles(from), to); }
+
+void CopyFiles(const std::vector<std::filesystem::path>& files, const std::filesystem::path& to) {
+  for (const std::filesystem::path& file : files) {
     const auto source = MappedFile::Open(file);
     OutputFile copy(to / file.filename());
     copy.Write(source->bytes());

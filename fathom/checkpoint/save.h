@@ -17,9 +17,9 @@ struct NamedTensor {
 };
 
 struct SaveOptions {
-  int64_t max_shard_size = 5'000'000'000;  // bytes of a file; a tensor larger than this has a file of its own
-  std::filesystem::path companions;        // the folder whose tokenizer and other small files are copied; empty: none
-  bool overwrite = false;                  // replace an existing folder
+  int64_t max_shard_size = 5'000'000'000;         // bytes of a file; a tensor larger than this has a file of its own
+  std::vector<std::filesystem::path> companions;  // small files that are copied
+  bool overwrite = false;                         // replace an existing folder
 };
 
 // Tensors (by index, in order) of each file.
@@ -35,7 +35,12 @@ void WriteTensors(const std::filesystem::path& path, const std::vector<NamedTens
 // Tokenizer, templates, generation_config.json, licence and code: small files that are no tensors, index or config.json. Throws
 // Error(kInput).
 std::vector<std::filesystem::path> CompanionFiles(const std::filesystem::path& dir);
-// Copies and syncs them.
+// Those of them that a Hugging Face checkpoint has: a folder that a user names as the tokenizer's may hold anything else. Throws
+// Error(kInput).
+std::vector<std::filesystem::path> HubCompanionFiles(const std::filesystem::path& dir);
+// Copies and syncs what CompanionFiles finds.
 void CopyCompanions(const std::filesystem::path& from, const std::filesystem::path& to);
+// Copies and syncs files. Throws Error(kInput), Error(kResource).
+void CopyFiles(const std::vector<std::filesystem::path>& files, const std::filesystem::path& to);
 
 }  // namespace fathom

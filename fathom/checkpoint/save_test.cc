@@ -87,12 +87,15 @@ TEST_F(SaveTest, CopiesCompanions) {
   }
   std::filesystem::create_directory(from / "folder.json");
   const Json config = TinyConfig();
-  SaveCheckpoint(dir_, config, Views(TinyTensors(config)), {.companions = from});
+  SaveCheckpoint(dir_, config, Views(TinyTensors(config)), {.companions = CompanionFiles(from)});
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(dir_)) names.push_back(entry.path().filename().string());
   EXPECT_THAT(names, testing::UnorderedElementsAre("tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE-MODEL",
                                                    "modeling.py", "config.json", "model.safetensors"));
   EXPECT_EQ(ReadTextFile(dir_ / "tokenizer.json"), "tokenizer.json");
+  names.clear();
+  for (const auto& file : HubCompanionFiles(from)) names.push_back(file.filename().string());
+  EXPECT_THAT(names, testing::UnorderedElementsAre("tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE-MODEL"));
   EXPECT_EQ(ReadJsonFile(dir_ / "config.json"), config);
 }
 

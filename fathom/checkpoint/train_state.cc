@@ -57,7 +57,7 @@ void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const 
   CheckFreeSpace(checkpoints, bytes);
   StagedFolder stage(StepFolder(checkpoints, state.step), true);
   WriteModelFiles(stage.path(), config, params, options.max_shard_size);
-  if (!options.companions.empty()) CopyCompanions(options.companions, stage.path());
+  CopyFiles(options.companions, stage.path());
   WriteState(stage.path(), state);
   stage.Commit();
 }

@@ -252,13 +252,8 @@ bool TextSource::Next(Batch* batch) {
 }
 
 Json TextSource::State() const {
-  return {{"kind", "text"},
-          {"files", files_hash_},
-          {"settings", settings_hash_},
-          {"epoch", start_.epoch},
-          {"extent", start_.extent},
-          {"document", start_.document},
-          {"row", row_}};
+  return {{"kind", "text"},        {"files", files_hash_},    {"settings", settings_hash_},  {"tokenizer", config_.tokenizer_hash},
+          {"epoch", start_.epoch}, {"extent", start_.extent}, {"document", start_.document}, {"row", row_}};
 }
 
 void TextSource::Restore(const Json& state) {
@@ -274,6 +269,10 @@ void TextSource::Restore(const Json& state) {
     Throw(ErrorCode::kInput,
           "data settings (seed, shuffling, packing, max_target_length, BOS and EOS, held-out part) differ from the checkpoint's; resume "
           "with the same ones");
+  }
+  // States of before this was written have none.
+  if (state.value("tokenizer", config_.tokenizer_hash) != config_.tokenizer_hash) {
+    Throw(ErrorCode::kInput, "tokenizer_path: another tokenizer.json than the checkpoint was trained with; give the same one");
   }
   StartAt({state.value("epoch", int64_t{0}), state.value("extent", int64_t{0}), state.value("document", int64_t{0})},
           state.value("row", int64_t{0}));

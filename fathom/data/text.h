@@ -28,6 +28,7 @@ struct TextConfig {
   int32_t eos_id = -1;             // the last target of every document; -1: none
   int64_t window_bytes = 4 << 20;  // of text that is tokenised, packed and whose rows are shuffled together
   int threads = 2;                 // that tokenise
+  uint64_t tokenizer_hash = 0;     // of its file: a position counts the rows that one tokenizer made
 };
 
 // Every token of the data is once a target in an epoch (with bos_id also the first of a document), never across documents.

@@ -91,6 +91,19 @@ Pairs PairsOf(const std::vector<Batch>& batches) {
   return pairs;
 }
 
+TEST(TextSource, GoesOnWithTheSameTokenizerOnly) {
+  const Corpus corpus(20);
+  TextConfig config = SmallConfig(corpus.path());
+  config.tokenizer_hash = 1;
+  Json state = TextSource(config, Bytes).State();
+  TextSource(config, Bytes).Restore(state);
+  config.tokenizer_hash = 2;
+  TextSource other(config, Bytes);
+  EXPECT_NE(MessageOf([&] { other.Restore(state); }).find("tokenizer_path"), std::string::npos);
+  state.erase("tokenizer");  // of an older state
+  other.Restore(state);
+}
+
 TEST(TextSource, AnEpochHasEveryTargetOnceAndNoneAcrossDocuments) {
   const Corpus corpus(150);
   Pairs want;

@@ -27,8 +27,8 @@ void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().r
 
 }  // namespace
 
-void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session,
-             const Json& data_state, int64_t step) {
+void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::vector<std::filesystem::path>& companions,
+             TrainSession& session, const Json& data_state, int64_t step) {
   TrainState state{.step = step};
   state.values[kOptimizerSteps] = session.optimizer().step_count();
   state.values["data"] = data_state;
@@ -36,9 +36,8 @@ void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::
     state.slots["mu"].push_back({moments.name, moments.m});
     state.slots["nu"].push_back({moments.name, moments.v});
   }
-  SaveOptions save{.max_shard_size = options.max_shard_size, .companions = tokenizer_dir, .overwrite = true};
-  if (save.companions.empty()) save.companions = options.load_parameters_path;
-  SaveTrainCheckpoint(options.checkpoints_dir(), ConfigOf(config, options.weights), Params(session), state, save);
+  SaveTrainCheckpoint(options.checkpoints_dir(), ConfigOf(config, options.weights), Params(session), state,
+                      {.max_shard_size = options.max_shard_size, .companions = companions, .overwrite = true});
   PruneCheckpoints(options.checkpoints_dir(), options.keep);
 }
 
@@ -56,7 +55,11 @@ void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
     CopyInto(moments.m, state.Get("mu", moments.name, moments.m.dtype(), moments.m.shape()));
     CopyInto(moments.v, state.Get("nu", moments.name, moments.v.dtype(), moments.v.shape()));
   }
-  session.optimizer().set_step_count(state.values().value(kOptimizerSteps, int64_t{0}));
+  const auto steps = state.values().find(kOptimizerSteps);
+  if (steps == state.values().end() || !steps->is_number_integer()) {
+    Throw(ErrorCode::kInput, "{}: no {} in it", state.file().string(), kOptimizerSteps);
+  }
+  session.optimizer().set_step_count(steps->get<int64_t>());
 }
 
 }  // namespace fathom

@@ -9,9 +9,10 @@
 
 namespace fathom {
 
-// Saves step `step` (0-based, complete) and removes the oldest ones beyond options.keep. Throws Error(kResource); what was there stays.
-void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::filesystem::path& tokenizer_dir, TrainSession& session,
-             const Json& data_state, int64_t step);
+// Saves step `step` (0-based, complete), with the companions beside the weights, and removes the oldest ones beyond options.keep. Throws
+// Error(kResource); what was there stays.
+void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::vector<std::filesystem::path>& companions,
+             TrainSession& session, const Json& data_state, int64_t step);
 
 // What a run continues from.
 struct ResumePoint {
@@ -21,7 +22,8 @@ struct ResumePoint {
 };
 std::optional<ResumePoint> FindResumePoint(const TrainOptions& options);
 
-// Moments and step count of the optimizer; the weights were loaded with the model. Throws Error(kInput).
+// Moments and step count of the optimizer; the weights were loaded with the model. Throws Error(kInput): one of them is missing or does not
+// fit.
 void RestoreOptimizer(const ResumePoint& point, TrainSession& session);
 
 }  // namespace fathom

@@ -105,7 +105,9 @@ LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, cons
   if (dir.empty()) return Fresh(config, options);
   const Checkpoint checkpoint = Checkpoint::Open(dir);
   LoadedModel model{ConfigOf(config, checkpoint), {}};
-  CheckModelName(config, model.config, (dir / "config.json").string());
+  const std::string where = (dir / "config.json").string();
+  CheckGivenSizes(config, model.config, where);
+  CheckModelName(config, model.config, where);
   ValidateAgainstConfig(checkpoint, {.allow_missing_mtp = true, .allow_missing_indexer = true});
   const int64_t held = HeldMtpModules(checkpoint);
   CheckMtpModules(config, options, held, dir.string());

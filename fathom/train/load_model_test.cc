@@ -45,6 +45,15 @@ TEST(LoadModel, ModulesThatTheCheckpointLacksAreAnErrorOrMade) {
   for (const ExpectedTensor& t : ExpectedTensors(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
 }
 
+TEST(LoadModel, AGivenSizeMustBeTheCheckpoints) {
+  const int64_t width = Load(Golden("v3"), {}).config.hidden_size;
+  EXPECT_EQ(ErrorOf(Golden("v3"), {fmt::format("base_emb_dim={}", width)}), "");
+  EXPECT_THAT(ErrorOf(Golden("v3"), {fmt::format("base_emb_dim={}", 2 * width)}),
+              AllOf(HasSubstr(fmt::format("base_emb_dim={}", 2 * width)), HasSubstr("config.json"), HasSubstr(std::to_string(width))));
+  EXPECT_THAT(ErrorOf(Golden("v3"), {"base_num_decoder_layers=99"}), HasSubstr("base_num_decoder_layers=99"));
+  EXPECT_EQ(ErrorOf(Golden("v3"), {"model_name=deepseek3-tiny"}), "");
+}
+
 TEST(LoadModel, AnIndexerMakesV3OneOfV32) {
   LoadedModel model = Load(Golden("v3"), {"init_missing=[indexer]", "indexer_n_heads=4", "indexer_head_dim=16", "indexer_topk=12"});
   EXPECT_EQ(model.config.family, ModelFamily::kV32);

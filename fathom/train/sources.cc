@@ -1,15 +1,28 @@
 #include "fathom/train/sources.h"
 
 #include "fathom/base/error.h"
+#include "fathom/base/file.h"
+#include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
+#include "fathom/checkpoint/save.h"
 #include "fathom/data/synthetic.h"
 #include "fathom/data/text.h"
 
 namespace fathom {
 namespace {
 
+constexpr const char* kTokenizerFile = "tokenizer.json";
+
+// tokenizer_path may name the file itself; a checkpoint holds it under this name only.
 std::filesystem::path TokenizerDir(const RunConfig& config, const TrainOptions& options) {
-  if (!config.String("tokenizer_path").empty()) return config.String("tokenizer_path");
+  const std::filesystem::path given = config.String("tokenizer_path");
+  if (given.filename() == kTokenizerFile && !std::filesystem::is_directory(given)) {
+    return given.has_parent_path() ? given.parent_path() : ".";
+  }
+  if (std::filesystem::is_regular_file(given)) {
+    Throw(ErrorCode::kUsage, "tokenizer_path={}: expected a file named {} or its folder", given.string(), kTokenizerFile);
+  }
+  if (!given.empty()) return given;
   if (!options.load_parameters_path.empty()) return options.load_parameters_path;
   Throw(ErrorCode::kUsage, "dataset_type=text needs a tokenizer: give tokenizer_path= (fathom tokenizer train makes one)");
 }
@@ -65,15 +78,16 @@ void CheckHasText(const StreamConfig& stream, int64_t eval_interval) {
 }
 
 void OpenText(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
-  sources.tokenizer_dir = TokenizerDir(config, options);
-  const auto tokenizer = std::make_shared<const Tokenizer>(Tokenizer::Load(sources.tokenizer_dir));
+  const std::filesystem::path dir = TokenizerDir(config, options);
+  const auto tokenizer = std::make_shared<const Tokenizer>(Tokenizer::Load(dir));
+  sources.companions = HubCompanionFiles(dir);
   sources.tokenizer = tokenizer;
   if (tokenizer->vocab_size() > model.vocab_size) {
-    Throw(ErrorCode::kUsage, "{}: {} tokens, the model's vocab_size is {}", sources.tokenizer_dir.string(), tokenizer->vocab_size(),
-          model.vocab_size);
+    Throw(ErrorCode::kUsage, "{}: {} tokens, the model's vocab_size is {}", dir.string(), tokenizer->vocab_size(), model.vocab_size);
   }
   const EncodeFunction encode = [tokenizer](std::string_view text) { return tokenizer->Encode(text); };
   TextConfig text = ReadText(config, options, *tokenizer);
+  text.tokenizer_hash = HashName(ReadTextFile(dir / kTokenizerFile));
   if (options.eval_interval > 0 && config.String("eval_dataset_path").empty()) {
     text.stream.held_out_fraction = config.Float("held_out_fraction");
     text.stream.split = Split::kTrain;
@@ -90,6 +104,7 @@ void OpenSynthetic(const RunConfig& config, const TrainOptions& options, const M
                             static_cast<uint64_t>(config.Int("data_shuffle_seed"))};
   sources.train = std::make_unique<SyntheticSource>(synthetic);
   if (options.eval_interval > 0) sources.eval = std::make_unique<SyntheticSource>(synthetic);
+  if (!options.load_parameters_path.empty()) sources.companions = HubCompanionFiles(options.load_parameters_path);
 }
 
 }  // namespace

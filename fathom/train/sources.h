@@ -12,8 +12,8 @@
 namespace fathom {
 
 struct DataSources {
-  std::shared_ptr<const Tokenizer> tokenizer;  // null for synthetic data
-  std::filesystem::path tokenizer_dir;         // where its files lie; saved with every checkpoint
+  std::shared_ptr<const Tokenizer> tokenizer;     // null for synthetic data
+  std::vector<std::filesystem::path> companions;  // the tokenizer's files, or those beside the loaded weights: saved with every checkpoint
   std::unique_ptr<BatchSource> train;
   std::unique_ptr<BatchSource> eval;  // null unless eval_interval > 0
 };
