@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # train_cli.sh FATHOM DATA: what holds for whole training runs: a killed run ends with the same bits, signals and a full disk lose nothing,
-# micro-batches change nothing, a tiny model learns two sequences by heart. DATA is tests/data.
+# micro-batches change nothing, a tiny model learns two sequences by heart, the end of the data is the end of the run, a run goes on with its
+# own inputs only, and one that diverges stops. DATA is tests/data.
 set -u
 fathom=$(realpath "$1")
 text=$(realpath "$2")/tokenizer/train.txt
@@ -147,6 +148,50 @@ evaluation_is_checked_before_step_0() {
     fail "some: json= holds $(cat some.json)"
 }
 
+data_that_ends_ends_the_run() {
+  local i code
+  head -c 110 "$text" >two.txt
+  echo "num_epoch: 9" >nine.yml
+  ends() { "$fathom" train nine.yml "${MODEL[@]}" "${COMMON[@]}" run_name=ends dataset_path=two.txt per_device_batch_size=2 max_target_length=32 steps=100 2>ends.err; }
+  for i in first again; do
+    ends
+    code=$?
+    [[ $code == 0 && $(steps_done ends) == 9 && $(ls runs/ends/checkpoints) == 8 ]] ||
+      fail "ends, $i: exit $code, $(steps_done ends) steps, checkpoints $(ls runs/ends/checkpoints), $(cat ends.err)"
+  done
+  grep -q 'used up its data with step 8' ends.err || fail "ends: the second run does not say that the data is used up: $(cat ends.err)"
+  grep -q '"optimizer_steps": 9' runs/ends/checkpoints/8/train_state/state.json || fail "ends: step 8 is not the ninth"
+}
+
+# refuses CODE PATTERN FLAG...: the run `whole` does not go on like this, and says so in one line.
+refuses() {
+  local code
+  train whole "${LONG[@]}" steps=$((STEPS + 1)) "${@:3}"
+  code=$?
+  [[ $code == "$1" && $(wc -l <whole.err) == 1 ]] && grep -q "$2" whole.err || fail "${*:3}: exit $code (expected $1), must say $2: $(cat whole.err)"
+}
+
+a_run_goes_on_with_its_own_inputs_only() {
+  refuses 2 'base_emb_dim=64' base_emb_dim=64
+  head -c 20000 "$text" >part.txt
+  "$fathom" tokenizer train input=part.txt vocab_size=400 output=other log_level=warning >/dev/null || fail "other: exit $?"
+  refuses 3 'another tokenizer.json' tokenizer_path=other
+}
+
+the_tokenizer_may_be_named_by_its_file() {
+  mkdir named && cp tokenizer/* named && cp "$text" named/corpus.txt
+  train named "dataset_path=$text" per_device_batch_size=4 max_target_length=32 steps=2 tokenizer_path=named/tokenizer.json || fail "named: exit $?: $(cat named.err)"
+  [[ $(cd runs/named/checkpoints/1 && echo *) == "config.json model.safetensors tokenizer.json tokenizer_config.json train_state" ]] ||
+    fail "named: the checkpoint holds $(ls runs/named/checkpoints/1)"
+}
+
+gradients_that_stay_infinite_stop_the_run() {
+  local code
+  train broken "${LONG[@]}" learning_rate=1e38 warmup_steps_fraction=0 abort_on_nan_loss=false abort_on_inf_loss=false
+  code=$?
+  [[ $code == 1 && $(steps_done broken) -lt 20 ]] && grep -q '5 steps in a row' broken.err || fail "broken: exit $code after $(steps_done broken) steps: $(cat broken.err)"
+}
+
 "$fathom" tokenizer train input="$text" vocab_size=400 output=tokenizer log_level=warning >/dev/null || exit 1
 train whole "${LONG[@]}" || { cat whole.err >&2; exit 1; }
 killed_runs_end_with_the_same_bits
@@ -156,4 +201,8 @@ the_way_through_orbax_changes_nothing
 micro_batches_equal_the_large_batch
 two_sequences_are_learnt_by_heart
 evaluation_is_checked_before_step_0
+data_that_ends_ends_the_run
+the_tokenizer_may_be_named_by_its_file
+gradients_that_stay_infinite_stop_the_run
+a_run_goes_on_with_its_own_inputs_only
 exit $status

@@ -20,6 +20,8 @@
 namespace fathom {
 namespace {
 
+constexpr int64_t kMostSkipped = 5;  // steps in a row without a finite gradient
+
 // The flags, once they and the model get along.
 const RunConfig& CheckedFlags(const RunConfig& config, const ModelConfig& model) {
   CheckTrainingFlags(config, model);
@@ -35,6 +37,7 @@ class Run {
         sources_(OpenSources(CheckedFlags(config, loaded_.config), options_, loaded_.config)),
         session_(loaded_.config, options_, std::move(loaded_.params)),
         first_step_(resume_ ? resume_->step + 1 : 0),
+        done_(first_step_ - 1),
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_.length, options_.mtp.modules)),
         progress_(first_step_, options_.steps) {
     if (resume_) Resume();
@@ -47,18 +50,12 @@ class Run {
     const StopSignals signals;
     for (step_ = first_step_; step_ < options_.steps; ++step_) {
       if (!TrainStep()) break;
-      if (BadLoss()) return static_cast<int>(ErrorCode::kFailed);
+      if (BadLoss() || BadGradients()) return static_cast<int>(ErrorCode::kFailed);
       if (EvalDue() && !Evaluate()) break;
       if (signals.received() != 0) return StopBySignal(signals.received());
       if (SaveDue()) Save();
     }
-    progress_.Clear();
-    const int64_t last = std::min(step_, options_.steps - 1);
-    if (options_.checkpointing && options_.save_on_completion && saved_step_ != last) {
-      step_ = last;
-      Save();
-    }
-    return 0;
+    return Finish();
   }
 
   // Steps are those of the whole run; tokens and speed are of this process.
@@ -83,14 +80,17 @@ class Run {
       spdlog::warn("{} holds no position in the data, which is read from its start", resume_->dir.string());
     else
       sources_.train->Restore(resume_->data_state);
+    DropStepsFrom(MetricsFile(), first_step_);
     spdlog::info("resuming run {} from {} at step {}", options_.run_name, resume_->dir.string(), first_step_);
   }
+
+  std::filesystem::path MetricsFile() const { return options_.run_dir / "metrics" / "metrics.jsonl"; }
 
   void OpenSinks(const RunConfig& config) {
     std::error_code failed;
     std::filesystem::create_directories(options_.run_dir / "metrics", failed);
     if (failed) Throw(ErrorCode::kResource, "{}: cannot create: {}", (options_.run_dir / "metrics").string(), failed.message());
-    sinks_.push_back(OpenJsonlSink(options_.run_dir / "metrics" / "metrics.jsonl"));
+    sinks_.push_back(OpenJsonlSink(MetricsFile()));
     if (config.Bool("enable_tensorboard")) sinks_.push_back(OpenTensorBoardSink(options_.run_dir / "tensorboard"));
     if (!config.String("metrics_file").empty()) sinks_.push_back(OpenJsonlSink(config.String("metrics_file")));
   }
@@ -108,11 +108,13 @@ class Run {
   bool TrainStep() {
     const Stopwatch clock;
     if (!sources_.train->Next(&batch_)) {
+      progress_.Clear();
       spdlog::info("the data has ended after {} steps", step_);
       return false;
     }
     const double rate = LearningRate(options_.schedule, step_);
     report_ = session_.Step(batch_, rate);
+    done_ = step_;
     const double tokens = static_cast<double>(batch_.tokens());
     steps_done_ = step_ + 1;
     tokens_ += tokens;
@@ -131,12 +133,42 @@ class Run {
     for (const auto& sink : sinks_) sink->Write(scalars);
   }
 
+  // After the last step, or the end of the data.
+  int Finish() {
+    progress_.Clear();
+    step_ = done_;
+    if (done_ < first_step_) {
+      if (!resume_) Throw(ErrorCode::kInput, "no step was trained: the data has no batch");
+      spdlog::warn("run {} has used up its data with step {}: nothing is left to train; another run_name starts anew", options_.run_name,
+                   done_);
+    } else if (options_.checkpointing && options_.save_on_completion && saved_step_ != done_) {
+      Save();
+    }
+    return 0;
+  }
+
+  std::string LastCheckpoint() const {
+    return saved_step_ < 0 ? "the last checkpoint is the one that the run started from"
+                           : fmt::format("the last checkpoint is {}", saved_step_);
+  }
+
+  // The optimizer has skipped the step. A loss may recover from one such gradient; from several in a row it does not.
+  bool BadGradients() {
+    skipped_ = report_.optimizer.applied ? 0 : skipped_ + 1;
+    if (skipped_ == 0) return false;
+    progress_.Clear();
+    spdlog::warn("step {}: the gradient's norm is {}; nothing was changed", step_, report_.optimizer.raw_grad_norm);
+    if (skipped_ < kMostSkipped) return false;
+    spdlog::error("step {}: {} steps in a row had no finite gradient; {}; lower learning_rate or look at the data", step_, skipped_,
+                  LastCheckpoint());
+    return true;
+  }
+
   bool BadLoss() {
     const bool nan = std::isnan(report_.loss) && options_.abort_on_nan, inf = std::isinf(report_.loss) && options_.abort_on_inf;
     if (!nan && !inf) return false;
     progress_.Clear();
-    spdlog::error("step {}: the loss is {}; the last checkpoint is {}; lower learning_rate or look at the data", step_, report_.loss,
-                  saved_step_ < 0 ? "the one that the run started from" : std::to_string(saved_step_));
+    spdlog::error("step {}: the loss is {}; {}; lower learning_rate or look at the data", step_, report_.loss, LastCheckpoint());
     return true;
   }
 
@@ -196,7 +228,8 @@ class Run {
   LoadedModel loaded_;
   DataSources sources_;
   TrainSession session_;
-  int64_t first_step_, step_ = 0, saved_step_ = -1;
+  int64_t first_step_, done_;  // done_: the last complete step
+  int64_t step_ = 0, saved_step_ = -1, skipped_ = 0;
   double flops_per_token_, peak_gflops_ = 1;
   std::vector<std::unique_ptr<ScalarSink>> sinks_;
   TrainProgress progress_;

@@ -3,9 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <limits>
+#include <ranges>
 
+#include "fathom/base/file.h"
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 
@@ -45,7 +49,27 @@ class JsonlSink : public ScalarSink {
   std::FILE* file_;
 };
 
+// The step of a line that JsonlSink wrote whole, else a number beyond all.
+int64_t StepOfLine(std::string_view line) {
+  constexpr std::string_view kStart = "{\"step\":";
+  int64_t step = 0;
+  if (!line.starts_with(kStart) || !line.ends_with('}')) return std::numeric_limits<int64_t>::max();
+  const auto [end, error] = std::from_chars(line.data() + kStart.size(), line.data() + line.size(), step);
+  return error == std::errc() ? step : std::numeric_limits<int64_t>::max();
+}
+
 }  // namespace
+
+void DropStepsFrom(const std::filesystem::path& path, int64_t first) {
+  if (!std::filesystem::exists(path)) return;
+  const std::string text = ReadTextFile(path, std::numeric_limits<size_t>::max());
+  std::string kept;
+  for (const auto line : std::views::split(text, '\n')) {
+    const std::string_view view(line.begin(), line.end());
+    if (StepOfLine(view) < first) kept.append(view).append("\n");
+  }
+  if (kept != text) WriteFileAtomically(path, kept);
+}
 
 std::unique_ptr<ScalarSink> OpenJsonlSink(const std::filesystem::path& path) { return std::make_unique<JsonlSink>(path); }
 
@@ -64,6 +88,7 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
   s.Add("learning/raw_grad_norm", r.optimizer.raw_grad_norm);
   s.Add("learning/param_norm", r.optimizer.param_norm);
   s.Add("learning/current_learning_rate", learning_rate);
+  s.Add("optim/step_skipped", r.optimizer.applied ? 0 : 1);
   s.Add("perf/step_time_seconds", t.seconds);
   s.Add("perf/per_device_tflops", t.tflops);
   s.Add("perf/per_device_tflops_per_sec", t.tflops / t.seconds);

@@ -30,6 +30,10 @@ class ScalarSink {
 // Appends a line per call. Throws Error(kResource).
 std::unique_ptr<ScalarSink> OpenJsonlSink(const std::filesystem::path& path);
 
+// Takes the lines of steps from `first` on out of such a file, if there is one: a killed run had gone further than its checkpoint. Throws
+// Error(kResource); the file is the old or the new one.
+void DropStepsFrom(const std::filesystem::path& path, int64_t first);
+
 struct StepTiming {
   double seconds = 0;  // of this step, data included
   double tflops = 0;   // arithmetic of the step, 1e12

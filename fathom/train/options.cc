@@ -1,7 +1,6 @@
 #include "fathom/train/options.h"
 
 #include <cmath>
-#include <ctime>
 
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
@@ -24,16 +23,6 @@ int64_t ReadRows(const RunConfig& config, std::string_view flag) {
   if (rows < 1 || rows != std::floor(rows))
     Throw(ErrorCode::kUsage, "{}={}: allowed is a whole number of sequences, at least 1", flag, rows);
   return static_cast<int64_t>(rows);
-}
-
-std::string RunName(const RunConfig& config) {
-  if (!config.String("run_name").empty()) return config.String("run_name");
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  localtime_r(&now, &local);
-  char text[32];
-  std::strftime(text, sizeof(text), "%Y-%m-%d-%H-%M", &local);
-  return config.String("model_name") + "_" + text;
 }
 
 ScheduleConfig ReadSchedule(const RunConfig& config, int64_t steps) {
@@ -115,7 +104,7 @@ void ReadCheckpointing(const RunConfig& config, TrainOptions& o) {
 
 TrainOptions ReadTrainOptions(const RunConfig& config) {
   TrainOptions o;
-  o.run_name = RunName(config);
+  o.run_name = config.String("run_name");
   const std::string& base = config.String("base_output_directory");
   o.run_dir = std::filesystem::path(base.empty() ? "fathom_output" : base) / o.run_name;
   o.load_parameters_path = config.String("load_parameters_path");

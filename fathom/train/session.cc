@@ -79,16 +79,6 @@ int64_t TrainSession::BalancedLayers() const {
   return layers;
 }
 
-void TrainSession::RefreshCompute() {
-  std::vector<Weight*> copies;
-  DecoderParams::Visit(compute_, [&](const std::string&, Weight& w) { copies.push_back(&w); });
-  size_t i = 0;
-  DecoderParams::Visit(params_, [&](const std::string&, Weight& w) {
-    Weight& copy = *copies[i++];
-    if (!w.value.empty() && copy.value.view().raw() != w.value.view().raw()) Cast(w.value.view(), copy.value.mutable_view());
-  });
-}
-
 // MaxText lets padding attend to itself, which its balance and indexer losses see: under compat it is a document of its own.
 void TrainSession::ListSegments(const Batch& batch, int64_t begin, int64_t end) {
   segments_.clear();
@@ -182,7 +172,7 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   report.balance_loss = static_cast<double>(options_.balance.factor) * balance;
   report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss + report.balance_loss;
   report.optimizer = optimizer_->Step(learning_rate);
-  if (options_.bias_update_rate > 0) UpdateRouterBiases();
+  if (options_.bias_update_rate > 0 && report.optimizer.applied) UpdateRouterBiases();
   return report;
 }
 

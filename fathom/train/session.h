@@ -29,7 +29,7 @@ class TrainSession {
   TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params);
 
   // One update from rows of a batch, in micro-batches of options.rows rows; equal to one batch of all rows (gradients are weighted by
-  // tokens, not by micro-batch).
+  // tokens, not by micro-batch). A gradient that is not finite changes nothing: report.optimizer.applied is false.
   StepReport Step(const Batch& batch, double learning_rate);
   // Gradients alone, added to grads(): for checks. scale, mtp_scale: factors on the summed losses of the main model and of the MTP modules.
   LossSums Gradients(const Batch& batch, double scale, double mtp_scale = 0);
@@ -47,8 +47,6 @@ class TrainSession {
   DecoderParams& params() { return params_; }
   DecoderParams& grads() { return grads_; }
   Optimizer& optimizer() { return *optimizer_; }
-  // After params() was changed from outside (resume): makes the bf16 copies again.
-  void RefreshCompute();
 
  private:
   void MakeTotals();
@@ -68,7 +66,6 @@ class TrainSession {
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<View> gradients_;  // those that exist
   std::vector<Segment> segments_;
-  std::vector<int32_t> positions_;
   std::vector<double> layer_sums_;  // memory of totals_
   std::vector<int64_t> layer_counts_;
   LayerTotals totals_;

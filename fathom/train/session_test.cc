@@ -60,5 +60,32 @@ TEST(TrainSession, MicroBatchesEqualOneBatch) {
   }
 }
 
+TEST(TrainSession, AGradientThatIsNotFiniteChangesNothing) {
+  const Checkpoint checkpoint = Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3");
+  TrainOptions options;
+  options.rows = 4;
+  options.length = 20;
+  options.compute = DType::kF32;
+  options.bias_update_rate = 0.5;
+  TrainSession session(checkpoint.config(), options, CopyParams(checkpoint, DType::kF32));
+  const auto biases = [&] {
+    std::vector<float> values;
+    for (const BlockParams& layer : session.params().layers) {
+      const Tensor& bias = layer.moe.e_score_correction_bias.value;
+      if (!bias.empty()) values.insert(values.end(), bias.data<float>(), bias.data<float>() + bias.NumElements());
+    }
+    return values;
+  };
+  const Batch batch = MixedBatch(checkpoint.config().vocab_size);
+  const std::vector<float> before = biases();
+  float& weight = *session.params().norm.value.mutable_data<float>();
+  const float value = std::exchange(weight, std::numeric_limits<float>::quiet_NaN());
+  EXPECT_FALSE(session.Step(batch, 1e-3).optimizer.applied);
+  EXPECT_EQ(biases(), before);
+  weight = value;
+  EXPECT_TRUE(session.Step(batch, 1e-3).optimizer.applied);
+  EXPECT_NE(biases(), before);
+}
+
 }  // namespace
 }  // namespace fathom
