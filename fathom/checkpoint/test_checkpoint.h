@@ -134,7 +134,7 @@ inline void SaveCheckpoint(const std::filesystem::path& dir, const Json& config,
                            const SaveOptions& options) {
   StagedFolder stage(dir, options.overwrite);
   WriteModelFiles(stage.path(), config, tensors, options.max_shard_size);
-  if (!options.companions.empty()) CopyCompanions(options.companions, stage.path());
+  CopyFiles(options.companions, stage.path());
   stage.Commit();
 }
 
