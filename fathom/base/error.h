@@ -16,7 +16,7 @@ enum class ErrorCode : int {
   kFailed = 1,    // the work ran and failed: a check missed its bar, a loss became NaN
   kUsage = 2,     // bad flag or config
   kInput = 3,     // bad input file
-  kResource = 4,  // out of memory, disk, permission to write
+  kResource = 4,  // out of memory, disk, processes
 };
 
 // The text with control characters as spaces and bytes that are not UTF-8 as '?': names from broken files can't break a line or a JSON

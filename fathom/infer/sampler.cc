@@ -55,7 +55,7 @@ int32_t Sampler::Choose(std::span<const float> logits, int64_t index) {
 int32_t Sampler::Sample(std::span<const float> logits, int64_t index) {
   const int32_t id = Choose(logits, index);
   if (!std::isfinite(logits[static_cast<size_t>(id)]))
-    Throw(ErrorCode::kFailed, "token {} of the answer: the model's logits are not finite; fathom check files looks for broken weights",
+    Throw(ErrorCode::kInput, "token {} of the answer: the model's logits are not finite; fathom check files looks for broken weights",
           index);
   return id;
 }

@@ -25,7 +25,7 @@ void CheckSampling(const SamplingRule& rule);
 class Sampler {
  public:
   Sampler(const SamplingOptions& options, int64_t vocab);
-  // The token at this place of the answer: a pure function of logits, seed and index. Throws Error(kFailed): its logit is not finite.
+  // The token at this place of the answer: a pure function of logits, seed and index. Throws Error(kInput): its logit is not finite.
   int32_t Sample(std::span<const float> logits, int64_t index);
   // The distribution that Sample draws from; valid until the next call. Greedy: all weight on one token.
   std::span<const float> Distribution(std::span<const float> logits);
