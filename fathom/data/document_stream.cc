@@ -11,6 +11,19 @@
 #include "fathom/base/rng.h"
 
 namespace fathom {
+namespace {
+
+// One of each 1/fraction documents in a row, at random: the share is right for few documents too.
+bool IsDrawn(const CounterRng& rng, int64_t document, double fraction) {
+  const double at = static_cast<double>(document);
+  for (double row = std::floor(at * fraction); row < (at + 1) * fraction; ++row) {
+    const double drawn = std::floor((row + rng.Uniform(static_cast<uint64_t>(row))) / fraction);
+    if (drawn == at) return true;
+  }
+  return false;
+}
+
+}  // namespace
 
 std::vector<int64_t> ShuffledOrder(int64_t n, uint64_t seed, std::string_view name) {
   std::vector<int64_t> order(static_cast<size_t>(n));
@@ -103,7 +116,7 @@ bool DocumentStream::InSplit(int64_t extent_index, int64_t document) const {
   const bool wanted = config_.split == Split::kHeldOut;
   if (!held_out_extents_.empty()) return held_out_extents_[static_cast<size_t>(extent_index)] == wanted;
   const CounterRng rng(config_.seed, HashName(fmt::format("held out {}", extent_index)));
-  return (rng.Uniform(static_cast<uint64_t>(document)) < config_.held_out_fraction) == wanted;
+  return IsDrawn(rng, document, config_.held_out_fraction) == wanted;
 }
 
 bool DocumentStream::Next(Document* document) {
