@@ -123,14 +123,26 @@ const Command& TakeCommand(std::vector<std::string>& words) {
   Throw(ErrorCode::kUsage, "unknown command {}; did you mean {}? (fathom --help lists all)", words[0], NearestName(name, names));
 }
 
-// One line for flags that were given and that this command does not read.
-void NameUnread(const Command& command, const RunConfig& config) {
+std::set<std::string> ReadBy(const Command& command) {
   std::set<std::string> read(command.flags.begin(), command.flags.end());
   read.insert(CommonFlags().begin(), CommonFlags().end());
   read.insert(ResolvedFlags().begin(), ResolvedFlags().end());
+  return read;
+}
+
+// One line for flags that were given and that this command does not read. A yml serves several commands and repeats defaults: what it sets
+// is named if it asks for something that no command does.
+void NameUnread(const Command& command, const RunConfig& config) {
+  const std::set<std::string> read = ReadBy(command);
+  std::set<std::string> read_by_any;
+  for (const Command& any : Commands()) {
+    if (any.name != "config") read_by_any.merge(ReadBy(any));  // which shows every flag
+  }
   std::vector<std::string> unread;
   for (const auto& [key, flag] : config.flags()) {
-    if (flag.source == "command line" && !read.contains(key)) unread.push_back(key);
+    const bool here = flag.source == "command line" || flag.source.starts_with("environment");
+    const bool asks = config.Given(key) && flag.value != FindFlag(key, "yml").default_value;
+    if (!(here ? read : read_by_any).contains(key) && (here || asks)) unread.push_back(key);
   }
   if (!unread.empty()) spdlog::info("accepted, no effect here: {}", fmt::join(unread, ", "));
 }

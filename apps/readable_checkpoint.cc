@@ -10,20 +10,21 @@ namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kFlag = "load_parameters_path";
+constexpr const char *kParameters = "load_parameters_path", *kFullState = "load_full_state_path";
 
 }  // namespace
 
 ReadableCheckpoint::ReadableCheckpoint(RunConfig& config) {
-  const fs::path given = config.String(kFlag);
-  if (fs::is_regular_file(given)) Throw(ErrorCode::kInput, "{}={}: a file; give the folder of a checkpoint", kFlag, given.string());
+  const char* flag = config.String(kFullState).empty() ? kParameters : kFullState;  // never both
+  const fs::path given = config.String(flag);
+  if (fs::is_regular_file(given)) Throw(ErrorCode::kInput, "{}={}: a file; give the folder of a checkpoint", flag, given.string());
   if (given.empty() || !FindOrbaxItems(given)) return;
   folder_.emplace();
-  ConvertOptions options{.input = given, .output = folder_->path() / "hf", .full_state = false};
+  ConvertOptions options{.input = given, .output = folder_->path() / "hf", .full_state = flag == kFullState};
   options.model = DescribedModel(config);
   spdlog::info("{}: an Orbax checkpoint; read through {}", given.string(), options.output.string());
   Convert(options);
-  config.Set(kFlag, options.output.string(), "converted");
+  config.Set(flag, options.output.string(), "converted");
 }
 
 }  // namespace fathom

@@ -1,4 +1,4 @@
-// load_parameters_path may name an Orbax checkpoint, while the commands read Hugging Face folders.
+// load_parameters_path and load_full_state_path may name an Orbax checkpoint, while the commands read Hugging Face folders.
 #pragma once
 
 #include <optional>
@@ -10,8 +10,9 @@ namespace fathom {
 
 class ReadableCheckpoint {
  public:
-  // If load_parameters_path names an Orbax checkpoint: converts it into a folder of its own below the system's one for temporary files
-  // (TMPDIR) that goes with the process, with ConvertOptions' memory, and sets the flag to that folder. Throws Error as Convert does.
+  // If load_parameters_path or load_full_state_path names an Orbax checkpoint: converts it into a folder of its own below the system's one
+  // for temporary files (TMPDIR) that goes with the process, with ConvertOptions' memory, and sets the flag to that folder. Throws Error as
+  // Convert does.
   explicit ReadableCheckpoint(RunConfig& config);
 
  private:

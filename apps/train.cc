@@ -9,6 +9,7 @@ Command TrainCommand() {
           .flags = WithModelFlags({"run_name",
                                    "base_output_directory",
                                    "load_parameters_path",
+                                   "load_full_state_path",
                                    "steps",
                                    "per_device_batch_size",
                                    "max_target_length",

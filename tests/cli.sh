@@ -45,6 +45,10 @@ expect 2 1 'unknown command chek' chek --help
 expect 2 1 'per_device_batch_size=1.5: allowed is a whole number' plan train model_name=deepseek3-tiny per_device_batch_size=1.5
 expect 0 0 'written +1\.37 TB' plan convert model_name=deepseek3-671b dtype=bfloat16 disk_gb_s=1
 expect 3 1 'no such folder' plan convert input=/nonexistent
+yml=$(mktemp --suffix=.yml)
+printf 'ici_tensor_parallelism: 4\nsteps: 7\nenable_dropout: false\n' >"$yml"
+expect 2 2 'accepted, no effect here: ici_tensor_parallelism$' eval perplexity "$yml"
+rm "$yml"
 expect 2 1 'eval perplexity needs load_parameters_path' eval perplexity
 FATHOM_SIMD=mmx expect 2 1 'mmx' config
 exit $status

@@ -185,6 +185,14 @@ the_tokenizer_may_be_named_by_its_file() {
     fail "named: the checkpoint holds $(ls runs/named/checkpoints/1)"
 }
 
+a_full_state_starts_another_run() {
+  local last=$((STEPS - 1))
+  train state "${LONG[@]}" steps=$((STEPS + 2)) load_full_state_path=runs/whole/checkpoints/$last || fail "state: exit $?: $(cat state.err)"
+  [[ $(steps_done state) == 2 ]] && grep -q "runs/whole/checkpoints/$last holds no position in this run's data" state.err || fail "state: $(cat state.err)"
+  train sgd "${LONG[@]}" steps=$((STEPS + 2)) opt_type=sgd load_full_state_path=runs/whole/checkpoints/$last
+  [[ $? == 3 && $(wc -l <sgd.err) == 1 ]] && grep -q "another optimizer's" sgd.err || fail "sgd: $(cat sgd.err)"
+}
+
 gradients_that_stay_infinite_stop_the_run() {
   local code
   train broken "${LONG[@]}" learning_rate=1e38 warmup_steps_fraction=0 abort_on_nan_loss=false abort_on_inf_loss=false
@@ -204,5 +212,6 @@ evaluation_is_checked_before_step_0
 data_that_ends_ends_the_run
 the_tokenizer_may_be_named_by_its_file
 gradients_that_stay_infinite_stop_the_run
+a_full_state_starts_another_run
 a_run_goes_on_with_its_own_inputs_only
 exit $status

@@ -1,14 +1,10 @@
 #include "fathom/checkpoint/staged_folder.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <utility>
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -44,16 +40,6 @@ void MakeFolder(const fs::path& path) {
   SyncDirectory(path.parent_path());
 }
 
-// Does the path still lead to the folder that was opened?
-bool SameFolder(int fd, const fs::path& path) {
-  struct stat opened {
-  }, named{};
-  if (::fstat(fd, &opened) != 0 || ::stat(path.c_str(), &named) != 0) return false;
-  if (opened.st_dev == named.st_dev && opened.st_ino == named.st_ino) return true;
-  errno = EWOULDBLOCK;
-  return false;
-}
-
 void RemoveTree(const fs::path& path) {
   std::error_code error;
   fs::remove_all(path, error);
@@ -81,30 +67,20 @@ StagedFolder::StagedFolder(const fs::path& target, bool overwrite, bool resumabl
     Throw(ErrorCode::kUsage, "{}: exists already; choose another output or say overwrite=true", target_.string());
   MakeFolder(target_.parent_path());
   MakeFolder(stage_);
-  Lock();
+  lock_.emplace(stage_, target_.string());
   if (resumable) return;
   for (const auto& left : fs::directory_iterator(stage_)) RemoveTree(left.path());
 }
 
-void StagedFolder::Lock() {
-  lock_ = ::open(stage_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);  // what a link leads to is not ours to empty
-  if (lock_ >= 0 && ::flock(lock_, LOCK_EX | LOCK_NB) == 0 && SameFolder(lock_, stage_)) return;
-  const int cause = errno;
-  if (lock_ >= 0) ::close(std::exchange(lock_, -1));
-  Throw(CodeOf(cause), "{}: cannot start writing: {}", target_.string(),
-        cause == EWOULDBLOCK ? "another process is writing it" : std::strerror(cause));
-}
-
 StagedFolder::~StagedFolder() {
-  if (lock_ < 0) return;
+  if (!lock_) return;
   std::error_code ignored;
   if (!resumable_) fs::remove_all(stage_, ignored);
-  ::close(lock_);
 }
 
 void StagedFolder::Commit() {
-  FATHOM_CHECK(lock_ >= 0, "committed twice");
-  if (!SameFolder(lock_, stage_))
+  FATHOM_CHECK(lock_.has_value(), "committed twice");
+  if (!lock_->IsAt(stage_))
     Throw(ErrorCode::kResource, "{}: {} was removed while it was written", target_.string(), stage_.filename().string());
   SyncFolders(stage_);
   if (overwrite_ && ::renameat2(AT_FDCWD, stage_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0) {
@@ -118,7 +94,7 @@ void StagedFolder::Commit() {
     }
     SyncDirectory(target_.parent_path());
   }
-  ::close(std::exchange(lock_, -1));
+  lock_.reset();
 }
 
 void RemoveFolder(const fs::path& folder) { RemoveBehind(folder, Hidden(Normal(folder), ".removed")); }

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
+
+#include "fathom/base/folder_lock.h"
 
 namespace fathom {
 
@@ -25,10 +28,9 @@ class StagedFolder {
   void Commit();
 
  private:
-  void Lock();
   std::filesystem::path target_, stage_;
   bool overwrite_, resumable_;
-  int lock_ = -1;
+  std::optional<FolderLock> lock_;
 };
 
 // Removes a folder in two steps, a rename to a hidden name first, so that it never stands half-removed under its name. Throws

@@ -42,15 +42,20 @@ void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::
 }
 
 std::optional<ResumePoint> FindResumePoint(const TrainOptions& options) {
-  const auto step = LatestStep(options.checkpoints_dir());
-  if (!step) return std::nullopt;
-  const std::filesystem::path dir = StepFolder(options.checkpoints_dir(), *step);
+  const auto step = options.checkpointing ? LatestStep(options.checkpoints_dir()) : std::nullopt;
+  const std::filesystem::path dir = step ? StepFolder(options.checkpoints_dir(), *step) : options.load_full_state_path;
+  if (dir.empty()) return std::nullopt;
   const SavedTrainState state = SavedTrainState::Open(dir);
-  return ResumePoint{dir, state.step(), state.values().value("data", Json())};
+  return ResumePoint{dir, state.step(), step ? state.values().value("data", Json()) : Json()};
 }
 
 void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
   const SavedTrainState state = SavedTrainState::Open(point.dir);
+  const bool wants_moments = !session.optimizer().moments().empty();
+  if (wants_moments != state.HasSlot("mu")) {
+    Throw(ErrorCode::kInput, "{}: holds {} moments, and opt_type wants {}: it is another optimizer's", state.file().string(),
+          wants_moments ? "no" : "AdamW's", wants_moments ? "them" : "none");
+  }
   for (const auto& moments : session.optimizer().moments()) {
     CopyInto(moments.m, state.Get("mu", moments.name, moments.m.dtype(), moments.m.shape()));
     CopyInto(moments.v, state.Get("nu", moments.name, moments.v.dtype(), moments.v.shape()));

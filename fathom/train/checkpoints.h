@@ -18,12 +18,13 @@ void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::
 struct ResumePoint {
   std::filesystem::path dir;  // the checkpoint
   int64_t step = 0;           // complete
-  Json data_state;            // null: the checkpoint holds no position in the data (it comes from MaxText)
+  Json data_state;            // null: data is read from its start; another run's checkpoint, or none of ours (MaxText's)
 };
+// The latest checkpoint of the run; before there is one, load_full_state_path. Throws Error(kInput): broken, no training state.
 std::optional<ResumePoint> FindResumePoint(const TrainOptions& options);
 
 // Moments and step count of the optimizer; the weights were loaded with the model. Throws Error(kInput): one of them is missing or does not
-// fit.
+// fit, or the state is another optimizer's.
 void RestoreOptimizer(const ResumePoint& point, TrainSession& session);
 
 }  // namespace fathom

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "fathom/base/file.h"
+#include "fathom/base/folder_lock.h"
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
@@ -28,11 +29,18 @@ const RunConfig& CheckedFlags(const RunConfig& config, const ModelConfig& model)
   return config;
 }
 
+std::filesystem::path RunFolder(const TrainOptions& options) {
+  std::error_code failed;
+  std::filesystem::create_directories(options.run_dir / "metrics", failed);
+  if (failed) Throw(ErrorCode::kResource, "{}: cannot create: {}", (options.run_dir / "metrics").string(), failed.message());
+  return options.run_dir;
+}
+
 class Run {
  public:
   explicit Run(const RunConfig& config)
       : options_(ReadTrainOptions(config)),
-        resume_(options_.checkpointing ? FindResumePoint(options_) : std::nullopt),
+        resume_(FindResumePoint(options_)),
         loaded_(LoadModel(config, options_, resume_ ? resume_->dir : options_.load_parameters_path)),
         sources_(OpenSources(CheckedFlags(config, loaded_.config), options_, loaded_.config)),
         session_(loaded_.config, options_, std::move(loaded_.params)),
@@ -40,6 +48,7 @@ class Run {
         done_(first_step_ - 1),
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_.length, options_.mtp.modules)),
         progress_(first_step_, options_.steps) {
+    lock_.emplace(RunFolder(options_), "run " + options_.run_name);
     if (resume_) Resume();
     OpenSinks(config);
     peak_gflops_ = QuickProductRate(options_.compute);
@@ -77,7 +86,7 @@ class Run {
     }
     RestoreOptimizer(*resume_, session_);
     if (resume_->data_state.is_null())
-      spdlog::warn("{} holds no position in the data, which is read from its start", resume_->dir.string());
+      spdlog::warn("{} holds no position in this run's data, which is read from its start", resume_->dir.string());
     else
       sources_.train->Restore(resume_->data_state);
     DropStepsFrom(MetricsFile(), first_step_);
@@ -87,9 +96,6 @@ class Run {
   std::filesystem::path MetricsFile() const { return options_.run_dir / "metrics" / "metrics.jsonl"; }
 
   void OpenSinks(const RunConfig& config) {
-    std::error_code failed;
-    std::filesystem::create_directories(options_.run_dir / "metrics", failed);
-    if (failed) Throw(ErrorCode::kResource, "{}: cannot create: {}", (options_.run_dir / "metrics").string(), failed.message());
     sinks_.push_back(OpenJsonlSink(MetricsFile()));
     if (config.Bool("enable_tensorboard")) sinks_.push_back(OpenTensorBoardSink(options_.run_dir / "tensorboard"));
     if (!config.String("metrics_file").empty()) sinks_.push_back(OpenJsonlSink(config.String("metrics_file")));
@@ -224,6 +230,7 @@ class Run {
   }
 
   TrainOptions options_;
+  std::optional<FolderLock> lock_;
   std::optional<ResumePoint> resume_;
   LoadedModel loaded_;
   DataSources sources_;

@@ -6,7 +6,8 @@
 namespace fathom {
 
 // Writes what came out of it to json=: name, steps done, last loss and eval loss, checkpoint, speed. Returns the exit code: 0; 1 when the
-// loss became NaN or infinite, or the gradient was so for five steps in a row; 128 + signal when a signal stopped the run (which was saved).
+// loss became NaN or infinite, or the gradient was so for five steps in a row; 128 + signal when a signal stopped the run (which was
+// saved).
 int RunTraining(const RunConfig& config);
 
 }  // namespace fathom

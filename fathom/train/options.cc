@@ -108,6 +108,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   const std::string& base = config.String("base_output_directory");
   o.run_dir = std::filesystem::path(base.empty() ? "fathom_output" : base) / o.run_name;
   o.load_parameters_path = config.String("load_parameters_path");
+  o.load_full_state_path = config.String("load_full_state_path");
   o.steps = config.Int("steps") > 0 ? config.Int("steps") : config.Int("learning_rate_schedule_steps");
   if (o.steps <= 0) Throw(ErrorCode::kUsage, "steps={}: at least 1 is needed", config.Int("steps"));
   o.rows = ReadRows(config, "per_device_batch_size");

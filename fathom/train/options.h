@@ -16,7 +16,7 @@ namespace fathom {
 struct TrainOptions {
   std::string run_name;
   std::filesystem::path run_dir;  // <base_output_directory>/<run_name>
-  std::filesystem::path load_parameters_path;
+  std::filesystem::path load_parameters_path, load_full_state_path;
   int64_t steps = 0;
   int64_t rows = 0, length = 0;  // sequences per micro-batch, tokens per sequence
   int64_t accumulation = 1;      // micro-batches per step
