@@ -193,6 +193,17 @@ a_full_state_starts_another_run() {
   [[ $? == 3 && $(wc -l <sgd.err) == 1 ]] && grep -q "another optimizer's" sgd.err || fail "sgd: $(cat sgd.err)"
 }
 
+one_process_at_a_time_trains_a_run() {
+  local code
+  start held "${LONG[@]}" steps=100000
+  wait_for reached held 1
+  "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name=held "${LONG[@]}" 2>second.err
+  code=$?
+  [[ $code == 3 && $(wc -l <second.err) == 1 ]] && grep -q 'run held: .*another process' second.err || fail "held: exit $code: $(cat second.err)"
+  kill -KILL "$pid"
+  wait "$pid" 2>/dev/null
+}
+
 gradients_that_stay_infinite_stop_the_run() {
   local code
   train broken "${LONG[@]}" learning_rate=1e38 warmup_steps_fraction=0 abort_on_nan_loss=false abort_on_inf_loss=false
@@ -212,6 +223,7 @@ evaluation_is_checked_before_step_0
 data_that_ends_ends_the_run
 the_tokenizer_may_be_named_by_its_file
 gradients_that_stay_infinite_stop_the_run
+one_process_at_a_time_trains_a_run
 a_full_state_starts_another_run
 a_run_goes_on_with_its_own_inputs_only
 exit $status
