@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -21,6 +20,7 @@
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
 #include "fathom/base/nearest.h"
+#include "fathom/base/system_error.h"
 #include "fathom/base/threads.h"
 #include "fathom/config/flag_table.h"
 #include "fathom/config/flag_text.h"
@@ -191,12 +191,6 @@ void PrintError(std::string message) {
   fmt::print(stderr, "fathom: error: {}\n", message);
 }
 
-// What the system ran out of, or a path that is not what it should be.
-ErrorCode CodeOf(const std::error_code& code) {
-  constexpr int kSpent[] = {ENOSPC, EDQUOT, ENOMEM, EMFILE, ENFILE, EFBIG, EIO};
-  return std::ranges::count(kSpent, code.value()) > 0 ? ErrorCode::kResource : ErrorCode::kInput;
-}
-
 int RunGuarded(std::vector<std::string> words) {
   try {
     return Run(std::move(words));
@@ -206,7 +200,7 @@ int RunGuarded(std::vector<std::string> words) {
   } catch (const std::filesystem::filesystem_error& e) {
     const std::string second = e.path2().empty() ? "" : fmt::format(" -> {}", e.path2().string());
     PrintError(fmt::format("{}{}: {}", e.path1().string(), second, e.code().message()));
-    return static_cast<int>(CodeOf(e.code()));
+    return static_cast<int>(CodeOfErrno(e.code().value()));
   } catch (const std::bad_alloc&) {
     PrintError("out of memory: use a smaller batch or model, or a machine with more memory");
     return static_cast<int>(ErrorCode::kResource);

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "fathom/base/error.h"
+#include "fathom/base/system_error.h"
 
 namespace fathom {
 
@@ -18,7 +18,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& s
   if (locked && IsAt(folder)) return;
   const int cause = locked ? EWOULDBLOCK : errno;  // locked: another one has just removed it
   if (fd_ >= 0) ::close(fd_);
-  Throw(cause == EIO ? ErrorCode::kResource : ErrorCode::kInput, "{}: cannot start writing: {}", shown,
+  Throw(CodeOfErrno(cause), "{}: cannot start writing: {}", shown,
         cause == EWOULDBLOCK ? "another process is writing it" : std::strerror(cause));
 }
 

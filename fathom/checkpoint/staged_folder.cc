@@ -9,6 +9,7 @@
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
 #include "fathom/base/progress.h"
+#include "fathom/base/system_error.h"
 
 namespace fathom {
 namespace {
@@ -27,16 +28,13 @@ fs::path Normal(const fs::path& path) {
   return normal.has_filename() ? normal : normal.parent_path();
 }
 
-// A place that cannot be written is a wrong input, as a wrong path is; a disk without room is not.
-ErrorCode CodeOf(int error) { return error == ENOSPC || error == EDQUOT || error == EIO ? ErrorCode::kResource : ErrorCode::kInput; }
-
 // With its parents; each folder that gets a new entry is synced.
 void MakeFolder(const fs::path& path) {
   std::error_code error;
   if (fs::exists(path, error)) return;
   MakeFolder(path.parent_path());
   fs::create_directory(path, error);
-  if (error) Throw(CodeOf(error.value()), "{}: cannot create this folder: {}", path.string(), error.message());
+  if (error) Throw(CodeOfErrno(error.value()), "{}: cannot create this folder: {}", path.string(), error.message());
   SyncDirectory(path.parent_path());
 }
 
