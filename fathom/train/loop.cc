@@ -70,7 +70,7 @@ class Run {
   // Steps are those of the whole run; tokens and speed are of this process.
   Json Summary() const {
     return {{"run_name", options_.run_name},
-            {"steps", steps_done_},
+            {"steps", done_ + 1},
             {"loss", report_.loss},
             {"eval_loss", eval_loss_ ? Json(*eval_loss_) : Json()},
             {"checkpoint", saved_step_ < 0 ? Json() : Json((options_.checkpoints_dir() / std::to_string(saved_step_)).string())},
@@ -122,7 +122,6 @@ class Run {
     report_ = session_.Step(batch_, rate);
     done_ = step_;
     const double tokens = static_cast<double>(batch_.tokens());
-    steps_done_ = step_ + 1;
     tokens_ += tokens;
     timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_};
     seconds_ += timing_.seconds;
@@ -243,7 +242,6 @@ class Run {
   Batch batch_, eval_batch_;
   StepReport report_;
   StepTiming timing_;
-  int64_t steps_done_ = 0;
   double tokens_ = 0, seconds_ = 0;  // of the steps
   std::optional<double> eval_loss_;
 };
