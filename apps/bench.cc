@@ -11,7 +11,7 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/threads.h"
-#include "fathom/kernels/simd.h"
+#include "fathom/kernels/simd/simd.h"
 #include "fathom/model/layer_flags.h"
 
 namespace fathom {

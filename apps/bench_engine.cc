@@ -2,7 +2,7 @@
 
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/hub_tensors.h"
+#include "fathom/checkpoint/convert/hub_tensors.h"
 #include "fathom/data/synthetic.h"
 #include "fathom/infer/decode_plan.h"
 #include "fathom/infer/generate.h"

@@ -1,4 +1,4 @@
-#include "fathom/checkpoint/check_files.h"
+#include "fathom/checkpoint/check/check_files.h"
 
 #include <fmt/format.h>
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "fathom/checkpoint/convert.h"
+#include "fathom/checkpoint/convert/convert.h"
 #include "fathom/config/run_config.h"
 
 namespace fathom {

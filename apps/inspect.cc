@@ -9,9 +9,9 @@
 #include "apps/command.h"
 #include "fathom/base/file.h"
 #include "fathom/base/progress.h"
-#include "fathom/checkpoint/hf_names.h"
-#include "fathom/checkpoint/orbax.h"
-#include "fathom/checkpoint/zarr.h"
+#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/orbax/orbax.h"
+#include "fathom/checkpoint/orbax/zarr.h"
 
 namespace fathom {
 namespace {

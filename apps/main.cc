@@ -24,7 +24,7 @@
 #include "fathom/base/threads.h"
 #include "fathom/config/flag_table.h"
 #include "fathom/config/flag_text.h"
-#include "fathom/kernels/simd.h"
+#include "fathom/kernels/simd/simd.h"
 
 namespace fathom {
 namespace {

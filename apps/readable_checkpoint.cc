@@ -2,8 +2,8 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
-#include "fathom/checkpoint/convert.h"
-#include "fathom/checkpoint/orbax.h"
+#include "fathom/checkpoint/convert/convert.h"
+#include "fathom/checkpoint/orbax/orbax.h"
 #include "fathom/config/model_from_flags.h"
 
 namespace fathom {

@@ -7,10 +7,10 @@
 
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
-#include "fathom/kernels/indexer.h"
-#include "fathom/kernels/mla_attention.h"
-#include "fathom/kernels/mla_decode.h"
-#include "fathom/kernels/simd.h"
+#include "fathom/kernels/attention/mla_attention.h"
+#include "fathom/kernels/attention/mla_decode.h"
+#include "fathom/kernels/indexer/indexer.h"
+#include "fathom/kernels/simd/simd.h"
 #include "fathom/layers/latent_attention.h"
 #include "fathom/machine/limits.h"
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "fathom/base/threads.h"
-#include "fathom/kernels/gemm.h"
+#include "fathom/kernels/gemm/gemm.h"
 #include "fathom/machine/limits.h"
 #include "fathom/tensor/tensor.h"
 

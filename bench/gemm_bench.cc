@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "fathom/base/rng.h"
-#include "fathom/kernels/gemm.h"
-#include "fathom/kernels/vector_ops.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
+#include "fathom/kernels/gemm/gemm.h"
 #include "fathom/machine/limits.h"
 #include "fathom/tensor/tensor.h"
 

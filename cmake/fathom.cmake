@@ -24,7 +24,7 @@ function(fathom_test source)
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)
 endfunction()
 
-# In fathom/kernels: fathom_kernel(rms_norm [DEPS lib ...]) takes rms_norm.h/.cc/_ref.h/_test.cc and bench/rms_norm_bench.cc; a missing one is an error.
+# In fathom/kernels: fathom_kernel(norm/rms_norm [DEPS lib ...]) takes rms_norm.h/.cc/_ref.h/_test.cc in that room; a missing one is an error.
 function(fathom_kernel name)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
   foreach(file ${name}.h ${name}.cc ${name}_ref.h ${name}_test.cc)

@@ -14,7 +14,7 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fathom)
 install(TARGETS fathom RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS fathom_everything ${libraries} EXPORT fathomTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/fathom DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h"
-        PATTERN testing EXCLUDE PATTERN "*-inl.h" EXCLUDE REGEX "/kernels/[^/]*_ref\\.h$" EXCLUDE)
+        PATTERN testing EXCLUDE PATTERN "*-inl.h" EXCLUDE REGEX "/kernels/[^/]*/[^/]*_ref\\.h$" EXCLUDE)
 install(EXPORT fathomTargets NAMESPACE fathom:: DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/fathomConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_SOURCE_DIR}/cmake/fathomConfig.cmake ${PROJECT_SOURCE_DIR}/cmake/FindOneDNN.cmake

@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/tensor_folder.h"
+#include "fathom/checkpoint/safetensors/tensor_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {

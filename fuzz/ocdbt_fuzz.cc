@@ -9,8 +9,8 @@
 #include <string_view>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/byte_stream.h"
-#include "fathom/checkpoint/ocdbt_format.h"
+#include "fathom/checkpoint/orbax/byte_stream.h"
+#include "fathom/checkpoint/orbax/ocdbt_format.h"
 
 namespace {
 

@@ -11,8 +11,8 @@
 #include <string_view>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/byte_stream.h"
-#include "fathom/checkpoint/ocdbt.h"
+#include "fathom/checkpoint/orbax/byte_stream.h"
+#include "fathom/checkpoint/orbax/ocdbt.h"
 
 namespace {
 

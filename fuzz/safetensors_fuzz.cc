@@ -8,7 +8,7 @@
 #include <string>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/safetensors.h"
+#include "fathom/checkpoint/safetensors/safetensors.h"
 
 namespace {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/zarr.h"
+#include "fathom/checkpoint/orbax/zarr.h"
 
 namespace {
 

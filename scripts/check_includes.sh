@@ -20,7 +20,23 @@ declare -A allowed=(
   [train]="base tensor config kernels machine tokenizer data layers model checkpoint optim"
   [infer]="base tensor config kernels tokenizer layers model checkpoint"
   [eval]="base tensor config kernels tokenizer data layers model checkpoint optim train infer"
-  [serve]="base tensor config kernels tokenizer layers model checkpoint infer"
+)
+# The rooms of two large folders, likewise.
+declare -A rooms=(
+  [kernels/simd]=""
+  [kernels/elementwise]="simd"
+  [kernels/norm]="simd"
+  [kernels/quant]="simd"
+  [kernels/gemm]="simd elementwise quant"
+  [kernels/attention]="simd quant gemm"
+  [kernels/indexer]="simd quant gemm attention"
+  [kernels/moe]="simd"
+  [kernels/head]="simd elementwise"
+  [checkpoint/safetensors]=""
+  [checkpoint/hub]="safetensors"
+  [checkpoint/orbax]="safetensors hub"
+  [checkpoint/convert]="safetensors hub orbax"
+  [checkpoint/check]="safetensors hub orbax convert"
 )
 status=0
 fail() { echo "$1" >&2; status=1; }
@@ -37,6 +53,19 @@ check_folders() {
   done < <(grep -rnE '^#include "fathom/' fathom --include='*.h' --include='*.cc')
 }
 
+# Every folder and room of the tables exists, and within a folder with rooms an include stays in its room or goes down.
+check_rooms() {
+  local room file line folder target rest
+  for room in "${!allowed[@]}" "${!rooms[@]}"; do [ -d "fathom/$room" ] || fail "scripts/check_includes.sh: there is no folder fathom/$room"; done
+  while IFS=: read -r file line rest; do
+    room=${file#fathom/}; room=${room%/*}; folder=${room%%/*}
+    target=${rest#*\"fathom/}; target=${target%/*}
+    [[ ${target%%/*} == "$folder" ]] || continue
+    [[ -v rooms[$room] ]] || { fail "$file:$line: room $room is not in scripts/check_includes.sh"; continue; }
+    [[ ${file##*/} == *test* || " ${room#*/} ${rooms[$room]} " == *" ${target#*/} "* ]] || fail "$file:$line: $room may not include $target"
+  done < <(grep -rnE '^#include "fathom/' fathom/kernels fathom/checkpoint --include='*.h' --include='*.cc')
+}
+
 # only_in PATTERN ALLOWED_PATHS WHAT: source lines that match PATTERN lie in files that match ALLOWED_PATHS.
 only_in() {
   local hit
@@ -46,9 +75,9 @@ only_in() {
 }
 
 check_folders
+check_rooms
 only_in '^#include .*apps/' 'apps/' 'a library may not include apps'
-only_in '(dnnl::|#include .*dnnl)' 'fathom/kernels/(gemm|simd\.cc)' 'oneDNN is used in kernels/gemm only (simd.cc pins its instruction set)'
-only_in '#include .*mpi\.h' 'fathom/parallel/mpi_comm' 'MPI is used in/mpi_comm only'
+only_in '(dnnl::|#include .*dnnl)' 'fathom/kernels/(gemm/|simd/simd\.cc)' 'oneDNN is used in kernels/gemm only (simd.cc pins its instruction set)'
 only_in '(^|[^a-zA-Z_.>])(std::|::)?(secure_)?getenv\(' 'fathom/base/env' 'the environment is read in base/env only'
 only_in '#include .*yaml-cpp' 'fathom/config/flag_yaml' 'yaml-cpp is used in config/flag_yaml only'
 exit $status

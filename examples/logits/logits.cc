@@ -1,6 +1,6 @@
 // logits DIR ID...: the five most probable next tokens after these, by a checkpoint in the Hugging Face layout.
 #include <fathom/base/error.h>
-#include <fathom/checkpoint/hf_names.h>
+#include <fathom/checkpoint/hub/hf_names.h>
 #include <fathom/eval/forward.h>
 
 #include <algorithm>

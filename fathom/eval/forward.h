@@ -3,7 +3,7 @@
 
 #include <span>
 
-#include "fathom/checkpoint/checkpoint.h"
+#include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/model/decoder.h"
 
 namespace fathom {

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "fathom/base/json.h"
-#include "fathom/checkpoint/checkpoint.h"
-#include "fathom/checkpoint/safetensors.h"
+#include "fathom/checkpoint/hub/checkpoint.h"
+#include "fathom/checkpoint/safetensors/safetensors.h"
 #include "fathom/model/decoder.h"
 
 namespace fathom {

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "fathom/checkpoint/safetensors.h"
+#include "fathom/checkpoint/safetensors/safetensors.h"
 #include "fathom/config/model_config.h"
 
 namespace fathom {

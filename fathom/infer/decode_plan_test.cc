@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "fathom/checkpoint/hub_tensors.h"
+#include "fathom/checkpoint/convert/hub_tensors.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/infer/engine.h"
 

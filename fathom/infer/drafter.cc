@@ -1,6 +1,6 @@
 #include "fathom/infer/drafter.h"
 
-#include "fathom/kernels/vector_ops.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 
 namespace fathom {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "fathom/checkpoint/hf_names.h"
+#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/model/load.h"
 
 namespace fathom {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "fathom/checkpoint/checkpoint.h"
+#include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/infer/drafter.h"
 #include "fathom/model/decoder.h"
 

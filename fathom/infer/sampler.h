@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "fathom/kernels/sampling.h"
+#include "fathom/kernels/head/sampling.h"
 #include "fathom/tensor/arena.h"
 #include "fathom/tensor/tensor.h"
 

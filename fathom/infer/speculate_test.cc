@@ -8,9 +8,9 @@
 
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
-#include "fathom/checkpoint/save.h"
+#include "fathom/checkpoint/hub/save.h"
 #include "fathom/infer/generate.h"
-#include "fathom/kernels/vector_ops.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/model/load.h"
 #include "fathom/model/tiny_config.h"
 #include "fathom/testing/close.h"

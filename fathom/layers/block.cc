@@ -1,6 +1,6 @@
 #include "fathom/layers/block.h"
 
-#include "fathom/kernels/rms_norm.h"
+#include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <span>
 
-#include "fathom/kernels/gemm.h"
-#include "fathom/kernels/mla_attention.h"
-#include "fathom/kernels/vector_ops.h"
+#include "fathom/kernels/attention/mla_attention.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
+#include "fathom/kernels/gemm/gemm.h"
 #include "fathom/tensor/arena.h"
 #include "fathom/tensor/tensor.h"
 

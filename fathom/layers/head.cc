@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "fathom/kernels/rms_norm.h"
-#include "fathom/kernels/sampling.h"
+#include "fathom/kernels/head/sampling.h"
+#include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {

@@ -4,7 +4,7 @@
 
 #include <span>
 
-#include "fathom/kernels/cross_entropy.h"
+#include "fathom/kernels/head/cross_entropy.h"
 #include "fathom/layers/context.h"
 
 namespace fathom {

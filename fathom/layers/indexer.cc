@@ -4,9 +4,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "fathom/kernels/fp8_quantize.h"
-#include "fathom/kernels/hadamard.h"
-#include "fathom/kernels/layer_norm.h"
+#include "fathom/kernels/norm/layer_norm.h"
+#include "fathom/kernels/quant/fp8_quantize.h"
+#include "fathom/kernels/quant/hadamard.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {

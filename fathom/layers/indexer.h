@@ -7,8 +7,8 @@
 #include <string>
 
 #include "fathom/config/model_config.h"
-#include "fathom/kernels/indexer_loss.h"
-#include "fathom/kernels/rope.h"
+#include "fathom/kernels/attention/rope.h"
+#include "fathom/kernels/indexer/indexer_loss.h"
 #include "fathom/layers/context.h"
 #include "fathom/layers/rope_table.h"
 

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "fathom/kernels/fp8_quantize.h"
-#include "fathom/kernels/hadamard_ref.h"
+#include "fathom/kernels/quant/fp8_quantize.h"
+#include "fathom/kernels/quant/hadamard_ref.h"
 #include "fathom/testing/kernel_check.h"
 
 namespace fathom {

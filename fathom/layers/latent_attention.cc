@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "fathom/kernels/mla_decode.h"
+#include "fathom/kernels/attention/mla_decode.h"
 
 namespace fathom {
 namespace {

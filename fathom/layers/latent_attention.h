@@ -3,7 +3,7 @@
 // per token do not grow with the context. docs/layers/attention.md.
 #pragma once
 
-#include "fathom/kernels/mla_attention.h"
+#include "fathom/kernels/attention/mla_attention.h"
 #include "fathom/layers/context.h"
 
 namespace fathom {

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "fathom/kernels/fp8_quantize.h"
+#include "fathom/kernels/quant/fp8_quantize.h"
 
 namespace fathom {
 namespace {

@@ -16,7 +16,7 @@ void LinearBackward(Ctx& ctx, const Weight& w, ConstView x, ConstView dy, View d
 void ExactLinearForward(Ctx& ctx, const Weight& w, ConstView x, View y, Write write = Write::kOverwrite);
 void ExactLinearBackward(Ctx& ctx, const Weight& w, ConstView x, ConstView dy, View dx, Write write, Weight& grad);
 
-// The same for one matrix of every expert; rows begin[e]..begin[e+1] belong to expert e (kernels/gemm.h).
+// The same for one matrix of every expert; rows begin[e]..begin[e+1] belong to expert e (kernels/gemm/gemm.h).
 using Experts = std::span<const WeightView>;
 void ExpertsForward(Ctx& ctx, Experts w, std::span<const int64_t> begin, ConstView x, View y);
 void ExpertsBackwardInput(Ctx& ctx, Experts w, std::span<const int64_t> begin, ConstView dy, View dx, Write write);

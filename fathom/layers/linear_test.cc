@@ -1,7 +1,7 @@
 // The FP8 recipe's products against the plain sum over what the quantiser left; the quantiser's bits are fp8_quantize_test's.
 #include "fathom/layers/linear.h"
 
-#include "fathom/kernels/fp8_quantize.h"
+#include "fathom/kernels/quant/fp8_quantize.h"
 #include "fathom/testing/kernel_check.h"
 
 namespace fathom {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "fathom/kernels/rms_norm.h"
-#include "fathom/kernels/rope.h"
+#include "fathom/kernels/attention/rope.h"
+#include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/latent_attention.h"
 #include "fathom/layers/linear.h"
 

@@ -1,6 +1,6 @@
 #include "fathom/layers/mlp.h"
 
-#include "fathom/kernels/swiglu.h"
+#include "fathom/kernels/elementwise/swiglu.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {

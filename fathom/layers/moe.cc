@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "fathom/kernels/moe_dispatch.h"
-#include "fathom/kernels/swiglu.h"
+#include "fathom/kernels/elementwise/swiglu.h"
+#include "fathom/kernels/moe/moe_dispatch.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {

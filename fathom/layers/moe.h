@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "fathom/config/model_config.h"
-#include "fathom/kernels/router.h"
+#include "fathom/kernels/moe/router.h"
 #include "fathom/layers/mlp.h"
 #include "fathom/layers/options.h"
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <complex>
 
-#include "fathom/kernels/moe_dispatch.h"
+#include "fathom/kernels/moe/moe_dispatch.h"
 #include "fathom/testing/kernel_check.h"
 
 namespace fathom {

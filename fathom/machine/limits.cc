@@ -12,9 +12,9 @@
 #include "fathom/base/clock.h"
 #include "fathom/base/file.h"
 #include "fathom/base/threads.h"
-#include "fathom/kernels/gemm.h"
-#include "fathom/kernels/gemm_peak.h"
-#include "fathom/kernels/random_fill.h"
+#include "fathom/kernels/elementwise/random_fill.h"
+#include "fathom/kernels/gemm/gemm.h"
+#include "fathom/kernels/gemm/gemm_peak.h"
 #include "fathom/machine/vector_units.h"
 #include "fathom/tensor/tensor.h"
 

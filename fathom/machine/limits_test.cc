@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "fathom/base/error.h"
-#include "fathom/kernels/simd.h"
+#include "fathom/kernels/simd/simd.h"
 #include "fathom/testing/folder.h"
 
 namespace fathom {

@@ -4,8 +4,8 @@
 #define HWY_TARGET_INCLUDE "fathom/machine/vector_units.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/multiply_add-inl.h"
-#include "fathom/kernels/simd-inl.h"
+#include "fathom/kernels/simd/multiply_add-inl.h"
+#include "fathom/kernels/simd/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -46,7 +46,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "fathom/base/error.h"
-#include "fathom/kernels/simd.h"
+#include "fathom/kernels/simd/simd.h"
 
 namespace fathom {
 HWY_EXPORT(Run);

@@ -4,7 +4,7 @@
 #include <memory>
 #include <numeric>
 
-#include "fathom/kernels/embedding.h"
+#include "fathom/kernels/elementwise/embedding.h"
 
 namespace fathom {
 

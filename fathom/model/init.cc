@@ -2,8 +2,8 @@
 
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
-#include "fathom/checkpoint/hf_names.h"
-#include "fathom/kernels/random_fill.h"
+#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/kernels/elementwise/random_fill.h"
 #include "fathom/model/load.h"
 
 namespace fathom {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "fathom/kernels/balance.h"
-#include "fathom/kernels/router.h"
+#include "fathom/kernels/moe/balance.h"
+#include "fathom/kernels/moe/router.h"
 
 namespace fathom {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "fathom/kernels/gemm_panel.h"
-#include "fathom/kernels/vector_ops.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
+#include "fathom/kernels/gemm/gemm_panel.h"
 
 namespace fathom {
 namespace {

@@ -1,7 +1,7 @@
 // Parameters from a checkpoint, or fresh ones.
 #pragma once
 
-#include "fathom/checkpoint/checkpoint.h"
+#include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/model/params.h"
 
 namespace fathom {

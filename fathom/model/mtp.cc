@@ -1,7 +1,7 @@
 #include "fathom/model/mtp.h"
 
-#include "fathom/kernels/embedding.h"
-#include "fathom/kernels/rms_norm.h"
+#include "fathom/kernels/elementwise/embedding.h"
+#include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/linear.h"
 
 namespace fathom {

@@ -2,7 +2,7 @@
 
 #include <map>
 
-#include "fathom/kernels/vector_ops.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 
 namespace fathom {
 namespace {

@@ -5,8 +5,8 @@
 #include <span>
 #include <string>
 
-#include "fathom/kernels/balance.h"
-#include "fathom/kernels/cross_entropy.h"
+#include "fathom/kernels/head/cross_entropy.h"
+#include "fathom/kernels/moe/balance.h"
 #include "fathom/layers/context.h"
 
 namespace fathom {
@@ -41,7 +41,7 @@ struct IndexerTraining {
   bool dense_attention = false;  // the main attention sees every key
 };
 
-// A loss that keeps experts equally busy (kernels/balance.h); its gradient is that of factor times the sum over sequences and layers.
+// A loss that keeps experts equally busy (kernels/moe/balance.h); its gradient is that of factor times the sum over sequences and layers.
 struct BalanceTraining {
   float factor = 0;  // 0: none
   BalanceForm form = BalanceForm::kNormalizedScores;

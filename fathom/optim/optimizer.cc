@@ -6,8 +6,8 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/threads.h"
-#include "fathom/kernels/adamw.h"
-#include "fathom/kernels/vector_ops.h"
+#include "fathom/kernels/elementwise/adamw.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/optim/name_mask.h"
 
 namespace fathom {

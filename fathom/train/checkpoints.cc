@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "fathom/checkpoint/train_state.h"
+#include "fathom/checkpoint/hub/train_state.h"
 
 namespace fathom {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "fathom/base/log.h"
-#include "fathom/checkpoint/hf_names.h"
+#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/model/load.h"
 

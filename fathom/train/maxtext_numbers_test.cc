@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "fathom/base/json.h"
-#include "fathom/checkpoint/safetensors.h"
+#include "fathom/checkpoint/safetensors/safetensors.h"
 #include "fathom/testing/close.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/session.h"

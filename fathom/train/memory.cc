@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "fathom/checkpoint/hf_names.h"
+#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <set>
 
-#include "fathom/kernels/vector_ops.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/train/memory.h"
 
 namespace fathom {

@@ -4,7 +4,7 @@
 #include "fathom/base/file.h"
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
-#include "fathom/checkpoint/save.h"
+#include "fathom/checkpoint/hub/save.h"
 #include "fathom/data/synthetic.h"
 #include "fathom/data/text.h"
 

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "fathom/base/threads.h"
-#include "fathom/kernels/simd.h"
+#include "fathom/kernels/simd/simd.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 

@@ -7,7 +7,7 @@
 #include <cstdio>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/byte_stream.h"
+#include "fathom/checkpoint/orbax/byte_stream.h"
 
 namespace fathom {
 namespace {

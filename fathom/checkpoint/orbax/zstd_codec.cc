@@ -1,0 +1,96 @@
+#include "fathom/checkpoint/orbax/zstd_codec.h"
+
+#include <zstd.h>
+
+#include <algorithm>
+#include <new>
+
+#include "fathom/base/error.h"
+
+namespace fathom {
+namespace {
+
+constexpr size_t kStep = 1 << 17;
+
+ZSTD_DCtx* AsReader(void* context) { return static_cast<ZSTD_DCtx*>(context); }
+
+}  // namespace
+
+void ZstdReader::Free::operator()(void* context) const { ZSTD_freeDCtx(AsReader(context)); }
+void ZstdCompressor::Free::operator()(void* context) const { ZSTD_freeCCtx(static_cast<ZSTD_CCtx*>(context)); }
+
+ZstdReader::ZstdReader(std::function<size_t(std::span<std::byte>)> next, std::string where)
+    : next_(std::move(next)), where_(std::move(where)), context_(ZSTD_createDCtx()), buffer_(kStep, '\0') {
+  if (context_ == nullptr) throw std::bad_alloc();
+}
+
+bool ZstdReader::Refill() {
+  if (begin_ < end_) return true;
+  begin_ = 0;
+  end_ = next_(std::as_writable_bytes(std::span(buffer_)));
+  return end_ > 0;
+}
+
+void ZstdReader::Read(std::span<std::byte> out) {
+  ZSTD_outBuffer to = {out.data(), out.size(), 0};
+  while (to.pos < to.size) {
+    const size_t before = to.pos;
+    const bool more = Refill();
+    ZSTD_inBuffer from = {buffer_.data(), end_, begin_};
+    const size_t result = ZSTD_decompressStream(AsReader(context_.get()), &to, &from);
+    if (ZSTD_isError(result)) Throw(ErrorCode::kInput, "{}: damaged zstd data ({})", where_, ZSTD_getErrorName(result));
+    begin_ = from.pos;
+    frame_open_ = result != 0;
+    if (!more && to.pos == before) Throw(ErrorCode::kInput, "{}: zstd data ends early: truncated", where_);
+  }
+}
+
+void ZstdReader::CheckEnd() {
+  std::byte beyond;
+  ZSTD_outBuffer to = {&beyond, 1, 0};
+  while (frame_open_ && Refill()) {
+    ZSTD_inBuffer from = {buffer_.data(), end_, begin_};
+    const size_t result = ZSTD_decompressStream(AsReader(context_.get()), &to, &from);
+    if (ZSTD_isError(result)) Throw(ErrorCode::kInput, "{}: damaged zstd data ({})", where_, ZSTD_getErrorName(result));
+    begin_ = from.pos;
+    frame_open_ = result != 0;
+    if (to.pos > 0) Throw(ErrorCode::kInput, "{}: zstd data holds more than its shape says", where_);
+  }
+  if (frame_open_) Throw(ErrorCode::kInput, "{}: zstd data ends early: truncated", where_);
+  if (Refill()) Throw(ErrorCode::kInput, "{}: bytes behind the zstd data", where_);
+}
+
+std::string ZstdDecompress(std::span<const std::byte> bytes, uint64_t max_size, const std::string& where) {
+  const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> context(ZSTD_createDCtx(), &ZSTD_freeDCtx);
+  std::string out;
+  ZSTD_inBuffer from = {bytes.data(), bytes.size(), 0};
+  size_t left = 1;  // of the frame, as libzstd hints; 0: complete
+  while (left != 0) {
+    const size_t at = out.size();
+    if (at > max_size) Throw(ErrorCode::kInput, "{}: expands to more than {} bytes: damaged", where, max_size);
+    out.resize(at + std::max(kStep, at));
+    ZSTD_outBuffer to = {out.data(), out.size(), at};
+    left = ZSTD_decompressStream(context.get(), &to, &from);
+    if (ZSTD_isError(left)) Throw(ErrorCode::kInput, "{}: damaged zstd data ({})", where, ZSTD_getErrorName(left));
+    const bool stuck = left != 0 && to.pos < to.size && from.pos == from.size;
+    out.resize(to.pos);
+    if (stuck) Throw(ErrorCode::kInput, "{}: zstd data ends early: truncated", where);
+  }
+  if (out.size() > max_size) Throw(ErrorCode::kInput, "{}: expands to more than {} bytes: damaged", where, max_size);
+  if (from.pos != from.size) Throw(ErrorCode::kInput, "{}: bytes behind the zstd data", where);
+  return out;
+}
+
+ZstdCompressor::ZstdCompressor(int level) : level_(level), context_(ZSTD_createCCtx()) {
+  if (context_ == nullptr) throw std::bad_alloc();
+}
+
+void ZstdCompressor::Compress(std::span<const std::byte> bytes, std::string& out) {
+  out.resize(ZSTD_compressBound(bytes.size()));
+  const size_t size =
+      ZSTD_compressCCtx(static_cast<ZSTD_CCtx*>(context_.get()), out.data(), out.size(), bytes.data(), bytes.size(), level_);
+  FATHOM_CHECK(!ZSTD_isError(size), "{}", ZSTD_getErrorName(size));
+  out.resize(size);
+}
+
+}  // namespace fathom

@@ -1,0 +1,188 @@
+#include "fathom/kernels/attention/mla_attention.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/attention/mla_attention_backward.cc"
+#include <hwy/foreach_target.h>
+
+#include "fathom/kernels/attention/mla_attention_rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+
+// D_i = rowsum(dO_i * O_i), the part of the softmax's derivative that all of a row's scores share.
+float OutputDot(const MlaBackwardArgs& a, int64_t t, int64_t head) {
+  const InRow d_o = RowAt(a.d_o, t, head * a.shape.v_dim), o = RowAt(a.o, t, head * a.shape.v_dim);
+  return static_cast<float>(RowSum(a.shape.v_dim, [&](auto at, VF sum) { return hn::MulAdd(Load(at, d_o), Load(at, o), sum); }));
+}
+
+// One block of queries (rows from i on) against one block of keys: d_keys, d_values and dq are added to.
+template <class Path>
+void BackwardBlock(const Path& path, const MlaBackwardArgs& a, const BlockSight& sight, int64_t i, const BackwardScratch& w) {
+  const MlaShape& s = a.shape;
+  const int64_t width = a.width(), wide = PadBlock(width), v_wide = PadBlock(s.v_dim);
+  ScoreBlock<Path>(sight, width, ConstBlock(w.keys, RowStride<Path>(width)), w.queries_t + i * RowStride<Path>(width), w.scores);
+  ScoreBlock<Path>(sight, s.v_dim, ConstBlock(w.values, RowStride<Path>(s.v_dim)), w.d_o_t + i * RowStride<Path>(s.v_dim), w.d_scores);
+  SoftmaxGradient(w.scores, w.d_scores, sight, s.scale, w.lse + i, w.dot + i);
+  const int64_t step = i / Path::kStep;
+  SumOverQueries<Path>(sight, s.v_dim, path.ByKey(w.scores, sight, w.p), ConstBlock(w.d_o_sum + step * v_wide, v_wide),
+                       {w.d_values, v_wide});
+  SumOverQueries<Path>(sight, width, path.ByKey(w.d_scores, sight, w.p), ConstBlock(w.queries_sum + step * wide, wide), {w.d_keys, wide});
+  SumOverKeys<Path>(sight, width, path.ByQuery(w.d_scores, sight, w.ds), ConstBlock(w.keys_sum, wide), {w.dq + i * wide, wide}, Into::kAdd);
+}
+
+void StoreKeyGradients(const MlaBackwardArgs& a, int64_t head, int64_t first, int64_t n, const BackwardScratch& w, float* d_rope,
+                       bool add_rope) {
+  const MlaShape& s = a.shape;
+  const int64_t column = head * (s.nope_dim + s.v_dim), wide = PadBlock(s.nope_dim + s.rope_dim);
+  for (int64_t j = 0; j < n; ++j) {
+    const float* key = w.d_keys + j * wide;
+    StoreRow(key, 1, s.nope_dim, RowAt(a.dkv, first + j, column));
+    StoreRow(w.d_values + j * PadBlock(s.v_dim), 1, s.v_dim, RowAt(a.dkv, first + j, column + s.nope_dim));
+    float* rope = d_rope + (first + j) * s.rope_dim;
+    for (int64_t i = 0; i < s.rope_dim; ++i) rope[i] = (add_rope ? rope[i] : 0.0f) + key[s.nope_dim + i];
+  }
+}
+
+// Queries and d_o of a segment and head, transposed for the scores and as right factors for the sums over queries.
+template <class Path>
+void PackRows(const ConstView& from, const Segment& seg, int64_t column, int64_t columns, float* rows, float* transposed, float* summed) {
+  const int64_t length = seg.q_end - seg.q_begin, stride = RowStride<Path>(columns), wide = PadBlock(columns);
+  for (int64_t i = 0; i < length; i += kQueryBlock) {
+    const Block sum{summed + i / Path::kStep * wide, wide}, natural{Path::kStep == 1 ? sum.data : rows, stride};
+    const int64_t n = std::min(kQueryBlock, length - i);
+    LoadRows<Path>(from, seg.q_begin + i, n, column, columns, PadBlock(n), natural);
+    TransposeBlock(natural, PadBlock(n), stride, transposed + i * stride);
+    Path::Interleave(natural, PadBlock(n), columns, sum);
+  }
+}
+
+template <class Path>
+void BackwardHead(const Path& path, const MlaBackwardArgs& a, const Segment& seg, int64_t head, const BackwardScratch& w, float* d_rope,
+                  bool add_rope) {
+  const MlaShape& s = a.shape;
+  const int64_t width = a.width(), length = seg.q_end - seg.q_begin, wide = PadBlock(width), v_wide = PadBlock(s.v_dim);
+  PackRows<Path>(a.q, seg, head * width, width, w.rows, w.queries_t, w.queries_sum);
+  PackRows<Path>(a.d_o, seg, head * s.v_dim, s.v_dim, w.rows, w.d_o_t, w.d_o_sum);
+  std::fill(w.dq, w.dq + length * wide, 0.0f);
+  for (int64_t i = 0; i < length; ++i) {
+    PrefetchRow(a.o, seg.q_begin + i + kRowsAhead, head * s.v_dim, s.v_dim);
+    w.dot[i] = OutputDot(a, seg.q_begin + i, head);
+    w.lse[i] = a.lse.row<float>(seg.q_begin + i)[head] * kLog2E;
+  }
+  const Block keys{w.keys, RowStride<Path>(width)}, keys_sum{Path::kStep == 1 ? w.keys : w.keys_sum, wide};
+  BackwardScratch blocks = w;
+  blocks.keys_sum = keys_sum.data;
+  for (int64_t first = seg.k_begin; first < seg.k_end; first += kKeyBlock) {
+    const int64_t n = std::min(kKeyBlock, seg.k_end - first);
+    LoadKeys<Path>(a, head, first, n, keys);
+    Path::Interleave(keys, kKeyBlock, width, keys_sum);
+    LoadValues<Path>(a, head, first, n, {w.values, RowStride<Path>(s.v_dim)});
+    std::fill(w.d_keys, w.d_keys + kKeyBlock * wide, 0.0f);
+    std::fill(w.d_values, w.d_values + kKeyBlock * v_wide, 0.0f);
+    for (int64_t i = first - seg.k_begin; i < length; i += kQueryBlock) {
+      const BlockSight sight{std::min(kQueryBlock, length - i), n, VisibleEnd(seg, seg.q_begin + i) - first};
+      BackwardBlock(path, a, sight, i, blocks);
+    }
+    StoreKeyGradients(a, head, first, n, w, d_rope, add_rope);
+  }
+  for (int64_t i = 0; i < length; ++i) StoreRow(w.dq + i * wide, 1, width, RowAt(a.dq, seg.q_begin + i, head * width));
+}
+
+// One segment, heads [begin, end). d_rope [T,Dr] F32 of this group of heads is overwritten.
+void BackwardJob(const MlaBackwardArgs& a, const Segment& seg, int64_t begin, int64_t end, float* scratch, float* d_rope) {
+  const BackwardScratch w(a.shape, seg.q_end - seg.q_begin, scratch);
+  WithPath(a.pairs, a.q.dtype() == DType::kBF16, [&](const auto& path) {
+    for (int64_t head = begin; head < end; ++head) BackwardHead(path, a, seg, head, w, d_rope, head > begin);
+  });
+}
+
+void AddRopeRows(const RopeGradientParts& from, const View& dk_rope, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
+    const OutRow out = RowAt(dk_rope, t);
+    ForVectors(from.rope_dim, [&](auto at) {
+      VF sum = at.Load(from.Group(0) + t * from.rope_dim);
+      for (int64_t g = 1; g < from.groups; ++g) sum = hn::Add(sum, at.Load(from.Group(g) + t * from.rope_dim));
+      Store(at, sum, out);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "fathom/base/threads.h"
+#include "fathom/kernels/simd/rows.h"
+
+namespace fathom {
+namespace {
+HWY_EXPORT(BackwardJob);
+HWY_EXPORT(AddRopeRows);
+
+// Zeros in the rows outside every segment.
+void ZeroUncovered(const View& v, const uint8_t* covered) {
+  const int64_t bytes = v.dim(1) * DTypeSize(v.dtype());
+  ParallelRanges(v.dim(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      if (!covered[t]) std::memset(v.raw() + t * v.stride() * DTypeSize(v.dtype()), 0, static_cast<size_t>(bytes));
+    }
+  });
+}
+
+}  // namespace
+
+void CheckMlaGradients(const MlaBackwardArgs& a) {
+  const DType dtype = a.q.dtype();
+  const int64_t tokens = a.q.dim(0);
+  FATHOM_CHECK(
+      IsMatrix(a.o, tokens, a.shape.heads * a.shape.v_dim) && a.o.shape() == a.d_o.shape() && IsMatrix(a.lse, tokens, a.shape.heads),
+      "o {}, d_o {}, lse {}", a.o.shape().ToString(), a.d_o.shape().ToString(), a.lse.shape().ToString());
+  FATHOM_CHECK(
+      a.dq.shape() == a.q.shape() && a.dkv.shape() == a.kv.shape() && a.dk_rope.shape() == a.k_rope.shape() && a.kv.dim(0) == tokens,
+      "dq {}, dkv {}, dk_rope {}", a.dq.shape().ToString(), a.dkv.shape().ToString(), a.dk_rope.shape().ToString());
+  FATHOM_CHECK(
+      a.dq.dtype() == dtype && a.dkv.dtype() == dtype && a.dk_rope.dtype() == dtype && a.o.dtype() == dtype && a.d_o.dtype() == dtype,
+      "all but lse have one dtype");
+}
+
+void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope) {
+  for (const Segment& s : segments) {
+    ParallelRanges(s.q_end - s.q_begin, 64, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(AddRopeRows)(parts, dk_rope, s.q_begin + begin, s.q_begin + end);
+    });
+  }
+}
+
+void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope,
+                          ConstView o, ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch) {
+  const MlaBackwardArgs a{{shape, q, kv, k_rope, CheckMlaInputs(shape, segments, q, kv, k_rope)}, o, lse, d_o, dq, dkv, dk_rope};
+  CheckMlaGradients(a);
+  const int64_t tokens = q.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
+  const ArenaScope scope(scratch);
+  uint8_t* covered = scratch.AllocArray<uint8_t>(tokens);
+  std::memset(covered, 0, static_cast<size_t>(tokens));
+  int64_t longest = 0;
+  for (const Segment& s : segments) {
+    FATHOM_CHECK(s.q_begin == s.k_begin && s.q_end == s.k_end, "training attends to the same tokens: q {}..{} k {}..{}", s.q_begin, s.q_end,
+                 s.k_begin, s.k_end);
+    std::memset(covered + s.q_begin, 1, static_cast<size_t>(s.q_end - s.q_begin));
+    longest = std::max(longest, s.q_end - s.q_begin);
+  }
+  for (const View& v : {dq, dkv, dk_rope}) ZeroUncovered(v, covered);
+  const int64_t each = BackwardScratch::Floats(shape, longest);
+  const RopeGradientParts d_rope{scratch.AllocArray<float>(groups * tokens * shape.rope_dim), groups, tokens, shape.rope_dim};
+  float* workers = scratch.AllocArray<float>(NumWorkers() * each);
+  ParallelWorkerJobs(count * groups, [&](int64_t job, int worker) {
+    const int64_t group = job % groups, begin = shape.heads * group / groups, end = shape.heads * (group + 1) / groups;
+    HWY_DYNAMIC_DISPATCH(BackwardJob)
+    (a, segments[static_cast<size_t>(job / groups)], begin, end, workers + worker * each, d_rope.Group(group));
+  });
+  AddRopeGradients(d_rope, segments, dk_rope);
+}
+
+}  // namespace fathom
+#endif  // HWY_ONCE

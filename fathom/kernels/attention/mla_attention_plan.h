@@ -1,0 +1,112 @@
+// How mla_attention cuts its work: blocks, chunks and the scratch of one worker. Independent of the SIMD target.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "fathom/kernels/attention/attention_plan.h"
+#include "fathom/kernels/attention/mla_attention.h"
+
+namespace fathom {
+
+inline constexpr int64_t kQueryChunk = 256;  // queries per forward job at most: a block of keys is packed once for all of them
+
+struct MlaAttentionArgs {
+  MlaShape shape;
+  ConstView q, kv, k_rope;
+  bool pairs;  // products over pairs of BF16
+  int64_t width() const { return shape.nope_dim + shape.rope_dim; }
+};
+struct MlaForwardArgs : MlaAttentionArgs {
+  View o, lse;
+};
+struct MlaBackwardArgs : MlaAttentionArgs {
+  ConstView o, lse, d_o;
+  View dq, dkv, dk_rope;
+};
+
+void CheckSegments(std::span<const Segment> segments, int64_t queries, int64_t keys);
+// Checks shapes, dtypes and segments; says whether products may take pairs of BF16.
+bool CheckMlaInputs(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope);
+
+void CheckMlaGradients(const MlaBackwardArgs& a);
+
+// Where the heads of a group leave their part of dk_rope: [HeadGroups][T][Dr] F32.
+struct RopeGradientParts {
+  float* parts;
+  int64_t groups, tokens, rope_dim;
+  float* Group(int64_t g) const { return parts + g * tokens * rope_dim; }
+};
+// dk_rope of the segments' rows: the groups' parts, added in order.
+void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope);
+
+// Keys that query i sees end here.
+inline int64_t VisibleEnd(const Segment& s, int64_t query) { return s.k_end - (s.q_end - 1 - query); }
+
+inline int64_t QueryChunks(const Segment& s) { return (s.q_end - s.q_begin + kQueryChunk - 1) / kQueryChunk; }
+inline std::pair<int64_t, int64_t> QueryChunk(const Segment& s, int64_t i) {
+  const int64_t n = s.q_end - s.q_begin, chunks = QueryChunks(s);
+  return {s.q_begin + n * i / chunks, s.q_begin + n * (i + 1) / chunks};
+}
+inline int64_t QueryBlocks(int64_t n) { return (n + kQueryBlock - 1) / kQueryBlock; }
+
+// Sizes are those of F32 blocks; pairs of BF16 take half of them.
+struct ForwardScratch {
+  float *rows, *queries_t, *o, *keys, *values, *values_sum, *scores, *p, *top, *sum, *factor;
+  ForwardScratch(const MlaShape& s, float* base) : ForwardScratch(s, ScratchCursor(base)) {}
+  static int64_t Floats(const MlaShape& s) { return ForwardScratch(s, nullptr).floats; }
+  int64_t floats;
+
+ private:
+  ForwardScratch(const MlaShape& s, ScratchCursor cursor) {
+    const int64_t wide = PadBlock(s.nope_dim + s.rope_dim), v_wide = PadBlock(s.v_dim);
+    rows = cursor.Take(kQueryBlock * wide);
+    queries_t = cursor.Take(kQueryChunk * wide);
+    o = cursor.Take(kQueryChunk * v_wide);
+    keys = cursor.Take(kKeyBlock * wide);
+    values = cursor.Take(kKeyBlock * v_wide);
+    values_sum = cursor.Take(kKeyBlock * v_wide);
+    scores = cursor.Take(kQueryBlock * kKeyBlock);
+    p = cursor.Take(kQueryBlock * kKeyBlock);
+    top = cursor.Take(kQueryChunk);
+    sum = cursor.Take(kQueryChunk);
+    factor = cursor.Take(kQueryChunk);
+    floats = cursor.used();
+  }
+};
+
+// Blocks of keys; queries, d_o, dq, lse and dot of a whole segment and head. _t: transposed, _sum: right factors summed over rows.
+struct BackwardScratch {
+  float *rows, *keys, *keys_sum, *values, *d_keys, *d_values, *scores, *d_scores, *p, *ds;
+  float *queries_t, *queries_sum, *d_o_t, *d_o_sum, *dq, *lse, *dot;
+  BackwardScratch(const MlaShape& s, int64_t length, float* base) : BackwardScratch(s, length, ScratchCursor(base)) {}
+  static int64_t Floats(const MlaShape& s, int64_t length) { return BackwardScratch(s, length, nullptr).floats; }
+  int64_t floats;
+
+ private:
+  BackwardScratch(const MlaShape& s, int64_t length, ScratchCursor cursor) {
+    const int64_t wide = PadBlock(s.nope_dim + s.rope_dim), v_wide = PadBlock(s.v_dim), padded = QueryBlocks(length) * kQueryBlock;
+    rows = cursor.Take(kQueryBlock * std::max(wide, v_wide));
+    keys = cursor.Take(kKeyBlock * wide);
+    keys_sum = cursor.Take(kKeyBlock * wide);
+    values = cursor.Take(kKeyBlock * v_wide);
+    d_keys = cursor.Take(kKeyBlock * wide);
+    d_values = cursor.Take(kKeyBlock * v_wide);
+    for (float** block : {&scores, &d_scores, &p, &ds}) *block = cursor.Take(kQueryBlock * kKeyBlock);
+    queries_t = cursor.Take(padded * wide);
+    queries_sum = cursor.Take(padded * wide);
+    d_o_t = cursor.Take(padded * v_wide);
+    d_o_sum = cursor.Take(padded * v_wide);
+    dq = cursor.Take(padded * wide);
+    lse = cursor.Take(padded);
+    dot = cursor.Take(padded);
+    floats = cursor.used();
+  }
+};
+
+// Their number does not depend on the threads, so the order of the sum does not.
+inline constexpr int64_t kMaxHeadGroups = 32;
+inline int64_t HeadGroups(const MlaShape& shape) { return std::min(shape.heads, kMaxHeadGroups); }
+
+}  // namespace fathom

@@ -1,0 +1,204 @@
+#include "fathom/kernels/attention/mla_decode.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/attention/mla_decode.cc"
+#include <hwy/foreach_target.h>
+
+#include <cmath>
+
+#include "fathom/kernels/attention/mla_decode_rows-inl.h"
+#include "fathom/kernels/quant/fp8-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+
+// The cache's rows [first, first + n) where they lie, if they can be multiplied as stored; else a copy in `copy`.
+template <class Path>
+ConstBlock CacheRows(const DecodeArgs& a, int64_t query, int64_t first, int64_t n, Block copy) {
+  const int64_t width = a.shape.latent_dim + a.shape.rope_dim;
+  const bool whole = width % Path::kStep == 0 && a.cache.stride() % Path::kStep == 0 && width >= PadBlock(a.shape.latent_dim);
+  if (a.chosen.empty() && whole && a.cache.dtype() == DTypeOf<typename Path::Element>::value) {
+    return ConstBlock(reinterpret_cast<const float*>(RowAt(a.cache, first).data), a.cache.stride() / Path::kStep);
+  }
+  LoadCache<Path>(a, query, first, n, copy);
+  return copy;
+}
+
+// All heads of one query over one part of its rows: unnormalised sums of latents and the state of each head's softmax.
+template <class Path>
+void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, const DecodeScratch& w, const PartialSums& out) {
+  const MlaDecodeShape& s = a.shape;
+  const int64_t width = s.latent_dim + s.rope_dim, stride = RowStride<Path>(width), latent_wide = PadBlock(s.latent_dim);
+  for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
+    LoadQuery<Path>(a, part.query, h, std::min(kQueryBlock, s.heads - h), {w.query_rows, stride}, w.queries_t + h * stride);
+  }
+  std::fill(out.sums, out.sums + s.heads * latent_wide, 0.0f);
+  std::fill(out.sum, out.sum + PadBlock(s.heads), 0.0f);
+  std::fill(out.top, out.top + PadBlock(s.heads), -std::numeric_limits<float>::infinity());
+  for (int64_t first = part.begin; first < part.end; first += kKeyBlock) {
+    const int64_t n = std::min(kKeyBlock, part.end - first);
+    const ConstBlock rows = CacheRows<Path>(a, part.query, first, n, {w.rows, stride});
+    PrefetchCache(a, part.query, first + kKeyBlock, std::min(part.end, first + 2 * kKeyBlock));
+    ConstBlock rows_sum = rows;
+    if constexpr (Path::kStep > 1) {
+      Path::Interleave(rows, n, s.latent_dim, {w.rows_sum, latent_wide});
+      rows_sum = ConstBlock(w.rows_sum, latent_wide);
+    }
+    for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
+      const BlockSight sight{std::min(kQueryBlock, s.heads - h), n, n};
+      ScoreBlock<Path>(sight, width, rows, w.queries_t + h * stride, w.scores);
+      SoftmaxColumns(w.scores, sight, s.scale * kLog2E, {out.top + h, out.sum + h, w.factor});
+      SumOverKeys<Path>(sight, s.latent_dim, path.ByQuery(w.scores, sight, w.p), rows_sum, {out.sums + h * latent_wide, latent_wide},
+                        Into::kScaleAdd, w.factor);
+    }
+  }
+}
+
+void DecodeJob(const DecodeArgs& a, const DecodePart& part, float* scratch, const PartialSums& out) {
+  const DecodeScratch w(a.shape, scratch);
+  WithPath(a.pairs, a.cache.dtype() == DType::kBF16, [&](const auto& path) { DecodeRows(path, a, part, w, out); });
+}
+
+// One head of one query: parts are added in order, brought to their common largest score.
+void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const PartialSums> parts, float* o, float* lse) {
+  float top = -std::numeric_limits<float>::infinity(), sum = 0;
+  for (const PartialSums& p : parts) top = std::max(top, p.top[head]);
+  std::fill(o, o + s.latent_dim, 0.0f);
+  for (const PartialSums& p : parts) {
+    const VF factor = Exp2NonPositive(hn::Set(DF(), p.top[head] - top));
+    const float* from = p.sums + head * PadBlock(s.latent_dim);
+    ForVectors(s.latent_dim, [&](auto at) { Store(at, hn::MulAdd(factor, at.Load(from), at.Load(o)), o); });
+    sum += hn::GetLane(factor) * p.sum[head];
+  }
+  if (!parts.empty()) StoreRow(o, 1 / sum, s.latent_dim, {reinterpret_cast<std::byte*>(o), DType::kF32});
+  if (lse != nullptr) *lse = parts.empty() ? top : top * kLn2 + std::log(sum);
+}
+
+void WeightRowToF32(const WeightView& w, int64_t row, float* to) {
+  const int64_t n = w.value.dim(1);
+  if (w.value.dtype() != DType::kF8E4M3) return CopyRow(RowAt(w.value, row), n, to);
+  const auto* codes = reinterpret_cast<const uint8_t*>(w.value.row<F8E4M3>(row));
+  for (int64_t begin = 0; begin < n; begin += kScaleBlock) {
+    const VF scale = hn::Set(DF(), BlockScale(w.scale, row / kScaleBlock, begin / kScaleBlock));
+    ForVectors(begin, std::min(n, begin + kScaleBlock), [&](auto at) { at.Store(hn::Mul(LoadCodes(at, codes), scale), to); });
+  }
+}
+
+// y_h of heads [begin, end), row by row of the weight: each is converted once for all rows of x.
+void HeadProductJob(const HeadProductArgs& a, int64_t begin, int64_t end, float* row) {
+  const int64_t columns = a.w.value.dim(1), per_head = a.w.value.dim(0) / a.heads, queries = a.x.dim(0);
+  const bool to_latent = a.kind == HeadProduct::kToLatent;
+  for (int64_t h = begin; h < end; ++h) {
+    if (to_latent) {
+      for (int64_t m = 0; m < queries; ++m) std::fill_n(a.y.row<float>(m) + h * columns, columns, 0.0f);
+    }
+    for (int64_t i = 0; i < a.rows; ++i) {
+      WeightRowToF32(a.w, h * per_head + a.first + i, row);
+      for (int64_t m = 0; m < queries; ++m) {
+        const float* x = a.x.row<float>(m) + h * (to_latent ? a.rows : columns);
+        float* y = a.y.row<float>(m) + h * (to_latent ? columns : a.rows);
+        if (to_latent) {
+          const VF factor = hn::Set(DF(), x[i]);
+          ForVectors(columns, [&](auto at) { Store(at, hn::MulAdd(factor, at.Load(row), at.Load(y)), y); });
+        } else {
+          y[i] = static_cast<float>(RowSum(columns, [&](auto at, VF sum) { return hn::MulAdd(at.Load(x), at.Load(row), sum); }));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "fathom/base/threads.h"
+#include "fathom/kernels/simd/rows.h"
+#include "fathom/kernels/simd/simd.h"
+
+namespace fathom {
+namespace {
+HWY_EXPORT(DecodeJob);
+HWY_EXPORT(CombineParts);
+HWY_EXPORT(HeadProductJob);
+
+int64_t RowsOf(const DecodeArgs& a, std::span<const int64_t> visible, int64_t query) {
+  return a.chosen.empty() ? visible[static_cast<size_t>(query)] : std::ssize(Choice{a.chosen, a.k}.Of(query));
+}
+
+void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o_latent, View lse, Arena& scratch) {
+  const MlaDecodeShape& s = a.shape;
+  const int64_t queries = a.q_latent.dim(0), each = DecodeScratch::Floats(s), sums = s.heads * PadBlock(s.latent_dim);
+  int64_t* first = scratch.AllocArray<int64_t>(queries + 1);
+  first[0] = 0;
+  for (int64_t m = 0; m < queries; ++m) first[m + 1] = first[m] + DecodeParts(RowsOf(a, visible, m));
+  float* workers = scratch.AllocArray<float>(NumWorkers() * each);
+  auto* parts = scratch.AllocArray<PartialSums>(first[queries]);
+  const int64_t heads = PadBlock(s.heads);
+  float* states = scratch.AllocArray<float>(first[queries] * 2 * heads);
+  float* partial = scratch.AllocArray<float>(first[queries] * sums);
+  ParallelWorkerJobs(first[queries], [&](int64_t job, int worker) {
+    const int64_t m = std::upper_bound(first, first + queries + 1, job) - first - 1;
+    parts[job] = {partial + job * sums, states + 2 * job * heads, states + (2 * job + 1) * heads};
+    const auto [begin, end] = DecodeRange(RowsOf(a, visible, m), job - first[m]);
+    HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, begin, end}, workers + worker * each, parts[job]);
+  });
+  ParallelRanges(queries * s.heads, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t m = i / s.heads, head = i % s.heads;
+      const std::span<const PartialSums> own(parts + first[m], static_cast<size_t>(first[m + 1] - first[m]));
+      HWY_DYNAMIC_DISPATCH(CombineParts)
+      (s, head, own, o_latent.row<float>(m) + head * s.latent_dim, lse.empty() ? nullptr : lse.row<float>(m) + head);
+    }
+  });
+}
+
+}  // namespace
+
+void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
+               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch) {
+  const int64_t queries = q_latent.dim(0);
+  FATHOM_CHECK(IsMatrix(q_latent, queries, shape.heads * shape.latent_dim) && q_latent.dtype() == DType::kF32 &&
+                   IsMatrix(q_rope, queries, shape.heads * shape.rope_dim) && q_rope.dtype() == DType::kF32 &&
+                   o_latent.shape() == q_latent.shape() && o_latent.dtype() == DType::kF32,
+               "q_latent {}, q_rope {}, o_latent {}", q_latent.shape().ToString(), q_rope.shape().ToString(), o_latent.shape().ToString());
+  FATHOM_CHECK(IsMatrix(cache, cache.dim(0), shape.latent_dim + shape.rope_dim), "cache {}", cache.shape().ToString());
+  FATHOM_CHECK(lse.empty() || (IsMatrix(lse, queries, shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
+  FATHOM_CHECK(chosen.empty() ? std::ssize(visible) == queries : std::ssize(chosen) == queries * k, "{} visible, {} chosen", visible.size(),
+               chosen.size());
+  for (const int64_t n : visible) FATHOM_CHECK(0 <= n && n <= cache.dim(0), "{} visible of {}", n, cache.dim(0));
+  for (const int32_t row : chosen) FATHOM_CHECK(row < cache.dim(0), "row {} of {}", row, cache.dim(0));
+  const ArenaScope scope(scratch);
+  DecodeQueries({shape, q_latent, q_rope, cache, chosen, k, cache.dtype() == DType::kBF16 && HasNativeBF16()}, visible, o_latent, lse,
+                scratch);
+}
+
+void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t first, int64_t rows, ConstView x, View y, Arena& scratch) {
+  const int64_t columns = w.value.dim(1), per_head = w.value.dim(0) / heads;
+  const bool to_latent = kind == HeadProduct::kToLatent;
+  FATHOM_CHECK(w.value.rank() == 2 && w.value.dim(0) == heads * per_head && 0 <= first && first + rows <= per_head,
+               "w {}, {} heads, rows {}..{}", w.value.shape().ToString(), heads, first, first + rows);
+  FATHOM_CHECK(IsMatrix(x, x.dim(0), heads * (to_latent ? rows : columns)) && IsMatrix(y, x.dim(0), heads * (to_latent ? columns : rows)) &&
+                   x.dtype() == DType::kF32 && y.dtype() == DType::kF32,
+               "x {}, y {}", x.shape().ToString(), y.shape().ToString());
+  const ArenaScope scope(scratch);
+  const int64_t wide = PadBlock(columns);
+  float* workers = scratch.AllocArray<float>(NumWorkers() * wide);
+  ParallelWorkerJobs(heads, [&](int64_t h, int worker) {
+    HWY_DYNAMIC_DISPATCH(HeadProductJob)({kind, heads, w, first, rows, x, y}, h, h + 1, workers + worker * wide);
+  });
+}
+
+int64_t MlaDecodeScratchBytes(const MlaDecodeShape& shape, int64_t queries, int64_t most_rows) {
+  const int64_t parts = queries * DecodeParts(most_rows),
+                floats = NumThreads() * DecodeScratch::Floats(shape) + parts * shape.heads * PadBlock(shape.latent_dim);
+  return floats * 4 + (queries + 1) * 8 + parts * (static_cast<int64_t>(sizeof(PartialSums)) + PadBlock(shape.heads) * 8) + 64 * 8;
+}
+
+}  // namespace fathom
+#endif  // HWY_ONCE

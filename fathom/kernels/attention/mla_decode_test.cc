@@ -1,0 +1,296 @@
+#include "fathom/kernels/attention/mla_decode.h"
+
+#include <gtest/gtest.h>
+
+#include <complex>
+#include <numeric>
+
+#include "fathom/base/threads.h"
+#include "fathom/kernels/attention/mla_decode_ref.h"
+#include "fathom/kernels/simd/simd.h"
+#include "fathom/testing/close.h"
+
+namespace fathom {
+namespace {
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+using Rows = std::vector<std::vector<int32_t>>;
+
+struct Case {
+  MlaDecodeShape shape;
+  std::vector<int64_t> visible;
+  int64_t cache_rows;
+};
+std::vector<Case> Cases() {
+  return {
+      {{1, 1, 1, 0.7f}, {1}, 1},
+      {{3, 7, 2, 0.4f}, {5, 0, 9}, 9},
+      {{4, 32, 16, 0.2f}, {63, 64, 65, 200}, 210},
+      {{16, 512, 64, 0.07f}, {1100}, 1101},
+      {{2, 40, 8, 0.2f}, {20000}, 20000},
+  };
+}
+
+struct Data {
+  std::vector<double> q_latent, q_rope, cache;
+};
+Data MakeData(const Case& c, bool bf16) {
+  const MlaDecodeShape& s = c.shape;
+  const int64_t m = std::ssize(c.visible);
+  Data d{RandomVector(m * s.heads * s.latent_dim, 1), RandomVector(m * s.heads * s.rope_dim, 2),
+         RandomVector(c.cache_rows * (s.latent_dim + s.rope_dim), 3)};
+  for (double& x : d.cache) x = bf16 ? RoundToBF16(static_cast<float>(x)) : static_cast<float>(x);
+  for (auto* v : {&d.q_latent, &d.q_rope}) {
+    for (double& x : *v) x = bf16 ? RoundToBF16(static_cast<float>(x)) : static_cast<float>(x);
+  }
+  return d;
+}
+
+// Rows of the cache that no query reads are NaN.
+template <class T>
+std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std::span<const int32_t> chosen, int64_t k) {
+  const MlaDecodeShape& s = c.shape;
+  const int64_t width = s.latent_dim + s.rope_dim, m = std::ssize(c.visible);
+  std::vector<T> cache(static_cast<size_t>(c.cache_rows * (width + 5)), FromFloat<T>(kNaN));
+  for (const auto& list : rows) {
+    for (const int32_t r : list) {
+      for (int64_t i = 0; i < width; ++i)
+        cache[static_cast<size_t>(r * (width + 5) + i)] = FromFloat<T>(static_cast<float>(d.cache[static_cast<size_t>(r * width + i)]));
+    }
+  }
+  const auto q_latent = ToFloats(d.q_latent), q_rope = ToFloats(d.q_rope);
+  std::vector<float> o(q_latent.size(), kNaN);
+  const std::span<const float> latent_span(q_latent), rope_span(q_rope);
+  Arena scratch(MlaDecodeScratchBytes(s, m, c.cache_rows));
+  MlaDecode(s, ViewOf(latent_span.data(), {m, s.heads * s.latent_dim}), ViewOf(rope_span.data(), {m, s.heads * s.rope_dim}),
+            ViewOf(cache.data(), {c.cache_rows, width}, width + 5), c.visible, chosen, k, ViewOf(o.data(), {m, s.heads * s.latent_dim}), {},
+            scratch);
+  return o;
+}
+
+Rows FirstRows(std::span<const int64_t> visible) {
+  Rows rows;
+  for (const int64_t n : visible) {
+    rows.emplace_back(static_cast<size_t>(n));
+    std::iota(rows.back().begin(), rows.back().end(), 0);
+  }
+  return rows;
+}
+
+TEST(MlaDecode, MatchesReferenceOnEveryTarget) {
+  for (const Case& c : Cases()) {
+    const Rows rows = FirstRows(c.visible);
+    for (const bool bf16 : {false, true}) {
+      const Data d = MakeData(c, bf16);
+      const auto want = ref::MlaDecode(c.shape, d.q_latent, d.q_rope, d.cache, rows);
+      ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+        EXPECT_TRUE(RelativeL2(bf16 ? RunDecode<BF16>(c, d, rows, {}, 0) : RunDecode<float>(c, d, rows, {}, 0), want, bf16 ? 6e-3 : 2e-6));
+      });
+    }
+  }
+}
+
+TEST(MlaDecode, ChosenRowsAreGathered) {
+  const Case c{{4, 32, 16, 0.2f}, {0, 0, 0}, 300};
+  const Data d = MakeData(c, false);
+  Rows rows(3);
+  for (int32_t i = 0; i < 80; ++i) rows[0].push_back(i * 3 + 1);
+  rows[1] = {7};
+  std::vector<int32_t> chosen(3 * 80, -1);
+  for (size_t m = 0; m < 3; ++m) std::copy(rows[m].begin(), rows[m].end(), chosen.begin() + static_cast<int64_t>(m) * 80);
+  const auto want = ref::MlaDecode(c.shape, d.q_latent, d.q_rope, d.cache, rows);
+  ForEachTarget(SimdTargets(), PinSimdTarget, [&] { EXPECT_TRUE(RelativeL2(RunDecode<float>(c, d, rows, chosen, 80), want, 2e-6)); });
+}
+
+TEST(MlaDecode, AllRowsChosenHaveTheBitsOfDense) {
+  const Case c{{4, 32, 16, 0.2f}, {1300, 65}, 1300};
+  const Data d = MakeData(c, false);
+  const Rows rows = FirstRows(c.visible);
+  std::vector<int32_t> chosen(2 * 1400, -1);
+  for (size_t m = 0; m < 2; ++m) std::copy(rows[m].begin(), rows[m].end(), chosen.begin() + static_cast<int64_t>(m) * 1400);
+  EXPECT_TRUE(SameBits(RunDecode<float>(c, d, rows, chosen, 1400), RunDecode<float>(c, d, rows, {}, 0)));
+}
+
+TEST(MlaDecode, SameBitsForAnyNumberOfThreads) {
+  const Case c{{4, 32, 16, 0.2f}, {1300, 65}, 1300};
+  const Data d = MakeData(c, false);
+  const Rows rows = FirstRows(c.visible);
+  SetThreads(1);
+  const auto want = RunDecode<float>(c, d, rows, {}, 0);
+  for (const int threads : {2, 4}) {
+    SetThreads(threads);
+    EXPECT_TRUE(SameBits(RunDecode<float>(c, d, rows, {}, 0), want));
+  }
+  SetThreads(0);
+}
+
+// Queries with their own lists of rows, ended by -1; no query attends to rows beyond `keys`.
+struct BackwardCase {
+  MlaDecodeShape shape;
+  int64_t queries, k, keys;
+};
+
+std::vector<int32_t> SomeChoice(const BackwardCase& c, Rows& rows) {
+  std::vector<int32_t> chosen(static_cast<size_t>(c.queries * c.k), -1);
+  for (int64_t m = 0; m < c.queries; ++m) {
+    rows.emplace_back();
+    const int64_t n = m == 1 ? 0 : std::min(c.k, 1 + m * 7);  // one query sees nothing
+    for (int64_t i = 0; i < n; ++i) {
+      rows.back().push_back(static_cast<int32_t>(c.keys * i / n));
+      chosen[static_cast<size_t>(m * c.k + i)] = rows.back().back();
+    }
+  }
+  return chosen;
+}
+
+// d (d_o . o) / d x_i for some entries of one of the inputs, by the reference's complex step.
+std::vector<double> ComplexStep(const BackwardCase& c, const Data& d, const Rows& rows, const std::vector<double>& d_o, int input,
+                                size_t stride) {
+  using Complex = std::complex<double>;
+  std::vector<Complex> x[3] = {
+      {d.q_latent.begin(), d.q_latent.end()}, {d.q_rope.begin(), d.q_rope.end()}, {d.cache.begin(), d.cache.end()}};
+  std::vector<double> gradient;
+  for (size_t i = 0; i < x[input].size(); i += stride) {
+    x[input][i] += Complex(0, 1e-30);
+    const auto o = ref::MlaDecode(c.shape, x[0], x[1], x[2], rows);
+    x[input][i] = x[input][i].real();
+    double sum = 0;
+    for (size_t j = 0; j < o.size(); ++j) sum += d_o[j] * o[j].imag();
+    gradient.push_back(sum / 1e-30);
+  }
+  return gradient;
+}
+
+std::vector<float> Every(const std::vector<float>& x, size_t stride) {
+  std::vector<float> some;
+  for (size_t i = 0; i < x.size(); i += stride) some.push_back(x[i]);
+  return some;
+}
+
+struct Gradients {
+  std::vector<float> o, dq_latent, dq_rope, d_cache;
+};
+
+template <class T>
+Gradients RunBackward(const BackwardCase& c, const Data& d, std::span<const int32_t> chosen, const std::vector<double>& d_o) {
+  const MlaDecodeShape& s = c.shape;
+  const int64_t width = s.latent_dim + s.rope_dim, latents = s.heads * s.latent_dim, ropes = s.heads * s.rope_dim, m = c.queries;
+  std::vector<T> cache;
+  for (const double x : d.cache) cache.push_back(FromFloat<T>(static_cast<float>(x)));
+  const auto q_latent = ToFloats(d.q_latent), q_rope = ToFloats(d.q_rope), d_o_f32 = ToFloats(d_o);
+  std::vector<float> o(q_latent.size(), kNaN), lse(static_cast<size_t>(m * s.heads), kNaN), dot(lse.size());
+  Arena scratch(int64_t{64} << 20);
+  const ConstView ql = ViewOf(q_latent.data(), {m, latents}), qr = ViewOf(q_rope.data(), {m, ropes});
+  const ConstView rows = ViewOf(std::as_const(cache).data(), {c.keys, width});
+  MlaDecode(s, ql, qr, rows, {}, chosen, c.k, ViewOf(o.data(), {m, latents}), ViewOf(lse.data(), {m, s.heads}), scratch);
+  for (size_t i = 0; i < o.size(); ++i) dot[i / static_cast<size_t>(s.latent_dim)] += o[i] * d_o_f32[i];
+  Gradients g{std::vector<float>(o.size(), kNaN), std::vector<float>(o.size(), kNaN), std::vector<float>(q_rope.size(), kNaN),
+              std::vector<float>(cache.size(), 0.5f)};
+  MlaDecodeBackward(s, ql, qr, rows, chosen, c.k, ViewOf(std::as_const(lse).data(), {m, s.heads}),
+                    ViewOf(std::as_const(dot).data(), {m, s.heads}), ViewOf(d_o_f32.data(), {m, latents}),
+                    {ViewOf(g.o.data(), {m, latents}), ViewOf(g.dq_latent.data(), {m, latents}), ViewOf(g.dq_rope.data(), {m, ropes}),
+                     ViewOf(g.d_cache.data(), {c.keys, width})},
+                    scratch);
+  EXPECT_TRUE(RelativeL2(g.o, ToDoubles(o), sizeof(T) == 4 ? 2e-6 : 1e-2));
+  for (float& x : g.d_cache) x -= 0.5f;  // it is added to
+  return g;
+}
+
+TEST(MlaDecodeBackward, IsTheReferencesComplexStep) {
+  for (const BackwardCase& c : {BackwardCase{{1, 1, 1, 0.7f}, 1, 3, 4},
+                                {{3, 7, 2, 0.4f}, 5, 9, 20},
+                                {{5, 33, 6, 0.3f}, 19, 70, 150},
+                                {{70, 12, 5, 0.3f}, 3, 66, 90}}) {
+    for (const bool bf16 : {false, true}) {
+      const Data d = MakeData({c.shape, std::vector<int64_t>(static_cast<size_t>(c.queries)), c.keys}, bf16);
+      Rows rows;
+      const auto chosen = SomeChoice(c, rows);
+      const auto d_o = RandomVector(std::ssize(d.q_latent), 7);
+      const size_t stride = 1 + d.cache.size() / 60;
+      const auto dql = ComplexStep(c, d, rows, d_o, 0, stride), dqr = ComplexStep(c, d, rows, d_o, 1, 3),
+                 dc = ComplexStep(c, d, rows, d_o, 2, stride);
+      ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+        const Gradients g = bf16 ? RunBackward<BF16>(c, d, chosen, d_o) : RunBackward<float>(c, d, chosen, d_o);
+        const double tolerance = bf16 ? 2e-2 : 1e-5;
+        EXPECT_TRUE(RelativeL2(Every(g.dq_latent, stride), dql, tolerance));
+        EXPECT_TRUE(RelativeL2(Every(g.dq_rope, 3), dqr, tolerance));
+        EXPECT_TRUE(RelativeL2(Every(g.d_cache, stride), dc, tolerance));
+      });
+    }
+  }
+}
+
+TEST(MlaDecodeBackward, SameBitsForAnyNumberOfThreads) {
+  const BackwardCase c{{5, 33, 6, 0.3f}, 19, 70, 150};
+  const Data d = MakeData({c.shape, std::vector<int64_t>(19), c.keys}, false);
+  Rows rows;
+  const auto chosen = SomeChoice(c, rows);
+  const auto d_o = RandomVector(std::ssize(d.q_latent), 7);
+  SetThreads(1);
+  const Gradients want = RunBackward<float>(c, d, chosen, d_o);
+  for (const int threads : {2, 3}) {
+    SetThreads(threads);
+    const Gradients g = RunBackward<float>(c, d, chosen, d_o);
+    EXPECT_TRUE(SameBits(g.d_cache, want.d_cache) && SameBits(g.dq_latent, want.dq_latent) && SameBits(g.dq_rope, want.dq_rope));
+  }
+  SetThreads(0);
+}
+
+struct ProductCase {
+  int64_t heads, nope_dim, v_dim, latent_dim, queries;
+};
+template <class T>
+void CheckProduct(const ProductCase& c) {
+  const int64_t per_head = c.nope_dim + c.v_dim;
+  std::vector<T> stored;
+  std::vector<double> w;
+  for (const double x : RandomVector(c.heads * per_head * c.latent_dim, 5)) {
+    stored.push_back(FromFloat<T>(static_cast<float>(x)));
+    w.push_back(ToFloat(stored.back()));
+  }
+  const WeightView weight{ViewOf(std::as_const(stored).data(), {c.heads * per_head, c.latent_dim}), {}};
+  Arena scratch(1 << 20);
+  for (const bool to_latent : {true, false}) {
+    const HeadProduct kind = to_latent ? HeadProduct::kToLatent : HeadProduct::kFromLatent;
+    const int64_t first = to_latent ? 0 : c.nope_dim, rows = to_latent ? c.nope_dim : c.v_dim;
+    const int64_t in = c.heads * (to_latent ? rows : c.latent_dim), out = c.heads * (to_latent ? c.latent_dim : rows);
+    const auto x = ToFloats(RandomVector(c.queries * in, 6));
+    std::vector<float> y(static_cast<size_t>(c.queries * out), kNaN);
+    PerHeadMatMul(kind, c.heads, weight, first, rows, ViewOf(x.data(), {c.queries, in}), ViewOf(y.data(), {c.queries, out}), scratch);
+    EXPECT_TRUE(RelativeL2(y, ref::PerHeadMatMul(kind, c.heads, w, c.latent_dim, first, rows, ToDoubles(x)), 2e-6));
+  }
+}
+
+TEST(PerHeadMatMul, MatchesReferenceOnEveryTarget) {
+  for (const ProductCase& c : {ProductCase{1, 1, 1, 1, 1}, {3, 5, 7, 19, 4}, {2, 128, 128, 512, 1}, {2, 16, 8, 40, 17}}) {
+    ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+      CheckProduct<float>(c);
+      CheckProduct<BF16>(c);
+      CheckProduct<F16>(c);
+    });
+  }
+}
+
+TEST(PerHeadMatMul, BlockScaledFP8) {
+  constexpr int64_t kHeads = 2, kPerHead = 100, kColumns = 300;  // blocks end inside heads and rows
+  std::vector<F8E4M3> codes;
+  for (const double x : RandomVector(kHeads * kPerHead * kColumns, 8, 50.0)) codes.push_back(ToF8E4M3(static_cast<float>(x)));
+  std::vector<float> scale;
+  for (const double x : RandomVector(2 * 3, 9)) scale.push_back(static_cast<float>(std::abs(x)));
+  std::vector<double> w;
+  for (int64_t i = 0; i < std::ssize(codes); ++i) {
+    w.push_back(ToFloat(codes[static_cast<size_t>(i)]) * scale[static_cast<size_t>(i / kColumns / 128 * 3 + i % kColumns / 128)]);
+  }
+  const WeightView weight{ViewOf(std::as_const(codes).data(), {kHeads * kPerHead, kColumns}), ViewOf(std::as_const(scale).data(), {2, 3})};
+  const auto x = ToFloats(RandomVector(3 * kHeads * 60, 10));
+  std::vector<float> y(3 * kHeads * kColumns);
+  Arena scratch(1 << 20);
+  ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+    PerHeadMatMul(HeadProduct::kToLatent, kHeads, weight, 0, 60, ViewOf(x.data(), {3, kHeads * 60}),
+                  ViewOf(y.data(), {3, kHeads * kColumns}), scratch);
+    EXPECT_TRUE(RelativeL2(y, ref::PerHeadMatMul(HeadProduct::kToLatent, kHeads, w, kColumns, 0, 60, ToDoubles(x)), 2e-6));
+  });
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,103 @@
+#include "fathom/kernels/elementwise/adamw.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/elementwise/adamw.cc"
+#include <hwy/foreach_target.h>
+
+#include <cmath>
+
+#include "fathom/kernels/simd/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+
+struct Factors {
+  float b1, one_minus_b1, b2, one_minus_b2, m_scale, v_scale, eps, eps_root, learning_rate, decay, grad_scale;
+};
+
+void AdamWRange(const Factors& f, const OutRow& w, const OutRow& m, float* v, const InRow& g, BF16* copy, int64_t n) {
+  const DF d;
+  ForVectors(n, [&](auto at) {
+    const VF grad = hn::Mul(Load(at, g), hn::Set(d, f.grad_scale)), weight = Load(at, w);
+    const VF mean = hn::MulAdd(Load(at, m), hn::Set(d, f.b1), hn::Mul(grad, hn::Set(d, f.one_minus_b1)));
+    const VF square = hn::MulAdd(at.Load(v), hn::Set(d, f.b2), hn::Mul(hn::Mul(grad, grad), hn::Set(d, f.one_minus_b2)));
+    Store(at, mean, m);
+    at.Store(square, v);
+    const VF root = hn::Sqrt(hn::MulAdd(square, hn::Set(d, f.v_scale), hn::Set(d, f.eps_root)));
+    const VF step = hn::Div(hn::Mul(mean, hn::Set(d, f.m_scale)), hn::Add(root, hn::Set(d, f.eps)));
+    const VF updated = hn::NegMulAdd(hn::Set(d, f.learning_rate), hn::MulAdd(weight, hn::Set(d, f.decay), step), weight);
+    Store(at, updated, w);
+    if (copy != nullptr) at.Store(updated, copy);
+  });
+}
+
+void SgdRange(float learning_rate, float decay, float grad_scale, const OutRow& w, const InRow& g, BF16* copy, int64_t n) {
+  const DF d;
+  ForVectors(n, [&](auto at) {
+    const VF weight = Load(at, w);
+    const VF step = hn::MulAdd(weight, hn::Set(d, decay), hn::Mul(Load(at, g), hn::Set(d, grad_scale)));
+    const VF updated = hn::NegMulAdd(hn::Set(d, learning_rate), step, weight);
+    Store(at, updated, w);
+    if (copy != nullptr) at.Store(updated, copy);
+  });
+}
+
+void AdamWSlice(const AdamWStep& s, const View& w, const View& m, const View& v, const ConstView& g, const View& copy, int64_t begin,
+                int64_t end) {
+  const double t = static_cast<double>(s.t), b1 = s.b1, b2 = s.b2;
+  const Factors f = {.b1 = s.b1,
+                     .one_minus_b1 = static_cast<float>(1 - b1),
+                     .b2 = s.b2,
+                     .one_minus_b2 = static_cast<float>(1 - b2),
+                     .m_scale = static_cast<float>(1 / (1 - std::pow(b1, t))),
+                     .v_scale = static_cast<float>(1 / (1 - std::pow(b2, t))),
+                     .eps = s.eps,
+                     .eps_root = s.eps_root,
+                     .learning_rate = s.learning_rate,
+                     .decay = s.weight_decay,
+                     .grad_scale = s.grad_scale};
+  AdamWRange(f, ElementsAt(w, begin), ElementsAt(m, begin), v.data<float>() + begin, ElementsAt(g, begin),
+             copy.empty() ? nullptr : copy.data<BF16>() + begin, end - begin);
+}
+
+void SgdSlice(float learning_rate, float decay, float grad_scale, const View& w, const ConstView& g, const View& copy, int64_t begin,
+              int64_t end) {
+  SgdRange(learning_rate, decay, grad_scale, ElementsAt(w, begin), ElementsAt(g, begin), copy.empty() ? nullptr : copy.data<BF16>() + begin,
+           end - begin);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "fathom/kernels/simd/rows.h"
+
+namespace fathom {
+HWY_EXPORT(AdamWSlice);
+HWY_EXPORT(SgdSlice);
+
+void AdamWUpdate(const AdamWStep& step, View w, View m, View v, ConstView g, View bf16_copy) {
+  const int64_t n = w.NumElements();
+  FATHOM_CHECK(IsVector(w, n) && IsVector(m, n) && IsF32Vector(v, n) && IsF32Vector(g, n) && step.t >= 1, "w {}, m {}, v {}, g {}, step {}",
+               w.shape().ToString(), m.shape().ToString(), v.shape().ToString(), g.shape().ToString(), step.t);
+  FATHOM_CHECK(bf16_copy.empty() || IsVector(bf16_copy, n), "copy {}", bf16_copy.shape().ToString());
+  ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(AdamWSlice)(step, w, m, v, g, bf16_copy, begin, end);
+  });
+}
+
+void SgdUpdate(float learning_rate, float weight_decay, float grad_scale, View w, ConstView g, View bf16_copy) {
+  const int64_t n = w.NumElements();
+  FATHOM_CHECK(IsVector(w, n) && IsF32Vector(g, n) && (bf16_copy.empty() || IsVector(bf16_copy, n)), "w {}, g {}, copy {}",
+               w.shape().ToString(), g.shape().ToString(), bf16_copy.shape().ToString());
+  ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(SgdSlice)(learning_rate, weight_decay, grad_scale, w, g, bf16_copy, begin, end);
+  });
+}
+
+}  // namespace fathom
+#endif  // HWY_ONCE

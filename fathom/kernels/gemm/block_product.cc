@@ -1,0 +1,123 @@
+#include "fathom/kernels/gemm/block_product.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/gemm/block_product.cc"
+#include <hwy/foreach_target.h>
+
+#include <algorithm>
+
+#include "fathom/kernels/gemm/block_product-inl.h"
+#include "fathom/kernels/simd/multiply_add-inl.h"
+#include "fathom/kernels/simd/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+
+// Accumulators per tile: 6 x 4 of 32 vector registers, 6 x 2 of 16.
+constexpr int kRows = 6;
+constexpr int kVectors = HWY_MAX_BYTES == 64 ? 4 : 2;
+
+struct TileArgs {
+  int64_t k;
+  BlockLeft a;
+  ConstBlock b;
+  Block c;
+  Into into;
+  const float* factor;
+};
+
+template <class Kind, int kM, int kN>
+HWY_INLINE void Tile(const TileArgs& t) {
+  const DF d;
+  const int64_t lanes = LanesF();
+  VF sum[kM][kN];
+#pragma GCC unroll 8
+  for (int i = 0; i < kM; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kN; ++j) sum[i][j] = hn::Zero(d);
+  }
+  const float* a = t.a.data;
+  const float* b = t.b.data;
+  for (int64_t k = 0; k < t.k; ++k, a += t.a.col, b += t.b.stride) {
+    VF right[kN];
+#pragma GCC unroll 8
+    for (int j = 0; j < kN; ++j) right[j] = hn::LoadU(d, b + j * lanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < kM; ++i) {
+      const VF left = hn::Set(d, a[i * t.a.row]);
+#pragma GCC unroll 8
+      for (int j = 0; j < kN; ++j) sum[i][j] = Kind::MulAdd(left, right[j], sum[i][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kM; ++i) {
+    const VF factor = hn::Set(d, t.into == Into::kScaleAdd ? t.factor[i] : 1.0f);
+#pragma GCC unroll 8
+    for (int j = 0; j < kN; ++j) {
+      float* c = t.c.data + i * t.c.stride + j * lanes;
+      hn::StoreU(t.into == Into::kOverwrite ? sum[i][j] : hn::MulAdd(factor, hn::LoadU(d, c), sum[i][j]), d, c);
+    }
+  }
+}
+
+template <class Kind, int kN>
+void TileRows(int64_t m, const TileArgs& t) {
+  switch (m) {
+    case 1:
+      return Tile<Kind, 1, kN>(t);
+    case 2:
+      return Tile<Kind, 2, kN>(t);
+    case 3:
+      return Tile<Kind, 3, kN>(t);
+    case 4:
+      return Tile<Kind, 4, kN>(t);
+    case 5:
+      return Tile<Kind, 5, kN>(t);
+    default:
+      return Tile<Kind, 6, kN>(t);
+  }
+}
+
+template <class Kind>
+void TileOf(int64_t m, int64_t vectors, const TileArgs& t) {
+  if constexpr (kVectors == 4) {
+    if (vectors == 4) return TileRows<Kind, 4>(m, t);
+    if (vectors == 3) return TileRows<Kind, 3>(m, t);
+  }
+  if (vectors == 2) return TileRows<Kind, 2>(m, t);
+  TileRows<Kind, 1>(m, t);
+}
+
+template <class Kind>
+void Product(int64_t m, int64_t n, const TileArgs& whole) {
+  const int64_t lanes = LanesF(), vectors = (n + lanes - 1) / lanes;
+  // Columns in equal parts: 6 vectors are 3 and 3, not 4 and 2.
+  const int64_t parts = (vectors + kVectors - 1) / kVectors;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t begin = vectors * part / parts, end = vectors * (part + 1) / parts;
+    for (int64_t i = 0; i < m; i += kRows) {
+      TileArgs tile = whole;
+      tile.a.data += i * tile.a.row;
+      tile.b.data += begin * lanes;
+      tile.c.data += i * tile.c.stride + begin * lanes;
+      if (tile.factor != nullptr) tile.factor += i;
+      TileOf<Kind>(std::min<int64_t>(kRows, m - i), end - begin, tile);
+    }
+  }
+}
+
+}  // namespace
+
+void BlockProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
+  Product<F32>(m, n, {k, a, b, c, into, factor});
+}
+
+void BlockPairProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
+  Product<PairsOfBF16>(m, n, {k, a, b, c, into, factor});
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,312 @@
+#include "fathom/kernels/gemm/few_rows.h"
+
+#include "fathom/kernels/gemm/few_rows_plan.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/gemm/few_rows.cc"
+#include <hwy/foreach_target.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "fathom/kernels/gemm/few_rows_weights-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+
+void StoreResult(const FewRowsProduct& p, int64_t m, int64_t n, float value) {
+  if (p.y.dtype() == DType::kF32) {
+    float& y = p.y.row<float>(m)[n];
+    y = p.write == Write::kAdd ? y + value : value;
+  } else {
+    BF16& y = p.y.row<BF16>(m)[n];
+    y = ToBF16(p.write == Write::kAdd ? ToFloat(y) + value : value);
+  }
+}
+
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+// The baseline has no vectors: plain loops, since the unrolled code below would take minutes to compile without any.
+template <class T>
+float ElementOf(const ConstView& v, int64_t row, int64_t column) {
+  return ToFloat(v.row<T>(row)[column]);
+}
+
+float WeightAt(const WeightView& w, int64_t n, int64_t k) {
+  if (w.value.dtype() == DType::kF32) return ElementOf<float>(w.value, n, k);
+  if (w.value.dtype() == DType::kBF16) return ElementOf<BF16>(w.value, n, k);
+  return ElementOf<F8E4M3>(w.value, n, k);
+}
+
+// A sum per block of 128, times its scale if there is one.
+float Dot(const FewRowsProduct& p, int64_t m, int64_t n) {
+  const int64_t k = p.x.dim(1);
+  float total = 0;
+  for (int64_t block = 0; block * kScaleBlock < k; ++block) {
+    float sum = 0;
+    for (int64_t i = block * kScaleBlock; i < std::min(k, (block + 1) * kScaleBlock); ++i) {
+      sum += (p.x.dtype() == DType::kF32 ? ElementOf<float>(p.x, m, i) : ElementOf<BF16>(p.x, m, i)) * WeightAt(p.w, n, i);
+    }
+    total += p.w.scale.empty() ? sum : sum * BlockScale(p.w.scale, n / kScaleBlock, block);
+  }
+  return total;
+}
+
+void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool, std::byte*) {
+  for (int64_t n = begin; n < end; ++n) {
+    for (int64_t m = 0; m < p.x.dim(0); ++m) StoreResult(p, m, n, Dot(p, m, n));
+  }
+}
+#else
+
+// How far ahead of each stream memory is asked for: the hardware's own prefetch stops at the end of a page. Only codes, which take
+// longest to unpack, gain by it.
+constexpr int64_t kPrefetchBytes = 4096;
+
+// Weight rows read side by side: as many as have room in registers beside kM sums each.
+template <class W, int kM>
+constexpr int kStreams = kM == 1 ? 4 : std::clamp((HWY_MAX_BYTES == 64 ? 26 : 13) / (W::kParts + kM), 1, 4);
+
+// x in the order in which a line of weights unpacks: [line][m][element], zeros behind the end. kM >= x's rows, the others are zero.
+template <class W, int kM>
+void ArrangeX(const ConstView& x, typename W::X* to) {
+  const int64_t k = x.dim(1), size = DTypeSize(x.dtype());
+  for (int64_t first = 0; first < k; first += W::kLine, to += kM * W::kLine) {
+    const int64_t n = std::min<int64_t>(W::kLine, k - first);
+    for (int64_t m = 0; m < x.dim(0); ++m) {
+      const InRow row = RowAt(x, m);
+      W::ArrangeLine({row.data + first * size, row.dtype}, n, to + m * W::kLine);
+    }
+    std::memset(to + x.dim(0) * W::kLine, 0, static_cast<size_t>((kM - x.dim(0)) * W::kLine) * sizeof(*to));
+  }
+}
+
+template <class W, int kM>
+struct Sums {
+  VF v[kStreams<W, kM>][kM];
+  HWY_INLINE void Clear() {
+#pragma GCC unroll 8
+    for (int r = 0; r < kStreams<W, kM>; ++r) {
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) v[r][m] = hn::Zero(DF());
+    }
+  }
+  HWY_INLINE void AddScaled(const Sums& sums, const float* const* scale, int64_t block) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kStreams<W, kM>; ++r) {
+      const VF factor = hn::Set(DF(), scale[r][block]);
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) v[r][m] = hn::MulAdd(W::Unbias(sums.v[r][m]), factor, v[r][m]);
+    }
+  }
+  // Past the end of the weights this asks for nothing that is touched.
+  static HWY_INLINE void Prefetch(const typename W::T* const* w, int64_t at) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kStreams<W, kM>; ++r) {
+      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(w[r] + at) + kPrefetchBytes), 0, 2);
+    }
+  }
+  // A line of each stream times the same elements of every row of x.
+  HWY_INLINE void AddLine(const typename W::T* const* w, int64_t at, const typename W::X* x) {
+    typename W::Parts parts[kStreams<W, kM>];
+#pragma GCC unroll 8
+    for (int r = 0; r < kStreams<W, kM>; ++r) parts[r] = W::Unpack(w[r] + at);
+#pragma GCC unroll 8
+    for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kStreams<W, kM>; ++r) v[r][m] = W::MulAdd(parts[r], x + m * W::kLine, v[r][m]);
+    }
+  }
+  HWY_INLINE void AddWholeLines(const typename W::T* const* w, int64_t at, int64_t lines, const typename W::X* x) {
+#pragma GCC unroll 2
+    for (int64_t line = 0; line < lines; ++line, at += W::kLine, x += kM * W::kLine) {
+      if constexpr (W::kScaled) Prefetch(w, at);
+      AddLine(w, at, x);
+    }
+  }
+  // The n < kLine elements at the end of a row; nothing behind them is read.
+  HWY_INLINE void AddRest(const typename W::T* const* w, int64_t at, int64_t n, const typename W::X* x) {
+    alignas(64) typename W::T rest[kStreams<W, kM>][W::kLine] = {};
+    const typename W::T* tails[kStreams<W, kM>];
+    for (int r = 0; r < kStreams<W, kM>; ++r) {
+      std::memcpy(rest[r], w[r] + at, static_cast<size_t>(n) * sizeof(typename W::T));
+      tails[r] = rest[r];
+    }
+    AddLine(tails, 0, x);
+  }
+};
+
+// Block scales as F32, from block row `first` on.
+struct Scales {
+  const float* data;
+  int64_t first, stride;
+  const float* OfRow(int64_t row) const { return data + (row / kScaleBlock - first) * stride; }
+};
+
+Scales ConvertScales(const WeightView& w, int64_t begin, int64_t end, float* to) {
+  const Scales scales{to, begin / kScaleBlock, w.scale.dim(1)};
+  for (int64_t i = scales.first; i <= (end - 1) / kScaleBlock; ++i) {
+    for (int64_t j = 0; j < scales.stride; ++j) *to++ = BlockScale(w.scale, i, j);
+  }
+  return scales;
+}
+
+// Rows of weights that are read together, one per stream, each at its place in its own stretch of memory.
+template <class W, int kM>
+HWY_INLINE void DotRows(const WeightView& w, const int64_t* rows, const typename W::X* x, Sums<W, kM>& sums) {
+  const int64_t k = w.value.dim(1), lines = k / W::kLine;
+  const typename W::T* p[kStreams<W, kM>];
+  for (int r = 0; r < kStreams<W, kM>; ++r) p[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + rows[r] * w.value.stride();
+  sums.Clear();
+  sums.AddWholeLines(p, 0, lines, x);
+  if (lines * W::kLine < k) sums.AddRest(p, lines * W::kLine, k - lines * W::kLine, x + lines * kM * W::kLine);
+}
+
+// The same where each block of 128 has a scale of its own.
+template <class W, int kM>
+HWY_INLINE void DotScaledRows(const WeightView& w, const int64_t* rows, const typename W::X* x, const Scales& scales, Sums<W, kM>& total) {
+  constexpr int kR = kStreams<W, kM>;
+  constexpr int64_t kLines = kScaleBlock / W::kLine;
+  const int64_t k = w.value.dim(1);
+  const typename W::T* p[kR];
+  const float* scale[kR];
+  for (int r = 0; r < kR; ++r) {
+    p[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + rows[r] * w.value.stride();
+    scale[r] = scales.OfRow(rows[r]);
+  }
+  total.Clear();
+  int64_t block = 0;
+  for (; (block + 1) * kScaleBlock <= k; ++block, x += kLines * kM * W::kLine) {
+    Sums<W, kM> sums;
+    sums.Clear();
+    sums.AddWholeLines(p, block * kScaleBlock, kLines, x);
+    total.AddScaled(sums, scale, block);
+  }
+  if (block * kScaleBlock == k) return;
+  Sums<W, kM> sums;
+  const int64_t at = block * kScaleBlock, lines = (k - at) / W::kLine, rest = (k - at) % W::kLine;
+  sums.Clear();
+  sums.AddWholeLines(p, at, lines, x);
+  if (rest > 0) sums.AddRest(p, at + lines * W::kLine, rest, x + lines * kM * W::kLine);
+  total.AddScaled(sums, scale, block);
+}
+
+// Columns [begin, end) of y. Scratch holds x as arranged, then scales.
+template <class W, int kM>
+void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
+  constexpr int kR = kStreams<W, kM>;
+  auto* x = reinterpret_cast<typename W::X*>(scratch);
+  ArrangeX<W, kM>(p.x, x);
+  Scales scales{};
+  if constexpr (W::kScaled) scales = ConvertScales(p.w, begin, end, reinterpret_cast<float*>(scratch + ArrangedBytes(p.x.dim(1))));
+  const int64_t stretch = (end - begin + kR - 1) / kR;
+  for (int64_t i = 0; i < stretch; ++i) {
+    int64_t rows[kR];
+    for (int r = 0; r < kR; ++r) rows[r] = std::min(begin + r * stretch + i, end - 1);
+    Sums<W, kM> total;
+    if constexpr (W::kScaled) {
+      DotScaledRows<W, kM>(p.w, rows, x, scales, total);
+    } else {
+      DotRows<W, kM>(p.w, rows, x, total);
+    }
+    for (int r = 0; r < kR && begin + r * stretch + i < end; ++r) {
+      for (int64_t m = 0; m < p.x.dim(0); ++m) StoreResult(p, m, rows[r], hn::GetLane(hn::SumOfLanes(DF(), total.v[r][m])));
+    }
+  }
+}
+
+template <class W>
+void RunWith(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
+  const int64_t m = p.x.dim(0);
+  if (m == 1) return RunColumns<W, 1>(p, begin, end, scratch);
+  if (m == 2) return RunColumns<W, 2>(p, begin, end, scratch);
+  if (m <= 4) return RunColumns<W, 4>(p, begin, end, scratch);
+  RunColumns<W, 8>(p, begin, end, scratch);
+}
+
+void BlockOfRows(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
+  const DType type = p.w.value.dtype();
+#if HWY_TARGET == HWY_AVX3_DL
+  if (bf16_pairs && type == DType::kBF16) return RunWith<PairsBF16>(p, begin, end, scratch);
+  if (bf16_pairs && type == DType::kF8E4M3) return RunWith<PairsFP8>(p, begin, end, scratch);
+#endif
+  (void)bf16_pairs;
+  if (type == DType::kF32) return RunWith<WeightsF32>(p, begin, end, scratch);
+  if (type == DType::kBF16) return RunWith<WeightsBF16>(p, begin, end, scratch);
+  RunWith<WeightsFP8>(p, begin, end, scratch);
+}
+
+// Beyond a block's rows it is arithmetic that takes the time, and reading the weights again costs nothing.
+void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
+  for (int64_t m = 0; m < p.x.dim(0); m += kRowBlock) {
+    const int64_t last = std::min(p.x.dim(0), m + kRowBlock);
+    BlockOfRows({p.x.Rows(m, last), p.w, p.y.Rows(m, last), p.write}, begin, end, bf16_pairs, scratch);
+  }
+}
+#endif
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "fathom/base/threads.h"
+#include "fathom/kernels/gemm/gemm_tiles.h"
+#include "fathom/kernels/simd/simd.h"
+
+namespace fathom {
+HWY_EXPORT(FewRowsColumns);
+namespace {
+
+// A worker's scratch.
+int64_t WorkerBytes(int64_t n, int64_t k) {
+  return ArrangedBytes(k) + ((n / kScaleBlock + 2) * (k / kScaleBlock + 1) * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64;
+}
+// Less weight than this is not worth another thread.
+constexpr int64_t kLeastBytes = 32768;
+
+}  // namespace
+
+bool IsFewRows(const ConstView& x, const WeightView& w) {
+  const DType type = w.value.dtype();
+  if (x.dim(1) == 0) return false;
+  if (type == DType::kF32) return x.dtype() == DType::kF32 && x.dim(0) <= kFewRowsF32;
+  return (type == DType::kBF16 || type == DType::kF8E4M3) && x.dim(0) <= kFewRows;
+}
+
+void RunFewRows(int64_t count, FunctionRef<FewRowsProduct(int64_t)> product, Arena& scratch) {
+  FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
+  const ArenaScope scope(scratch);
+  int64_t* first = scratch.AllocArray<int64_t>(count + 1);
+  first[0] = 0;
+  int64_t bytes = 0, widest = 0, longest = 0;
+  for (int64_t e = 0; e < count; ++e) {
+    const FewRowsProduct p = product(e);
+    const bool any = p.x.dim(0) > 0;
+    first[e + 1] = first[e] + (any ? p.w.value.dim(0) : 0);
+    bytes += any ? p.w.value.NumBytes() : 0;
+    widest = std::max(widest, p.w.value.dim(0));
+    longest = std::max(longest, p.w.value.dim(1));
+  }
+  const int64_t total = first[count], slices = std::clamp<int64_t>(bytes / kLeastBytes, 1, NumWorkers());
+  const int64_t worker_bytes = WorkerBytes(widest, longest);
+  std::byte* workers = scratch.AllocBytes(NumWorkers() * worker_bytes);
+  const bool native_bf16 = HasNativeBF16();
+  ParallelWorkerJobs(slices, [&](int64_t slice, int worker) {
+    const int64_t begin = total * slice / slices, end = total * (slice + 1) / slices;
+    for (int64_t e = std::upper_bound(first, first + count + 1, begin) - first - 1; e < count && first[e] < end; ++e) {
+      if (first[e] == first[e + 1]) continue;
+      const FewRowsProduct p = product(e);
+      HWY_DYNAMIC_DISPATCH(FewRowsColumns)
+      (p, std::max(begin, first[e]) - first[e], std::min(end, first[e + 1]) - first[e], native_bf16 && p.x.dtype() == DType::kBF16,
+       workers + worker * worker_bytes);
+    }
+  });
+}
+
+int64_t FewRowsScratchBytes(int64_t threads, int64_t n, int64_t k) { return threads * WorkerBytes(n, k) + (kMostProducts + 1) * 8 + 256; }
+
+}  // namespace fathom
+#endif  // HWY_ONCE

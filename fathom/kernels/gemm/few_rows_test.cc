@@ -1,0 +1,170 @@
+#include "fathom/kernels/gemm/few_rows.h"
+
+#include "fathom/kernels/gemm/few_rows_ref.h"
+#include "fathom/kernels/gemm/gemm_test_data.h"
+#include "fathom/kernels/simd/simd.h"
+
+namespace fathom {
+namespace {
+
+struct Sizes {
+  int64_t m, n, k;
+};
+// Every number of rows; columns that streams divide and don't; sums around lines and scale blocks.
+constexpr Sizes kSizes[] = {{1, 1, 1},    {2, 3, 7},     {3, 13, 31},   {4, 8, 64},   {5, 9, 65},    {6, 130, 127}, {7, 5, 128},
+                            {8, 12, 130}, {1, 257, 576}, {8, 33, 1536}, {1, 6, 7168}, {11, 21, 192}, {16, 7, 300}};
+
+void Multiply(ConstView x, const WeightView& w, View y, Write write) {
+  Arena scratch(FewRowsScratchBytes(NumThreads(), w.value.dim(0), x.dim(1)));
+  EXPECT_TRUE(IsFewRows(x, w));
+  RunFewRows(
+      1,
+      [&](int64_t) {
+        return FewRowsProduct{x, w, y, write};
+      },
+      scratch);
+}
+
+template <class X, class Y>
+void CheckExact(Sizes s, DType weight, bool e8m0, Write write, int64_t gap) {
+  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " weight " << DTypeName(weight) << " x "
+                                  << DTypeName(DTypeOf<X>::value) << " y " << DTypeName(DTypeOf<Y>::value));
+  PaddedMatrix<X> x(s.m, s.k, gap, gap % 4, Integers(s.m * s.k, 3));
+  TestWeight w(weight, s.n, s.k, e8m0);
+  PaddedMatrix<Y> y(s.m, s.n, gap, gap % 3);
+  if (write == Write::kAdd) y.Set(Integers(s.m * s.n, 5));
+  std::vector<double> want = FewRowsRef(s.m, s.n, s.k, x.Values(), w.Values());
+  const auto before = y.Values();
+  for (size_t i = 0; i < want.size() && write == Write::kAdd; ++i) want[i] += before[i];
+  Multiply(x.view(), w.view(), y.view(), write);
+  EXPECT_TRUE(SameBits(y.Floats(), Rounded<Y>(want)));
+  EXPECT_TRUE(y.PaddingUntouched());
+}
+
+TEST(FewRows, ExactOnIntegers) {
+  ForEachTarget(SimdTargets(), PinSimdTarget, [] {
+    for (const Sizes s : kSizes) {
+      if (s.m <= kFewRowsF32) CheckExact<float, float>(s, DType::kF32, false, Write::kAdd, 5);
+      for (const DType weight : {DType::kBF16, DType::kF8E4M3}) {
+        CheckExact<float, float>(s, weight, false, Write::kOverwrite, 0);
+        CheckExact<float, BF16>(s, weight, true, Write::kAdd, 3);
+        CheckExact<BF16, float>(s, weight, true, Write::kAdd, 7);
+        CheckExact<BF16, BF16>(s, weight, false, Write::kOverwrite, 1);
+      }
+    }
+  });
+}
+
+template <class X, class W>
+void CheckClose(Sizes s, double bound) {
+  PaddedMatrix<X> x(s.m, s.k, 0, 0, RandomVector(s.m * s.k, 1));
+  PaddedMatrix<W> w(s.n, s.k, 0, 0, RandomVector(s.n * s.k, 2));
+  PaddedMatrix<float> y(s.m, s.n);
+  Multiply(x.view(), {w.view(), {}}, y.view(), Write::kOverwrite);
+  EXPECT_TRUE(RelativeL2(y.Floats(), FewRowsRef(s.m, s.n, s.k, x.Values(), w.Values()), bound)) << s.m << "x" << s.n << "x" << s.k;
+}
+
+TEST(FewRows, SumsInF32) {
+  ForEachTarget(SimdTargets(), PinSimdTarget, [] {
+    for (const Sizes s : kSizes) {
+      const double bound = s.k < 2000 ? 1e-6 : 5e-6;  // the baseline adds one by one
+      if (s.m <= kFewRowsF32) CheckClose<float, float>(s, bound);
+      CheckClose<float, BF16>(s, bound);
+      CheckClose<BF16, BF16>(s, bound);
+    }
+  });
+}
+
+// Row c of the weight holds nothing but code c, once, at a column that moves through a line.
+template <class X>
+void CheckEveryCode() {
+  constexpr int64_t kCodes = 256, k = 192;
+  std::vector<F8E4M3> codes(kCodes * k, F8E4M3{0});
+  const std::vector<float> scales = {0.25f, 1.7f, 1.7f, 3.0f};
+  PaddedMatrix<X> x(1, k, 0, 0, std::vector<double>(k, 1.0));
+  PaddedMatrix<float> y(1, kCodes);
+  const WeightView w{ViewOf(static_cast<const F8E4M3*>(codes.data()), Shape{kCodes, k}), ViewOf(scales.data(), Shape{2, 2})};
+  for (int64_t shift = 0; shift < k; shift += 37) {
+    for (int64_t c = 0; c < kCodes; ++c) codes[static_cast<size_t>(c * k + (c + shift) % k)] = F8E4M3{static_cast<uint8_t>(c)};
+    Multiply(x.view(), w, y.view(), Write::kOverwrite);
+    const auto got = y.Floats();
+    for (int64_t c = 0; c < kCodes; ++c) {
+      const float value = ToFloat(F8E4M3{static_cast<uint8_t>(c)}),
+                  scale = scales[static_cast<size_t>(c / 128 * 2 + (c + shift) % k / 128)];
+      if (std::isnan(value)) {
+        EXPECT_TRUE(std::isnan(got[static_cast<size_t>(c)])) << "code " << c;
+      } else {
+        EXPECT_EQ(got[static_cast<size_t>(c)], value * scale) << "code " << c;
+      }
+      codes[static_cast<size_t>(c * k + (c + shift) % k)] = F8E4M3{0};
+    }
+  }
+}
+
+TEST(FewRows, EveryFP8CodeIsExact) {
+  ForEachTarget(SimdTargets(), PinSimdTarget, [] {
+    CheckEveryCode<float>();
+    CheckEveryCode<BF16>();
+  });
+}
+
+TEST(FewRows, ScalesAtTheEndsOfTheirRange) {
+  ForEachTarget(SimdTargets(), PinSimdTarget, [] {
+    const std::vector<F8E4M3> codes = {ToF8E4M3(1.0f), ToF8E4M3(-2.0f)};
+    PaddedMatrix<float> x(1, 2, 0, 0, std::vector<double>{1.0, 0.25}), y(1, 1);
+    for (const int code : {0, 1, 127, 254, 255}) {
+      const std::vector<F8E8M0> scale = {{static_cast<uint8_t>(code)}};
+      Multiply(x.view(), {ViewOf(codes.data(), Shape{1, 2}), ViewOf(scale.data(), Shape{1, 1})}, y.view(), Write::kOverwrite);
+      const float got = y.Floats()[0], want = 0.5f * ToFloat(scale[0]);
+      EXPECT_TRUE(code == 255 ? std::isnan(got) : got == want) << code << ": " << got << " for " << want;
+    }
+  });
+}
+
+// One row here and there among many experts, as a decoded token has them.
+std::vector<float> Grouped(DType weight) {
+  const int64_t n = 70, k = 160, experts = 12;
+  constexpr int64_t kRows[] = {0, 1, 0, 0, 2, 1, 0, 8, 1, 0, 3, 0};
+  TestWeight w(weight, n, k);
+  PaddedMatrix<float> x(16, k, 3, 1, RandomVector(16 * k, 1)), y(16, n, 2, 0);
+  Arena scratch(FewRowsScratchBytes(NumThreads(), n, k));
+  std::vector<int64_t> begin = {0};
+  for (const int64_t rows : kRows) begin.push_back(begin.back() + rows);
+  RunFewRows(
+      experts,
+      [&](int64_t e) {
+        const auto b = begin[static_cast<size_t>(e)], end = begin[static_cast<size_t>(e) + 1];
+        return FewRowsProduct{x.view().Rows(b, end), w.view(), y.view().Rows(b, end), Write::kOverwrite};
+      },
+      scratch);
+  EXPECT_TRUE(RelativeL2(y.Floats(), FewRowsRef(16, n, k, x.Values(), w.Values()), 1e-6));
+  EXPECT_TRUE(y.PaddingUntouched());
+  return y.Floats();
+}
+
+TEST(FewRows, BitsDoNotDependOnThreads) {
+  for (const DType weight : {DType::kF32, DType::kBF16, DType::kF8E4M3}) {
+    ExpectSameForAnyThreads([&] { return Grouped(weight); });
+    ExpectSameForAnyThreads([&] {
+      PaddedMatrix<float> x(3, 500, 0, 0, RandomVector(1500, 1)), y(3, 401);
+      TestWeight w(weight, 401, 500);
+      Multiply(x.view(), w.view(), y.view(), Write::kOverwrite);
+      return y.Floats();
+    });
+  }
+}
+
+TEST(FewRows, LeavesOtherProductsAlone) {
+  PaddedMatrix<float> x(17, 4), w(3, 4);
+  PaddedMatrix<BF16> x16(1, 4), w_bf16(3, 4);
+  PaddedMatrix<F16> w16(3, 4);
+  EXPECT_FALSE(IsFewRows(x.view(), {w_bf16.view(), {}}));
+  EXPECT_TRUE(IsFewRows(x.view().Rows(0, 16), {w_bf16.view(), {}}));
+  EXPECT_FALSE(IsFewRows(x.view().Rows(0, 9), {w.view(), {}}));
+  EXPECT_FALSE(IsFewRows(x16.view(), {w.view(), {}}));
+  EXPECT_FALSE(IsFewRows(x.view().Rows(0, 1), {w16.view(), {}}));
+  EXPECT_TRUE(IsFewRows(x.view().Rows(0, 8), {w.view(), {}}));
+}
+
+}  // namespace
+}  // namespace fathom

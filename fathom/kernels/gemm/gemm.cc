@@ -1,0 +1,145 @@
+#include "fathom/kernels/gemm/gemm.h"
+
+#include <algorithm>
+
+#include "fathom/base/threads.h"
+#include "fathom/kernels/gemm/few_rows.h"
+#include "fathom/kernels/gemm/gemm_tiles.h"
+
+namespace fathom {
+namespace {
+
+bool IsActivation(const ConstView& v) { return v.rank() == 2 && (v.dtype() == DType::kF32 || v.dtype() == DType::kBF16); }
+
+void CheckWeight(const WeightView& w) {
+  const DType type = w.value.dtype();
+  const bool plain = type == DType::kF32 || type == DType::kBF16 || type == DType::kF16;
+  FATHOM_CHECK(w.value.rank() == 2 && (plain || type == DType::kF8E4M3), "weight {} {}", DTypeName(type), w.value.shape().ToString());
+  if (plain) return;
+  const int64_t rows = (w.value.dim(0) + kScaleBlock - 1) / kScaleBlock, columns = (w.value.dim(1) + kScaleBlock - 1) / kScaleBlock;
+  FATHOM_CHECK(w.scale.rank() == 2 && w.scale.dim(0) == rows && w.scale.dim(1) == columns, "weight {} with scales {}",
+               w.value.shape().ToString(), w.scale.shape().ToString());
+}
+
+// x [M, weight's columns] and y [M, weight's rows] for NT; the other way round for NN.
+void CheckLinear(const ConstView& in, const WeightView& w, const View& out, int in_axis) {
+  CheckWeight(w);
+  FATHOM_CHECK(IsActivation(in) && IsActivation(out) && in.dim(0) == out.dim(0) && in.dim(1) == w.value.dim(in_axis) &&
+                   out.dim(1) == w.value.dim(1 - in_axis),
+               "in {} {}, weight {}, out {} {}", DTypeName(in.dtype()), in.shape().ToString(), w.value.shape().ToString(),
+               DTypeName(out.dtype()), out.shape().ToString());
+}
+
+void CheckGroups(std::span<const int64_t> begin, size_t groups, int64_t rows) {
+  FATHOM_CHECK(begin.size() == groups + 1 && begin.front() == 0 && begin.back() == rows, "{} groups, {} bounds, {} rows", groups,
+               begin.size(), rows);
+}
+
+void CheckGradient(const ConstView& dy, const ConstView& x, const View& dw) {
+  FATHOM_CHECK(IsActivation(dy) && IsActivation(x) && dy.dtype() == x.dtype() && dw.rank() == 2 && dw.dtype() == DType::kF32 &&
+                   dy.dim(0) == x.dim(0) && dw.dim(0) == dy.dim(1) && dw.dim(1) == x.dim(1),
+               "dy {} {}, x {} {}, dw {} {}", DTypeName(dy.dtype()), dy.shape().ToString(), DTypeName(x.dtype()), x.shape().ToString(),
+               DTypeName(dw.dtype()), dw.shape().ToString());
+}
+
+Product ForwardProduct(const ConstView& x, const WeightView& w, const View& y, Write write) {
+  CheckLinear(x, w, y, 1);
+  return {x.dim(0), y.dim(1), x.dim(1), {x, {}}, false, w, true, y, write};
+}
+Product InputGradientProduct(const ConstView& dy, const WeightView& w, const View& dx, Write write) {
+  CheckLinear(dy, w, dx, 0);
+  return {dy.dim(0), dx.dim(1), dy.dim(1), {dy, {}}, false, w, false, dx, write};
+}
+Product WeightGradientProduct(const ConstView& dy, const ConstView& x, const View& dw, Write write) {
+  CheckGradient(dy, x, dw);
+  return {dw.dim(0), dw.dim(1), x.dim(0), {dy, {}}, true, {x, {}}, false, dw, write};
+}
+
+FewRowsProduct AsFewRows(const Product& p) { return {p.a.value, p.b, p.c, p.write}; }
+
+// Products with few rows and the others, each kind together.
+template <class F>
+void RunForward(int64_t count, const F& product, Arena& scratch) {
+  int64_t few = 0;
+  for (int64_t e = 0; e < count; ++e) {
+    const Product p = product(e);
+    few += IsFewRows(p.a.value, p.b) ? 1 : 0;
+  }
+  const auto of_kind = [&](bool wanted_few) {
+    return [&product, wanted_few](int64_t e) {
+      Product p = product(e);
+      if (IsFewRows(p.a.value, p.b) == wanted_few) return p;
+      p.m = 0;
+      p.a.value = p.a.value.Rows(0, 0);
+      p.c = p.c.Rows(0, 0);
+      return p;
+    };
+  };
+  if (few > 0)
+    RunFewRows(
+        count, [&](int64_t e) { return AsFewRows(of_kind(true)(e)); }, scratch);
+  if (few < count) RunProducts(count, of_kind(false), scratch);
+}
+
+template <class V>
+V Group(const V& v, std::span<const int64_t> begin, int64_t e) {
+  return v.Rows(begin[static_cast<size_t>(e)], begin[static_cast<size_t>(e) + 1]);
+}
+
+// The rows of later groups lie behind those of group e.
+Product InGroups(Product p, std::span<const int64_t> begin, int64_t e) {
+  p.rows_behind = begin.back() - begin[static_cast<size_t>(e) + 1];
+  return p;
+}
+
+}  // namespace
+
+void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch) {
+  RunForward(
+      1, [&](int64_t) { return ForwardProduct(x, w, y, write); }, scratch);
+}
+
+void MatMulNN(ConstView dy, const WeightView& w, View dx, Write write, Arena& scratch) {
+  RunProducts(
+      1, [&](int64_t) { return InputGradientProduct(dy, w, dx, write); }, scratch);
+}
+
+void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch) {
+  RunProducts(
+      1, [&](int64_t) { return WeightGradientProduct(dy, x, dw, write); }, scratch);
+}
+
+void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch) {
+  CheckGroups(begin, w.size(), x.dim(0));
+  RunForward(
+      std::ssize(w),
+      [&](int64_t e) {
+        return InGroups(ForwardProduct(Group(x, begin, e), w[static_cast<size_t>(e)], Group(y, begin, e), write), begin, e);
+      },
+      scratch);
+}
+
+void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<const WeightView> w, View dx, Write write, Arena& scratch) {
+  CheckGroups(begin, w.size(), dy.dim(0));
+  RunProducts(
+      std::ssize(w),
+      [&](int64_t e) {
+        return InGroups(InputGradientProduct(Group(dy, begin, e), w[static_cast<size_t>(e)], Group(dx, begin, e), write), begin, e);
+      },
+      scratch);
+}
+
+void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, std::span<const View> dw, Write write, Arena& scratch) {
+  CheckGroups(begin, dw.size(), dy.dim(0));
+  RunProducts(
+      std::ssize(dw),
+      [&](int64_t e) { return WeightGradientProduct(Group(dy, begin, e), Group(x, begin, e), dw[static_cast<size_t>(e)], write); },
+      scratch);
+}
+
+int64_t GemmScratchBytes(int64_t rows, int64_t n, int64_t k) {
+  (void)rows;
+  return std::max(ProductScratchBytes(NumThreads()), FewRowsScratchBytes(NumThreads(), n, k));
+}
+
+}  // namespace fathom

@@ -1,0 +1,101 @@
+#include "fathom/kernels/gemm/gemm_onednn.h"
+
+#include <omp.h>
+
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "fathom/base/error.h"
+
+namespace fathom {
+namespace {
+
+using Memory = dnnl::memory;
+
+Memory::desc Layout(int64_t rows, int64_t columns, Memory::data_type type, int64_t stride, bool transposed) {
+  return Memory::desc({rows, columns}, type, transposed ? Memory::dims{1, stride} : Memory::dims{stride, 1});
+}
+
+dnnl::matmul MakeMatMul(const dnnl::engine& engine, const Memory::desc& a, const Memory::desc& b, const Memory::desc& c, bool add) {
+  dnnl::primitive_attr attributes;
+  if (add) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+#if DNNL_VERSION_MAJOR >= 3
+  return dnnl::matmul(dnnl::matmul::primitive_desc(engine, a, b, c, attributes));
+#else
+  return dnnl::matmul(dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, b, c), attributes, engine));
+#endif
+}
+
+// What a compiled product depends on.
+struct ProductKind {
+  int64_t m, n, k, a_stride, b_stride, c_stride;
+  bool a_transposed, b_transposed, add;
+  DType c_dtype;
+  auto operator<=>(const ProductKind&) const = default;
+};
+
+// A compiled product and the handles that running it takes.
+class ProductBF16 {
+ public:
+  ProductBF16(const dnnl::engine& engine, const ProductKind& p)
+      : a_(Layout(p.m, p.k, Memory::data_type::bf16, p.a_stride, p.a_transposed), engine, nullptr),
+        b_(Layout(p.k, p.n, Memory::data_type::bf16, p.b_stride, p.b_transposed), engine, nullptr),
+        c_(Layout(p.m, p.n, p.c_dtype == DType::kBF16 ? Memory::data_type::bf16 : Memory::data_type::f32, p.c_stride, false), engine,
+           nullptr),
+        product_(MakeMatMul(engine, a_.get_desc(), b_.get_desc(), c_.get_desc(), p.add)) {}
+
+  // The C call: the C++ one makes a table of its arguments each time.
+  void Run(const dnnl::stream& stream, const void* a, const void* b, void* c) {
+    a_.set_data_handle(const_cast<void*>(a));
+    b_.set_data_handle(const_cast<void*>(b));
+    c_.set_data_handle(c);
+    const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, a_.get()}, {DNNL_ARG_WEIGHTS, b_.get()}, {DNNL_ARG_DST, c_.get()}};
+    const auto status = dnnl_primitive_execute(product_.get(), stream.get(), 3, arguments);
+    FATHOM_CHECK(status == dnnl_success, "bf16 product: status {}", static_cast<int>(status));
+  }
+
+ private:
+  Memory a_, b_, c_;
+  dnnl::matmul product_;
+};
+
+// The products that one thread has run, so that running one again asks for no memory.
+class ProductsBF16 {
+ public:
+  void Run(const ProductKind& kind, const void* a, const void* b, void* c) {
+    auto found = products_.find(kind);
+    if (found == products_.end()) {
+      if (products_.size() >= kMost) products_.clear();
+      found = products_.try_emplace(kind, engine_, kind).first;
+    }
+    found->second.Run(stream_, a, b, c);
+  }
+
+ private:
+  static constexpr size_t kMost = 2048;
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::map<ProductKind, ProductBF16> products_;
+};
+
+}  // namespace
+
+OneThread::OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
+OneThread::~OneThread() { omp_set_num_threads(threads_); }
+
+void MultiplyF32(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, float* c, int64_t ldc) {
+  const auto status = dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, static_cast<const float*>(a.data),
+                                 a.stride, static_cast<const float*>(b.data), b.stride, add ? 1.0f : 0.0f, c, ldc);
+  FATHOM_CHECK(status == dnnl_success, "sgemm {}x{}x{}: status {}", m, n, k, static_cast<int>(status));
+}
+
+void MultiplyBF16(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, DType c_dtype, void* c, int64_t ldc) {
+  thread_local ProductsBF16 products;
+  products.Run({m, n, k, a.stride, b.stride, ldc, a.transposed, b.transposed, add, c_dtype}, a.data, b.data, c);
+}
+
+}  // namespace fathom

@@ -1,0 +1,174 @@
+#include "fathom/kernels/gemm/gemm_tiles.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "fathom/base/threads.h"
+#include "fathom/kernels/gemm/gemm_onednn.h"
+#include "fathom/kernels/gemm/gemm_panel.h"
+#include "fathom/kernels/simd/simd.h"
+
+namespace fathom {
+namespace {
+
+// The result is cut into tiles by its shape alone and each tile is one thread's work from beginning to end, so the bits can't depend
+// on the number of threads. Sums are cut into chunks where an operand must be converted first (the panels stay in cache) and where
+// their length is a number of tokens. Short sums get tiles with more rows, so that each product is worth its start.
+constexpr int64_t kTileRows = 256, kMostTileRows = 1024, kTileColumns = 256, kTileWork = 256 * 512;
+constexpr int64_t kChunkF32 = 512, kChunkBF16 = 1024, kChunkTokens = 512;
+// BF16 products have their number of tokens rounded up to a multiple of this.
+constexpr int64_t kTokenUnit = 16;
+
+int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+struct Tile {
+  int64_t row, rows, column, columns;
+  PanelRange range() const { return {row, rows, column, columns}; }
+};
+
+int64_t RowsOfTiles(const Product& p) {
+  if (p.a_transposed) return kTileRows;
+  return std::clamp(kTileWork / p.k / kTileRows * kTileRows, kTileRows, kMostTileRows);
+}
+
+int64_t TileCount(const Product& p) {
+  const int64_t rows = RowsOfTiles(p);
+  return (RoundUp(p.m, rows) / rows) * (RoundUp(p.n, kTileColumns) / kTileColumns);
+}
+
+Tile TileOf(const Product& p, int64_t i) {
+  const int64_t rows = RowsOfTiles(p), down = RoundUp(p.m, rows) / rows, row = i % down * rows, column = i / down * kTileColumns;
+  return {row, std::min(rows, p.m - row), column, std::min(kTileColumns, p.n - column)};
+}
+
+// A worker's panels of the two factors and its tile of the result.
+struct TileScratch {
+  static constexpr int64_t kPanel = std::max(kTileRows, kTileColumns) * std::max(kChunkF32 * 4, kChunkBF16 * 2);
+  static_assert(kPanel >= kTileWork * 4, "a tile's rows of a short sum fit too");
+  static constexpr int64_t kBytes = 2 * kPanel + kMostTileRows * kTileColumns * 4;
+  std::byte *a, *b;
+  float* c;
+  explicit TileScratch(std::byte* base) : a(base), b(base + kPanel), c(reinterpret_cast<float*>(base + 2 * kPanel)) {}
+};
+
+// Where a tile's sum grows: in the result itself, or in scratch where that is not F32 or has no room for padding.
+struct Sum {
+  bool in_place;
+  DType dtype;
+  void* data;
+  int64_t stride;
+  Sum(const Product& p, const Tile& t, bool here, float* scratch)
+      : in_place(here), dtype(here ? p.c.dtype() : DType::kF32), data(scratch), stride(here ? p.c.stride() : t.columns) {
+    if (here) data = p.c.raw() + (t.row * p.c.stride() + t.column) * DTypeSize(p.c.dtype());
+  }
+};
+
+// Entries [outer, outer + n) of the dimension that stays and [k, k + chunk) of the one summed over.
+PanelRange PartOf(bool summed_first, int64_t outer, int64_t n, int64_t k, int64_t chunk) {
+  return summed_first ? PanelRange{k, chunk, outer, n} : PanelRange{outer, n, k, chunk};
+}
+
+Factor InPlace(const ConstView& v, const PanelRange& part, bool transposed) {
+  return {v.raw() + (part.row * v.stride() + part.column) * DTypeSize(v.dtype()), v.stride(), transposed};
+}
+
+// F32 as it lies, or widened (after rounding to BF16, where asked) into the panel.
+Factor FactorF32(const WeightView& w, const PanelRange& part, bool round, bool transposed, std::byte* panel) {
+  if (w.value.dtype() == DType::kF32 && !round) return InPlace(w.value, part, transposed);
+  WidenPanel(w, part, round, reinterpret_cast<float*>(panel));
+  return {panel, part.columns, transposed};
+}
+
+// The right factor. A transposed one is turned round on the way into the panel: sgemm is a tenth faster on rows than on columns.
+Factor RightFactorF32(const Product& p, const Tile& t, int64_t k, int64_t chunk, bool round, std::byte* panel) {
+  if (!p.b_transposed) return FactorF32(p.b, {k, chunk, t.column, t.columns}, round, false, panel);
+  TransposePanel(p.b, {t.column, t.columns, k, chunk}, round, reinterpret_cast<float*>(panel));
+  return {panel, t.columns, false};
+}
+
+// BF16 as it lies, or rounded into the panel, with zero rows behind up to padded_rows.
+Factor FactorBF16(const WeightView& w, const PanelRange& part, int64_t padded_rows, bool transposed, std::byte* panel) {
+  if (w.value.dtype() == DType::kBF16 && padded_rows == part.rows) return InPlace(w.value, part, transposed);
+  BF16* to = reinterpret_cast<BF16*>(panel);
+  NarrowPanel(w, part, to);
+  std::memset(to + part.rows * part.columns, 0, static_cast<size_t>((padded_rows - part.rows) * part.columns) * sizeof(BF16));
+  return {panel, part.columns, transposed};
+}
+
+void RunTileF32(const Product& p, const Tile& t, const TileScratch& scratch) {
+  const bool round = p.a.value.dtype() == DType::kBF16, add = p.write == Write::kAdd;
+  const bool whole = !round && !p.b_transposed && p.b.value.dtype() == DType::kF32;
+  const Sum sum(p, t, p.c.dtype() == DType::kF32, scratch.c);
+  const int64_t step = whole ? p.k : kChunkF32;
+  for (int64_t k = 0; k < p.k; k += step) {
+    const int64_t chunk = std::min(step, p.k - k);
+    const Factor a = FactorF32(p.a, PartOf(p.a_transposed, t.row, t.rows, k, chunk), false, p.a_transposed, scratch.a);
+    const Factor b = RightFactorF32(p, t, k, chunk, round, scratch.b);
+    MultiplyF32(t.rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), static_cast<float*>(sum.data), sum.stride);
+  }
+  if (!sum.in_place) StorePanel(scratch.c, t.range(), add, p.c);
+}
+
+// Tokens are rows of the result. The last tile's are rounded up: by what lies behind them where that may be read, else by zeros.
+void RunRowsBF16(const Product& p, const Tile& t, const TileScratch& scratch) {
+  const int64_t rows = RoundUp(t.rows, kTokenUnit);
+  const bool padded = rows != t.rows, add = p.write == Write::kAdd, readable = t.row + rows <= p.m + p.rows_behind;
+  const int64_t step = p.b.value.dtype() == DType::kBF16 && readable ? p.k : kChunkBF16;
+  const Sum sum(p, t, !padded && (step >= p.k || p.c.dtype() == DType::kF32), scratch.c);
+  for (int64_t k = 0; k < p.k; k += step) {
+    const int64_t chunk = std::min(step, p.k - k);
+    const PanelRange a_part{t.row, t.rows, k, chunk}, b_part = PartOf(!p.b_transposed, t.column, t.columns, k, chunk);
+    const Factor a = readable ? InPlace(p.a.value, a_part, false) : FactorBF16(p.a, a_part, rows, false, scratch.a);
+    const Factor b = FactorBF16(p.b, b_part, b_part.rows, p.b_transposed, scratch.b);
+    MultiplyBF16(rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), sum.dtype, sum.data, sum.stride);
+  }
+  if (!sum.in_place) StorePanel(scratch.c, t.range(), add, p.c);
+}
+
+// Tokens are what the sum runs over: whole units as they lie, the rest padded.
+void RunTokenSumBF16(const Product& p, const Tile& t, const TileScratch& scratch) {
+  const Sum sum(p, t, true, nullptr);
+  for (int64_t k = 0, chunk; k < p.k; k += chunk) {
+    chunk = std::min(kChunkTokens, p.k - k);
+    if (chunk > kTokenUnit) chunk = chunk / kTokenUnit * kTokenUnit;
+    const int64_t padded = RoundUp(chunk, kTokenUnit);
+    const Factor a = FactorBF16(p.a, {k, chunk, t.row, t.rows}, padded, true, scratch.a);
+    const Factor b = FactorBF16(p.b, {k, chunk, t.column, t.columns}, padded, false, scratch.b);
+    MultiplyBF16(t.rows, t.columns, padded, a, b, k > 0 || p.write == Write::kAdd, sum.dtype, sum.data, sum.stride);
+  }
+}
+
+void Clear(View c) {
+  const size_t bytes = static_cast<size_t>(c.dim(1) * DTypeSize(c.dtype()));
+  for (int64_t i = 0; i < c.dim(0); ++i) std::memset(c.raw() + i * c.stride() * DTypeSize(c.dtype()), 0, bytes);
+}
+
+// The tiles that a product takes; one without a sum is done here.
+int64_t TilesToRun(const Product& p) {
+  if (p.m > 0 && p.n > 0 && p.k > 0) return TileCount(p);
+  if (p.m > 0 && p.n > 0 && p.write == Write::kOverwrite) Clear(p.c);
+  return 0;
+}
+
+}  // namespace
+
+void RunProducts(int64_t count, FunctionRef<Product(int64_t)> product, Arena& scratch) {
+  FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
+  const ArenaScope scope(scratch);
+  int64_t* first = scratch.AllocArray<int64_t>(count + 1);
+  first[0] = 0;
+  for (int64_t e = 0; e < count; ++e) first[e + 1] = first[e] + TilesToRun(product(e));
+  std::byte* panels = scratch.AllocBytes(NumWorkers() * TileScratch::kBytes);
+  const bool native_bf16 = HasNativeBF16() || HasMatrixUnit();
+  ParallelWorkerJobs(first[count], [&](int64_t job, int worker) {
+    const OneThread one;
+    const int64_t e = std::upper_bound(first, first + count + 1, job) - first - 1;
+    const Product p = product(e);
+    const auto run = !native_bf16 || p.a.value.dtype() != DType::kBF16 ? RunTileF32 : p.a_transposed ? RunTokenSumBF16 : RunRowsBF16;
+    run(p, TileOf(p, job - first[e]), TileScratch(panels + worker * TileScratch::kBytes));
+  });
+}
+
+int64_t ProductScratchBytes(int64_t threads) { return threads * TileScratch::kBytes + (kMostProducts + 1) * 8 + 256; }
+
+}  // namespace fathom

@@ -1,0 +1,180 @@
+#include "fathom/kernels/indexer/indexer.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/indexer/indexer.cc"
+#include <hwy/foreach_target.h>
+
+#include "fathom/kernels/indexer/indexer_blocks-inl.h"
+#include "fathom/kernels/indexer/indexer_plan.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+
+void PackQuery(const IndexerArgs& a, const IndexerStrip& strip, int64_t query, float* scratch) {
+  const IndexerScratch w(a.shape, scratch);
+  const int64_t i = query - strip.begin;
+  WithPath(a.pairs, false, [&](const auto& path) {
+    using Path = std::decay_t<decltype(path)>;
+    LoadHeadsTransposed<Path>(a.q, query, a.shape, {w.rows, RowStride<Path>(a.shape.head_dim)}, strip.queries_t + i * a.PanelFloats());
+  });
+  LoadWeights(a.weights, query, strip.weights + i * PadBlock(a.shape.heads));
+}
+
+// Scores of the strip's queries with the segment's keys [first, first + kKeyBlock), counted from its first key.
+template <class Path>
+void ScoreKeys(const IndexerArgs& a, const IndexerStrip& strip, int64_t first, const IndexerScratch& w) {
+  const int64_t wide = PadBlock(a.shape.heads);
+  const Block keys{w.keys, RowStride<Path>(a.shape.head_dim)};
+  LoadRows<Path>(a.k, strip.segment.k_begin + first, std::min(kKeyBlock, strip.Keys(strip.end - 1) - first), 0, a.shape.head_dim, kKeyBlock,
+                 keys);
+  for (int64_t i = 0; i < strip.end - strip.begin; ++i) {
+    const int64_t n = std::min(kKeyBlock, strip.Keys(strip.begin + i) - first);
+    if (n <= 0) continue;
+    HeadDots<Path>(a.shape, keys, n, strip.queries_t + i * a.PanelFloats(), w.dots);
+    SumHeads(w.dots, n, a.shape.heads, strip.weights + i * wide, strip.scores + i * strip.stride + first);
+  }
+}
+
+void ScoreKeysJob(const IndexerArgs& a, const IndexerStrip& strip, int64_t first, float* scratch) {
+  const IndexerScratch w(a.shape, scratch);
+  WithPath(a.pairs, false, [&](const auto& path) { ScoreKeys<std::decay_t<decltype(path)>>(a, strip, first, w); });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <cmath>
+#include <functional>
+
+#include "fathom/base/threads.h"
+#include "fathom/kernels/simd/rows.h"
+#include "fathom/kernels/simd/simd.h"
+
+namespace fathom {
+namespace {
+HWY_EXPORT(PackQuery);
+HWY_EXPORT(ScoreKeysJob);
+
+// The k best of a row that streams by, in rising order: what does not beat the k-th best so far never enters.
+class BestOfRow {
+ public:
+  BestOfRow(int64_t k, float* scratch)
+      : k_(k), scores_(scratch), order_(scratch + 2 * k), ids_(reinterpret_cast<int32_t*>(scratch + 4 * k)) {}
+  static int64_t Floats(int64_t k) { return 6 * k; }
+
+  void Add(int32_t id, float score) {
+    if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
+    if (full_ && !(score > least_)) return;
+    if (count_ == 2 * k_) {
+      Shrink();
+      if (!(score > least_)) return;
+    }
+    scores_[count_] = score;
+    ids_[count_++] = id;
+  }
+  void Write(int32_t* ids, float* scores) {
+    if (count_ > k_) Shrink();
+    std::copy_n(ids_, count_, ids);
+    std::fill(ids + count_, ids + k_, -1);
+    if (scores == nullptr) return;
+    std::copy_n(scores_, count_, scores);
+    std::fill(scores + count_, scores + k_, -std::numeric_limits<float>::infinity());
+  }
+
+ private:
+  // Keeps the k best; of those equal to the worst kept one, the first.
+  void Shrink() {
+    std::copy_n(scores_, count_, order_);
+    std::nth_element(order_, order_ + k_ - 1, order_ + count_, std::greater<>());
+    least_ = order_[k_ - 1];
+    full_ = true;
+    int64_t equal = k_ - std::count_if(scores_, scores_ + count_, [this](float s) { return s > least_; });
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count_; ++i) {
+      if (scores_[i] > least_ || (scores_[i] == least_ && equal-- > 0)) {
+        scores_[kept] = scores_[i];
+        ids_[kept++] = ids_[i];
+      }
+    }
+    count_ = kept;
+  }
+  int64_t k_, count_ = 0;
+  bool full_ = false;
+  float least_ = 0;
+  float *scores_, *order_;  // [2k] each
+  int32_t* ids_;            // [2k]
+};
+
+void ChooseAll(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chosen) {
+  for (int64_t t = strip.begin; t < strip.end; ++t) {
+    int32_t* ids = chosen.data() + t * top_k;
+    for (int64_t i = 0; i < strip.Keys(t); ++i) ids[i] = static_cast<int32_t>(strip.segment.k_begin + i);
+  }
+}
+
+void ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chosen, const View& scores, float* workers) {
+  ParallelWorkerJobs(strip.end - strip.begin, [&](int64_t i, int worker) {
+    const int64_t t = strip.begin + i;
+    BestOfRow best(top_k, workers + worker * BestOfRow::Floats(top_k));
+    for (int64_t j = 0; j < strip.Keys(t); ++j)
+      best.Add(static_cast<int32_t>(strip.segment.k_begin + j), strip.scores[i * strip.stride + j]);
+    best.Write(chosen.data() + t * top_k, scores.empty() ? nullptr : scores.row<float>(t));
+  });
+}
+
+}  // namespace
+
+bool CheckIndexerInputs(const IndexerShape& shape, ConstView q, ConstView k, ConstView weights) {
+  FATHOM_CHECK(IsMatrix(q, q.dim(0), shape.heads * shape.head_dim) && IsMatrix(k, k.dim(0), shape.head_dim) && q.dtype() == k.dtype(),
+               "q {}, k {}", q.shape().ToString(), k.shape().ToString());
+  FATHOM_CHECK(IsMatrix(weights, q.dim(0), shape.heads) && weights.dtype() == DType::kF32, "weights {}", weights.shape().ToString());
+  return q.dtype() == DType::kBF16 && HasNativeBF16();
+}
+
+void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
+                 std::span<int32_t> chosen, View scores, Arena& scratch) {
+  const IndexerArgs a{shape, q, k, weights, CheckIndexerInputs(shape, q, k, weights)};
+  FATHOM_CHECK(top_k > 0 && std::ssize(chosen) == q.dim(0) * top_k, "{} chosen, top_k {}", chosen.size(), top_k);
+  FATHOM_CHECK(scores.empty() || (IsMatrix(scores, q.dim(0), top_k) && scores.dtype() == DType::kF32), "scores {}",
+               scores.shape().ToString());
+  CheckSegments(segments, q.dim(0), k.dim(0));
+  const ArenaScope scope(scratch);
+  int64_t longest = 0;
+  for (const Segment& s : segments) longest = std::max(longest, s.k_end - s.k_begin);
+  const int64_t stride = PadBlock(longest), each = IndexerScratch::Floats(shape);
+  float* queries_t = scratch.AllocArray<float>(kStripQueries * a.PanelFloats());
+  float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(shape.heads));
+  float* strip_scores = scratch.AllocArray<float>(kStripQueries * stride);
+  float* workers = scratch.AllocArray<float>(NumWorkers() * std::max(each, BestOfRow::Floats(top_k)));
+  std::fill(chosen.begin(), chosen.end(), -1);
+  for (const Segment& s : segments) {
+    for (int64_t t = s.q_begin; t < s.q_end; t += kStripQueries) {
+      const IndexerStrip strip{s, t, std::min(s.q_end, t + kStripQueries), stride, queries_t, head_weights, strip_scores};
+      const int64_t keys = strip.Keys(strip.end - 1);
+      if (keys <= top_k && scores.empty()) {
+        ChooseAll(strip, top_k, chosen);
+        continue;
+      }
+      ParallelWorkerJobs(strip.end - t, [&](int64_t i, int worker) {
+        HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + i, workers + worker * each);
+      });
+      ParallelWorkerJobs((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, int worker) {
+        HWY_DYNAMIC_DISPATCH(ScoreKeysJob)(a, strip, block * kKeyBlock, workers + worker * each);
+      });
+      ChooseBest(strip, top_k, chosen, scores, workers);
+    }
+  }
+}
+
+int64_t IndexerTopKScratchBytes(const IndexerShape& shape, int64_t most_keys, int64_t top_k) {
+  const int64_t strip = kStripQueries * (PadBlock(shape.head_dim) * PadBlock(shape.heads) + PadBlock(shape.heads) + PadBlock(most_keys));
+  return (strip + NumThreads() * std::max(IndexerScratch::Floats(shape), BestOfRow::Floats(top_k))) * 4 + 64 * 8;
+}
+
+}  // namespace fathom
+#endif  // HWY_ONCE

@@ -1,0 +1,26 @@
+// The lightning indexer of DeepSeek-V3.2 (report, section on DeepSeek sparse attention): which keys each query attends to.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "fathom/kernels/attention/mla_attention.h"
+#include "fathom/tensor/arena.h"
+#include "fathom/tensor/view.h"
+
+namespace fathom {
+
+struct IndexerShape {
+  int64_t heads, head_dim;  // index_n_heads Hi, index_head_dim Dh
+};
+
+// score(t, s) = sum_h weights[t,h] max(0, q[t,h] . k[s]). q [T,Hi*Dh] and k [S,Dh] F32 or BF16 (both alike), rotated; weights [T,Hi]
+// F32 carry Hi^-1/2 Dh^-1/2. For every query of the segments the best min(top_k, visible) of the keys it sees, exactly, equal
+// scores to the lower index, NaN as -inf: chosen [T*top_k] rows of k in rising order, -1 behind them (and outside segments).
+// scores [T,top_k] F32, unless empty: the scores of the chosen; -inf behind them. Work O(T*S) in blocks, none for queries that see
+// no more than top_k keys unless scores are asked for.
+void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
+                 std::span<int32_t> chosen, View scores, Arena& scratch);
+int64_t IndexerTopKScratchBytes(const IndexerShape& shape, int64_t most_keys, int64_t top_k);
+
+}  // namespace fathom

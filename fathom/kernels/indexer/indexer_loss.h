@@ -1,0 +1,35 @@
+// The indexer's own loss (DeepSeek-V3.2 report, continued pre-training): KL of its softmax from the main attention's, summed over heads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "fathom/kernels/attention/mla_attention.h"
+#include "fathom/kernels/indexer/indexer.h"
+
+namespace fathom {
+
+// Main attention, a constant here: q, kv and k_rope as in mla_attention.h, lse [T,H] F32 over the same keys as the loss.
+struct IndexerTarget {
+  MlaShape shape;
+  ConstView q, kv, k_rope, lse;
+};
+struct IndexerInputs {
+  IndexerShape shape;
+  ConstView q, k, weights;  // as in indexer.h
+};
+struct IndexerGradients {
+  View dq, dk, dweights;  // F32, shapes of q, k and weights; overwritten
+};
+
+// For each query of the segments, over the keys s that it sees (chosen empty: the dense stage) or has chosen (chosen [T*k] as
+// IndexerTopK leaves it: the sparse stage):
+//   p = softmax(score), t = sum_h softmax(main score of head h), t /= sum_s t + 1e-8, kl = sum_s t (log(t + 1e-8) - log(p + 1e-8)).
+// kl [T] is overwritten, zero outside segments. Gradients of factor * sum_t kl[t]; empty views: only kl. Each query's keys are walked
+// in blocks with one row of scores per query of a block; no T x T matrix.
+void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std::span<const Segment> segments,
+                 std::span<const int32_t> chosen, int64_t k, float factor, std::span<float> kl, const IndexerGradients& gradients,
+                 Arena& scratch);
+int64_t IndexerLossScratchBytes(const IndexerTarget& target, const IndexerShape& shape, int64_t most_keys);
+
+}  // namespace fathom

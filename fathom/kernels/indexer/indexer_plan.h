@@ -1,0 +1,48 @@
+// How the indexer's kernels cut their work. Independent of the SIMD target.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "fathom/kernels/attention/attention_plan.h"
+#include "fathom/kernels/attention/mla_attention_plan.h"
+#include "fathom/kernels/indexer/indexer.h"
+
+namespace fathom {
+
+struct IndexerArgs {
+  IndexerShape shape;
+  ConstView q, k, weights;
+  bool pairs;  // products over pairs of BF16
+  int64_t PanelFloats() const { return PadBlock(shape.head_dim) * PadBlock(shape.heads); }
+};
+// Checks shapes and dtypes; says whether products may take pairs of BF16.
+bool CheckIndexerInputs(const IndexerShape& shape, ConstView q, ConstView k, ConstView weights);
+
+// Queries whose scores are in memory at a time: a strip of [kStripQueries][visible].
+inline constexpr int64_t kStripQueries = 32;
+
+// A strip of queries [begin, end) of one segment, packed, and its scores.
+struct IndexerStrip {
+  Segment segment;
+  int64_t begin, end, stride;
+  float *queries_t, *weights, *scores;  // [queries][PanelFloats()], [queries][PadBlock(Hi)], [queries][stride]
+  int64_t Keys(int64_t query) const { return VisibleEnd(segment, query) - segment.k_begin; }
+};
+
+struct IndexerScratch {
+  float *rows, *keys, *dots;
+  IndexerScratch(const IndexerShape& s, float* base) : IndexerScratch(s, ScratchCursor(base)) {}
+  static int64_t Floats(const IndexerShape& s) { return IndexerScratch(s, nullptr).floats; }
+  int64_t floats;
+
+ private:
+  IndexerScratch(const IndexerShape& s, ScratchCursor cursor) {
+    rows = cursor.Take(PadBlock(s.heads) * PadBlock(s.head_dim));
+    keys = cursor.Take(kKeyBlock * PadBlock(s.head_dim));
+    dots = cursor.Take(kKeyBlock * PadBlock(s.heads));
+    floats = cursor.used();
+  }
+};
+
+}  // namespace fathom
