@@ -56,7 +56,7 @@ std::vector<std::string> ModelOrder(const TensorFolder& folder, const std::optio
   const auto add = [&](const std::string& name) {
     if (folder.Has(name) && listed.insert(name).second) names.push_back(name);
   };
-  for (const ExpectedTensor& tensor : ExpectedTensors(*config)) {
+  for (const ParamSpec& tensor : ModelSpec(*config)) {
     add(tensor.name);
     add(tensor.name + std::string(kScaleSuffix));
   }

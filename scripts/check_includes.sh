@@ -10,16 +10,17 @@ declare -A allowed=(
   [testing]="base tensor"
   [config]="base"
   [kernels]="base tensor"
+  [spec]="base tensor config"
   [machine]="base tensor kernels"
   [tokenizer]="base config"
   [data]="base config tokenizer"
   [layers]="base tensor config kernels"
-  [model]="base tensor config kernels checkpoint layers"
-  [checkpoint]="base tensor config kernels"
+  [model]="base tensor config spec kernels checkpoint layers"
+  [checkpoint]="base tensor config spec kernels"
   [optim]="base tensor kernels"
-  [train]="base tensor config kernels machine tokenizer data layers model checkpoint optim"
-  [infer]="base tensor config kernels tokenizer layers model checkpoint"
-  [eval]="base tensor config kernels tokenizer data layers model checkpoint optim train infer"
+  [train]="base tensor config spec kernels machine tokenizer data layers model checkpoint optim"
+  [infer]="base tensor config spec kernels tokenizer layers model checkpoint"
+  [eval]="base tensor config spec kernels tokenizer data layers model checkpoint optim train infer"
 )
 # The rooms of two large folders, likewise.
 declare -A rooms=(

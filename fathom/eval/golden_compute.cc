@@ -76,7 +76,7 @@ class Computation {
     session.ZeroGradients();
     const double weight = static_cast<double>(batch.target_count);
     Put("mid_loss", ScalarOf(session.Gradients(batch, 1 / weight, 0).main.loss / weight));
-    for (const NamedWeight& w : ListParams(session.grads())) Put("grad." + w.name, CopyOf(w.weight->value, w.weight->value.shape()));
+    for (const NamedWeight& w : ListParams(session.grads())) Put("grad." + w.spec->name, CopyOf(w.weight->value, w.weight->value.shape()));
   }
 
   void Long() {

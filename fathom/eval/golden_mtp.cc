@@ -20,7 +20,7 @@ class MtpComputation {
       Put("mid_mtp_logits", CopyOf(Logits(session, MtpInput::kAfterNorm).view().Rows(0, length), {1, length, vocab}));
       Put("mid_mtp_loss", ScalarOf(Gradients(session)));
       for (const NamedWeight& w : ListParams(session.grads()))
-        Put("grad_with_mtp." + w.name, CopyOf(w.weight->value, w.weight->value.shape()));
+        Put("grad_with_mtp." + w.spec->name, CopyOf(w.weight->value, w.weight->value.shape()));
     }
     TrainSession session = Session(MtpInput::kBeforeNorm);
     const int64_t rows = golden_.ShapeOf("mtp_before_norm.mid_logits_last16")[1];

@@ -38,8 +38,8 @@ void AddGradients(const Batch& batch, const std::string& loss_name, const std::s
   for (double& x : kl) x /= static_cast<double>(batch.tokens());
   got.insert_or_assign(loss_name, VectorOf(kl));
   for (const NamedWeight& w : ListParams(session.grads())) {
-    const bool wanted = !indexers_only || w.name.find(".indexer.") != w.name.npos;
-    if (wanted) got.insert_or_assign(grad_prefix + w.name, CopyOf(w.weight->value, w.weight->value.shape()));
+    const bool wanted = !indexers_only || w.spec->is_indexer();
+    if (wanted) got.insert_or_assign(grad_prefix + w.spec->name, CopyOf(w.weight->value, w.weight->value.shape()));
   }
 }
 

@@ -2,14 +2,19 @@
 
 #include <algorithm>
 
+#include "fathom/checkpoint/safetensors/tensor_folder.h"
 #include "fathom/infer/drafter.h"
 
 namespace fathom {
 namespace {
 
 // Of the embedding a token reads one row.
-bool IsReadByToken(const ModelConfig& config, const std::string& name) {
-  return name.find("embed_tokens") == name.npos && MtpModuleOf(config, name) < 0;
+bool IsReadByToken(const ParamSpec& param) { return param.role != ParamRole::kEmbedding && !param.is_mtp(); }
+
+// The parameter whose values or scales the tensor holds; nullptr: none.
+const ParamSpec* ParamOf(const ModelSpec& spec, std::string_view tensor) {
+  if (tensor.ends_with(kScaleSuffix)) tensor.remove_suffix(kScaleSuffix.size());
+  return spec.Find(tensor);
 }
 
 // Sparse attention reads index_topk latents, and every key of the indexer.
@@ -23,11 +28,13 @@ int64_t CachePerToken(const ModelConfig& c, DType compute, int64_t capacity) {
 
 DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity) {
   DecodePlan plan;
+  const ModelSpec spec(config);
   int64_t experts = 0;
   for (const TensorInfo& tensor : stored) {
     plan.weight_bytes += tensor.NumBytes();
-    if (!IsReadByToken(config, tensor.name)) continue;
-    (tensor.name.find(".mlp.experts.") != tensor.name.npos ? experts : plan.weights_per_token) += tensor.NumBytes();
+    const ParamSpec* param = ParamOf(spec, tensor.name);
+    if (param == nullptr || !IsReadByToken(*param)) continue;
+    (param->is_expert() ? experts : plan.weights_per_token) += tensor.NumBytes();
   }
   if (experts > 0) plan.weights_per_token += experts / config.n_routed_experts * config.num_experts_per_tok;
   plan.cache_bytes = KvCache::PlannedBytes(config, config.num_hidden_layers, capacity, compute);

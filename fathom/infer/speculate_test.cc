@@ -32,14 +32,14 @@ void SaveTinyModel(const std::filesystem::path& dir, ModelFamily family) {
   const ModelConfig config = OneModule(family);
   DecoderParams params = InitParams(config, 3, DType::kF32, false);
   for (const NamedWeight& w : ListParams(params)) {
-    const bool out = w.name.ends_with("o_proj.weight") || w.name.ends_with("down_proj.weight");
-    if (out || w.name.ends_with("eh_proj.weight")) Scale(out ? 0.7f : 0.1f, w.weight->value.mutable_view());
+    const bool out = w.spec->name.ends_with("o_proj.weight") || w.spec->name.ends_with("down_proj.weight");
+    if (out || w.spec->name.ends_with("eh_proj.weight")) Scale(out ? 0.7f : 0.1f, w.weight->value.mutable_view());
   }
   float* projection = params.mtp[0].eh_proj.value.mutable_data<float>();
   for (int64_t i = 0; i < config.hidden_size; ++i) projection[i * 2 * config.hidden_size + i] = 1;
   ShareEmbeddingAndHead(params);
   std::vector<NamedTensor> tensors;
-  for (const NamedWeight& w : ListParams(params)) tensors.push_back({w.name, w.weight->value.view()});
+  for (const NamedWeight& w : ListParams(params)) tensors.push_back({w.spec->name, w.weight->value.view()});
   std::filesystem::create_directories(dir);
   WriteModelFiles(dir, ModelConfigToJson(config), tensors, SaveOptions().max_shard_size);
 }

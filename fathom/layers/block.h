@@ -2,7 +2,6 @@
 #pragma once
 
 #include <optional>
-#include <string>
 
 #include "fathom/layers/mla.h"
 #include "fathom/layers/moe.h"
@@ -14,15 +13,6 @@ struct BlockParams {
   MlaParams self_attn;
   MlpParams dense;  // of a dense layer
   MoeParams moe;    // of a MoE layer
-
-  template <class Self, class F>
-  static void Visit(Self& self, const std::string& prefix, F&& f) {
-    f(prefix + "input_layernorm.weight", self.input_layernorm);
-    MlaParams::Visit(self.self_attn, prefix + "self_attn.", f);
-    f(prefix + "post_attention_layernorm.weight", self.post_attention_layernorm);
-    MlpParams::Visit(self.dense, prefix + "mlp.", f);
-    MoeParams::Visit(self.moe, prefix + "mlp.", f);
-  }
 };
 
 // What stays in memory between forward and backward (MaxText's remat_policy): everything; all but what is cheap to compute again (norms,

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <span>
-#include <string>
 
 #include "fathom/config/model_config.h"
 #include "fathom/kernels/attention/rope.h"
@@ -19,15 +18,6 @@ struct IndexerParams {
   Weight wk;                   // [Dh,D]
   Weight k_norm, k_norm_bias;  // [Dh]
   Weight weights_proj;         // [Hi,D]
-
-  template <class Self, class F>
-  static void Visit(Self& self, const std::string& prefix, F&& f) {
-    f(prefix + "wq_b.weight", self.wq_b);
-    f(prefix + "wk.weight", self.wk);
-    f(prefix + "k_norm.weight", self.k_norm);
-    f(prefix + "k_norm.bias", self.k_norm_bias);
-    f(prefix + "weights_proj.weight", self.weights_proj);
-  }
 };
 
 class Indexer {

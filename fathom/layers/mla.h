@@ -3,7 +3,6 @@
 #pragma once
 
 #include <optional>
-#include <string>
 
 #include "fathom/config/model_config.h"
 #include "fathom/layers/cache.h"
@@ -20,19 +19,6 @@ struct MlaParams {
   Weight kv_a_proj_with_mqa, kv_a_layernorm;  // [R+Dr,D], [R]
   Weight kv_b_proj, o_proj;                   // [H*(Dn+Dv),R], [D,H*Dv]
   IndexerParams indexer;                      // V3.2
-
-  template <class Self, class F>
-  static void Visit(Self& self, const std::string& prefix, F&& f) {
-    f(prefix + "q_proj.weight", self.q_proj);
-    f(prefix + "q_a_proj.weight", self.q_a_proj);
-    f(prefix + "q_a_layernorm.weight", self.q_a_layernorm);
-    f(prefix + "q_b_proj.weight", self.q_b_proj);
-    f(prefix + "kv_a_proj_with_mqa.weight", self.kv_a_proj_with_mqa);
-    f(prefix + "kv_a_layernorm.weight", self.kv_a_layernorm);
-    f(prefix + "kv_b_proj.weight", self.kv_b_proj);
-    f(prefix + "o_proj.weight", self.o_proj);
-    IndexerParams::Visit(self.indexer, prefix + "indexer.", f);
-  }
 };
 
 class Mla {

@@ -1,21 +1,12 @@
 // SwiGLU MLP: y = down( silu(gate(x)) * up(x) ). docs/layers/swiglu_mlp.md.
 #pragma once
 
-#include <string>
-
 #include "fathom/layers/context.h"
 
 namespace fathom {
 
 struct MlpParams {
   Weight gate_proj, up_proj, down_proj;  // [F,D], [F,D], [D,F]
-
-  template <class Self, class F>
-  static void Visit(Self& self, const std::string& prefix, F&& f) {
-    f(prefix + "gate_proj.weight", self.gate_proj);
-    f(prefix + "up_proj.weight", self.up_proj);
-    f(prefix + "down_proj.weight", self.down_proj);
-  }
 };
 
 class Mlp {

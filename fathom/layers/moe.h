@@ -2,7 +2,6 @@
 // The router's weight multiplies the expert's hidden vector, before its down projection (docs/layers/router_moe.md).
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "fathom/config/model_config.h"
@@ -17,14 +16,6 @@ struct MoeParams {
   Weight e_score_correction_bias;  // [E] F32; empty unless noaux_tc
   std::vector<MlpParams> experts;
   MlpParams shared_experts;
-
-  template <class Self, class F>
-  static void Visit(Self& self, const std::string& prefix, F&& f) {
-    f(prefix + "gate.weight", self.gate);
-    f(prefix + "gate.e_score_correction_bias", self.e_score_correction_bias);
-    for (size_t e = 0; e < self.experts.size(); ++e) MlpParams::Visit(self.experts[e], prefix + "experts." + std::to_string(e) + ".", f);
-    MlpParams::Visit(self.shared_experts, prefix + "shared_experts.", f);
-  }
 };
 
 RouterShape RouterShapeOf(const ModelConfig& config);

@@ -44,9 +44,10 @@ MoeParams RandomParams() {
 
 MoeParams ZeroGradients() {
   MoeParams g = RandomParams();
-  MoeParams::Visit(g, "", [](const std::string&, Weight& w) {
-    if (!w.value.empty()) Fill(0, w.value.mutable_view());
-  });
+  Fill(0, g.gate.value.mutable_view());
+  for (MlpParams& expert : g.experts) {
+    for (Weight* w : {&expert.gate_proj, &expert.up_proj, &expert.down_proj}) Fill(0, w->value.mutable_view());
+  }
   return g;
 }
 

@@ -74,8 +74,7 @@ class TinyDecoder {
   }
   // All gradients, one after the other.
   std::vector<float> Gradients(const Documents& d, Remat remat, DType compute = DType::kF32) {
-    DecoderParams grads =
-        MakeGradients(config_, params_, [](const std::string& name) { return name.find("e_score_correction_bias") == name.npos; });
+    DecoderParams grads = MakeGradients(params_, [](const ParamSpec& p) { return !LearnsByCounting(p.role); });
     Ctx ctx = Context(compute);
     LossOptions options;
     options.indexer = {config_.has_indexer() ? 0.3f : 0.0f, true, false};
@@ -228,7 +227,7 @@ TEST_F(SparseDecoderTest, ChoosingEverythingIsDense) {
 TEST_P(DecoderTest, FrozenParametersGetNoGradient) {
   Documents d;
   d.Add(RandomIds(20, 11));
-  DecoderParams grads = MakeGradients(config_, params_, [](const std::string& name) { return name == "lm_head.weight"; });
+  DecoderParams grads = MakeGradients(params_, [](const ParamSpec& p) { return p.role == ParamRole::kHead; });
   Ctx ctx = Context();
   decoder_.ForwardBackward(ctx, params_, d.batch(), {}, Remat::kMinimal, grads);
   EXPECT_EQ(ListParams(grads).size(), 1u);

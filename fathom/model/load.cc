@@ -8,9 +8,7 @@
 namespace fathom {
 namespace {
 
-bool IsRouterBias(const std::string& name) { return name.ends_with("e_score_correction_bias"); }
-
-bool IsComputedWith(const std::string& name, DType stored) { return IsRouterBias(name) ? stored == DType::kF32 : stored != DType::kF16; }
+bool IsComputedWith(ParamRole role, DType stored) { return LearnsByCounting(role) ? stored == DType::kF32 : stored != DType::kF16; }
 
 // The weight's values in y's dtype, FP8 times its scales.
 void Dequantize(const Weight& w, View y) {
@@ -26,30 +24,30 @@ void Dequantize(const Weight& w, View y) {
 
 }  // namespace
 
-DecoderParams MapParams(const Checkpoint& checkpoint) {
-  DecoderParams params = DecoderParams::For(checkpoint.config());
-  DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
-    if (!checkpoint.Has(name)) return;
-    w = checkpoint.GetWeight(name);
-    if (IsComputedWith(name, w.value.dtype())) return;
-    Tensor wide(DType::kF32, w.value.shape());
-    Dequantize(w, wide.mutable_view());
-    w.value = std::move(wide);
-    checkpoint.DropPages(name);
-  });
+DecoderParams LoadParams(const Checkpoint& checkpoint, const ModelConfig& config, DType dtype, ParamFilter copied) {
+  DecoderParams params = DecoderParams::For(config);
+  for (const ParamSpec& param : *params.spec) {
+    if (!checkpoint.Has(param.name)) continue;
+    Weight stored = checkpoint.GetWeight(param.name);
+    Weight& w = params[param];
+    if (!copied(param) && IsComputedWith(param.role, stored.value.dtype())) {
+      w = std::move(stored);
+      continue;
+    }
+    const bool wide = LearnsByCounting(param.role) || !copied(param);
+    w.value = Tensor(wide ? DType::kF32 : dtype, stored.value.shape());
+    Dequantize(stored, w.value.mutable_view());
+    checkpoint.DropPages(param.name);
+  }
   return params;
 }
 
-DecoderParams CopyParams(const Checkpoint& checkpoint, DType dtype, bool mtp_copies) {
-  DecoderParams params = DecoderParams::For(checkpoint.config());
-  DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
-    if (!checkpoint.Has(name) || (!mtp_copies && IsMtpCopy(name))) return;
-    const Weight stored = checkpoint.GetWeight(name);
-    w.value = Tensor(IsRouterBias(name) ? DType::kF32 : dtype, stored.value.shape());
-    Dequantize(stored, w.value.mutable_view());
-    checkpoint.DropPages(name);
-  });
-  return params;
+DecoderParams MapParams(const Checkpoint& checkpoint) {
+  return LoadParams(checkpoint, checkpoint.config(), DType::kF32, [](const ParamSpec&) { return false; });
+}
+
+DecoderParams CopyParams(const Checkpoint& checkpoint, DType dtype) {
+  return LoadParams(checkpoint, checkpoint.config(), dtype, [](const ParamSpec&) { return true; });
 }
 
 }  // namespace fathom

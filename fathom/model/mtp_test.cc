@@ -81,7 +81,8 @@ class MtpTest : public testing::TestWithParam<Variant> {
   LossOptions Options(int64_t modules) const { return {.mtp = {.modules = modules, .input = GetParam().input, .scale = 0.5f}}; }
 
   LossSums Run(const Documents& d, Remat remat, DType compute, DecoderParams& grads, int64_t modules = 2) {
-    grads = MakeGradients(config_, params_, [](const std::string& name) { return name.find("bias") == name.npos; });
+    grads =
+        MakeGradients(params_, [](const ParamSpec& p) { return !LearnsByCounting(p.role) && p.role != ParamRole::kIndexerKeyNormBias; });
     Ctx ctx{saved_, scratch_, compute};
     return decoder_.ForwardBackward(ctx, params_, d.batch(), Options(modules), remat, grads);
   }
@@ -103,10 +104,10 @@ class MtpTest : public testing::TestWithParam<Variant> {
     std::set<const std::byte*> moved;
     const auto weights = ListParams(params_);
     std::map<std::string, Weight*> by_name;
-    for (const NamedWeight& w : weights) by_name[w.name] = w.weight;
+    for (const NamedWeight& w : weights) by_name[w.spec->name] = w.weight;
     for (const NamedWeight& g : ListParams(grads)) {
       if (moved.insert(g.weight->value.view().raw()).second)
-        AddScaled(static_cast<float>(step), g.weight->value.view(), by_name[g.name]->value.mutable_view());
+        AddScaled(static_cast<float>(step), g.weight->value.view(), by_name[g.spec->name]->value.mutable_view());
     }
   }
   void CheckDirectionalDerivative() {
@@ -222,11 +223,11 @@ TEST_P(IndexerOfAModule, FollowsItsLoss) {
   decoder.EnsurePositions(64);
   Arena saved(1 << 26), scratch(1 << 28);
   const Documents d({23, 9}, 2, 5);
-  const auto is_learned = [&](const std::string& name) { return MtpModuleOf(config, name) >= 0 && name.find(".indexer.") != name.npos; };
+  const auto is_learned = [](const ParamSpec& p) { return p.is_mtp() && p.is_indexer(); };
   DecoderParams grads;
   const auto loss = [&](Remat remat) {
     std::vector<double> kl(4, 0.0);
-    grads = MakeGradients(config, params, is_learned);
+    grads = MakeGradients(params, is_learned);
     const LossOptions options{
         .lm_loss = !warm_up, .indexer = {.factor = 1, .sparse = !warm_up}, .mtp = {.modules = 2}, .totals = {.indexer_kl = kl}};
     Ctx ctx{saved, scratch, DType::kF32};
@@ -236,14 +237,14 @@ TEST_P(IndexerOfAModule, FollowsItsLoss) {
   loss(Remat::kMinimal);
   DecoderParams first = std::move(grads);
   std::map<std::string, Weight*> by_name;
-  for (const NamedWeight& w : ListParams(params)) by_name[w.name] = w.weight;
+  for (const NamedWeight& w : ListParams(params)) by_name[w.spec->name] = w.weight;
   double norm2 = 0;
   for (const NamedWeight& g : ListParams(first)) norm2 += SumSquares(g.weight->value.view());
   ASSERT_GT(norm2, 0);
   const double step = 1e-2 / std::sqrt(norm2);
   const auto moved = [&](double by) {
     for (const NamedWeight& g : ListParams(first)) {
-      if (!g.weight->value.empty()) AddScaled(static_cast<float>(by), g.weight->value.view(), by_name[g.name]->value.mutable_view());
+      if (!g.weight->value.empty()) AddScaled(static_cast<float>(by), g.weight->value.view(), by_name[g.spec->name]->value.mutable_view());
     }
     return loss(Remat::kFull);
   };

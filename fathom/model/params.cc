@@ -7,13 +7,7 @@
 namespace fathom {
 namespace {
 
-// Visits two parameter sets of the same model side by side.
-void VisitPairs(DecoderParams& a, DecoderParams& b, const std::function<void(const std::string&, Weight&, Weight&)>& f) {
-  std::vector<Weight*> slots;
-  DecoderParams::Visit(b, [&](const std::string&, Weight& w) { slots.push_back(&w); });
-  size_t i = 0;
-  DecoderParams::Visit(a, [&](const std::string& name, Weight& w) { f(name, w, *slots[i++]); });
-}
+using R = ParamRole;
 
 // Makes a tensor for each weight, once for those that share their memory.
 class PerMemory {
@@ -24,10 +18,90 @@ class PerMemory {
   std::map<const std::byte*, Weight> made_;
 };
 
+MlpParams& MlpOf(BlockParams& block, const ParamSpec& param) {
+  if (param.is_expert()) return block.moe.experts[static_cast<size_t>(param.expert)];
+  const bool shared = param.role == R::kSharedGate || param.role == R::kSharedUp || param.role == R::kSharedDown;
+  return shared ? block.moe.shared_experts : block.dense;
+}
+
+Weight& SlotOf(BlockParams& block, const ParamSpec& param) {
+  MlaParams& attention = block.self_attn;
+  switch (param.role) {
+    case R::kInputNorm:
+      return block.input_layernorm;
+    case R::kPostAttentionNorm:
+      return block.post_attention_layernorm;
+    case R::kQuery:
+      return attention.q_proj;
+    case R::kQueryDown:
+      return attention.q_a_proj;
+    case R::kQueryNorm:
+      return attention.q_a_layernorm;
+    case R::kQueryUp:
+      return attention.q_b_proj;
+    case R::kKvDown:
+      return attention.kv_a_proj_with_mqa;
+    case R::kKvNorm:
+      return attention.kv_a_layernorm;
+    case R::kKvUp:
+      return attention.kv_b_proj;
+    case R::kOutput:
+      return attention.o_proj;
+    case R::kIndexerQuery:
+      return attention.indexer.wq_b;
+    case R::kIndexerKey:
+      return attention.indexer.wk;
+    case R::kIndexerKeyNorm:
+      return attention.indexer.k_norm;
+    case R::kIndexerKeyNormBias:
+      return attention.indexer.k_norm_bias;
+    case R::kIndexerHeadWeights:
+      return attention.indexer.weights_proj;
+    case R::kRouter:
+      return block.moe.gate;
+    case R::kRouterBias:
+      return block.moe.e_score_correction_bias;
+    case R::kMlpGate:
+    case R::kExpertGate:
+    case R::kSharedGate:
+      return MlpOf(block, param).gate_proj;
+    case R::kMlpUp:
+    case R::kExpertUp:
+    case R::kSharedUp:
+      return MlpOf(block, param).up_proj;
+    case R::kMlpDown:
+    case R::kExpertDown:
+    case R::kSharedDown:
+      return MlpOf(block, param).down_proj;
+    default:
+      FATHOM_CHECK(false, "{} is of no layer", param.name);
+  }
+}
+
+Weight& SlotOf(MtpParams& module, const ParamSpec& param) {
+  switch (param.role) {
+    case R::kMtpEmbedding:
+      return module.embed_tokens;
+    case R::kMtpHead:
+      return module.shared_head_head;
+    case R::kMtpEmbeddingNorm:
+      return module.enorm;
+    case R::kMtpHiddenNorm:
+      return module.hnorm;
+    case R::kMtpProjection:
+      return module.eh_proj;
+    case R::kMtpFinalNorm:
+      return module.shared_head_norm;
+    default:
+      return SlotOf(module.block, param);
+  }
+}
+
 }  // namespace
 
 DecoderParams DecoderParams::For(const ModelConfig& config) {
   DecoderParams p;
+  p.spec = std::make_shared<const ModelSpec>(config);
   const auto experts = static_cast<size_t>(config.n_routed_experts);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     p.layers.emplace_back();
@@ -38,6 +112,20 @@ DecoderParams DecoderParams::For(const ModelConfig& config) {
   return p;
 }
 
+DecoderParams DecoderParams::Like(const DecoderParams& other) {
+  DecoderParams p;
+  p.spec = other.spec;
+  for (const BlockParams& layer : other.layers) p.layers.emplace_back().moe.experts.resize(layer.moe.experts.size());
+  for (const MtpParams& m : other.mtp) p.mtp.emplace_back().block.moe.experts.resize(m.block.moe.experts.size());
+  return p;
+}
+
+Weight& DecoderParams::operator[](const ParamSpec& param) {
+  if (param.is_mtp()) return SlotOf(mtp[static_cast<size_t>(param.mtp)], param);
+  if (param.layer >= 0) return SlotOf(layers[static_cast<size_t>(param.layer)], param);
+  return param.role == R::kEmbedding ? embed_tokens : param.role == R::kHead ? lm_head : norm;
+}
+
 void ShareEmbeddingAndHead(DecoderParams& params) {
   for (MtpParams& m : params.mtp) {
     m.embed_tokens = params.embed_tokens;
@@ -45,56 +133,38 @@ void ShareEmbeddingAndHead(DecoderParams& params) {
   }
 }
 
-bool IsMtpCopy(const std::string& name) {
-  return name.ends_with("shared_head.head.weight") || (name.ends_with("embed_tokens.weight") && name != "model.embed_tokens.weight");
-}
-
-int64_t MtpModuleOf(const ModelConfig& config, const std::string& name) {
-  for (int64_t k = 0; k < config.num_nextn_predict_layers; ++k) {
-    if (name.starts_with(DecoderParams::LayerPrefix(static_cast<size_t>(config.num_hidden_layers + k)))) return k;
-  }
-  return -1;
-}
-
 std::vector<NamedWeight> ListParams(DecoderParams& params) {
   std::vector<NamedWeight> list;
-  DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
-    if (!w.value.empty()) list.push_back({name, &w});
-  });
+  for (const ParamSpec& param : *params.spec) {
+    if (Weight& w = params[param]; !w.value.empty()) list.push_back({&param, &w});
+  }
   return list;
 }
 
-DecoderParams MakeGradients(const ModelConfig& config, DecoderParams& params, const std::function<bool(const std::string&)>& wanted) {
-  DecoderParams grads = DecoderParams::For(config);
+DecoderParams MakeGradients(DecoderParams& params, ParamFilter wanted) {
+  DecoderParams grads = DecoderParams::Like(params);
   PerMemory made;
-  VisitPairs(params, grads, [&](const std::string& name, Weight& w, Weight& g) {
-    if (w.value.empty() || !wanted(name)) return;
-    Weight& slot = made.Slot(w);
-    if (slot.value.empty()) slot.value = Tensor(DType::kF32, w.value.shape());
-    g = slot;
-  });
+  for (const auto& [param, w] : ListParams(params)) {
+    if (!wanted(*param)) continue;
+    Weight& slot = made.Slot(*w);
+    if (slot.value.empty()) slot.value = Tensor(DType::kF32, w->value.shape());
+    grads[*param] = slot;
+  }
   return grads;
 }
 
-bool IsCopiedToBF16(const std::string& name, const Shape& shape) {
-  return shape.rank() == 2 && !name.ends_with("mlp.gate.weight") && !name.ends_with("embed_tokens.weight");
-}
-
-DecoderParams MakeBF16Copy(const ModelConfig& config, DecoderParams& params) {
-  DecoderParams copy = DecoderParams::For(config);
+DecoderParams MakeBF16Copy(DecoderParams& params, ParamFilter rounded) {
+  DecoderParams copy = params;
   PerMemory made;
-  VisitPairs(params, copy, [&](const std::string& name, Weight& w, Weight& c) {
-    if (w.value.empty() || !IsCopiedToBF16(name, w.value.shape())) {
-      c = w;
-      return;
-    }
-    Weight& slot = made.Slot(w);
+  for (const auto& [param, w] : ListParams(params)) {
+    if (!rounded(*param)) continue;
+    Weight& slot = made.Slot(*w);
     if (slot.value.empty()) {
-      slot.value = Tensor(DType::kBF16, w.value.shape());
-      Cast(w.value.view(), slot.value.mutable_view());
+      slot.value = Tensor(DType::kBF16, w->value.shape());
+      Cast(w->value.view(), slot.value.mutable_view());
     }
-    c = slot;
-  });
+    copy[*param] = slot;
+  }
   return copy;
 }
 

@@ -12,7 +12,4 @@ namespace fathom {
 // name, with the flag and the names that come nearest.
 std::vector<bool> MatchNames(std::string_view flag, const std::vector<std::string>& patterns, const std::vector<std::string>& names);
 
-// The router's bias is set by counting tokens, not by a gradient: it has no moments, no decay and no part in any norm.
-inline bool IsRouterBias(std::string_view name) { return name.ends_with("e_score_correction_bias"); }
-
 }  // namespace fathom

@@ -39,10 +39,5 @@ TEST(MatchNames, AMaskWithoutEffectIsAnError) {
   EXPECT_NE(MessageOf({"norm", "(unclosed"}).find("(unclosed"), std::string::npos);
 }
 
-TEST(IsRouterBias, ByName) {
-  EXPECT_TRUE(IsRouterBias(Names()[4]));
-  EXPECT_FALSE(IsRouterBias(Names()[3]));
-}
-
 }  // namespace
 }  // namespace fathom

@@ -16,16 +16,14 @@ namespace {
 // Elements a thread takes at a time: w, m, v and g together fit its L2 cache, so the norm of the new w is read from there.
 constexpr int64_t kPartElements = 1 << 15;
 
-bool HasMoments(const OptimizerConfig& config, const OptimizerParam& p) {
-  return config.type != OptimizerType::kSgd && p.trainable && !IsRouterBias(p.name);
-}
+bool HasMoments(const OptimizerConfig& config, const OptimizerParam& p) { return config.type != OptimizerType::kSgd && p.moves(); }
 
 void CheckParam(const OptimizerParam& p) {
-  const int64_t n = p.value.NumElements();
-  FATHOM_CHECK(p.value.contiguous() && (p.value.dtype() == DType::kF32 || p.value.dtype() == DType::kBF16), "{}", p.name);
-  FATHOM_CHECK(p.grad.empty() || (p.grad.contiguous() && p.grad.NumElements() == n && p.grad.dtype() == DType::kF32), "{}", p.name);
+  const int64_t n = p.grad.NumElements();
+  FATHOM_CHECK(!p.grad.empty() && p.grad.contiguous() && p.grad.dtype() == DType::kF32, "{}", p.name);
+  FATHOM_CHECK(!p.moves() || (p.value.contiguous() && p.value.NumElements() == n), "{}", p.name);
+  FATHOM_CHECK(!p.moves() || p.value.dtype() == DType::kF32 || p.value.dtype() == DType::kBF16, "{}", p.name);
   FATHOM_CHECK(p.bf16_copy.empty() || (p.bf16_copy.contiguous() && p.bf16_copy.NumElements() == n), "{}", p.name);
-  FATHOM_CHECK(!p.trainable || IsRouterBias(p.name) || !p.grad.empty(), "{} is trainable and has no gradient", p.name);
 }
 
 // Elements [begin, end) of a contiguous view; an empty one stays empty.
@@ -48,25 +46,15 @@ OptimizerType ParseOptimizerType(std::string_view name) {
   Throw(ErrorCode::kUsage, "opt_type={}: must be adamw, adam_pax or sgd", name);
 }
 
-void ApplyMasks(const std::vector<std::string>& adamw_mask, const std::vector<std::string>& trainable_mask,
-                std::vector<OptimizerParam>& params) {
+void ApplyDecayMask(const std::vector<std::string>& adamw_mask, std::vector<OptimizerParam>& params) {
   std::vector<std::string> names;
   for (const OptimizerParam& p : params) names.push_back(p.name);
   const std::vector<bool> undecayed = MatchNames("adamw_mask", adamw_mask, names);
-  const std::vector<bool> trainable = MatchNames("trainable_parameters_mask", trainable_mask, names);
-  for (size_t i = 0; i < params.size(); ++i) {
-    const bool bias = IsRouterBias(names[i]);
-    params[i].decayed = !undecayed[i] && !bias;
-    params[i].trainable = (trainable_mask.empty() || trainable[i]) && !bias;
-  }
+  for (size_t i = 0; i < params.size(); ++i) params[i].decayed = !undecayed[i];
 }
 
-int64_t Optimizer::StateBytes(const OptimizerConfig& config, const std::vector<OptimizerParam>& params) {
-  int64_t bytes = 0;
-  for (const OptimizerParam& p : params) {
-    if (HasMoments(config, p)) bytes += p.value.NumElements() * (DTypeSize(config.mu_dtype) + DTypeSize(DType::kF32));
-  }
-  return bytes;
+int64_t Optimizer::StateBytes(const OptimizerConfig& config, int64_t elements) {
+  return config.type == OptimizerType::kSgd ? 0 : elements * (DTypeSize(config.mu_dtype) + DTypeSize(DType::kF32));
 }
 
 Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params) : config_(config), params_(std::move(params)) {
@@ -81,9 +69,8 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> 
       storage_.push_back(std::move(m));
       storage_.push_back(std::move(v));
     }
-    if (IsRouterBias(p.name)) continue;
-    for (int64_t begin = 0; begin < p.value.NumElements(); begin += kPartElements) {
-      parts_.push_back({i, begin, std::min(begin + kPartElements, p.value.NumElements())});
+    for (int64_t begin = 0; begin < p.grad.NumElements(); begin += kPartElements) {
+      parts_.push_back({i, begin, std::min(begin + kPartElements, p.grad.NumElements())});
     }
   }
   partials_.resize(parts_.size());
@@ -98,8 +85,7 @@ double Optimizer::SumPartials() const {
 double Optimizer::GradNorm() {
   ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
     const Part& part = parts_[static_cast<size_t>(i)];
-    const View grad = Slice(params_[part.param].grad, part.begin, part.end);
-    partials_[static_cast<size_t>(i)] = grad.empty() ? 0 : SumSquares(grad);
+    partials_[static_cast<size_t>(i)] = SumSquares(Slice(params_[part.param].grad, part.begin, part.end));
   });
   return std::sqrt(SumPartials());
 }
@@ -122,8 +108,8 @@ double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {
   ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
     const Part& part = parts_[static_cast<size_t>(i)];
     const OptimizerParam& p = params_[part.param];
-    if (p.trainable) UpdatePart(part, learning_rate, grad_scale);
-    partials_[static_cast<size_t>(i)] = SumSquares(Slice(p.value, part.begin, part.end));
+    if (p.moves()) UpdatePart(part, learning_rate, grad_scale);
+    partials_[static_cast<size_t>(i)] = p.moves() ? SumSquares(Slice(p.value, part.begin, part.end)) : 0;
   });
   return std::sqrt(SumPartials());
 }

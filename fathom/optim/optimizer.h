@@ -28,31 +28,30 @@ struct OptimizerConfig {
 // Contiguous views of the same number of elements; they outlive the optimizer.
 struct OptimizerParam {
   std::string name;
-  View value;      // F32 or BF16
-  View grad;       // F32; empty for a parameter that has no gradient
+  View value;      // F32 or BF16; empty: nothing moves the parameter, but its gradient counts in the norm
+  View grad;       // F32
   View bf16_copy;  // BF16, gets the new value; may be empty
-  bool trainable = true;
   bool decayed = true;
+
+  bool moves() const { return !value.empty(); }
 };
 
-// Sets `decayed` (false where adamw_mask matches) and `trainable` (true only where trainable_mask matches, if it has patterns).
-// Router biases are neither. Throws Error(kUsage) as MatchNames.
-void ApplyMasks(const std::vector<std::string>& adamw_mask, const std::vector<std::string>& trainable_mask,
-                std::vector<OptimizerParam>& params);
+// Sets `decayed`: false where adamw_mask matches. Throws Error(kUsage) as MatchNames.
+void ApplyDecayMask(const std::vector<std::string>& adamw_mask, std::vector<OptimizerParam>& params);
 
 struct OptimizerReport {
-  double raw_grad_norm = 0;  // global L2 norm over all parameters, frozen ones too, router biases not
+  double raw_grad_norm = 0;  // global L2 norm over all parameters that have a gradient
   double grad_norm = 0;      // after clipping
-  double param_norm = 0;     // after the update
+  double param_norm = 0;     // after the update, of what moves
   bool applied = false;      // false: raw_grad_norm was not finite and nothing was changed
 };
 
 class Optimizer {
  public:
-  // Allocates the moments (zero) of every trainable parameter; after that a step allocates nothing.
+  // Allocates the moments (zero) of every parameter that moves; after that a step allocates nothing.
   Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params);
 
-  // w of every trainable parameter from its gradient, which stays as it is. Same bits for any number of threads.
+  // w of every parameter that moves from its gradient, which stays as it is. Same bits for any number of threads.
   OptimizerReport Step(double learning_rate);
 
   // State for checkpoints: m [any] mu_dtype, v [any] F32, shaped as the value; none with SGD.
@@ -65,8 +64,8 @@ class Optimizer {
   void set_step_count(int64_t n) { step_count_ = n; }
   const std::vector<OptimizerParam>& params() const { return params_; }
 
-  // Bytes that the constructor will allocate, for planning: views of params may point nowhere.
-  static int64_t StateBytes(const OptimizerConfig& config, const std::vector<OptimizerParam>& params);
+  // Bytes of moments that so many elements have.
+  static int64_t StateBytes(const OptimizerConfig& config, int64_t elements);
 
  private:
   struct Part {  // of one parameter: what a thread takes at a time

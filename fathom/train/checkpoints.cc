@@ -1,33 +1,78 @@
 #include "fathom/train/checkpoints.h"
 
 #include <cstring>
+#include <set>
 
 #include "fathom/checkpoint/hub/train_state.h"
 
 namespace fathom {
 namespace {
 
-std::vector<NamedTensor> Params(TrainSession& session) {
-  std::vector<NamedTensor> tensors;
-  for (const NamedWeight& w : ListParams(session.params())) tensors.push_back({w.name, w.weight->value.view()});
-  return tensors;
-}
+// What becomes of a model on disk: what the run moves from memory, what it leaves alone from the file that was read.
+class SavedModel {
+ public:
+  SavedModel(const LoadedModel& loaded, TrainSession& session) : loaded_(loaded), session_(session) {
+    for (const NamedWeight& w : ListParams(session.params())) Add(*w.spec);
+  }
+  const std::vector<NamedTensor>& tensors() const { return tensors_; }
 
-// config.json as it was read, but for what the weights are now.
-Json ConfigOf(const ModelConfig& config, DType weights) {
-  Json json = config.raw.is_null() ? ModelConfigToJson(config) : config.raw;
-  json["torch_dtype"] = weights == DType::kBF16 ? "bfloat16" : "float32";
-  json.erase("quantization_config");
-  if (config.num_nextn_predict_layers > 0 || json.contains("num_nextn_predict_layers"))
-    json["num_nextn_predict_layers"] = config.num_nextn_predict_layers;
-  return json;
-}
+  // config.json as it was read, but for what the weights are now.
+  Json Config() const {
+    const ModelConfig& config = loaded_.config;
+    Json json = config.raw.is_null() ? ModelConfigToJson(config) : config.raw;
+    json["torch_dtype"] = has_f32_ ? "float32" : "bfloat16";
+    if (!has_fp8_) {
+      json.erase("quantization_config");
+    } else if (!unquantized_.empty()) {
+      Json& modules = json["quantization_config"]["modules_to_not_convert"];
+      std::set<std::string> names = unquantized_;
+      if (modules.is_array()) names.insert(modules.begin(), modules.end());
+      modules = names;
+    }
+    if (config.num_nextn_predict_layers > 0 || json.contains("num_nextn_predict_layers"))
+      json["num_nextn_predict_layers"] = config.num_nextn_predict_layers;
+    return json;
+  }
+
+ private:
+  bool IsStored(const ParamSpec& param) const {
+    return session_.treatments().Stays(param) && loaded_.stored && loaded_.stored->Has(param.name);
+  }
+
+  void Add(const ParamSpec& param) {
+    const ParamSpec& original = session_.params().spec->Original(param);
+    const bool follows = loaded_.followers.contains(param.name) && !IsStored(original);
+    if (!follows && IsStored(param)) {
+      AddStored(param, param.name);
+      if (tensors_.back().value.dtype() == DType::kF8E4M3) AddStored(param, param.name + std::string(kScaleSuffix));
+    } else {
+      Push(param, {param.name, session_.params()[follows ? original : param].value.view()});
+    }
+  }
+  void AddStored(const ParamSpec& param, const std::string& name) { Push(param, {name, loaded_.stored->Get(name).view()}); }
+
+  void Push(const ParamSpec& param, NamedTensor tensor) {
+    const DType dtype = tensor.value.dtype();
+    const bool scale = tensor.name != param.name;
+    has_fp8_ |= dtype == DType::kF8E4M3;
+    has_f32_ |= dtype == DType::kF32 && !scale && param.facts().storage != HubStorage::kF32;
+    if (param.facts().storage == HubStorage::kFp8 && dtype != DType::kF8E4M3 && !scale)
+      unquantized_.insert(param.name.substr(0, param.name.rfind('.')));
+    tensors_.push_back(std::move(tensor));
+  }
+
+  const LoadedModel& loaded_;
+  TrainSession& session_;
+  std::vector<NamedTensor> tensors_;
+  std::set<std::string> unquantized_;  // modules whose matrix an FP8 checkpoint would hold as FP8
+  bool has_fp8_ = false, has_f32_ = false;
+};
 
 void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().raw(), static_cast<size_t>(to.NumBytes())); }
 
 }  // namespace
 
-void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::vector<std::filesystem::path>& companions,
+void SaveRun(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
              TrainSession& session, const Json& data_state, int64_t step) {
   TrainState state{.step = step};
   state.values[kOptimizerSteps] = session.optimizer().step_count();
@@ -36,7 +81,8 @@ void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::
     state.slots["mu"].push_back({moments.name, moments.m});
     state.slots["nu"].push_back({moments.name, moments.v});
   }
-  SaveTrainCheckpoint(options.checkpoints_dir(), ConfigOf(config, options.weights), Params(session), state,
+  const SavedModel model(loaded, session);
+  SaveTrainCheckpoint(options.checkpoints_dir(), model.Config(), model.tensors(), state,
                       {.max_shard_size = options.max_shard_size, .companions = companions, .overwrite = true});
   PruneCheckpoints(options.checkpoints_dir(), options.keep);
 }

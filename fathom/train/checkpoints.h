@@ -5,13 +5,14 @@
 
 #include "fathom/base/json.h"
 #include "fathom/data/batch_source.h"
+#include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 
 namespace fathom {
 
 // Saves step `step` (0-based, complete), with the companions beside the weights, and removes the oldest ones beyond options.keep. Throws
 // Error(kResource); what was there stays.
-void SaveRun(const TrainOptions& options, const ModelConfig& config, const std::vector<std::filesystem::path>& companions,
+void SaveRun(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
              TrainSession& session, const Json& data_state, int64_t step);
 
 // What a run continues from.

@@ -6,6 +6,7 @@
 #include "fathom/base/log.h"
 #include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/model/load.h"
 
 namespace fathom {
@@ -23,7 +24,7 @@ int64_t HeldMtpModules(const Checkpoint& checkpoint) {
   const ModelConfig& c = checkpoint.config();
   int64_t held = 0;
   while (held < c.num_nextn_predict_layers &&
-         checkpoint.Has(DecoderParams::LayerPrefix(static_cast<size_t>(c.num_hidden_layers + held)) + "eh_proj.weight"))
+         checkpoint.Has(LayerPrefix(c.num_hidden_layers + held) + std::string(FactsOf(ParamRole::kMtpProjection).hub)))
     ++held;
   return held;
 }
@@ -46,29 +47,34 @@ bool SameValues(const Checkpoint& checkpoint, const std::string& a, const std::s
          std::memcmp(x.view().raw(), y.view().raw(), static_cast<size_t>(x.NumBytes())) == 0;
 }
 
-// The hub's copies equal the main tensors; where they don't, sharing changes what the module computes.
-void WarnOfOwnCopies(const Checkpoint& checkpoint, int64_t held) {
-  for (int64_t k = 0; k < held; ++k) {
-    const std::string prefix = DecoderParams::LayerPrefix(static_cast<size_t>(checkpoint.config().num_hidden_layers + k));
-    for (const auto& [copy, main] :
-         {std::pair{prefix + "embed_tokens.weight", "model.embed_tokens.weight"}, {prefix + "shared_head.head.weight", "lm_head.weight"}}) {
-      if (checkpoint.Has(copy) && !SameValues(checkpoint, copy, main)) {
-        spdlog::warn("{}: {} differs from {}, which takes its place; mtp_own_head=true keeps it", checkpoint.dir().string(), copy, main);
-      }
-    }
+// The MTP modules' copies that equal what they copy, as the hub's do.
+std::set<std::string, std::less<>> FindFollowers(const Checkpoint& checkpoint, const ModelSpec& spec) {
+  std::set<std::string, std::less<>> followers;
+  for (const ParamSpec& param : spec) {
+    if (param.is_copy() && checkpoint.Has(param.name) && SameValues(checkpoint, param.name, spec.Original(param).name))
+      followers.insert(param.name);
+  }
+  return followers;
+}
+
+// Where they don't, sharing changes what the module computes.
+void WarnOfOwnCopies(const LoadedModel& model) {
+  const ModelSpec& spec = *model.params.spec;
+  for (const ParamSpec& param : spec) {
+    if (!param.is_copy() || !model.stored->Has(param.name) || model.followers.contains(param.name)) continue;
+    spdlog::warn("{}: {} differs from {}, which takes its place; mtp_own_head=true keeps it", model.stored->dir().string(), param.name,
+                 spec.Original(param).name);
   }
 }
 
 // A module that has an embedding and a head of its own but none in the checkpoint starts from the main model's.
-void CopyEmbeddingAndHead(DecoderParams& params) {
-  const auto copy = [](const Weight& from, Weight& to) {
-    if (!to.value.empty()) return;
-    to.value = Tensor(from.value.dtype(), from.value.shape());
-    std::memcpy(to.value.mutable_view().raw(), from.value.view().raw(), static_cast<size_t>(from.value.NumBytes()));
-  };
-  for (MtpParams& m : params.mtp) {
-    copy(params.embed_tokens, m.embed_tokens);
-    copy(params.lm_head, m.shared_head_head);
+void CopyEmbeddingAndHead(DType dtype, DecoderParams& params) {
+  for (const ParamSpec& param : *params.spec) {
+    Weight& to = params[param];
+    if (!param.is_copy() || !to.value.empty()) continue;
+    const Tensor& from = params[params.spec->Original(param)].value;
+    to.value = Tensor(dtype, from.shape());
+    Cast(from.view(), to.value.mutable_view());
   }
 }
 
@@ -80,7 +86,7 @@ ModelConfig ConfigOf(const RunConfig& config, const Checkpoint& checkpoint) {
     AddIndexer(config, model);
     CheckModelConfig(model, checkpoint.dir().string());
   }
-  const bool held = checkpoint.Has(DecoderParams::LayerPrefix(0) + "self_attn.indexer.wk.weight");
+  const bool held = checkpoint.Has(LayerPrefix(0) + std::string(FactsOf(ParamRole::kIndexerKey).hub));
   if (model.has_indexer() && !held && !may_init) {
     Throw(ErrorCode::kInput, "{}: config.json names an indexer, but no tensor of one is there; give init_missing=indexer to initialise it",
           checkpoint.dir().string());
@@ -91,38 +97,49 @@ ModelConfig ConfigOf(const RunConfig& config, const Checkpoint& checkpoint) {
 }
 
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
-  LoadedModel model{ModelFromFlags(config), {}};
+  LoadedModel model{.config = ModelFromFlags(config)};
   model.params = InitParams(model.config, options.init_seed, options.weights, config.String("compat") == "maxtext");
   if (SharesMtpHeads(options)) ShareEmbeddingAndHead(model.params);
   return model;
 }
 
-}  // namespace
+// The checkpoint's tensors, each as the run will treat it.
+void Load(const TrainOptions& options, LoadedModel& model) {
+  const ModelSpec spec(model.config);
+  const Treatments treatments(spec, options);
+  const bool shares = SharesMtpHeads(options);
+  model.params = LoadParams(*model.stored, model.config, options.weights,
+                            [&](const ParamSpec& p) { return !treatments.Stays(p) && !(shares && p.is_copy()); });
+  model.followers = FindFollowers(*model.stored, *model.params.spec);
+  if (shares) {
+    WarnOfOwnCopies(model);
+    ShareEmbeddingAndHead(model.params);
+  } else if (UsesModules(options)) {
+    CopyEmbeddingAndHead(options.weights, model.params);
+  }
+}
 
-bool SharesMtpHeads(const TrainOptions& options) { return UsesModules(options) && !options.mtp_own_head; }
+}  // namespace
 
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir) {
   if (dir.empty()) return Fresh(config, options);
-  const Checkpoint checkpoint = Checkpoint::Open(dir);
-  LoadedModel model{ConfigOf(config, checkpoint), {}};
+  LoadedModel model{.stored = Checkpoint::Open(dir)};
+  const Checkpoint& checkpoint = *model.stored;
+  model.config = ConfigOf(config, checkpoint);
   const std::string where = (dir / "config.json").string();
   CheckGivenSizes(config, model.config, where);
   CheckModelName(config, model.config, where);
   ValidateAgainstConfig(checkpoint, {.allow_missing_mtp = true, .allow_missing_indexer = true});
   const int64_t held = HeldMtpModules(checkpoint);
   CheckMtpModules(config, options, held, dir.string());
-  const bool shares = SharesMtpHeads(options);
-  if (shares) WarnOfOwnCopies(checkpoint, held);
-  model.params = CopyParams(checkpoint, options.weights, !shares);
   model.config.num_nextn_predict_layers = std::max(held, options.mtp.modules);
-  model.params.mtp.resize(static_cast<size_t>(model.config.num_nextn_predict_layers));
-  if (shares) ShareEmbeddingAndHead(model.params);
-  if (UsesModules(options)) {
-    CopyEmbeddingAndHead(model.params);
-    InitMissingMtp(model.config, options.init_seed, options.weights, config.String("compat") == "maxtext", model.params);
-  }
-  if (model.config.has_indexer() && MayInit(config, "indexer"))
-    InitMissingIndexers(model.config, options.init_seed, options.weights, false, model.params);
+  Load(options, model);
+  const bool maxtext = config.String("compat") == "maxtext";
+  const auto init = [&](bool maxtext_init, ParamFilter wanted) {
+    InitMissing(model.config, options.init_seed, options.weights, maxtext_init, wanted, model.params);
+  };
+  if (UsesModules(options)) init(maxtext, [](const ParamSpec& p) { return p.is_mtp(); });
+  if (model.config.has_indexer() && MayInit(config, "indexer")) init(false, [](const ParamSpec& p) { return p.is_indexer(); });
   return model;
 }
 

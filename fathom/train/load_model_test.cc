@@ -41,8 +41,8 @@ TEST(LoadModel, ModulesThatTheCheckpointLacksAreAnErrorOrMade) {
   LoadedModel model = Load(Golden("v3"), {"mtp_num_layers=2", "init_missing=[mtp]"});
   EXPECT_EQ(model.config.num_nextn_predict_layers, 2);
   std::set<std::string> names;
-  for (const NamedWeight& w : ListParams(model.params)) names.insert(w.name);
-  for (const ExpectedTensor& t : ExpectedTensors(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
+  for (const NamedWeight& w : ListParams(model.params)) names.insert(w.spec->name);
+  for (const ParamSpec& t : ModelSpec(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
 }
 
 TEST(LoadModel, AGivenSizeMustBeTheCheckpoints) {
@@ -59,9 +59,9 @@ TEST(LoadModel, AnIndexerMakesV3OneOfV32) {
   EXPECT_EQ(model.config.family, ModelFamily::kV32);
   EXPECT_EQ(model.config.index_topk, 12);
   std::set<std::string> names;
-  for (const NamedWeight& w : ListParams(model.params)) names.insert(w.name);
+  for (const NamedWeight& w : ListParams(model.params)) names.insert(w.spec->name);
   EXPECT_TRUE(names.contains("model.layers.0.self_attn.indexer.k_norm.bias"));
-  for (const ExpectedTensor& t : ExpectedTensors(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
+  for (const ParamSpec& t : ModelSpec(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
   EXPECT_THAT(ErrorOf(Golden("v2-lite"), {"init_missing=[indexer]"}), HasSubstr("q_lora_rank"));
 }
 

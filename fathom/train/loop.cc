@@ -216,7 +216,7 @@ class Run {
   void Save() {
     progress_.Clear();
     const Stopwatch clock;
-    SaveRun(options_, loaded_.config, sources_.companions, session_, sources_.train->State(), step_);
+    SaveRun(options_, loaded_, sources_.companions, session_, sources_.train->State(), step_);
     saved_step_ = step_;
     spdlog::info("saved step {} in {:.1f} s: {}", step_, clock.Seconds(), (options_.checkpoints_dir() / std::to_string(step_)).string());
   }

@@ -61,11 +61,11 @@ TEST(MaxText, MtpLossAndGradients) {
   const auto file = SafetensorsFile::Open(kData / "numbers" / "mtp_loss.safetensors");
   int64_t compared = 0;
   for (const NamedWeight& w : ListParams(c.session->grads())) {
-    const TensorEntry* entry = file->Find("grad." + w.name);
+    const TensorEntry* entry = file->Find("grad." + w.spec->name);
     if (entry == nullptr) continue;
     const Tensor want = file->Get(*entry);
     const auto n = static_cast<size_t>(want.NumElements());
-    EXPECT_TRUE(RelativeL2(std::span(w.weight->value.data<float>(), n), ToDoubles(std::span(want.data<float>(), n)), 2e-5)) << w.name;
+    EXPECT_TRUE(RelativeL2(std::span(w.weight->value.data<float>(), n), ToDoubles(std::span(want.data<float>(), n)), 2e-5)) << w.spec->name;
     ++compared;
   }
   EXPECT_EQ(compared, 20);
@@ -101,9 +101,9 @@ TEST(MaxText, RouterBiasMovesAfterTheStep) {
   c.session->Step(c.batch, 0);
   int64_t compared = 0;
   for (const NamedWeight& w : ListParams(c.session->params())) {
-    if (!w.name.ends_with("e_score_correction_bias")) continue;
-    const auto after = c.Result("after").at(w.name).get<std::vector<float>>();
-    EXPECT_TRUE(SameBits(std::span(w.weight->value.data<float>(), after.size()), after)) << w.name;
+    if (!w.spec->name.ends_with("e_score_correction_bias")) continue;
+    const auto after = c.Result("after").at(w.spec->name).get<std::vector<float>>();
+    EXPECT_TRUE(SameBits(std::span(w.weight->value.data<float>(), after.size()), after)) << w.spec->name;
     ++compared;
   }
   EXPECT_EQ(compared, 3);

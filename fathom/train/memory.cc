@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <map>
 
-#include "fathom/checkpoint/hub/hf_names.h"
-#include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 
 namespace fathom {
@@ -16,26 +14,27 @@ struct ParameterMemory {
 
 ParameterMemory SumParameters(const ModelConfig& config, const TrainOptions& options) {
   ParameterMemory sum;
-  std::vector<OptimizerParam> trained;
-  for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
-    if (tensor.shared_copy && SharesMtpHeads(options)) continue;
-    const DType stored = tensor.kind == TensorKind::kRouterBias ? DType::kF32 : options.weights;
-    const int64_t elements = tensor.shape.NumElements();
-    sum.values += elements * DTypeSize(stored);
-    if (HasBF16Copies(options) && IsCopiedToBF16(tensor.name, tensor.shape)) sum.copies += elements * DTypeSize(DType::kBF16);
-    if (!IsTrained(config, options, tensor.name)) continue;
-    sum.gradients += elements * DTypeSize(DType::kF32);
-    trained.push_back({tensor.name, View(nullptr, stored, tensor.shape), View(nullptr, DType::kF32, tensor.shape), View()});
+  const ModelSpec spec(config);
+  const Treatments treatments(spec, options);
+  const bool mapped = !options.load_parameters_path.empty();  // what stays is read where it lies
+  int64_t moving = 0;
+  for (const ParamSpec& param : spec) {
+    if (param.is_copy() && SharesMtpHeads(options)) continue;
+    const DType stored = LearnsByCounting(param.role) ? DType::kF32 : options.weights;
+    const int64_t elements = param.shape.NumElements();
+    if (!mapped || !treatments.Stays(param)) sum.values += elements * DTypeSize(stored);
+    if (treatments.HasBF16Copy(param)) sum.copies += elements * DTypeSize(DType::kBF16);
+    if (treatments.HasGradient(param)) sum.gradients += elements * DTypeSize(DType::kF32);
+    if (treatments.Of(param) == Treatment::kTrained) moving += elements;
   }
-  ApplyMasks(options.adamw_mask, options.trainable_mask, trained);
-  sum.moments = Optimizer::StateBytes(options.optimizer, trained);
+  sum.moments = Optimizer::StateBytes(options.optimizer, moving);
   return sum;
 }
 
 int64_t LargestLayerElements(const ModelConfig& config) {
   std::map<int64_t, int64_t> elements;
-  for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
-    if (tensor.layer >= 0 && !tensor.is_mtp) elements[tensor.layer] += tensor.shape.NumElements();
+  for (const ParamSpec& param : ModelSpec(config)) {
+    if (param.layer >= 0 && !param.is_mtp()) elements[param.layer] += param.shape.NumElements();
   }
   int64_t largest = 0;
   for (const auto& [layer, sum] : elements) largest = std::max(largest, sum);

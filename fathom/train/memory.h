@@ -15,8 +15,8 @@ struct MemoryRow {
   int64_t bytes;
 };
 
-// Parameters, their bf16 copies, gradients, moments, activations kept under options.remat, scratch (an upper bound).
-// Throws Error(kUsage) for masks that match nothing.
+// Parameters (but for those that stay mapped from a file), their bf16 copies, gradients, moments, activations kept under options.remat,
+// scratch (an upper bound). Throws Error(kUsage) for masks that match nothing.
 std::vector<MemoryRow> TrainMemory(const ModelConfig& config, const TrainOptions& options);
 
 // That upper bound, which sizes the session's scratch.

@@ -126,6 +126,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.optimizer = ReadOptimizer(config);
   o.adamw_mask = config.Strings("adamw_mask");
   o.trainable_mask = config.Strings("trainable_parameters_mask");
+  o.norm_of_masked = config.String("compat") == "maxtext";
   o.init_seed = static_cast<uint64_t>(config.Int("init_weights_seed"));
   o.abort_on_nan = config.Bool("abort_on_nan_loss");
   o.abort_on_inf = config.Bool("abort_on_inf_loss");

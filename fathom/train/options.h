@@ -36,6 +36,7 @@ struct TrainOptions {
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
   std::vector<std::string> adamw_mask, trainable_mask;
+  bool norm_of_masked = false;  // what trainable_mask leaves out counts in the clipping norm all the same
   uint64_t init_seed = 0;
   bool abort_on_nan = true, abort_on_inf = true;
   // eval

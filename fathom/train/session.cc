@@ -12,37 +12,23 @@ namespace {
 
 constexpr int64_t kReserve = 64 << 20;  // slack of address space, not of memory
 
-View MutableOrEmpty(Weight& w) { return w.value.empty() ? View() : w.value.mutable_view(); }
-
-std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, DecoderParams& params, DecoderParams& compute,
-                                            DecoderParams& grads) {
+// One memory under two names is one parameter.
+std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const Treatments& treatments, DecoderParams& params,
+                                            DecoderParams& compute, DecoderParams& grads) {
   std::vector<OptimizerParam> list;
-  std::vector<std::pair<Weight*, Weight*>> sides;
-  DecoderParams::Visit(grads, [&](const std::string&, Weight& w) { sides.emplace_back(&w, nullptr); });
-  std::set<const std::byte*> seen;  // one memory under two names is one parameter
-  size_t i = 0;
-  DecoderParams::Visit(compute, [&](const std::string&, Weight& w) { sides[i++].second = &w; });
-  i = 0;
-  DecoderParams::Visit(params, [&](const std::string& name, Weight& w) {
-    const auto [grad, copy] = sides[i++];
-    if (grad->value.empty() || !seen.insert(grad->value.view().raw()).second) return;
-    const bool own_copy = copy->value.view().raw() != w.value.view().raw();
-    list.push_back({name, w.value.mutable_view(), grad->value.mutable_view(), own_copy ? MutableOrEmpty(*copy) : View()});
-  });
-  ApplyMasks(options.adamw_mask, options.trainable_mask, list);
+  std::set<const std::byte*> seen;
+  for (const auto& [param, grad] : ListParams(grads)) {
+    if (!seen.insert(grad->value.view().raw()).second) continue;
+    list.push_back({.name = param->name, .grad = grad->value.mutable_view()});
+    if (treatments.Stays(*param)) continue;
+    list.back().value = params[*param].value.mutable_view();
+    if (treatments.HasBF16Copy(*param)) list.back().bf16_copy = compute[*param].value.mutable_view();
+  }
+  ApplyDecayMask(options.adamw_mask, list);
   return list;
 }
 
 }  // namespace
-
-bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name) {
-  if (name.find("e_score_correction_bias") != name.npos) return false;
-  const bool indexer = name.find(".indexer.") != name.npos;
-  if (MtpModuleOf(config, name) >= options.mtp.modules) return false;
-  return indexer ? options.indexer.factor > 0 : !options.indexer.dense_attention;
-}
-
-bool HasBF16Copies(const TrainOptions& options) { return options.compute == DType::kBF16 && options.weights == DType::kF32; }
 
 int64_t MtpModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
 
@@ -50,8 +36,9 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
     : options_(options),
       decoder_(config, options.layers),
       params_(std::move(params)),
-      compute_(HasBF16Copies(options) ? MakeBF16Copy(config, params_) : params_),
-      grads_(MakeGradients(config, params_, [&](const std::string& name) { return IsTrained(config, options, name); })),
+      treatments_(*params_.spec, options),
+      compute_(MakeBF16Copy(params_, [&](const ParamSpec& param) { return treatments_.HasBF16Copy(param); })),
+      grads_(MakeGradients(params_, [&](const ParamSpec& param) { return treatments_.HasGradient(param); })),
       saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat, MtpModules(options)) + kReserve),
       scratch_(2 * TrainScratchBytes(decoder_, options) + kReserve) {
   decoder_.EnsurePositions(options.length);
@@ -59,7 +46,7 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
   options_.balance.highest_scores |= options.balance.form == BalanceForm::kNormalizedScores && config.scoring_func == ScoringFunc::kSigmoid;
   MakeTotals();
   for (const NamedWeight& w : ListParams(grads_)) gradients_.push_back(w.weight->value.mutable_view());
-  optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, params_, compute_, grads_));
+  optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, treatments_, params_, compute_, grads_));
 }
 
 void TrainSession::MakeTotals() {
@@ -178,12 +165,11 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
 
 // By the counts of the whole batch, not of its micro-batches.
 void TrainSession::UpdateRouterBiases() {
-  const auto experts = static_cast<size_t>(decoder_.config().n_routed_experts), main = params_.layers.size();
-  for (size_t i = 0; i < totals_.dropped.size(); ++i) {
-    Tensor& bias = (i < main ? params_.layers[i] : params_.mtp[i - main].block).moe.e_score_correction_bias.value;
-    if (!bias.empty())
-      UpdateRouterBias(options_.bias_update_rate, totals_.expert_counts.subspan(i * experts, experts),
-                       {bias.mutable_data<float>(), experts});
+  const auto experts = static_cast<size_t>(decoder_.config().n_routed_experts);
+  for (const auto& [param, bias] : ListParams(params_)) {
+    if (treatments_.Of(*param) != Treatment::kCounted) continue;
+    UpdateRouterBias(options_.bias_update_rate, totals_.expert_counts.subspan(static_cast<size_t>(param->layer) * experts, experts),
+                     {bias->value.mutable_data<float>(), experts});
   }
 }
 

@@ -8,7 +8,7 @@
 #include "fathom/data/batch.h"
 #include "fathom/model/decoder.h"
 #include "fathom/optim/optimizer.h"
-#include "fathom/train/options.h"
+#include "fathom/train/treatment.h"
 
 namespace fathom {
 
@@ -25,7 +25,8 @@ struct StepReport {
 
 class TrainSession {
  public:
-  // params: weights as loaded or initialised, in options.weights; those that the run does not train may be mapped from a file.
+  // params: weights as loaded or initialised; those that the run moves are in options.weights and memory of their own, the others may be
+  // mapped from a file, in any dtype that products take. Throws Error(kUsage) for masks that match nothing.
   TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params);
 
   // One update from rows of a batch, in micro-batches of options.rows rows; equal to one batch of all rows (gradients are weighted by
@@ -44,6 +45,7 @@ class TrainSession {
   TokenBatch Slice(const Batch& batch, int64_t row_begin, int64_t row_end);
 
   const Decoder& decoder() const { return decoder_; }
+  const Treatments& treatments() const { return treatments_; }
   DecoderParams& params() { return params_; }
   DecoderParams& grads() { return grads_; }
   Optimizer& optimizer() { return *optimizer_; }
@@ -61,7 +63,9 @@ class TrainSession {
 
   TrainOptions options_;
   Decoder decoder_;
-  DecoderParams params_, compute_, grads_;
+  DecoderParams params_;
+  Treatments treatments_;
+  DecoderParams compute_, grads_;
   Arena saved_, scratch_;
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<View> gradients_;  // those that exist
@@ -70,13 +74,6 @@ class TrainSession {
   std::vector<int64_t> layer_counts_;
   LayerTotals totals_;
 };
-
-// Does this run train the parameter? MTP modules beyond options.mtp.modules and, unless a flag asks for them, the indexers are carried
-// unchanged; the indexers' warm-up trains nothing else.
-bool IsTrained(const ModelConfig& config, const TrainOptions& options, const std::string& name);
-
-// Do products read bf16 copies of the weights (MakeBF16Copy)?
-bool HasBF16Copies(const TrainOptions& options);
 
 // The MTP modules whose activations are kept at the same time: those that are trained, or those up to the one that an eval looks at.
 int64_t MtpModules(const TrainOptions& options);

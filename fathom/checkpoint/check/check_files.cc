@@ -234,12 +234,15 @@ class Check {
   void JudgeRouterBiases() {
     std::vector<std::string> zero, rounded;
     int64_t main_layers = 0;
-    for (const ExpectedTensor& tensor : expected()) {
-      const auto counts = tensor.kind == TensorKind::kRouterBias ? CountBias(tensor.name) : std::nullopt;
+    std::optional<ModelSpec> spec;
+    Try([&] { spec.emplace(*config_); });
+    if (!spec) return;
+    for (const ParamSpec& tensor : *spec) {
+      const auto counts = LearnsByCounting(tensor.role) ? CountBias(tensor.name) : std::nullopt;
       if (!counts) continue;
       const bool all_zero = counts->zero == tensor.shape.NumElements();
-      main_layers += tensor.is_mtp ? 0 : 1;
-      if (all_zero && !tensor.is_mtp) zero.push_back(tensor.name);
+      main_layers += tensor.is_mtp() ? 0 : 1;
+      if (all_zero && !tensor.is_mtp()) zero.push_back(tensor.name);
       if (!all_zero && counts->not_bf16 == 0) rounded.push_back(tensor.name);
     }
     if (!zero.empty()) {
@@ -253,12 +256,6 @@ class Check {
           fmt::format("{} and {} more router biases hold only BF16 values; if they were F32 once, a conversion rounded them", rounded[0],
                       rounded.size() - 1));
     }
-  }
-
-  std::vector<ExpectedTensor> expected() {
-    std::vector<ExpectedTensor> tensors;
-    Try([&] { tensors = ExpectedTensors(*config_); });
-    return tensors;
   }
 
   void UseManifest() {

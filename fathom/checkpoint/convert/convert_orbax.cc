@@ -82,8 +82,7 @@ class OrbaxOutput : public ConvertOutput {
 
   // A checkpoint may leave out all of its MTP modules.
   void DropAbsentMtp() {
-    const auto expected = ExpectedTensors(config_);
-    const bool any = std::ranges::any_of(expected, [&](const ExpectedTensor& t) { return t.is_mtp && source_.Find(t.name); });
+    const bool any = std::ranges::any_of(ModelSpec(config_), [&](const ParamSpec& p) { return p.is_mtp() && source_.Find(p.name); });
     if (any || config_.num_nextn_predict_layers == 0) return;
     spdlog::warn("{}: no tensor of the {} MTP modules that config.json names; converted without them", source_.companions().string(),
                  config_.num_nextn_predict_layers);
@@ -111,13 +110,12 @@ class OrbaxOutput : public ConvertOutput {
 
   // The hub's copies of embedding and head in an MTP module have no place in MaxText's tree: they are made again on the way back.
   void CompareSharedCopies() {
-    for (const ExpectedTensor& tensor : ExpectedTensors(config_)) {
-      if (!tensor.shared_copy) continue;
+    const ModelSpec spec(config_);
+    for (const ParamSpec& tensor : spec) {
+      if (!tensor.is_copy()) continue;
       const auto copy = source_.Find(tensor.name);
       has_shared_copies_ = has_shared_copies_ && copy.has_value();
-      if (copy && source_.has_data() &&
-          !SameContent(*copy,
-                       *source_.Find(tensor.name.ends_with("embed_tokens.weight") ? "model.embed_tokens.weight" : "lm_head.weight"))) {
+      if (copy && source_.has_data() && !SameContent(*copy, *source_.Find(spec.Original(tensor).name))) {
         spdlog::warn("{}: {} differs from the main model's; MaxText shares the two, so the copy is lost", source_.companions().string(),
                      tensor.name);
       }

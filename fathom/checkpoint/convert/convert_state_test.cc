@@ -15,7 +15,7 @@ using testing::HasSubstr;
 
 constexpr int64_t kStep = 6;
 
-bool IsMoment(const ExpectedTensor& tensor) { return tensor.kind != TensorKind::kRouterBias && !tensor.shared_copy; }
+bool IsMoment(const ParamSpec& tensor) { return !LearnsByCounting(tensor.role) && !tensor.is_copy(); }
 
 class ConvertStateTest : public ConvertTest {
  protected:
@@ -26,8 +26,8 @@ class ConvertStateTest : public ConvertTest {
   void Train(const std::string& skip = "") {
     std::vector<NamedTensor> params;
     TrainState state{.step = kStep, .values = {{kOptimizerSteps, 5}, {"data", {{"kind", "text"}, {"row", 3}}}}, .slots = {}};
-    for (const ExpectedTensor& tensor : ExpectedTensors(ParseModelConfig(config_, "test"))) {
-      if (tensor.shared_copy) continue;
+    for (const ParamSpec& tensor : ModelSpec(ParseModelConfig(config_, "test"))) {
+      if (tensor.is_copy()) continue;
       params.push_back({tensor.name, Keep(RandomTensor(DType::kF32, tensor.shape, HashName(tensor.name)))});
       if (!IsMoment(tensor) || (!skip.empty() && tensor.name.find(skip) != skip.npos)) continue;
       state.slots["mu"].push_back({tensor.name, Keep(RandomTensor(DType::kBF16, tensor.shape, HashName(tensor.name + "m")))});
@@ -118,7 +118,7 @@ TEST_F(ConvertStateTest, WhatIsNotTrainedHasZeros) {
   Run(kOrbax, "6", "orbax");
   Run(kHuggingFace, "orbax", "back");
   const SavedTrainState before = SavedTrainState::Open(Path("6")), after = SavedTrainState::Open(Path("back"));
-  for (const ExpectedTensor& tensor : ExpectedTensors(ParseModelConfig(config_, "test"))) {
+  for (const ParamSpec& tensor : ModelSpec(ParseModelConfig(config_, "test"))) {
     if (!IsMoment(tensor)) continue;
     const Tensor nu = after.Get("nu", tensor.name, DType::kF32, tensor.shape);
     const Tensor want =

@@ -1,14 +1,20 @@
 #include "fathom/checkpoint/convert/convert_tensors.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 
 #include "fathom/base/error.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
+#include "fathom/spec/param_role.h"
 
 namespace fathom {
 namespace {
+
+// What no parameter of the family is called has no place on the hub.
+bool StoredOnHub(const SourceTensor& tensor, HubStorage storage) {
+  const auto role = RoleOf(tensor.name);
+  return role && FactsOf(*role).storage == storage;
+}
 
 bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
 
@@ -66,8 +72,8 @@ class Planner {
     }
     if (!IsFloat(tensor.dtype) || options_.target == TargetDType::kKeep) return tensor.dtype;
     if (options_.target == TargetDType::kF32) return DType::kF32;
-    if (options_.target == TargetDType::kF8 && IsFp8Matrix(tensor.name, tensor.shape)) return DType::kF8E4M3;
-    if (StaysF32(tensor.name) || (fp8_source_ && options_.target != TargetDType::kF16)) return tensor.dtype;
+    if (options_.target == TargetDType::kF8 && StoredOnHub(tensor, HubStorage::kFp8)) return DType::kF8E4M3;
+    if (StoredOnHub(tensor, HubStorage::kF32) || (fp8_source_ && options_.target != TargetDType::kF16)) return tensor.dtype;
     return options_.target == TargetDType::kF16 ? DType::kF16 : DType::kBF16;
   }
 
@@ -105,14 +111,6 @@ std::span<std::byte> Scratch(std::vector<std::byte>& buffer, int64_t bytes) {
 }
 
 std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOptions& options) { return Planner(source, options).Plan(); }
-
-bool StaysF32(const std::string& name) { return name.ends_with("e_score_correction_bias") || name.find(".indexer.k_norm.") != name.npos; }
-
-bool IsFp8Matrix(const std::string& name, const Shape& shape) {
-  constexpr std::array kPlain = {"embed_tokens.", "lm_head.", "shared_head.", ".mlp.gate.", ".eh_proj.", ".weights_proj."};
-  return shape.rank() == 2 && name.ends_with(".weight") &&
-         std::ranges::none_of(kPlain, [&](const char* part) { return name.find(part) != name.npos; });
-}
 
 void PieceConverter::Dequantize(const TensorTask& task, ConstView codes, int64_t first_row, View out) {
   const SourceTensor& scales = task.from->tensor(*task.scale);

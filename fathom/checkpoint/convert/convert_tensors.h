@@ -39,11 +39,6 @@ struct TensorTask {
 // in FP8. Throws Error(kInput): FP8 without scales or with wrong ones, scales without a matrix.
 std::vector<TensorTask> PlanTensors(const ConvertSource& source, const DTypeOptions& options);
 
-// The hub's choice of FP8 matrices: of attention, indexer (wq_b, wk) and feed-forward; not embedding, head, router, eh_proj, weights_proj.
-bool IsFp8Matrix(const std::string& name, const Shape& shape);
-// What the hub keeps in F32 whatever the rest is in: router biases, the norms of the indexer.
-bool StaysF32(const std::string& name);
-
 // A buffer's first bytes; it grows when it must.
 std::span<std::byte> Scratch(std::vector<std::byte>& buffer, int64_t bytes);
 

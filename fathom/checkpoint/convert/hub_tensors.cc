@@ -1,16 +1,15 @@
 #include "fathom/checkpoint/convert/hub_tensors.h"
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/convert/convert_tensors.h"
-#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/checkpoint/hub/save.h"
+#include "fathom/spec/model_spec.h"
 
 namespace fathom {
 namespace {
 
-DType HubDType(const ExpectedTensor& tensor, bool fp8) {
-  if (tensor.kind == TensorKind::kMatrix && fp8) return DType::kF8E4M3;
-  return StaysF32(tensor.name) ? DType::kF32 : DType::kBF16;
+DType HubDType(HubStorage storage, bool fp8) {
+  if (storage == HubStorage::kFp8 && fp8) return DType::kF8E4M3;
+  return storage == HubStorage::kF32 ? DType::kF32 : DType::kBF16;
 }
 
 class HubSource : public ConvertSource {
@@ -43,10 +42,10 @@ bool IsFp8OnHub(const ModelConfig& config) { return config.family != ModelFamily
 
 std::vector<TensorInfo> HubTensors(const ModelConfig& config, bool fp8) {
   std::vector<TensorInfo> tensors;
-  for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
-    tensors.push_back({tensor.name, HubDType(tensor, fp8), tensor.shape});
+  for (const ParamSpec& param : ModelSpec(config)) {
+    tensors.push_back({param.name, HubDType(param.facts().storage, fp8), param.shape});
     if (tensors.back().dtype == DType::kF8E4M3)
-      tensors.push_back({tensor.name + std::string(kScaleSuffix), DType::kF32, ScaleShape(tensor.shape)});
+      tensors.push_back({param.name + std::string(kScaleSuffix), DType::kF32, ScaleShape(param.shape)});
   }
   return tensors;
 }

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/kernels/elementwise/transpose.h"
+#include "fathom/spec/model_spec.h"
 
 namespace fathom {
 namespace {
@@ -72,7 +72,7 @@ void Place(const OrbaxArray& array, int64_t e, int64_t l, int64_t rows, std::spa
 TaskTable::TaskTable(const ConvertSource& source, const DTypeOptions& dtype, const ModelConfig& config, bool zeros)
     : source_(source), zeros_(zeros), tasks_(PlanTensors(source, dtype)) {
   for (size_t t = 0; t < tasks_.size(); ++t) by_name_[tasks_[t].info.name] = t;
-  for (const ExpectedTensor& tensor : ExpectedTensors(config)) shapes_[tensor.name] = tensor.shape;
+  for (const ParamSpec& param : ModelSpec(config)) shapes_[param.name] = param.shape;
 }
 
 TensorTask TaskTable::Get(const std::string& name) const {

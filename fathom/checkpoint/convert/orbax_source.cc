@@ -95,19 +95,19 @@ class StackedSource : public ConvertSource {
   }
 
   void AddTensors(const ModelConfig& config, bool shared_copies) {
-    std::vector<std::pair<ExpectedTensor, Part>> list;
-    for (const ExpectedTensor& tensor : ExpectedTensors(config)) {
-      if (tensor.shared_copy && !shared_copies) continue;
-      const bool embedding = tensor.name.ends_with("embed_tokens.weight");
-      const auto found = by_name_.find(!tensor.shared_copy ? tensor.name : embedding ? "model.embed_tokens.weight" : "lm_head.weight");
-      if (found != by_name_.end()) list.emplace_back(tensor, found->second);  // else reported
+    const ModelSpec spec(config);
+    std::vector<std::pair<const ParamSpec*, Part>> list;
+    for (const ParamSpec& param : spec) {
+      if (param.is_copy() && !shared_copies) continue;
+      const auto found = by_name_.find(spec.Original(param).name);
+      if (found != by_name_.end()) list.emplace_back(&param, found->second);  // else reported
     }
     if (BytesOfSharedChunks() > cache_bytes_) {
       std::ranges::stable_sort(list, {}, [&](const auto& entry) { return std::pair(entry.second.array, FirstChunk(entry.second)); });
     }
-    for (const auto& [tensor, part] : list) {
+    for (const auto& [param, part] : list) {
       const Stored& stored = arrays_[part.array];
-      Add({tensor.name, stored.reader.array().dtype, tensor.shape, fs::absolute(items()).string(),
+      Add({param->name, stored.reader.array().dtype, param->shape, fs::absolute(items()).string(),
            stored.array.RowUnit() * stored.array.Columns()});
       parts_.push_back(part);
     }

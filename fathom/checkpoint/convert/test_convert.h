@@ -14,10 +14,9 @@ namespace fathom {
 inline std::vector<TestTensor> TensorsOf(const Json& config) {
   std::vector<TestTensor> tensors = TinyTensors(config);
   const ModelConfig model = ParseModelConfig(config, "test");
-  for (const ExpectedTensor& expected : ExpectedTensors(model)) {
-    if (!expected.shared_copy) continue;
-    const bool embedding = expected.name.ends_with("embed_tokens.weight");
-    FindTensor(tensors, expected.name).tensor = FindTensor(tensors, embedding ? "model.embed_tokens.weight" : "lm_head.weight").tensor;
+  const ModelSpec spec(model);
+  for (const ParamSpec& param : spec) {
+    if (param.is_copy()) FindTensor(tensors, param.name).tensor = FindTensor(tensors, spec.Original(param).name).tensor;
   }
   return tensors;
 }

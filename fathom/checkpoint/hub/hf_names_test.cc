@@ -127,12 +127,12 @@ TEST_F(HfNamesTest, OfficialShapes) {
                {"n_group", 8},
                {"topk_group", 4},
                {"max_position_embeddings", 163840}});
-  const auto tensors = ExpectedTensors(ParseModelConfig(json, "test"));
+  const ModelSpec spec(ParseModelConfig(json, "test"));
   const ParameterCounts counts = CountParameters(ParseModelConfig(json, "test"));
   EXPECT_EQ(counts.total, 671026404352);  // the report's 671B
   EXPECT_NEAR(static_cast<double>(counts.active), 37.5e9, 0.1e9);
   EXPECT_NEAR(static_cast<double>(counts.mtp), 11.6e9, 0.1e9);
-  const auto shape_of = [&](const std::string& name) { return std::ranges::find(tensors, name, &ExpectedTensor::name)->shape; };
+  const auto shape_of = [&](const std::string& name) { return spec.Find(name)->shape; };
   EXPECT_EQ(shape_of("model.layers.60.self_attn.q_b_proj.weight"), (Shape{24576, 1536}));
   EXPECT_EQ(shape_of("model.layers.60.self_attn.kv_a_proj_with_mqa.weight"), (Shape{576, 7168}));
   EXPECT_EQ(shape_of("model.layers.60.self_attn.kv_b_proj.weight"), (Shape{32768, 512}));
@@ -142,7 +142,7 @@ TEST_F(HfNamesTest, OfficialShapes) {
 TEST_F(HfNamesTest, MoreTensorsThanAnyModelHas) {
   Json json = TinyConfig();
   json.update({{"num_hidden_layers", 10000}, {"n_routed_experts", 65536}});
-  EXPECT_THROW(ExpectedTensors(ParseModelConfig(json, "test")), Error);
+  EXPECT_THROW(ModelSpec(ParseModelConfig(json, "test")), Error);
 }
 
 }  // namespace

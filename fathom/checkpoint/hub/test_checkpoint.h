@@ -79,8 +79,8 @@ inline Tensor RandomTensor(DType dtype, Shape shape, uint64_t stream) {
 inline std::vector<TestTensor> TinyTensors(const Json& json) {
   const ModelConfig config = ParseModelConfig(json, "test");
   std::vector<TestTensor> tensors;
-  for (const ExpectedTensor& expected : ExpectedTensors(config)) {
-    const bool fp8 = config.fp8 && expected.kind == TensorKind::kMatrix, f32 = !config.fp8 || expected.kind == TensorKind::kRouterBias;
+  for (const ParamSpec& expected : ModelSpec(config)) {
+    const bool fp8 = config.fp8 && expected.facts().storage == HubStorage::kFp8, f32 = !config.fp8 || LearnsByCounting(expected.role);
     tensors.push_back({expected.name, RandomTensor(fp8   ? DType::kF8E4M3
                                                    : f32 ? DType::kF32
                                                          : DType::kBF16,

@@ -9,8 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "fathom/checkpoint/hub/hf_names.h"
-#include "fathom/config/model_config.h"
+#include "fathom/spec/model_spec.h"
 #include "fathom/tensor/shape.h"
 
 namespace fathom {
