@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fathom/kernels/attention/mla_decode.h"
+#include "fathom/layers/adapter.h"
 
 namespace fathom {
 namespace {
@@ -128,8 +129,7 @@ struct BackwardRows {
   View dq;
 };
 
-void BackwardQueries(Ctx& ctx, const LatentAttention& a, const BackwardRows& r, std::span<const int32_t> chosen, View d_rows,
-                     Weight& grad) {
+void BackwardQueries(Ctx& ctx, const LatentAttention& a, const BackwardRows& r, std::span<const int32_t> chosen, View d_rows, View grad) {
   ArenaScope scope(ctx.scratch);
   const Heads heads(a);
   const int64_t m = r.q.dim(0), h_all = a.shape.heads, v = a.shape.v_dim;
@@ -147,16 +147,29 @@ void BackwardQueries(Ctx& ctx, const LatentAttention& a, const BackwardRows& r, 
   const ConstView dq_low = AsCompute(ctx, dq_latent), o_low = AsCompute(ctx, o_latent);
   for (int64_t h = 0; h < h_all; ++h) {
     MatMulNT(Head(dq_low, h, heads.rank), heads.Key(h), Nope(r.dq, a.shape, h), Write::kOverwrite, ctx.scratch);
-    if (grad.value.empty()) continue;
-    const View g = grad.value.mutable_view();
-    MatMulTN(Nope(r.q, a.shape, h), Head(dq_low, h, heads.rank), heads.Key(g, h), Write::kAdd, ctx.scratch);
-    MatMulTN(Head(r.d_o, h, v), Head(o_low, h, heads.rank), heads.Value(g, h), Write::kAdd, ctx.scratch);
+    if (grad.empty()) continue;
+    MatMulTN(Nope(r.q, a.shape, h), Head(dq_low, h, heads.rank), heads.Key(grad, h), Write::kAdd, ctx.scratch);
+    MatMulTN(Head(r.d_o, h, v), Head(o_low, h, heads.rank), heads.Value(grad, h), Write::kAdd, ctx.scratch);
   }
+}
+
+// The weight as heads can be cut out of it.
+Weight Merged(Ctx& ctx, const Weight& w) { return {.value = Tensor(nullptr, MergedWeight(ctx, w))}; }
+
+void BackwardAll(Ctx& ctx, const LatentAttention& a, const BackwardRows& all, View d_rows, View grad) {
+  ForQueries(a, [&](int64_t begin, int64_t end, const Segment&) {
+    const auto rows = [&](const auto& x) { return x.Rows(begin, end); };
+    BackwardQueries(ctx, a, {rows(all.q), rows(all.o), rows(all.lse), rows(all.d_o), rows(all.dq)}, ChosenOf(a, begin, end), d_rows, grad);
+  });
 }
 
 }  // namespace
 
 void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, View o, View lse) {
+  if (a.kv_b_proj.adapter) {
+    ArenaScope scope(ctx.scratch);
+    return LatentAttentionForward(ctx, {a.shape, Merged(ctx, a.kv_b_proj), a.segments, a.chosen, a.k, a.rows}, q, o, lse);
+  }
   ForQueries(a, [&](int64_t begin, int64_t end, const Segment& s) {
     ArenaScope scope(ctx.scratch);
     const std::span<const int64_t> visible = a.chosen.empty() ? VisibleRows(ctx, s, begin, end) : std::span<const int64_t>();
@@ -165,12 +178,17 @@ void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, Vie
   });
 }
 
+// An FP8 weight's scales may straddle heads, and an adapter has none: both are merged into one matrix first.
 void LatentAttentionBackward(Ctx& ctx, const LatentAttention& a, ConstView q, ConstView o, ConstView lse, ConstView d_o, View dq,
                              View d_rows, Weight& grad) {
-  ForQueries(a, [&](int64_t begin, int64_t end, const Segment&) {
-    const auto rows = [&](const auto& x) { return x.Rows(begin, end); };
-    BackwardQueries(ctx, a, {rows(q), rows(o), rows(lse), rows(d_o), rows(dq)}, ChosenOf(a, begin, end), d_rows, grad);
-  });
+  const Weight& w = a.kv_b_proj;
+  if (w.scale_inv.empty() && !w.adapter) return BackwardAll(ctx, a, {q, o, lse, d_o, dq}, d_rows, GradView(grad));
+  ArenaScope scope(ctx.scratch);
+  const bool learns = !grad.value.empty() || grad.adapter;
+  const View dw = learns ? ctx.scratch.Alloc(DType::kF32, w.value.shape()) : View();
+  if (learns) Fill(0, dw);
+  BackwardAll(ctx, {a.shape, Merged(ctx, w), a.segments, a.chosen, a.k, a.rows}, {q, o, lse, d_o, dq}, d_rows, dw);
+  if (learns) AddMergedGradient(ctx, w, dw, grad);
 }
 
 int64_t LatentAttentionScratchBytes(const MlaShape& shape, int64_t kv_rank, int64_t k) {

@@ -72,17 +72,17 @@ TEST_F(Fp8Linear, Backward) {
 
 TEST_F(Fp8Linear, ExpertsAreLayersOfTheirOwn) {
   const std::vector<int64_t> begin{0, 20, 20, kM};
-  const std::vector<WeightView> weights{{w, {}}, {w, {}}, {w, {}}};
+  const Weight weight{w, {}};
+  const std::vector<const Weight*> weights(3, &weight);
   Tensor y(DType::kF32, {kM, kN}), alone(DType::kF32, {kM, kN});
   ExpertsForward(ctx_, weights, begin, x, y.mutable_view());
-  Tensor dw[3], one(DType::kF32, {kN, kK});
-  std::vector<View> views;
-  for (Tensor& t : dw) {
-    t = Tensor(DType::kF32, {kN, kK});
-    Fill(0, t.mutable_view());
-    views.push_back(t.mutable_view());
+  Weight dw[3];
+  std::vector<Weight*> grads;
+  for (Weight& g : dw) {
+    g.value = Tensor(DType::kF32, {kN, kK});
+    grads.push_back(&g);
   }
-  ExpertsBackwardWeight(ctx_, begin, x, dy, views);
+  ExpertsBackwardWeight(ctx_, weights, begin, x, dy, grads);
   for (size_t e = 0; e < 3; ++e) {
     Weight grad{Tensor(DType::kF32, {kN, kK}), {}};
     Fill(0, grad.value.mutable_view());
@@ -92,7 +92,7 @@ TEST_F(Fp8Linear, ExpertsAreLayersOfTheirOwn) {
       LinearBackward(ctx_, {w, {}}, rows, dy.view().Rows(begin[e], begin[e + 1]), {}, Write::kOverwrite, grad);
     }
     const auto want = Floats(grad.value);
-    EXPECT_TRUE(Close(Floats(dw[e]), std::vector<double>(want.begin(), want.end()), 1e-5, 1e-5));
+    EXPECT_TRUE(Close(Floats(dw[e].value), std::vector<double>(want.begin(), want.end()), 1e-5, 1e-5));
   }
   const auto want = Floats(alone);
   EXPECT_TRUE(Close(Floats(y), std::vector<double>(want.begin(), want.end()), 1e-5, 1e-5));

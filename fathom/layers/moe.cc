@@ -1,7 +1,7 @@
 #include "fathom/layers/moe.h"
 
 #include <algorithm>
-#include <memory>
+#include <type_traits>
 
 #include "fathom/kernels/elementwise/swiglu.h"
 #include "fathom/kernels/moe/moe_dispatch.h"
@@ -11,19 +11,11 @@ namespace fathom {
 namespace {
 
 // One matrix of every expert, in scratch.
-Experts Views(Ctx& ctx, const std::vector<MlpParams>& experts, Weight MlpParams::*matrix) {
-  const std::span<WeightView> views = ctx.scratch.AllocSpan<WeightView>(static_cast<int64_t>(experts.size()));
-  for (size_t e = 0; e < experts.size(); ++e) std::construct_at(&views[e], (experts[e].*matrix).view());
-  return views;
-}
-
-// Adds dy^T x of every expert to its gradient, unless the experts are frozen.
-void AddGradients(Ctx& ctx, ConstView dy, ConstView x, std::span<const int64_t> begin, std::vector<MlpParams>& experts,
-                  Weight MlpParams::*matrix) {
-  if ((experts[0].*matrix).value.empty()) return;
-  const std::span<View> views = ctx.scratch.AllocSpan<View>(static_cast<int64_t>(experts.size()));
-  for (size_t e = 0; e < experts.size(); ++e) std::construct_at(&views[e], (experts[e].*matrix).value.mutable_view());
-  ExpertsBackwardWeight(ctx, begin, x, dy, views);
+template <class Params, class W = std::conditional_t<std::is_const_v<Params>, const Weight, Weight>>
+std::span<W* const> MatricesOf(Ctx& ctx, Params& experts, Weight MlpParams::*matrix) {
+  const std::span<W*> weights = ctx.scratch.AllocSpan<W*>(static_cast<int64_t>(experts.size()));
+  for (size_t e = 0; e < experts.size(); ++e) weights[e] = &(experts[e].*matrix);
+  return weights;
 }
 
 // The rows that experts run on: as many as slots, but for the dropped ones.
@@ -132,14 +124,14 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   const Rows rows(s);
   const View inputs = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
   GatherRows(x, rows.token, inputs);
-  ExpertsForward(ctx, Views(ctx, p.experts, &MlpParams::gate_proj), s.begin, inputs, rows.gate);
-  ExpertsForward(ctx, Views(ctx, p.experts, &MlpParams::up_proj), s.begin, inputs, rows.up);
+  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), s.begin, inputs, rows.gate);
+  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), s.begin, inputs, rows.up);
   const std::span<float> row_weight = ctx.scratch.AllocSpan<float>(rows.count);
   GatherSlots(s.slot_weight, rows.slot, row_weight);
   const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
   SwigluForward(rows.gate, rows.up, row_weight, hidden);
   const View outputs = inputs;  // the gathered inputs are not needed any more
-  ExpertsForward(ctx, Views(ctx, p.experts, &MlpParams::down_proj), s.begin, hidden, outputs);
+  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), s.begin, hidden, outputs);
   CombineRows(outputs, s.slot_row, slots(), y, true);
   if (!p.shared_experts.gate_proj.value.empty()) shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
 }
@@ -153,20 +145,23 @@ void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstVie
   const View wide = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
   const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
   const View d_hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
+  const auto add_gradients = [&](Weight MlpParams::*matrix, ConstView in, ConstView d_out) {
+    ExpertsBackwardWeight(ctx, MatricesOf(ctx, p.experts, matrix), s.begin, in, d_out, MatricesOf(ctx, grad.experts, matrix));
+  };
   GatherRows(dy, rows.token, wide);
   SwigluForward(rows.gate, rows.up, row_weight, hidden);
-  ExpertsBackwardInput(ctx, Views(ctx, p.experts, &MlpParams::down_proj), s.begin, wide, d_hidden, Write::kOverwrite);
-  AddGradients(ctx, wide, hidden, s.begin, grad.experts, &MlpParams::down_proj);
+  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), s.begin, wide, d_hidden, Write::kOverwrite);
+  add_gradients(&MlpParams::down_proj, hidden, wide);
   const std::span<float> d_row_weight = ctx.scratch.AllocSpan<float>(rows.count);
   SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
                  d_row_weight);        // the saved branches are not needed after this
   std::ranges::fill(d_weights, 0.0f);  // of dropped slots
   ScatterSlots(d_row_weight, rows.slot, d_weights);
   GatherRows(x, rows.token, wide);
-  AddGradients(ctx, rows.gate, wide, s.begin, grad.experts, &MlpParams::gate_proj);
-  AddGradients(ctx, rows.up, wide, s.begin, grad.experts, &MlpParams::up_proj);
-  ExpertsBackwardInput(ctx, Views(ctx, p.experts, &MlpParams::gate_proj), s.begin, rows.gate, wide, Write::kOverwrite);
-  ExpertsBackwardInput(ctx, Views(ctx, p.experts, &MlpParams::up_proj), s.begin, rows.up, wide, Write::kAdd);
+  add_gradients(&MlpParams::gate_proj, wide, rows.gate);
+  add_gradients(&MlpParams::up_proj, wide, rows.up);
+  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), s.begin, rows.gate, wide, Write::kOverwrite);
+  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), s.begin, rows.up, wide, Write::kAdd);
   CombineRows(wide, s.slot_row, slots(), dx, true);
 }
 

@@ -45,10 +45,20 @@ class Tensor {
   bool writable_ = true;
 };
 
-// A parameter matrix: its value and, when that is block FP8, its scales.
+// A low-rank adapter beside a matrix [N,K] (LoRA, arXiv 2106.09685): the layer computes with W + factor B A. As a gradient: those of A and
+// B.
+struct LowRank {
+  Tensor a;          // [r,K] F32
+  Tensor b;          // [N,r] F32
+  float factor = 1;  // alpha / r
+};
+
+// A parameter: its value, the scales when that is block FP8, and the adapter if it has one. As a gradient it is empty, whole or in part,
+// for what is not trained.
 struct Weight {
   Tensor value;
   Tensor scale_inv;
+  std::shared_ptr<LowRank> adapter;
   WeightView view() const { return {value.view(), scale_inv.empty() ? ConstView() : scale_inv.view()}; }
   operator WeightView() const { return view(); }
 };

@@ -133,7 +133,10 @@ void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, 
   CheckGroups(begin, dw.size(), dy.dim(0));
   RunProducts(
       std::ssize(dw),
-      [&](int64_t e) { return WeightGradientProduct(Group(dy, begin, e), Group(x, begin, e), dw[static_cast<size_t>(e)], write); },
+      [&](int64_t e) {
+        const View& d = dw[static_cast<size_t>(e)];
+        return d.empty() ? Product{} : WeightGradientProduct(Group(dy, begin, e), Group(x, begin, e), d, write);
+      },
       scratch);
 }
 

@@ -26,7 +26,7 @@ void MatMulNN(ConstView dy, const WeightView& w, View dx, Write write, Arena& sc
 void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch);
 
 // One product per expert on contiguous rows: rows begin[e]..begin[e+1] of x and y belong to w[e]; begin has E+1 entries,
-// begin[0] = 0, empty groups allowed. With few rows per expert the threads split over experts, with many over rows.
+// begin[0] = 0, empty groups allowed; an empty dw[e] is not wanted. With few rows per expert the threads split over experts, with many over rows.
 void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch);
 void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<const WeightView> w, View dx, Write write, Arena& scratch);
 void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, std::span<const View> dw, Write write, Arena& scratch);
