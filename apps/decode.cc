@@ -10,6 +10,7 @@
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/data/file_format.h"
 #include "fathom/infer/generate.h"
 #include "fathom/machine/limits.h"
 #include "fathom/model/layer_flags.h"
@@ -39,7 +40,9 @@ std::vector<int32_t> ParseIds(const std::string& text) {
 
 // A prompt per line; lines may end in CR LF, those without text are skipped.
 std::vector<std::string> ReadLines(const std::string& file) {
-  std::istringstream text(file == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(file));
+  const std::string content = file == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(file);
+  CheckIsText(content, file);
+  std::istringstream text(content);
   std::vector<std::string> lines;
   for (std::string line; std::getline(text, line);) {
     if (line.ends_with('\r')) line.pop_back();

@@ -16,7 +16,7 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/progress.h"
-#include "fathom/data/document_reader.h"
+#include "fathom/data/document_stream.h"
 #include "fathom/tokenizer/tokenizer_writer.h"
 #include "fathom/tokenizer/trainer.h"
 
@@ -189,14 +189,23 @@ int Decode(const RunConfig& config) {
   return 0;
 }
 
-// Adds the words of a file to counts; a .zst file is read as the text in it. Returns the bytes of text.
-size_t CountFile(const std::string& path, const PreTokenizer& pre_tokenizer, WordCounts& counts) {
-  if (!path.ends_with(".zst")) {
-    const auto file = MappedFile::Open(path);
-    CountWords({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, pre_tokenizer, counts);
-    return file->bytes().size();
+// Of JSON lines, the string under text_field.
+size_t CountJsonLines(const DataFile& file, const std::string& text_field, const PreTokenizer& pre_tokenizer, WordCounts& counts) {
+  DocumentReader reader(file, {0, 0, file.bytes}, text_field, kTextBytes);
+  size_t bytes = 0;
+  for (Document document; reader.Next(&document); bytes += document.text.size()) CountWords(document.text, pre_tokenizer, counts);
+  return bytes;
+}
+
+// Adds the words of a file to counts, whatever its compression. Returns the bytes of text.
+size_t CountFile(const DataFile& file, const std::string& text_field, const PreTokenizer& pre_tokenizer, WordCounts& counts) {
+  if (file.json_lines) return CountJsonLines(file, text_field, pre_tokenizer, counts);
+  if (!file.compressed) {
+    const auto mapped = MappedFile::Open(file.path);
+    CountWords({reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()}, pre_tokenizer, counts);
+    return mapped->bytes().size();
   }
-  const auto stream = OpenByteStream({.path = path, .bytes = 0, .json_lines = false, .compressed = true}, 0, 0);
+  const auto stream = OpenByteStream(file, 0, file.bytes);
   size_t bytes = 0;
   bool more = true;
   for (std::string text; more;) {  // whole lines; the last one waits for its end
@@ -221,9 +230,11 @@ int Train(const RunConfig& config) {
   if (config.String("output").empty()) Throw(ErrorCode::kUsage, "output: none given; name the folder to write");
   const Stopwatch clock;
   const PreTokenizer pre_tokenizer = PreTokenizer::DeepSeekV3();
+  const std::string text_field = OneColumn(config.Strings("train_data_columns"), "train_data_columns");
   WordCounts counts;
   size_t bytes = 0;
-  for (const std::string& path : inputs) bytes += CountFile(path, pre_tokenizer, counts);
+  for (const DataFile& file : FindDataFiles(fmt::format("{}", fmt::join(inputs, ",")), "input"))
+    bytes += CountFile(file, text_field, pre_tokenizer, counts);
   if (counts.empty()) Throw(ErrorCode::kInput, "input={}: no text to learn from", fmt::join(inputs, ","));
   const TrainedBpe bpe = TrainBpe(counts, config.Int("vocab_size"), config.Strings("special_tokens"));
   WriteTokenizer(config.String("output"), bpe, pre_tokenizer);
@@ -243,7 +254,7 @@ int Train(const RunConfig& config) {
 Command TokenizerTrainCommand() {
   return {"tokenizer train",
           "learn a byte-level BPE vocabulary from text files",
-          {"input", "vocab_size", "output", "special_tokens"},
+          {"input", "train_data_columns", "vocab_size", "output", "special_tokens"},
           Train,
           "[FILE...]"};
 }

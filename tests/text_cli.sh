@@ -50,6 +50,16 @@ compressed_text_is_learnt_as_text() {
     run 0 tokenizer train input=text.zst vocab_size=400 output=compressed
     cmp plain/tokenizer.json compressed/tokenizer.json || fail "a compressed text gives another tokenizer"
   fi
+  printf '{"body":"%s"}\n' "$(head -c 3000 "$text" | tr -d '\\"' | tr '\n' ' ')" >lines.ndjson
+  sed -E 's/^[{]"body":"(.*)"[}]$/\1/' lines.ndjson | tr -d '\n' >lines.txt
+  run 0 tokenizer train input=lines.ndjson train_data_columns=body vocab_size=300 output=fields
+  run 0 tokenizer train input=lines.txt vocab_size=300 output=text
+  cmp fields/tokenizer.json text/tokenizer.json || fail "JSON lines are learnt with their keys"
+  printf 'a\0b' >zeros
+  run 3 tokenizer train input=zeros vocab_size=300 output=nothing
+  grep -q 'zeros: not text: looks like' err || fail "binary data: $(cat err)"
+  run 3 decode "load_parameters_path=$data/golden/v3" "$tokenizer" prompt_file=zeros
+  grep -q 'zeros: not text: looks like' err || fail "a binary prompt: $(cat err)"
   : >empty
   run 3 tokenizer train input=empty vocab_size=400 output=nothing
   grep -q 'empty: no text' err || fail "an empty text: $(cat err)"

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "fathom/base/error.h"
+#include "fathom/data/file_format.h"
 
 namespace fathom {
 namespace {
@@ -50,17 +51,12 @@ void AddFolder(const fs::path& folder, std::string_view flag, std::vector<fs::pa
 }
 
 DataFile Describe(const fs::path& path) {
-  const std::string name = path.filename().string();
-  for (const std::string_view ending :
-       {".gz", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".arrayrecord", ".tfrecord", ".safetensors", ".bin"}) {
-    if (name.ends_with(ending))
-      Throw(ErrorCode::kInput, "{}: not text; give plain text, .jsonl, or either compressed with zstd (.zst)", path.string());
-  }
   std::error_code error;
   const auto bytes = fs::file_size(path, error);
   if (error) Throw(ErrorCode::kInput, "{}: {}", path.string(), error.message());
   if (::access(path.c_str(), R_OK) != 0) Throw(ErrorCode::kInput, "{}: {}", path.string(), std::strerror(errno));
-  return {path, static_cast<int64_t>(bytes), name.ends_with(".jsonl") || name.ends_with(".jsonl.zst"), name.ends_with(".zst")};
+  const TextFormat format = DetectTextFormat(path);
+  return {path, static_cast<int64_t>(bytes), format.json_lines, format.compressed};
 }
 
 // Where an extent of plain text that should reach `end` is cut: at a paragraph or line end among its last bytes if there is one.

@@ -12,13 +12,13 @@ namespace fathom {
 struct DataFile {
   std::filesystem::path path;
   int64_t bytes;    // on disk
-  bool json_lines;  // *.jsonl, *.jsonl.zst: an object per line; otherwise plain text
-  bool compressed;  // *.zst
+  bool json_lines;  // an object per line; otherwise plain text
+  bool compressed;  // with zstd
 };
 
 // paths: files, folders (all files below them, hidden ones not) and globs, separated by commas. Sorted by path, each file once.
 // Throws Error(kInput) naming the flag that gave the paths: a part that matches nothing, nothing at all, a file that cannot be read, a
-// format that is not text.
+// format that is not text (DetectTextFormat).
 std::vector<DataFile> FindDataFiles(const std::string& paths, std::string_view flag = "dataset_path");
 
 // Bytes [begin, end) of a file. Plain text is cut at the end of a paragraph or line where there is one; JSON lines anywhere (a line

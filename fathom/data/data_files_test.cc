@@ -1,6 +1,7 @@
 #include "fathom/data/data_files.h"
 
 #include <gtest/gtest.h>
+#include <zstd.h>
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -53,7 +54,10 @@ TEST(CutIntoExtents, CoversEveryByteOnceAndCutsTextAtLines) {
   const TemporaryFolder folder;
   std::string text;
   for (int i = 0; i < 100; ++i) text += "line " + std::to_string(i) + (i % 9 == 0 ? "\n\n" : "\n");
-  for (const char* name : {"a.txt", "b.jsonl", "c.txt.zst", "d.txt"}) WriteFileAtomically(folder.path() / name, name[0] == 'd' ? "" : text);
+  std::string compressed(ZSTD_compressBound(text.size()), '\0');
+  compressed.resize(ZSTD_compress(compressed.data(), compressed.size(), text.data(), text.size(), 3));
+  for (const char* name : {"a.txt", "b.jsonl", "c.txt.zst", "d.txt"})
+    WriteFileAtomically(folder.path() / name, name[0] == 'd' ? "" : name[0] == 'c' ? compressed : text);
   const std::vector<DataFile> files = FindDataFiles(folder.path().string());
   std::vector<int64_t> covered(files.size());
   for (const Extent& e : CutIntoExtents(files, 50)) {

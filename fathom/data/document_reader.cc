@@ -11,11 +11,13 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
+#include "fathom/data/file_format.h"
 
 namespace fathom {
 namespace {
 
 constexpr size_t kReadBytes = 1 << 16;
+constexpr int kLongestWindow = 31;  // public dumps are made with zstd --long=31
 constexpr size_t kLongestLine = size_t{64} << 20;
 
 class PlainStream final : public ByteStream {
@@ -43,6 +45,7 @@ class ZstdStream final : public ByteStream {
       : path_(file.path), in_(file.path, std::ios::binary), context_(ZSTD_createDCtx(), &ZSTD_freeDCtx), input_(ZSTD_DStreamInSize()) {
     if (!in_) Throw(ErrorCode::kInput, "{}: can't be read", path_.string());
     FATHOM_CHECK(context_ != nullptr);
+    ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, kLongestWindow);
   }
   size_t Read(char* out, size_t n) override {
     ZSTD_outBuffer output = {out, n, 0};
@@ -109,6 +112,7 @@ bool DocumentReader::NextPart(Document* document) {
   const std::string_view rest = std::string_view(buffer_).substr(used_);
   if (rest.empty()) return false;
   const size_t n = CutPoint(rest, part_bytes_);
+  CheckIsTextPart(rest.substr(0, n), file_.path.string());
   document->text.assign(rest.substr(0, n));
   used_ += n;
   document->ends = n == rest.size() && (file_.compressed || extent_.end == file_.bytes);

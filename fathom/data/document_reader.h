@@ -10,7 +10,7 @@
 namespace fathom {
 
 struct Document {
-  std::string text;   // UTF-8 as stored, not checked
+  std::string text;   // UTF-8 as stored; plain text may hold a few bytes that are none
   bool ends = false;  // false: the part of a plain text before another part
 };
 
@@ -28,7 +28,7 @@ class DocumentReader {
   // Plain text longer than part_bytes is handed out in parts (CutPoint); JSON lines give the string under text_field.
   DocumentReader(const DataFile& file, const Extent& extent, std::string text_field, size_t part_bytes);
   // Overwrites *document; false at the end of the extent. Throws Error(kInput) naming the file and the place: a line that is not JSON,
-  // lacks the field or is longer than 64 MiB.
+  // lacks the field or is longer than 64 MiB; plain text that goes on as binary data.
   bool Next(Document* document);
 
  private:
