@@ -46,6 +46,12 @@ std::vector<int32_t> Encode(const RunConfig& config, const Tokenizer& tokenizer,
   return ids;
 }
 
+// Of text that no target stands for: a first token's other than BOS.
+int64_t FirstTokenBytes(const RunConfig& config, const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  const bool bos = config.Bool("add_bos") && tokenizer.bos_id().has_value();
+  return bos || ids.empty() ? 0 : static_cast<int64_t>(tokenizer.TokenBytes(ids[0]).size());
+}
+
 double TotalBytes(const StreamConfig& stream) {
   double bytes = 0;
   for (const DataFile& file : FindDataFiles(stream.dataset_path, stream.path_flag)) bytes += static_cast<double>(file.bytes);
@@ -58,16 +64,19 @@ PerplexityResult Measure(const RunConfig& config, ForwardModel& model, const Tok
   Progress progress("evaluating", "MB", TotalBytes(stream_config), 1e6);
   PerplexityMeter meter(model, {window, stride == 0 ? window : stride, [&](double bytes) { progress.Update(bytes); }});
   DocumentStream stream(stream_config);
-  for (std::string text; NextDocument(stream, text);) meter.Add(Encode(config, tokenizer, text), static_cast<int64_t>(text.size()));
+  for (std::string text; NextDocument(stream, text);) {
+    const std::vector<int32_t> ids = Encode(config, tokenizer, text);
+    const auto bytes = static_cast<int64_t>(text.size());
+    meter.Add(ids, bytes, bytes - FirstTokenBytes(config, tokenizer, ids));
+  }
   const PerplexityResult result = meter.Finish();
   progress.Finish();
   return result;
 }
 
 Json ToJson(const PerplexityResult& r, double seconds) {
-  return {{"nll", r.NllPerToken()}, {"perplexity", r.Perplexity()}, {"bits_per_byte", r.BitsPerByte()},
-          {"tokens", r.targets},    {"documents", r.documents},     {"text_bytes", r.text_bytes},
-          {"seconds", seconds}};
+  return {{"nll", r.NllPerToken()},   {"perplexity", r.Perplexity()}, {"bits_per_byte", r.BitsPerByte()}, {"tokens", r.targets},
+          {"documents", r.documents}, {"text_bytes", r.text_bytes},   {"target_bytes", r.target_bytes},   {"seconds", seconds}};
 }
 
 int Run(const RunConfig& config) {

@@ -21,7 +21,7 @@ struct Batch {
   std::vector<float> weights;        // [B*T] of the loss: 1, or 0 in padding
   std::vector<TokenRange> segments;  // in order; a segment lies in one row and is (a part of) one document
   int64_t target_count = 0;          // tokens whose weight is not 0
-  int64_t text_bytes = 0;            // bytes of the documents that end in this batch: over a whole pass, of all text
+  int64_t text_bytes = 0;            // bytes of text that the targets stand for, as TextConfig::token_bytes counts them
 
   int64_t tokens() const { return rows * length; }
   // Sizes everything and fills it with padding. Keeps memory that is large enough.

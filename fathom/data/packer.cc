@@ -36,11 +36,11 @@ Packer::OpenRow& Packer::OpenFor(int64_t count) {
   return open_.emplace_back(OpenRow{rows_.size() - 1, length_});
 }
 
-void Packer::Add(int64_t begin, int64_t count, int64_t text_bytes) {
+void Packer::Add(int64_t begin, int64_t count) {
   while (count > 0) {
     OpenRow& open = OpenFor(std::min(count, length_));
     const int64_t n = std::min(count, open.free);
-    rows_[open.row].push_back({begin, n, n == count ? text_bytes : 0});
+    rows_[open.row].push_back({begin, n});
     open.free -= n;
     begin += n;
     count -= n;

@@ -19,7 +19,6 @@ Packing ParsePacking(std::string_view name);
 // Part of a document: `count` tokens from index `begin`, each with the token behind it as its target.
 struct PackedSpan {
   int64_t begin, count;
-  int64_t text_bytes;  // the document's, in its last span; 0 in the others
 };
 
 struct PackedRows {
@@ -33,7 +32,7 @@ class Packer {
   // Rows of length tokens, with at most max_segments spans (0 or less: any number).
   Packer(Packing packing, int64_t length, int64_t max_segments);
   // A document of count + 1 tokens from index begin on.
-  void Add(int64_t begin, int64_t count, int64_t text_bytes);
+  void Add(int64_t begin, int64_t count);
   // All rows in the order in which they were begun; the last ones may be short.
   PackedRows Finish();
 

@@ -49,11 +49,18 @@ uint64_t HashSettings(const TextConfig& c) {
 struct TextSource::Window {
   DocumentPosition start, next;
   std::vector<int32_t> tokens;
+  std::vector<int64_t> bytes_before;  // [tokens + 1] of text that tokens [0, i) stand for, BOS and EOS for none; empty: not counted
   PackedRows packed;
   std::vector<int64_t> order;
   int64_t targets = 0;
   bool ends_epoch = false;
   bool ends_data = false;  // nothing comes after it
+
+  int64_t TargetBytes(const PackedSpan& span) const {
+    if (bytes_before.empty()) return 0;
+    const auto first = static_cast<size_t>(span.begin) + 1, end = first + static_cast<size_t>(span.count);
+    return bytes_before[end] - bytes_before[first];
+  }
 };
 
 class TextSource::Reader {
@@ -152,12 +159,26 @@ class TextSource::Reader {
       const auto begin = static_cast<int64_t>(window.tokens.size());
       if (config_.bos_id >= 0) window.tokens.push_back(config_.bos_id);
       window.tokens.insert(window.tokens.end(), ids[i].begin(), ids[i].end());
+      CountBytes(window, ids[i]);
       if (config_.eos_id >= 0 && documents_[i].ends) window.tokens.push_back(config_.eos_id);
       const int64_t targets = static_cast<int64_t>(window.tokens.size()) - begin - 1;
-      packer.Add(begin, targets, static_cast<int64_t>(documents_[i].text.size()));
+      packer.Add(begin, targets);
       window.targets += std::max<int64_t>(targets, 0);
     }
+    if (config_.token_bytes) ExtendBytes(window, window.tokens.size() + 1);
     window.packed = packer.Finish();
+  }
+
+  // Tokens that stand for no text, up to `size` sums.
+  static void ExtendBytes(Window& window, size_t size) {
+    window.bytes_before.resize(size, window.bytes_before.empty() ? 0 : window.bytes_before.back());
+  }
+
+  // ids: the text's, at the end of the window's tokens.
+  void CountBytes(Window& window, const std::vector<int32_t>& ids) const {
+    if (!config_.token_bytes) return;
+    ExtendBytes(window, window.tokens.size() - ids.size() + 1);
+    for (const int32_t id : ids) window.bytes_before.push_back(window.bytes_before.back() + config_.token_bytes(id));
   }
 
   void EndEpoch(Window& window) {
@@ -235,7 +256,7 @@ bool TextSource::NextRow(Batch* batch, int64_t batch_row) {
     const PackedSpan& span = packed.spans[static_cast<size_t>(s)];
     const int32_t* tokens = window_->tokens.data() + span.begin;
     batch->AddSegment(at, span.count, tokens, tokens + 1, static_cast<int32_t>(s - packed.first_span[r]) + 1);
-    batch->text_bytes += span.text_bytes;
+    batch->text_bytes += window_->TargetBytes(span);
     at += span.count;
   }
   return true;
@@ -243,10 +264,17 @@ bool TextSource::NextRow(Batch* batch, int64_t batch_row) {
 
 bool TextSource::Next(Batch* batch) {
   batch->Clear(config_.rows, config_.length);
-  const int64_t first = config_.rank * config_.rows;
-  for (int64_t r = 0; r < config_.ranks * config_.rows; ++r) {
-    const bool mine = r >= first && r < first + config_.rows;
-    if (!NextRow(batch, mine ? r - first : -1)) return r > 0;
+  const DocumentPosition start = start_;
+  const int64_t row = row_, first = config_.rank * config_.rows;
+  try {
+    for (int64_t r = 0; r < config_.ranks * config_.rows; ++r) {
+      const bool mine = r >= first && r < first + config_.rows;
+      if (!NextRow(batch, mine ? r - first : -1)) return r > 0;
+    }
+  } catch (...) {
+    start_ = start;
+    row_ = row;
+    throw;
   }
   return true;
 }
@@ -262,7 +290,10 @@ void TextSource::Restore(const Json& state) {
           "the checkpoint's data position is not one of dataset_type=text; resume with the dataset_type it was trained with");
   }
   if (state.value("files", uint64_t{0}) != files_hash_) {
-    Throw(ErrorCode::kInput, "dataset_path={}: other files than the checkpoint was trained on (names or sizes differ); give the same ones",
+    Throw(ErrorCode::kInput,
+          "dataset_path={}: other files than the checkpoint was trained on (names or sizes differ); give the same ones, or "
+          "load_full_state_path= of "
+          "that checkpoint and another run_name to read these from their start",
           config_.stream.dataset_path);
   }
   if (state.value("settings", uint64_t{0}) != settings_hash_) {

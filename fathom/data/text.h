@@ -22,13 +22,14 @@ struct TextConfig {
   int64_t rows = 0, length = 0;  // of this rank's batch
   int rank = 0, ranks = 1;       // rank r gets rows r*rows .. of each global batch of ranks*rows
   Packing packing = Packing::kFirstFit;
-  int64_t max_segments = -1;       // per row; 0 or less: any number
-  int64_t epochs = 0;              // 0: without end
-  int32_t bos_id = -1;             // put before every document, and every part of a long plain text; -1: none
-  int32_t eos_id = -1;             // the last target of every document; -1: none
-  int64_t window_bytes = 4 << 20;  // of text that is tokenised, packed and whose rows are shuffled together
-  int threads = 2;                 // that tokenise
-  uint64_t tokenizer_hash = 0;     // of its file: a position counts the rows that one tokenizer made
+  int64_t max_segments = -1;                    // per row; 0 or less: any number
+  int64_t epochs = 0;                           // 0: without end
+  int32_t bos_id = -1;                          // put before every document, and every part of a long plain text; -1: none
+  int32_t eos_id = -1;                          // the last target of every document; -1: none
+  int64_t window_bytes = 4 << 20;               // of text that is tokenised, packed and whose rows are shuffled together
+  int threads = 2;                              // that tokenise
+  std::function<int64_t(int32_t)> token_bytes;  // of the text that a token stands for; empty: a batch's text_bytes aren't counted
+  uint64_t tokenizer_hash = 0;                  // of its file: a position counts the rows that one tokenizer made
 };
 
 // Every token of the data is once a target in an epoch (with bos_id also the first of a document), never across documents.
@@ -40,7 +41,8 @@ class TextSource final : public BatchSource {
   TextSource(const TextConfig& config, EncodeFunction encode);
   ~TextSource() override;
 
-  // Throws Error(kInput): no text in the whole data set, or with epochs = 0 less than one global batch.
+  // Throws Error(kInput): no text in the whole data set, or with epochs = 0 less than one global batch. Then State still tells of the batch
+  // that failed; Restore and Reset start again.
   bool Next(Batch* batch) override;
   Json State() const override;
   void Restore(const Json& state) override;

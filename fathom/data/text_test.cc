@@ -54,6 +54,7 @@ TextConfig SmallConfig(const std::string& path) {
   c.length = 32;
   c.bos_id = kBos;
   c.eos_id = kEos;
+  c.token_bytes = [](int32_t) { return 1; };
   return c;
 }
 
@@ -91,6 +92,45 @@ Pairs PairsOf(const std::vector<Batch>& batches) {
   return pairs;
 }
 
+// Those that stand for a byte of text.
+int64_t TextTargets(const Batch& b) {
+  int64_t n = 0;
+  for (size_t i = 0; i < b.ids.size(); ++i) n += b.weights[i] != 0 && b.targets[i] != kEos ? 1 : 0;
+  return n;
+}
+
+TEST(TextSource, CountsTheBytesOfTargetsWithoutBosToo) {
+  const TemporaryFolder folder;
+  WriteFileAtomically(folder.path() / "a.jsonl", "{\"text\": \"ab\"}\n{\"text\": \"cde\"}\n");
+  TextConfig config = SmallConfig(folder.path().string());
+  config.epochs = 1;
+  config.bos_id = -1;
+  config.token_bytes = [](int32_t id) { return id - 90; };
+  TextSource source(config, Bytes);
+  Batch batch;
+  ASSERT_TRUE(source.Next(&batch));
+  EXPECT_EQ(batch.text_bytes, 'b' + 'd' + 'e' - 3 * 90);
+}
+
+TEST(TextSource, KeepsThePositionOfABatchThatFails) {
+  const Corpus corpus(60);
+  TextConfig config = SmallConfig(corpus.path());
+  config.stream.shuffle = false;
+  WriteFileAtomically(corpus.folder() / "c.jsonl", "{\"text\": \"cut off\n");
+  TextSource source(config, Bytes);
+  Batch batch;
+  Json before;
+  EXPECT_NE(MessageOf([&] {
+              for (;;) {
+                before = source.State();
+                source.Next(&batch);
+              }
+            }).find("c.jsonl"),
+            std::string::npos);
+  EXPECT_EQ(source.State(), before);
+  source.Restore(before);
+}
+
 TEST(TextSource, GoesOnWithTheSameTokenizerOnly) {
   const Corpus corpus(20);
   TextConfig config = SmallConfig(corpus.path());
@@ -125,7 +165,10 @@ TEST(TextSource, AnEpochHasEveryTargetOnceAndNoneAcrossDocuments) {
       const std::vector<Batch> batches = Take(source, 100000);
       EXPECT_EQ(PairsOf(batches), want);
       int64_t got_bytes = 0;
-      for (const Batch& b : batches) got_bytes += b.text_bytes;
+      for (const Batch& b : batches) {
+        EXPECT_EQ(b.text_bytes, TextTargets(b));
+        got_bytes += b.text_bytes;
+      }
       EXPECT_EQ(got_bytes, bytes);
     }
   }

@@ -9,7 +9,7 @@ namespace fathom {
 
 double PerplexityResult::NllPerToken() const { return nll / static_cast<double>(targets); }
 double PerplexityResult::Perplexity() const { return std::exp(NllPerToken()); }
-double PerplexityResult::BitsPerByte() const { return nll / std::log(2.0) / static_cast<double>(text_bytes); }
+double PerplexityResult::BitsPerByte() const { return nll / std::log(2.0) / static_cast<double>(target_bytes); }
 
 PerplexityMeter::PerplexityMeter(ForwardModel& model, const PerplexityOptions& options) : model_(model), options_(options) {
   const int64_t context = model.config().max_position_embeddings;
@@ -20,7 +20,7 @@ PerplexityMeter::PerplexityMeter(ForwardModel& model, const PerplexityOptions& o
   }
 }
 
-void PerplexityMeter::Add(std::span<const int32_t> ids, int64_t text_bytes) {
+void PerplexityMeter::Add(std::span<const int32_t> ids, int64_t text_bytes, int64_t target_bytes) {
   ++result_.documents;
   const auto targets = static_cast<int64_t>(ids.size()) - 1;  // target i follows token i
   int64_t counted = 0;
@@ -32,6 +32,7 @@ void PerplexityMeter::Add(std::span<const int32_t> ids, int64_t text_bytes) {
       options_.progress(static_cast<double>(result_.text_bytes) + static_cast<double>(text_bytes * counted) / static_cast<double>(targets));
   }
   result_.text_bytes += text_bytes;
+  result_.target_bytes += target_bytes;
 }
 
 // ids: the window's tokens and the target after the last. Its first `uncounted` targets were counted before.

@@ -20,9 +20,10 @@ struct PerplexityOptions {
 struct PerplexityResult {
   double nll = 0;  // sum over the targets, natural logarithm
   int64_t targets = 0, documents = 0, text_bytes = 0;
+  int64_t target_bytes = 0;  // of the text that the targets stand for: without BOS, a document's first token is none
   double NllPerToken() const;
   double Perplexity() const;   // exp of that
-  double BitsPerByte() const;  // of the text; does not depend on the tokenizer
+  double BitsPerByte() const;  // of the targets' text; does not depend on the tokenizer
 };
 
 class PerplexityMeter {
@@ -30,8 +31,8 @@ class PerplexityMeter {
   // model must outlive the meter. Throws Error(kUsage): a window or stride out of range.
   PerplexityMeter(ForwardModel& model, const PerplexityOptions& options);
   // A document's tokens, BOS and EOS included where they're wanted. Short documents are run together, packed into one window, and don't
-  // see each other.
-  void Add(std::span<const int32_t> ids, int64_t text_bytes);
+  // see each other. text_bytes: the document's; target_bytes: of what its targets stand for.
+  void Add(std::span<const int32_t> ids, int64_t text_bytes, int64_t target_bytes);
   PerplexityResult Finish();
 
  private:

@@ -37,7 +37,7 @@ double Nll(std::span<const int32_t> ids, int64_t counted) {
 
 PerplexityResult Measure(const std::vector<std::vector<int32_t>>& documents, int64_t window, int64_t stride) {
   PerplexityMeter meter(Model(), {window, stride, {}});
-  for (const auto& ids : documents) meter.Add(ids, kBytes);
+  for (const auto& ids : documents) meter.Add(ids, kBytes + 1, kBytes);
   return meter.Finish();
 }
 

@@ -94,7 +94,8 @@ void OpenText(const RunConfig& config, const TrainOptions& options, const ModelC
   }
   sources.train = std::make_unique<TextSource>(text, encode);
   if (options.eval_interval <= 0) return;
-  const TextConfig eval = EvalText(config, options, text);
+  TextConfig eval = EvalText(config, options, text);
+  eval.token_bytes = [tokenizer](int32_t id) { return static_cast<int64_t>(tokenizer->TokenBytes(id).size()); };
   CheckHasText(eval.stream, options.eval_interval);
   sources.eval = std::make_unique<TextSource>(eval, encode);
 }
