@@ -10,6 +10,7 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/progress.h"
+#include "fathom/base/threads.h"
 #include "fathom/checkpoint/convert/hub_tensors.h"
 #include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/config/model_from_flags.h"
@@ -127,19 +128,18 @@ void AddMemoryTotal(Report& report, const Machine& machine, int64_t total) {
 }
 
 void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
-  const ModelConfig config = OpenModel(flags, ModelFromFlags(flags)).config;
   const TrainOptions options = ReadTrainOptions(flags);
+  const TrainPlan plan = PlanTraining(flags, options, options.load_parameters_path, NumThreads());
+  const ModelConfig& config = plan.config;
   CheckTrainingFlags(flags, config);
   AddModel(report, config);
   report.Section("memory");
   std::map<std::string, int64_t> bytes;
-  int64_t total = 0;
-  for (const MemoryRow& row : TrainMemory(config, options)) {
+  for (const MemoryRow& row : plan.memory) {
     report.Bytes(row.what, row.bytes);
     bytes[row.what] = row.bytes;
-    total += row.bytes;
   }
-  AddMemoryTotal(report, machine, total);
+  AddMemoryTotal(report, machine, TotalBytes(plan.memory));
   report.Section("disk");
   report.Bytes("one checkpoint", bytes["parameters"] + bytes["moments"],
                options.keep > 0 ? fmt::format("{} are kept", options.keep) : "all are kept");

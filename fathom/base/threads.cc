@@ -17,6 +17,6 @@ int AllowedCores() {
 
 void SetThreads(int n) { omp_set_num_threads(n > 0 ? n : AllowedCores()); }
 
-int NumThreads() { return omp_get_max_threads(); }
+int NumThreads() { return PlanScope::Active() ? PlanScope::Threads() : omp_get_max_threads(); }
 
 }  // namespace fathom

@@ -1,9 +1,11 @@
-// Threads are OpenMP's, the same pool oneDNN uses.
+// Threads are OpenMP's, the same pool oneDNN uses. Loops run nothing under a PlanScope.
 #pragma once
 
 #include <omp.h>
 
 #include <cstdint>
+
+#include "fathom/base/plan_scope.h"
 
 namespace fathom {
 
@@ -16,7 +18,7 @@ int NumThreads();
 // Ranges hold at least `grain` indices (but the last); within a parallel region f runs once, on the caller.
 template <class F>
 void ParallelRanges(int64_t n, int64_t grain, const F& f) {
-  if (n <= 0) return;
+  if (n <= 0 || PlanScope::Active()) return;
   const int64_t most = (n + grain - 1) / grain;
   const int threads = omp_in_parallel() ? 1 : static_cast<int>(most < NumThreads() ? most : NumThreads());
   if (threads <= 1) {
@@ -34,6 +36,7 @@ void ParallelRanges(int64_t n, int64_t grain, const F& f) {
 // f(i) for i in [0, n), handed out one by one: for jobs of unequal length.
 template <class F>
 void ParallelJobs(int64_t n, const F& f) {
+  if (PlanScope::Active()) return;
   if (n <= 1 || omp_in_parallel() || NumThreads() == 1) {
     for (int64_t i = 0; i < n; ++i) f(i);
     return;
@@ -46,6 +49,7 @@ void ParallelJobs(int64_t n, const F& f) {
 inline int NumWorkers() { return omp_in_parallel() ? 1 : NumThreads(); }
 template <class F>
 void ParallelWorkerJobs(int64_t n, const F& f) {
+  if (PlanScope::Active()) return;
   if (n <= 1 || NumWorkers() == 1) {
     for (int64_t i = 0; i < n; ++i) f(i, 0);
     return;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fathom/base/threads.h"
 #include "fathom/checkpoint/safetensors/tensor_folder.h"
 #include "fathom/infer/drafter.h"
 
@@ -24,6 +25,34 @@ int64_t CachePerToken(const ModelConfig& c, DType compute, int64_t capacity) {
   return c.num_hidden_layers * (latents + capacity * c.index_head_dim) * DTypeSize(compute);
 }
 
+// As the engine maps them.
+DecoderParams PlannedParams(const ModelConfig& config, const std::vector<TensorInfo>& stored) {
+  DecoderParams params = DecoderParams::For(config);
+  for (const TensorInfo& tensor : stored) {
+    const ParamSpec* param = ParamOf(*params.spec, tensor.name);
+    if (param == nullptr) continue;
+    Weight& w = params[*param];
+    (tensor.name.ends_with(kScaleSuffix) ? w.scale_inv : w.value) = Tensor(tensor.dtype, tensor.shape);
+  }
+  return params;
+}
+
+// What the last chunk of a prompt that fills the cache takes.
+int64_t ScratchOfChunk(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity) {
+  const PlanScope plan(NumThreads());
+  Decoder decoder(config);
+  decoder.EnsurePositions(capacity);
+  const DecoderParams params = PlannedParams(config, stored);
+  KvCache cache(config, config.num_hidden_layers, capacity, compute);
+  const int64_t chunk = std::min(capacity, Drafter::kChunk);
+  cache.length = capacity - chunk;
+  Arena saved = Arena::Counting(), scratch = Arena::Counting();
+  Ctx ctx{saved, scratch, compute};
+  Tensor logits(DType::kF32, {1, config.vocab_size});
+  decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(chunk)), cache, logits.mutable_view(), {});
+  return scratch.peak();
+}
+
 }  // namespace
 
 DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity) {
@@ -39,7 +68,7 @@ DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& 
   if (experts > 0) plan.weights_per_token += experts / config.n_routed_experts * config.num_experts_per_tok;
   plan.cache_bytes = KvCache::PlannedBytes(config, config.num_hidden_layers, capacity, compute);
   plan.cache_per_token = CachePerToken(config, compute, capacity);
-  plan.scratch_bytes = Decoder(config).ScratchBytes(compute, std::min(capacity, Drafter::kChunk));
+  plan.scratch_bytes = ScratchOfChunk(config, stored, compute, capacity);
   return plan;
 }
 

@@ -44,6 +44,7 @@ class Block {
   void ForwardCached(Ctx& ctx, const BlockParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, View h,
                      LayerCache& cache) const;
 
+  int64_t hidden() const { return hidden_; }
   bool is_moe() const { return moe_.has_value(); }
   const Moe& moe() const { return *moe_; }
   const Mla& attention() const { return attention_; }

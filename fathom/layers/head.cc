@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fathom/base/threads.h"
 #include "fathom/kernels/head/sampling.h"
 #include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/linear.h"
@@ -40,8 +41,10 @@ void Head::ForChunks(Ctx& ctx, const HeadParams& p, ConstView x, const F& f) con
 
 void Head::Predict(Ctx& ctx, const HeadParams& p, ConstView x, std::span<int32_t> best) const {
   ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
-    for (int64_t t = 0; t < rows.dim(0); ++t)
-      best[static_cast<size_t>(begin + t)] = ArgMax({logits.row<float>(t), static_cast<size_t>(vocab_)});
+    ParallelRanges(rows.dim(0), 1, [&](int64_t first, int64_t last) {
+      for (int64_t t = first; t < last; ++t)
+        best[static_cast<size_t>(begin + t)] = ArgMax({logits.row<float>(t), static_cast<size_t>(vocab_)});
+    });
   });
 }
 

@@ -67,11 +67,13 @@ std::span<const int32_t> ChosenOf(const LatentAttention& a, int64_t begin, int64
   return a.chosen.subspan(static_cast<size_t>(begin * a.k), static_cast<size_t>((end - begin) * a.k));
 }
 
-// f(begin, end, segment) for the queries of every segment, some at a time.
+// f(begin, end, segment) for the queries of every segment, some at a time. Where memory is counted, the last of a segment, which see the
+// most keys, stand for all of its whole blocks.
 template <class F>
-void ForQueries(const LatentAttention& a, const F& f) {
+void ForQueries(Ctx& ctx, const LatentAttention& a, const F& f) {
   for (const Segment& s : a.segments) {
-    for (int64_t t = s.q_begin; t < s.q_end; t += kQueries) f(t, std::min(s.q_end, t + kQueries), s);
+    const int64_t first = ctx.scratch.counting() ? std::max(s.q_begin, s.q_end - kQueries) : s.q_begin;
+    for (int64_t t = first; t < s.q_end; t += kQueries) f(t, std::min(s.q_end, t + kQueries), s);
   }
 }
 
@@ -157,7 +159,7 @@ void BackwardQueries(Ctx& ctx, const LatentAttention& a, const BackwardRows& r, 
 Weight Merged(Ctx& ctx, const Weight& w) { return {.value = Tensor(nullptr, MergedWeight(ctx, w))}; }
 
 void BackwardAll(Ctx& ctx, const LatentAttention& a, const BackwardRows& all, View d_rows, View grad) {
-  ForQueries(a, [&](int64_t begin, int64_t end, const Segment&) {
+  ForQueries(ctx, a, [&](int64_t begin, int64_t end, const Segment&) {
     const auto rows = [&](const auto& x) { return x.Rows(begin, end); };
     BackwardQueries(ctx, a, {rows(all.q), rows(all.o), rows(all.lse), rows(all.d_o), rows(all.dq)}, ChosenOf(a, begin, end), d_rows, grad);
   });
@@ -170,7 +172,7 @@ void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, Vie
     ArenaScope scope(ctx.scratch);
     return LatentAttentionForward(ctx, {a.shape, Merged(ctx, a.kv_b_proj), a.segments, a.chosen, a.k, a.rows}, q, o, lse);
   }
-  ForQueries(a, [&](int64_t begin, int64_t end, const Segment& s) {
+  ForQueries(ctx, a, [&](int64_t begin, int64_t end, const Segment& s) {
     ArenaScope scope(ctx.scratch);
     const std::span<const int64_t> visible = a.chosen.empty() ? VisibleRows(ctx, s, begin, end) : std::span<const int64_t>();
     ForwardQueries(ctx, a, q.Rows(begin, end), visible, ChosenOf(a, begin, end), o.Rows(begin, end),

@@ -60,7 +60,7 @@ bool Mla::IsSparse(const TokenLayout& layout) const {
 // Documents of up to index_topk tokens choose everything: they keep the bits of dense attention.
 Mla::Division Mla::Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) const {
   if (!sparse) return {layout.segments, {}};
-  auto* copy = ctx.scratch.AllocArray<Segment>(std::ssize(layout.segments));
+  Segment* copy = ctx.scratch.AllocSpan<Segment>(std::ssize(layout.segments)).data();
   const auto sees_all = [&](const Segment& s) { return s.k_end - s.k_begin <= indexer_->top_k(); };
   Segment* middle = std::ranges::copy_if(layout.segments, copy, sees_all).out;
   Segment* all = std::ranges::remove_copy_if(layout.segments, middle, sees_all).out;

@@ -109,11 +109,22 @@ std::span<const float> Moe::ChosenOf(Ctx& ctx, const Saved& s, std::span<const f
   return chosen;
 }
 
+void Moe::PlanRows(int64_t sequence, Saved& s) const {
+  const int64_t tokens = s.scores.dim(0), length = sequence > 0 ? std::min(sequence, tokens) : tokens;
+  int64_t each = tokens;
+  if (run_.kind == ExpertRun::kCapacity) {
+    const int64_t capacity = ExpertCapacity(length, router_.chosen, router_.experts, run_.capacity_factor);
+    each = std::min(tokens, capacity * ((tokens + length - 1) / length));
+  }
+  for (size_t e = 0; e < s.begin.size(); ++e) s.begin[e] = std::min(static_cast<int64_t>(e) * each, tokens * slots());
+}
+
 void Moe::Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   const View logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
   ExactLinearForward(ctx, p.gate, AsF32(ctx, x), logits);
   RouterForward(router_, logits, BiasOf(p), s.scores, s.ids, s.weights);
+  if (ctx.scratch.counting()) return PlanRows(sequence, s);
   FillSlots(ctx, sequence, s);
   BuildDispatch(s.slot_expert, slots(), router_.experts, s.begin, s.row_token, s.row_slot, s.slot_row);
 }

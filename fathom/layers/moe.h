@@ -51,6 +51,9 @@ class Moe {
  private:
   void Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Saved& s) const;
   void FillSlots(Ctx& ctx, int64_t sequence, Saved& s) const;
+  // Stands for the router while memory is counted: as many rows as can be, on few experts, so that products with many and with few rows
+  // both take part.
+  void PlanRows(int64_t sequence, Saved& s) const;
   std::span<const float> ChosenOf(Ctx& ctx, const Saved& s, std::span<const float> slots) const;
   void BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
                        MoeParams& grad) const;

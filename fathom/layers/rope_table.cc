@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "fathom/base/threads.h"
+
 namespace fathom {
 namespace {
 
@@ -50,14 +52,15 @@ RopeTable::RopeTable(const ModelConfig& config, int64_t length)
     : cos(DType::kF32, {length, config.qk_rope_head_dim / 2}), sin(DType::kF32, {length, config.qk_rope_head_dim / 2}) {
   const auto frequencies = RopeFrequencies(config);
   const double scale = RopeTableScale(config);
-  float* c = cos.mutable_data<float>();
-  float* s = sin.mutable_data<float>();
-  for (int64_t position = 0; position < length; ++position) {
-    for (const double f : frequencies) {
-      *c++ = static_cast<float>(scale * std::cos(static_cast<double>(position) * f));
-      *s++ = static_cast<float>(scale * std::sin(static_cast<double>(position) * f));
+  ParallelRanges(length, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t position = begin; position < end; ++position) {
+      float *c = cos.mutable_view().row<float>(position), *s = sin.mutable_view().row<float>(position);
+      for (const double f : frequencies) {
+        *c++ = static_cast<float>(scale * std::cos(static_cast<double>(position) * f));
+        *s++ = static_cast<float>(scale * std::sin(static_cast<double>(position) * f));
+      }
     }
-  }
+  });
 }
 
 }  // namespace fathom

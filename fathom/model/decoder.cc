@@ -149,36 +149,4 @@ void Decoder::Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> i
   Cast(mtp_.State(ctx, head, input, last), next_state);
 }
 
-int64_t Decoder::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t mtp_modules) const {
-  Arena arena = Arena::Counting();
-  arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
-  arena.AllocSpan<Block::Saved>(std::ssize(blocks_));
-  for (const Block& block : blocks_) AllocateKept(arena, block, compute, tokens, remat);
-  return arena.used() + mtp_.SavedBytes(compute, tokens, remat, mtp_modules);
-}
-
-// One layer's activations again (full remat), its largest set of temporaries (the expert rows), the gradient stream and the head's chunk.
-int64_t Decoder::ScratchBytes(DType compute, int64_t tokens, int64_t mtp_modules) const {
-  Arena arena = Arena::Counting();
-  for (int i = 0; i < 8; ++i) arena.Alloc(DType::kF32, {tokens, config_.hidden_size});
-  int64_t layer = 0, sparse = 0, slots = 1;
-  for (const Block& block : blocks_) {
-    Arena one = Arena::Counting();
-    block.Allocate(one, compute, tokens, true);
-    layer = std::max(layer, one.used());
-    if (block.is_moe()) slots = std::max(slots, block.moe().slots());
-    sparse = std::max(sparse, block.attention().SparseScratchBytes(compute, tokens));
-  }
-  const int64_t rows = tokens * slots;
-  const int64_t experts = rows * (config_.hidden_size + 3 * config_.moe_intermediate_size + 8) * 4;
-  const int64_t dense =
-      tokens * 3 * std::max(config_.intermediate_size, config_.moe_intermediate_size * std::max<int64_t>(1, config_.n_shared_experts)) * 4;
-  const int64_t logits = 2 * head_.ChunkTokens() * config_.vocab_size * 4;
-  const int64_t widest =
-      std::max({config_.intermediate_size, config_.vocab_size, config_.num_attention_heads * (config_.qk_head_dim() + config_.v_head_dim)});
-  const int64_t gemm = GemmScratchBytes(std::max(rows, tokens), widest, std::max(config_.hidden_size, config_.intermediate_size));
-  return arena.used() + 2 * layer + std::max({experts, dense, logits, sparse}) + gemm +
-         (mtp_modules > 0 ? mtp_.ScratchBytes(compute, tokens) : 0);
-}
-
 }  // namespace fathom

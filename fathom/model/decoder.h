@@ -46,10 +46,6 @@ class Decoder {
   // The state [M,D] F32 that module 1 is fed where the residual stream after the last layer is hidden; overwritten.
   void DraftState(Ctx& ctx, const DecoderParams& p, MtpInput input, ConstView hidden, View state) const;
 
-  // Bytes that ForwardBackward with mtp_modules of the MTP modules keeps between forward and backward, and needs besides.
-  int64_t SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t mtp_modules = 0) const;
-  int64_t ScratchBytes(DType compute, int64_t tokens, int64_t mtp_modules = 0) const;
-
  private:
   // past..past+m in scratch; checks that the cache has room.
   std::span<const int32_t> NextPositions(Ctx& ctx, int64_t past, int64_t m, const KvCache& cache) const;

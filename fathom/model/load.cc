@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fathom/base/threads.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/kernels/gemm/gemm_panel.h"
 
@@ -14,12 +15,14 @@ bool IsComputedWith(ParamRole role, DType stored) { return LearnsByCounting(role
 void Dequantize(const Weight& w, View y) {
   if (w.scale_inv.empty()) return Cast(w.value.view(), y);
   const int64_t rows = w.value.dim(0), columns = w.value.dim(1);
-  std::vector<float> block(static_cast<size_t>(kScaleBlock * columns));
-  for (int64_t row = 0; row < rows; row += kScaleBlock) {
-    const int64_t n = std::min(kScaleBlock, rows - row);
-    WidenPanel(w, {row, n, 0, columns}, false, block.data());
-    Cast(ViewOf(static_cast<const float*>(block.data()), {n, columns}), y.Rows(row, row + n));
-  }
+  ParallelRanges((rows + kScaleBlock - 1) / kScaleBlock, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> block(static_cast<size_t>(kScaleBlock * columns));
+    for (int64_t row = begin * kScaleBlock; row < std::min(rows, end * kScaleBlock); row += kScaleBlock) {
+      const int64_t n = std::min(kScaleBlock, rows - row);
+      WidenPanel(w, {row, n, 0, columns}, false, block.data());
+      Cast(ViewOf(static_cast<const float*>(block.data()), {n, columns}), y.Rows(row, row + n));
+    }
+  });
 }
 
 }  // namespace

@@ -173,19 +173,4 @@ void MtpChain::Logits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch,
   head_.Logits(ctx, HeadOf(p.mtp[static_cast<size_t>(modules - 1)]), x, logits);
 }
 
-int64_t MtpChain::SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t modules) const {
-  Arena arena = Arena::Counting();
-  arena.AllocSpan<Link>(modules);
-  for (int64_t k = 0; k < modules; ++k) AllocateLink(arena, compute, module(k), tokens, remat);
-  return arena.used();
-}
-
-// States, gradients, and the joined inputs with their gradient; the layer's own temporaries are the main layers'.
-int64_t MtpChain::ScratchBytes(DType compute, int64_t tokens) const {
-  Arena arena = Arena::Counting();
-  for (int i = 0; i < 10; ++i) arena.Alloc(DType::kF32, {tokens, hidden_});
-  arena.Alloc(compute, {tokens, 2 * hidden_});
-  return arena.used();
-}
-
 }  // namespace fathom

@@ -43,10 +43,6 @@ class MtpChain {
   // The state [T,D] F32 that the module above is fed: h itself, or normed in scratch.
   ConstView State(Ctx& ctx, const HeadParams& head, MtpInput input, ConstView h) const;
 
-  // Bytes that ForwardBackward keeps, and needs besides.
-  int64_t SavedBytes(DType compute, int64_t tokens, Remat remat, int64_t modules) const;
-  int64_t ScratchBytes(DType compute, int64_t tokens) const;
-
  private:
   struct Link;  // what is kept of one module
   void ForwardLinks(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options,

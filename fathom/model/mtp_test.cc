@@ -190,15 +190,6 @@ TEST_P(MtpTest, RematChangesMemoryNotGradients) {
   }
 }
 
-TEST_P(MtpTest, MemoryStaysWithinThePlan) {
-  const Documents d({64}, 0, 4);
-  for (const Remat remat : {Remat::kFull, Remat::kMinimal, Remat::kNone}) {
-    Gradients(d, remat, DType::kF32);
-    EXPECT_LE(saved_.peak(), decoder_.SavedBytes(DType::kF32, 64, remat, 2));
-  }
-  EXPECT_LE(scratch_.peak(), decoder_.ScratchBytes(DType::kF32, 64, 2));
-}
-
 TEST_P(MtpTest, ModulesThatTakeNoPartChangeNothing) {
   const Documents d({20}, 0, 6);
   DecoderParams grads;

@@ -4,9 +4,8 @@ namespace fathom {
 
 Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64_t tokens, Remat remat) {
   if (remat != Remat::kFull) return block.Allocate(arena, compute, tokens, remat == Remat::kNone);
-  Arena counting = Arena::Counting();
   Block::Saved kept;
-  kept.h_in = arena.Alloc(DType::kF32, block.Allocate(counting, compute, tokens, false).h_in.shape());
+  kept.h_in = arena.Alloc(DType::kF32, {tokens, block.hidden()});
   return kept;
 }
 

@@ -53,10 +53,6 @@ void ApplyDecayMask(const std::vector<std::string>& adamw_mask, std::vector<Opti
   for (size_t i = 0; i < params.size(); ++i) params[i].decayed = !undecayed[i];
 }
 
-int64_t Optimizer::StateBytes(const OptimizerConfig& config, int64_t elements) {
-  return config.type == OptimizerType::kSgd ? 0 : elements * (DTypeSize(config.mu_dtype) + DTypeSize(DType::kF32));
-}
-
 Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params) : config_(config), params_(std::move(params)) {
   FATHOM_CHECK(config_.mu_dtype == DType::kF32 || config_.mu_dtype == DType::kBF16, "mu_dtype {}", DTypeName(config_.mu_dtype));
   for (size_t i = 0; i < params_.size(); ++i) {
@@ -69,6 +65,7 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> 
       storage_.push_back(std::move(m));
       storage_.push_back(std::move(v));
     }
+    if (PlanScope::Active()) continue;  // parts are work, and of a large model they are many
     for (int64_t begin = 0; begin < p.grad.NumElements(); begin += kPartElements) {
       parts_.push_back({i, begin, std::min(begin + kPartElements, p.grad.NumElements())});
     }

@@ -64,9 +64,6 @@ class Optimizer {
   void set_step_count(int64_t n) { step_count_ = n; }
   const std::vector<OptimizerParam>& params() const { return params_; }
 
-  // Bytes of moments that so many elements have.
-  static int64_t StateBytes(const OptimizerConfig& config, int64_t elements);
-
  private:
   struct Part {  // of one parameter: what a thread takes at a time
     size_t param;

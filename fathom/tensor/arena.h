@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 #include "fathom/tensor/view.h"
 
@@ -14,8 +16,9 @@ namespace fathom {
 // takes memory only where it is touched, so after the first step nothing is allocated from the system any more.
 class Arena {
  public:
-  // Counts only: allocations give views with a null pointer; used to plan memory before a run.
-  static Arena Counting() { return Arena(); }
+  // Counts only: allocations are addresses without memory, spans excepted; to plan memory under a PlanScope.
+  static Arena Counting();
+  // Under a PlanScope it counts only, whatever the capacity.
   explicit Arena(int64_t capacity_bytes);
   ~Arena();
   Arena(Arena&& other) noexcept;
@@ -27,25 +30,35 @@ class Arena {
   T* AllocArray(int64_t n) {
     return reinterpret_cast<T*>(AllocBytes(n * static_cast<int64_t>(sizeof(T))));
   }
-  // The same; empty if the arena counts. Nobody calls destructors.
+  // For lists that code on one thread reads and writes: real even if the arena counts, and zeroed then. Nobody calls destructors.
   template <class T>
   std::span<T> AllocSpan(int64_t n) {
     static_assert(std::is_trivially_destructible_v<T>);
-    T* first = AllocArray<T>(n);
-    return {first, static_cast<size_t>(counting() ? 0 : n)};
+    std::byte* first = AllocBytes(n * static_cast<int64_t>(sizeof(T)));
+    if (counting()) first = RealList(first, n * static_cast<int64_t>(sizeof(T)));
+    return {reinterpret_cast<T*>(first), static_cast<size_t>(n)};
   }
   std::byte* AllocBytes(int64_t bytes);
 
-  bool counting() const { return base_ == nullptr; }
+  bool counting() const { return counting_; }
   int64_t used() const { return used_; }
   int64_t peak() const { return peak_; }
   int64_t capacity() const { return capacity_; }
   void Release(int64_t mark);
 
  private:
+  struct List {
+    int64_t begin;
+    std::unique_ptr<std::byte, void (*)(void*)> data;
+  };
   Arena() = default;
+  void Count();
+  std::byte* RealList(const std::byte* counted, int64_t bytes);
+
   std::byte* base_ = nullptr;
+  bool counting_ = false;
   int64_t capacity_ = 0, used_ = 0, peak_ = 0;
+  std::vector<List> lists_;  // of a counting arena
 };
 
 // Gives back everything allocated since construction.

@@ -10,7 +10,7 @@ namespace fathom {
 class Tensor {
  public:
   Tensor() = default;
-  // Zeroed memory of its own, aligned to 64 bytes.
+  // Zeroed memory of its own, aligned to 64 bytes; under a PlanScope an address without memory.
   Tensor(DType dtype, Shape shape);
   // Elements inside something else (a mapped file), which stays alive as long as the tensor. Read-only.
   Tensor(std::shared_ptr<const void> owner, ConstView view) : owner_(std::move(owner)), view_(view), writable_(false) {}

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "fathom/base/log.h"
+#include "fathom/base/plan_scope.h"
 #include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
@@ -110,9 +111,10 @@ void Load(const TrainOptions& options, LoadedModel& model) {
   const bool shares = SharesMtpHeads(options);
   model.params = LoadParams(*model.stored, model.config, options.weights,
                             [&](const ParamSpec& p) { return !treatments.Stays(p) && !(shares && p.is_copy()); });
-  model.followers = FindFollowers(*model.stored, *model.params.spec);
+  const bool planning = PlanScope::Active();  // a plan reads no values
+  if (!planning) model.followers = FindFollowers(*model.stored, *model.params.spec);
   if (shares) {
-    WarnOfOwnCopies(model);
+    if (!planning) WarnOfOwnCopies(model);
     ShareEmbeddingAndHead(model.params);
   } else if (UsesModules(options)) {
     CopyEmbeddingAndHead(options.weights, model.params);

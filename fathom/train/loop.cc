@@ -102,13 +102,10 @@ class Run {
   }
 
   void PrintMemoryTable() {
-    int64_t total = 0;
+    const std::vector<MemoryRow> rows = SessionMemory(session_);
     spdlog::info("memory:");
-    for (const auto& row : TrainMemory(loaded_.config, options_)) {
-      spdlog::info("  {:<12} {:>10}", row.what, FormatBytes(static_cast<double>(row.bytes)));
-      total += row.bytes;
-    }
-    spdlog::info("  {:<12} {:>10}", "in all", FormatBytes(static_cast<double>(total)));
+    for (const MemoryRow& row : rows) spdlog::info("  {:<12} {:>10}", row.what, FormatBytes(static_cast<double>(row.bytes)));
+    spdlog::info("  {:<12} {:>10}", "in all", FormatBytes(static_cast<double>(TotalBytes(rows))));
   }
 
   bool TrainStep() {

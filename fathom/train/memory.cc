@@ -1,64 +1,54 @@
 #include "fathom/train/memory.h"
 
-#include <algorithm>
-#include <map>
+#include <set>
 
-#include "fathom/train/session.h"
+#include "fathom/base/threads.h"
+#include "fathom/train/load_model.h"
 
 namespace fathom {
 namespace {
 
-struct ParameterMemory {
-  int64_t values = 0, copies = 0, gradients = 0, moments = 0;
-};
-
-ParameterMemory SumParameters(const ModelConfig& config, const TrainOptions& options) {
-  ParameterMemory sum;
-  const ModelSpec spec(config);
-  const Treatments treatments(spec, options);
-  const bool mapped = !options.load_parameters_path.empty();  // what stays is read where it lies
-  int64_t moving = 0;
-  for (const ParamSpec& param : spec) {
-    if (param.is_copy() && SharesMtpHeads(options)) continue;
-    const DType stored = LearnsByCounting(param.role) ? DType::kF32 : options.weights;
-    const int64_t elements = param.shape.NumElements();
-    if (!mapped || !treatments.Stays(param)) sum.values += elements * DTypeSize(stored);
-    if (treatments.HasBF16Copy(param)) sum.copies += elements * DTypeSize(DType::kBF16);
-    if (treatments.HasGradient(param)) sum.gradients += elements * DTypeSize(DType::kF32);
-    if (treatments.Of(param) == Treatment::kTrained) moving += elements;
+// Bytes of the tensors that have memory of their own and that `seen` does not hold yet: one memory under two names is one.
+int64_t OwnBytes(DecoderParams& params, std::set<const std::byte*>& seen) {
+  int64_t bytes = 0;
+  for (const NamedWeight& w : ListParams(params)) {
+    for (const Tensor* tensor : {&w.weight->value, &w.weight->scale_inv}) {
+      if (!tensor->empty() && tensor->writable() && seen.insert(tensor->view().raw()).second) bytes += tensor->NumBytes();
+    }
   }
-  sum.moments = Optimizer::StateBytes(options.optimizer, moving);
-  return sum;
+  return bytes;
 }
 
-int64_t LargestLayerElements(const ModelConfig& config) {
-  std::map<int64_t, int64_t> elements;
-  for (const ParamSpec& param : ModelSpec(config)) {
-    if (param.layer >= 0 && !param.is_mtp()) elements[param.layer] += param.shape.NumElements();
-  }
-  int64_t largest = 0;
-  for (const auto& [layer, sum] : elements) largest = std::max(largest, sum);
-  return largest;
+int64_t MomentBytes(const Optimizer& optimizer) {
+  int64_t bytes = 0;
+  for (const Optimizer::Moments& moments : optimizer.moments()) bytes += moments.m.NumBytes() + moments.v.NumBytes();
+  return bytes;
 }
 
 }  // namespace
 
-// The FP8 recipe holds what it made of a layer's weights and of a product's operands in f32.
-int64_t TrainScratchBytes(const Decoder& decoder, const TrainOptions& options) {
-  const int64_t plain = decoder.ScratchBytes(options.compute, options.rows * options.length, MtpModules(options));
-  return options.fp8_block ? 2 * plain + LargestLayerElements(decoder.config()) * DTypeSize(DType::kF32) : plain;
+std::vector<MemoryRow> SessionMemory(TrainSession& session) {
+  std::set<const std::byte*> seen;
+  const int64_t parameters = OwnBytes(session.params(), seen), copies = OwnBytes(session.compute_params(), seen);
+  return {{"parameters", parameters},
+          {"bf16 copy", copies},
+          {"gradients", OwnBytes(session.grads(), seen)},
+          {"moments", MomentBytes(session.optimizer())},
+          {"activations", session.counted().saved},
+          {"scratch", session.counted().scratch}};
 }
 
-std::vector<MemoryRow> TrainMemory(const ModelConfig& config, const TrainOptions& options) {
-  const ParameterMemory parameters = SumParameters(config, options);
-  const Decoder decoder(config, options.layers);
-  const int64_t tokens = options.rows * options.length;
-  return {{"parameters", parameters.values},
-          {"bf16 copy", parameters.copies},
-          {"gradients", parameters.gradients},
-          {"moments", parameters.moments},
-          {"activations", decoder.SavedBytes(options.compute, tokens, options.remat, MtpModules(options))},
-          {"scratch", TrainScratchBytes(decoder, options)}};
+int64_t TotalBytes(const std::vector<MemoryRow>& rows) {
+  int64_t total = 0;
+  for (const MemoryRow& row : rows) total += row.bytes;
+  return total;
+}
+
+TrainPlan PlanTraining(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir, int threads) {
+  const PlanScope plan(threads);
+  LoadedModel model = LoadModel(config, options, dir);
+  TrainSession session(model.config, options, std::move(model.params));
+  return {model.config, SessionMemory(session)};
 }
 
 }  // namespace fathom

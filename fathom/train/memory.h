@@ -1,12 +1,13 @@
-// What a training run books before step 0, from its config and flags alone: nothing is allocated, so it also answers for models that
-// don't fit this machine.
+// What a training run takes: counted by building its session and running its passes under a PlanScope, so that nothing is allocated and the
+// answer is the code's own; also for models and machines that are not here.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
-#include "fathom/config/model_config.h"
-#include "fathom/train/options.h"
+#include "fathom/config/run_config.h"
+#include "fathom/train/session.h"
 
 namespace fathom {
 
@@ -15,11 +16,17 @@ struct MemoryRow {
   int64_t bytes;
 };
 
-// Parameters (but for those that stay mapped from a file), their bf16 copies, gradients, moments, activations kept under options.remat,
-// scratch (an upper bound). Throws Error(kUsage) for masks that match nothing.
-std::vector<MemoryRow> TrainMemory(const ModelConfig& config, const TrainOptions& options);
+// Parameters, their bf16 copies, gradients, moments, activations kept for the backward, scratch. What is mapped from a file takes no memory
+// that the system could not take back, and is left out.
+std::vector<MemoryRow> SessionMemory(TrainSession& session);
+int64_t TotalBytes(const std::vector<MemoryRow>& rows);
 
-// That upper bound, which sizes the session's scratch.
-int64_t TrainScratchBytes(const Decoder& decoder, const TrainOptions& options);
+struct TrainPlan {
+  ModelConfig config;  // as the run will have it
+  std::vector<MemoryRow> memory;
+};
+// Of a run that starts from the checkpoint in dir, or afresh if that is empty, on so many threads. Throws Error as LoadModel and for masks
+// that match nothing.
+TrainPlan PlanTraining(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir, int threads);
 
 }  // namespace fathom

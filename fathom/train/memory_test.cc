@@ -1,12 +1,15 @@
 #include "fathom/train/memory.h"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <map>
 #include <set>
 
 #include "fathom/base/error.h"
+#include "fathom/base/threads.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/data/synthetic.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 
@@ -18,9 +21,9 @@ RunConfig Flags(std::vector<std::string> words) {
   return RunConfig::Resolve(words);
 }
 
-std::map<std::string, int64_t> Table(const ModelConfig& model, const TrainOptions& options) {
+std::map<std::string, int64_t> Table(const RunConfig& config, int threads = 2) {
   std::map<std::string, int64_t> table;
-  for (const MemoryRow& row : TrainMemory(model, options)) table[row.what] = row.bytes;
+  for (const MemoryRow& row : PlanTraining(config, ReadTrainOptions(config), {}, threads).memory) table[row.what] = row.bytes;
   return table;
 }
 
@@ -46,21 +49,28 @@ int64_t BytesOfCopies(const Optimizer& optimizer) {
   return bytes;
 }
 
+// A V3 with a sixteenth of its vocabulary and two layers; with an indexer, one of V3.2.
+std::vector<std::string> Small(std::vector<std::string> more, bool indexer = false) {
+  std::vector<std::string> words = {
+      "model_name=deepseek3-tiny", "override_model_config=true", "base_num_decoder_layers=2", "first_num_dense_layers=1",
+      "vocab_size=8192",           "qk_nope_head_dim=32",        "qk_rope_head_dim=16",       "v_head_dim=32",
+      "per_device_batch_size=2",   "max_target_length=160"};
+  if (indexer) words.insert(words.end(), {"use_indexer=true", "indexer_n_heads=4", "indexer_head_dim=32", "indexer_topk=32"});
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
 // What the table says is what a session has.
 void ExpectExact(const std::vector<std::string>& flags) {
-  std::vector<std::string> words = {"model_name=deepseek3-tiny", "per_device_batch_size=2", "max_target_length=32"};
-  words.insert(words.end(), flags.begin(), flags.end());
-  const RunConfig config = Flags(words);
+  const RunConfig config = Flags(Small(flags));
   const TrainOptions options = ReadTrainOptions(config);
+  auto table = Table(config);
   LoadedModel model = LoadModel(config, options, {});
-  auto table = Table(model.config, options);
   TrainSession session(model.config, options, std::move(model.params));
   EXPECT_EQ(table["parameters"], BytesOf(session.params()));
   EXPECT_EQ(table["bf16 copy"], BytesOfCopies(session.optimizer()));
   EXPECT_EQ(table["gradients"], BytesOf(session.grads()));
   EXPECT_EQ(table["moments"], BytesOf(session.optimizer()));
-  EXPECT_GT(table["activations"], 0);
-  EXPECT_GT(table["scratch"], 0);
 }
 
 TEST(TrainMemory, IsWhatASessionTakes) {
@@ -73,10 +83,65 @@ TEST(TrainMemory, IsWhatASessionTakes) {
   ExpectExact({"dtype=float32", "trainable_parameters_mask=.*mlp.*"});
 }
 
+// The arenas of a session after a real step, on real threads, over what the plan for so many threads says: full rows, as planned.
+void ExpectTaken(const std::vector<std::string>& words, int threads) {
+  const std::string what = fmt::format("{} threads, {}", threads, fmt::join(words, " "));
+  const RunConfig config = Flags(words);
+  const TrainOptions options = ReadTrainOptions(config);
+  auto table = Table(config, threads);
+  const int before = NumThreads();
+  SetThreads(threads);
+  LoadedModel model = LoadModel(config, options, {});
+  TrainSession session(model.config, options, std::move(model.params));
+  SyntheticSource source({options.rows, options.length, model.config.vocab_size, 7});
+  Batch batch;
+  ASSERT_TRUE(source.Next(&batch));
+  session.Step(batch, 1e-3);
+  if (options.eval_interval > 0) session.Evaluate(batch);
+  SetThreads(before);
+  const double factor = static_cast<double>(session.taken().scratch) / static_cast<double>(table["scratch"]);
+  EXPECT_TRUE(factor > 0.97 && factor <= 1) << what << ": " << factor;
+  EXPECT_EQ(session.taken().saved, table["activations"]) << what;
+}
+
+constexpr int kThreads[] = {1, 2, 8, 64, 128};
+
+TEST(TrainMemory, IsWhatAStepTakes) {
+  for (const int threads : kThreads) {
+    for (const char* dtype : {"dtype=float32", "dtype=bfloat16"}) {
+      ExpectTaken(Small({dtype, "remat_policy=full"}), threads);
+      ExpectTaken(Small({dtype, "quantization=fp8_block"}), threads);
+      ExpectTaken(Small({dtype, "mtp_num_layers=2", "mtp_loss_scaling_factor=0.3"}), threads);
+    }
+  }
+}
+
+TEST(TrainMemory, IsWhatAStepTakesUnderEveryPolicy) {
+  for (const char* remat : {"remat_policy=full", "remat_policy=minimal", "remat_policy=none"}) {
+    ExpectTaken(Small({remat, "load_balance_loss_weight=0.01"}), 2);
+    ExpectTaken(Small({remat, "mtp_num_layers=1", "capacity_factor=1.25", "sparse_matmul=false"}), 2);
+    ExpectTaken(Small({remat, "sparse_matmul=false"}), 8);
+    ExpectTaken(Small({remat, "mtp_num_layers=1", "mtp_eval_target_module=1", "eval_interval=1"}), 2);
+    ExpectTaken(Small({remat, "trainable_parameters_mask=.*mlp.*"}), 2);
+  }
+}
+
+TEST(TrainMemory, IsWhatAStepOfSparseAttentionTakes) {
+  for (const int threads : kThreads) {
+    for (const char* dtype : {"dtype=float32", "dtype=bfloat16"}) {
+      ExpectTaken(Small({dtype, "remat_policy=full"}, true), threads);
+      ExpectTaken(Small({dtype, "indexer_loss_scaling_factor=0.5"}, true), threads);  // the warm-up
+      ExpectTaken(Small({dtype, "indexer_loss_scaling_factor=0.5", "indexer_sparse_training=true"}, true), threads);
+    }
+  }
+  ExpectTaken(Small({"mtp_num_layers=1", "indexer_loss_scaling_factor=0.5"}, true), 8);
+  ExpectTaken(Small({"compat=maxtext", "mtp_num_layers=1", "indexer_loss_scaling_factor=0.5"}, true), 2);
+}
+
 // 671B parameters, without allocating them.
 TEST(TrainMemory, LargeModel) {
   const RunConfig config = Flags({"model_name=deepseek3-671b", "per_device_batch_size=1", "max_target_length=4096"});
-  auto table = Table(ModelFromFlags(config), ReadTrainOptions(config));
+  auto table = Table(config);
   EXPECT_NEAR(static_cast<double>(table["parameters"]), 4 * 671.03e9, 1e9);
   EXPECT_NEAR(static_cast<double>(table["moments"]), 8 * 671.03e9, 1e9);
 }
@@ -85,7 +150,7 @@ TEST(TrainMemory, RematKeepsLess) {
   const auto kept = [](const std::string& policy) {
     const RunConfig config =
         Flags({"model_name=deepseek3-671b", "per_device_batch_size=1", "max_target_length=512", "remat_policy=" + policy});
-    return Table(ModelFromFlags(config), ReadTrainOptions(config))["activations"];
+    return Table(config)["activations"];
   };
   EXPECT_LT(kept("full"), kept("minimal"));
   EXPECT_LT(kept("minimal"), kept("none"));

@@ -4,13 +4,16 @@
 #include <numeric>
 #include <set>
 
+#include "fathom/base/threads.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
-#include "fathom/train/memory.h"
 
 namespace fathom {
 namespace {
 
-constexpr int64_t kReserve = 64 << 20;  // slack of address space, not of memory
+constexpr int64_t kReserve = 64 << 20;
+
+// Address space, not memory: batches of many short documents take a little more for their lists.
+int64_t SpaceFor(int64_t counted) { return 2 * counted + kReserve; }
 
 // One memory under two names is one parameter.
 std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const Treatments& treatments, DecoderParams& params,
@@ -28,25 +31,51 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const T
   return list;
 }
 
+// What the flags leave to the model.
+TrainOptions Completed(TrainOptions options, const ModelConfig& config) {
+  options.lm_loss = options.lm_loss || !config.has_indexer();
+  options.balance.highest_scores |= options.balance.form == BalanceForm::kNormalizedScores && config.scoring_func == ScoringFunc::kSigmoid;
+  return options;
+}
+
+// Full rows of one document each: longer documents take more memory than short ones.
+Batch FullBatch(int64_t rows, int64_t length) {
+  Batch batch;
+  batch.Clear(rows, length);
+  const std::vector<int32_t> ids(static_cast<size_t>(length));
+  for (int64_t row = 0; row < rows; ++row) batch.AddSegment(row * length, length, ids.data(), ids.data(), 1);
+  return batch;
+}
+
 }  // namespace
 
 int64_t MtpModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
 
 TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params)
-    : options_(options),
+    : options_(Completed(options, config)),
       decoder_(config, options.layers),
       params_(std::move(params)),
       treatments_(*params_.spec, options),
       compute_(MakeBF16Copy(params_, [&](const ParamSpec& param) { return treatments_.HasBF16Copy(param); })),
       grads_(MakeGradients(params_, [&](const ParamSpec& param) { return treatments_.HasGradient(param); })),
-      saved_(decoder_.SavedBytes(options.compute, options.rows * options.length, options.remat, MtpModules(options)) + kReserve),
-      scratch_(2 * TrainScratchBytes(decoder_, options) + kReserve) {
-  decoder_.EnsurePositions(options.length);
-  options_.lm_loss = options.lm_loss || !config.has_indexer();
-  options_.balance.highest_scores |= options.balance.form == BalanceForm::kNormalizedScores && config.scoring_func == ScoringFunc::kSigmoid;
+      counted_(CountPasses()),
+      saved_(SpaceFor(counted_.saved)),
+      scratch_(SpaceFor(counted_.scratch)) {
   MakeTotals();
   for (const NamedWeight& w : ListParams(grads_)) gradients_.push_back(w.weight->value.mutable_view());
   optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, treatments_, params_, compute_, grads_));
+}
+
+TrainSession::PassMemory TrainSession::CountPasses() {
+  decoder_.EnsurePositions(options_.length);
+  const PlanScope plan(NumThreads());
+  Arena saved = Arena::Counting(), scratch = Arena::Counting();
+  Ctx ctx{saved, scratch, options_.compute, options_.fp8_block};
+  const Batch batch = FullBatch(options_.rows, options_.length);
+  const TokenBatch tokens = Slice(batch, 0, options_.rows);
+  decoder_.ForwardBackward(ctx, compute_, tokens, LossOf(batch, 1, 1), options_.remat, grads_);
+  if (options_.eval_interval > 0) decoder_.Loss(ctx, compute_, tokens, {.mtp = options_.mtp}, {});
+  return {saved.peak(), scratch.peak()};
 }
 
 void TrainSession::MakeTotals() {

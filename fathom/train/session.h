@@ -41,6 +41,16 @@ class TrainSession {
   // Sums over the batch without gradients.
   LossSums Evaluate(const Batch& batch);
 
+  // Activations kept for the backward, and everything else that a pass allocates.
+  struct PassMemory {
+    int64_t saved = 0, scratch = 0;
+  };
+  // What the largest pass of this session takes, counted by running it under a PlanScope: full rows of one document each, and as many rows
+  // of expert work as there can be.
+  const PassMemory& counted() const { return counted_; }
+  // The most that passes have taken so far.
+  PassMemory taken() const { return {saved_.peak(), scratch_.peak()}; }
+
   // Rows of a batch as the decoder takes them; valid until the next call.
   TokenBatch Slice(const Batch& batch, int64_t row_begin, int64_t row_end);
 
@@ -48,9 +58,12 @@ class TrainSession {
   const Treatments& treatments() const { return treatments_; }
   DecoderParams& params() { return params_; }
   DecoderParams& grads() { return grads_; }
+  // What passes read: params(), or their bf16 copies where there are some.
+  DecoderParams& compute_params() { return compute_; }
   Optimizer& optimizer() { return *optimizer_; }
 
  private:
+  PassMemory CountPasses();
   void MakeTotals();
   void ListSegments(const Batch& batch, int64_t begin, int64_t end);
   int64_t CountedTokens(const Batch& batch) const;  // those of documents; padding too if it counts
@@ -66,13 +79,14 @@ class TrainSession {
   DecoderParams params_;
   Treatments treatments_;
   DecoderParams compute_, grads_;
-  Arena saved_, scratch_;
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<View> gradients_;  // those that exist
   std::vector<Segment> segments_;
   std::vector<double> layer_sums_;  // memory of totals_
   std::vector<int64_t> layer_counts_;
   LayerTotals totals_;
+  PassMemory counted_;  // by all of the above
+  Arena saved_, scratch_;
 };
 
 // The MTP modules whose activations are kept at the same time: those that are trained, or those up to the one that an eval looks at.

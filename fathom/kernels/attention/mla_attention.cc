@@ -105,7 +105,7 @@ void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segment
   FATHOM_CHECK(lse.empty() || (IsMatrix(lse, q.dim(0), shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
   const ArenaScope scope(scratch);
   const int64_t count = std::ssize(segments), each = ForwardScratch::Floats(shape);
-  int64_t* first = scratch.AllocArray<int64_t>(count + 1);
+  int64_t* first = scratch.AllocSpan<int64_t>(count + 1).data();
   float* workers = scratch.AllocArray<float>(NumWorkers() * each);
   first[0] = 0;
   for (int64_t i = 0; i < count; ++i) first[i + 1] = first[i] + QueryChunks(segments[static_cast<size_t>(i)]);

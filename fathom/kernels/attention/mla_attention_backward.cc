@@ -163,7 +163,7 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
   CheckMlaGradients(a);
   const int64_t tokens = q.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
   const ArenaScope scope(scratch);
-  uint8_t* covered = scratch.AllocArray<uint8_t>(tokens);
+  uint8_t* covered = scratch.AllocSpan<uint8_t>(tokens).data();
   std::memset(covered, 0, static_cast<size_t>(tokens));
   int64_t longest = 0;
   for (const Segment& s : segments) {

@@ -134,7 +134,7 @@ int64_t RowsOf(const DecodeArgs& a, std::span<const int64_t> visible, int64_t qu
 void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o_latent, View lse, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
   const int64_t queries = a.q_latent.dim(0), each = DecodeScratch::Floats(s), sums = s.heads * PadBlock(s.latent_dim);
-  int64_t* first = scratch.AllocArray<int64_t>(queries + 1);
+  int64_t* first = scratch.AllocSpan<int64_t>(queries + 1).data();
   first[0] = 0;
   for (int64_t m = 0; m < queries; ++m) first[m + 1] = first[m] + DecodeParts(RowsOf(a, visible, m));
   float* workers = scratch.AllocArray<float>(NumWorkers() * each);

@@ -194,10 +194,10 @@ void MlaDecodeBackward(const MlaDecodeShape& shape, ConstView q_latent, ConstVie
   const int64_t each = WorkerFloats(shape), pack = PackedQuery::Floats(shape, k);
   float* workers = scratch.AllocArray<float>(NumWorkers() * each);
   float* packs = scratch.AllocArray<float>(kPackedQueries * pack);
-  auto* packed = scratch.AllocArray<PackedQuery>(kPackedQueries);
-  for (int64_t i = 0; i < kPackedQueries; ++i) std::construct_at(&packed[i], shape, k, packs + i * pack);
+  const std::span<PackedQuery> packed = scratch.AllocSpan<PackedQuery>(kPackedQueries);
+  for (int64_t i = 0; i < kPackedQueries; ++i) std::construct_at(&packed[static_cast<size_t>(i)], shape, k, packs + i * pack);
   for (int64_t begin = 0; begin < queries; begin += kPackedQueries) {
-    BackwardQueries(a, begin, std::min(queries, begin + kPackedQueries), workers, each, {packed, static_cast<size_t>(kPackedQueries)});
+    BackwardQueries(a, begin, std::min(queries, begin + kPackedQueries), workers, each, packed);
   }
 }
 

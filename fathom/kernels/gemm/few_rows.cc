@@ -279,7 +279,7 @@ bool IsFewRows(const ConstView& x, const WeightView& w) {
 void RunFewRows(int64_t count, FunctionRef<FewRowsProduct(int64_t)> product, Arena& scratch) {
   FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
   const ArenaScope scope(scratch);
-  int64_t* first = scratch.AllocArray<int64_t>(count + 1);
+  int64_t* first = scratch.AllocSpan<int64_t>(count + 1).data();
   first[0] = 0;
   int64_t bytes = 0, widest = 0, longest = 0;
   for (int64_t e = 0; e < count; ++e) {

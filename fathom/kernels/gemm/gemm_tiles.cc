@@ -140,7 +140,9 @@ void RunTokenSumBF16(const Product& p, const Tile& t, const TileScratch& scratch
 
 void Clear(View c) {
   const size_t bytes = static_cast<size_t>(c.dim(1) * DTypeSize(c.dtype()));
-  for (int64_t i = 0; i < c.dim(0); ++i) std::memset(c.raw() + i * c.stride() * DTypeSize(c.dtype()), 0, bytes);
+  ParallelRanges(c.dim(0), kTileRows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) std::memset(c.raw() + i * c.stride() * DTypeSize(c.dtype()), 0, bytes);
+  });
 }
 
 // The tiles that a product takes; one without a sum is done here.
@@ -155,7 +157,7 @@ int64_t TilesToRun(const Product& p) {
 void RunProducts(int64_t count, FunctionRef<Product(int64_t)> product, Arena& scratch) {
   FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
   const ArenaScope scope(scratch);
-  int64_t* first = scratch.AllocArray<int64_t>(count + 1);
+  int64_t* first = scratch.AllocSpan<int64_t>(count + 1).data();
   first[0] = 0;
   for (int64_t e = 0; e < count; ++e) first[e + 1] = first[e] + TilesToRun(product(e));
   std::byte* panels = scratch.AllocBytes(NumWorkers() * TileScratch::kBytes);

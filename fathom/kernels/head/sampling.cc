@@ -132,8 +132,7 @@ float NucleusCutOff(std::span<const float> logits, double top_p, float largest, 
 double TopKWeights(const SamplingRule& rule, std::span<const float> logits, float largest, std::span<float> weights, Arena& scratch) {
   const int64_t n = std::ssize(logits), k = std::min(rule.top_k, n);
   const ArenaScope scope(scratch);
-  const std::span<int32_t> ids(scratch.AllocArray<int32_t>(k), static_cast<size_t>(k)),
-      work(scratch.AllocArray<int32_t>(n), static_cast<size_t>(n));
+  const std::span<int32_t> ids = scratch.AllocSpan<int32_t>(k), work = scratch.AllocSpan<int32_t>(n);
   TopK(logits, k, ids, work);
   float cut = kLowest;
   double temperature = rule.temperature;

@@ -151,6 +151,7 @@ void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, C
   float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(shape.heads));
   float* strip_scores = scratch.AllocArray<float>(kStripQueries * stride);
   float* workers = scratch.AllocArray<float>(NumWorkers() * std::max(each, BestOfRow::Floats(top_k)));
+  if (scratch.counting()) return;  // lists stay full
   std::fill(chosen.begin(), chosen.end(), -1);
   for (const Segment& s : segments) {
     for (int64_t t = s.q_begin; t < s.q_end; t += kStripQueries) {

@@ -97,7 +97,7 @@ void Frequencies(const Sequence& s, int64_t chosen, int64_t tokens, float* f) {
 double SequenceLoss(const Sequence& s, bool softmax, int64_t chosen, double gradient_scale, Arena& scratch) {
   const int64_t rows = s.scores.dim(0), experts = s.scores.dim(1), tokens = CountedTokens(s);
   const ArenaScope scope(scratch);
-  float *f = scratch.AllocArray<float>(experts), *p = scratch.AllocArray<float>(experts);
+  float *f = scratch.AllocSpan<float>(experts).data(), *p = scratch.AllocSpan<float>(experts).data();
   std::fill(p, p + experts, 0.0f);
   if (tokens > 0) Frequencies(s, chosen, tokens, f);
   SumOverRows(rows, experts, p, scratch, [&](int64_t begin, int64_t end, float* partial) {

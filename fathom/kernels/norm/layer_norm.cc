@@ -95,14 +95,16 @@ void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, 
                "stats {}, dw {}, db {}", stats.shape().ToString(), dw.shape().ToString(), db.shape().ToString());
   const float* s = stats.data<float>();
   const ArenaScope scope(scratch);
-  float* sums = scratch.AllocArray<float>(2 * d);
+  float* sums = scratch.AllocSpan<float>(2 * d).data();
   std::memset(sums, 0, static_cast<size_t>(2 * d) * sizeof(float));
   SumOverRows(rows, 2 * d, sums, scratch, [&](int64_t begin, int64_t end, float* partial) {
     HWY_DYNAMIC_DISPATCH(LayerNormBackwardRows)(dy.Rows(begin, end), x.Rows(begin, end), w, s + 2 * begin, dx.Rows(begin, end), partial);
   });
   const auto add = [&](const View& to, const float* from) {
     if (to.empty()) return;
-    for (int64_t i = 0; i < d; ++i) to.data<float>()[i] += from[i];
+    ParallelRanges(d, kElementGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) to.data<float>()[i] += from[i];
+    });
   };
   add(dw, sums);
   add(db, sums + d);
