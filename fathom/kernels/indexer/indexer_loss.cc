@@ -217,7 +217,6 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "fathom/base/threads.h"
-#include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
 
@@ -269,6 +268,12 @@ void CheckLoss(const IndexerLossArgs& a, std::span<const Segment> segments, std:
   FATHOM_CHECK(g.dq.dtype() == DType::kF32 && g.dk.dtype() == DType::kF32 && g.dweights.dtype() == DType::kF32, "gradients are F32");
 }
 
+void Zero(const View& v) {
+  ParallelRanges(v.dim(0), RowGrain(v.dim(1)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) std::fill_n(v.row<float>(i), v.dim(1), 0.0f);
+  });
+}
+
 // Longest list of a query.
 int64_t LongestList(bool dense, int64_t most_keys, int64_t k) { return dense ? most_keys : std::min(most_keys, k); }
 
@@ -296,7 +301,7 @@ void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std:
   const Workers workers{scratch.AllocArray<float>(NumWorkers() * each), each};
   std::fill(kl.begin(), kl.end(), 0.0f);
   if (a.WantsGradients()) {
-    for (const View& v : {gradients.dq, gradients.dk, gradients.dweights}) Fill(0, v);
+    for (const View& v : {gradients.dq, gradients.dk, gradients.dweights}) Zero(v);
   }
   for (const Segment& s : segments) {
     strip.segment = s;
