@@ -78,7 +78,10 @@ View MergedWeight(Ctx& ctx, const Weight& w) {
   if (w.scale_inv.empty()) {
     Cast(w.value.view(), merged);
   } else {
-    WidenPanel(w, {0, merged.dim(0), 0, merged.dim(1)}, false, merged.data<float>());
+    ParallelRanges((merged.dim(0) + kScaleBlock - 1) / kScaleBlock, 1, [&](int64_t begin, int64_t end) {
+      const int64_t first = begin * kScaleBlock, last = std::min(merged.dim(0), end * kScaleBlock);
+      WidenPanel(w, {first, last - first, 0, merged.dim(1)}, false, merged.row<float>(first));
+    });
   }
   if (!w.adapter) return merged;
   ArenaScope scope(ctx.scratch);
