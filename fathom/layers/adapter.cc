@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fathom/base/threads.h"
 #include "fathom/kernels/gemm/gemm_panel.h"
 
 namespace fathom {
