@@ -22,7 +22,11 @@ void CheckWords(const RunConfig& config) {
     Throw(ErrorCode::kUsage, "config: unexpected {}; it takes one .yml file first and flags as key=value", name);
 }
 
-bool IsShown(const RunConfig& config, const Flag& flag) { return !config.Bool("changed_only") || flag.source != "base.yml"; }
+// What fathom does, and of MaxText's other flags those that were given.
+bool IsShown(const RunConfig& config, const std::string& key, const Flag& flag) {
+  if (FindFlag(key, "config").role != FlagRole::kOwn) return flag.given;
+  return !config.Bool("changed_only") || flag.source != "base.yml";
+}
 
 Json ToJson(const FlagValue& value) {
   struct Converter {
@@ -41,7 +45,7 @@ int RunConfigCommand(const RunConfig& config) {
   Json result = Json::object();
   std::string table;
   for (const auto& [key, flag] : config.flags()) {
-    if (!IsShown(config, flag)) continue;
+    if (!IsShown(config, key, flag)) continue;
     table += fmt::format("{:<48} {:<32} {}\n", key, FormatFlag(flag.value), flag.source);
     result[key] = {{"value", ToJson(flag.value)}, {"source", flag.source}};
   }
@@ -50,16 +54,18 @@ int RunConfigCommand(const RunConfig& config) {
   return 0;
 }
 
-std::vector<std::string> AllFlags() {
+std::vector<std::string> OwnFlags() {
   std::vector<std::string> names;
-  for (const auto& [name, flag] : Flags()) names.push_back(name);
+  for (const auto& [name, flag] : Flags()) {
+    if (flag.role == FlagRole::kOwn) names.push_back(name);
+  }
   return names;
 }
 
 }  // namespace
 
 Command ConfigCommand() {
-  return {"config", "prints the resolved flags and what set each of them", AllFlags(), &RunConfigCommand, "[COMMAND]"};
+  return {"config", "prints the resolved flags and what set each of them", OwnFlags(), &RunConfigCommand, "[COMMAND]"};
 }
 
 }  // namespace fathom

@@ -201,6 +201,7 @@ Command DecodeCommand() {
                     "stop",
                     "dtype",
                     "decode_sampling_strategy",
+                    "seed",
                     "decode_sampling_temperature",
                     "decode_sampling_top_k",
                     "decode_sampling_nucleus_p",

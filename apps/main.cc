@@ -24,13 +24,14 @@
 #include "fathom/base/threads.h"
 #include "fathom/config/flag_table.h"
 #include "fathom/config/flag_text.h"
+#include "fathom/config/run_rules.h"
 #include "fathom/kernels/simd/simd.h"
 
 namespace fathom {
 namespace {
 
 const std::vector<std::string>& CommonFlags() {
-  static const std::vector<std::string> flags = {"threads", "seed", "log_level", "json"};
+  static const std::vector<std::string> flags = {"threads", "log_level", "json"};
   return flags;
 }
 
@@ -109,6 +110,34 @@ bool AsksForHelp(const std::vector<std::string>& words) {
   return std::ranges::any_of(words, [](const std::string& word) { return word == "--help" || word == "-h"; });
 }
 
+// MaxText's modules, by the end of their names, and the command that stands for each.
+struct Module {
+  std::string_view end, command;
+};
+constexpr Module kModules[] = {{".pre_train.train", "train"},
+                               {".train_compile", "plan train"},
+                               {".decode", "decode"},
+                               {".deepseek_dequantize", "convert"},
+                               {".convert_deepseek_family_ckpt", "convert"},
+                               {".convert_deepseek_family_unscanned_ckpt", "convert"},
+                               {".to_maxtext", "convert"},
+                               {".to_huggingface", "convert"},
+                               {".forward_pass_logit_checker", "check logits"},
+                               {".inspect_checkpoint", "inspect"}};
+
+// A command that was pasted from MaxText's guide as it stands.
+void RefusePython(const std::vector<std::string>& words) {
+  const std::string program = words[0].substr(words[0].rfind('/') + 1);
+  if (!program.starts_with("python")) return;
+  const std::string module = words.size() > 2 && words[1] == "-m" ? words[2] : "";
+  const auto known = std::ranges::find_if(kModules, [&](const Module& x) { return module.ends_with(x.end); });
+  if (known != std::end(kModules)) {
+    Throw(ErrorCode::kUsage, "{} -m {}: write `fathom {}` in its place, the flags may stay", words[0], module, known->command);
+  }
+  Throw(ErrorCode::kUsage, "{} {}: write `fathom COMMAND` in its place; fathom --help lists the commands", words[0],
+        module.empty() ? "..." : "-m " + module);
+}
+
 // Takes the command's words from the front of words. A first word that only two-word commands have lists those.
 const Command& TakeCommand(std::vector<std::string>& words) {
   if (const Command* command = FindCommand(words)) {
@@ -119,8 +148,10 @@ const Command& TakeCommand(std::vector<std::string>& words) {
   for (const Command& command : Commands()) names.push_back(command.name);
   const auto relatives = Relatives(words[0]);
   if (!relatives.empty()) Throw(ErrorCode::kUsage, "fathom {}: which one? {}", words[0], fmt::join(relatives, ", "));
+  RefusePython(words);
   const std::string name = words.size() > 1 && words[1].find('=') == words[1].npos ? words[0] + " " + words[1] : words[0];
-  Throw(ErrorCode::kUsage, "unknown command {}; did you mean {}? (fathom --help lists all)", words[0], NearestName(name, names));
+  const std::string near = NearestName(words[0], names);
+  Throw(ErrorCode::kUsage, "unknown command {}{} (fathom --help lists all)", words[0], DidYouMean(near.empty() ? name : words[0], names));
 }
 
 std::set<std::string> ReadBy(const Command& command) {
@@ -130,21 +161,48 @@ std::set<std::string> ReadBy(const Command& command) {
   return read;
 }
 
-// One line for flags that were given and that this command does not read. A yml serves several commands and repeats defaults: what it sets
-// is named if it asks for something that no command does.
-void NameUnread(const Command& command, const RunConfig& config) {
+bool IsFromHere(const Flag& flag) { return flag.source == "command line" || flag.source.starts_with("environment"); }
+
+// Flags that were given and that this command does not read. A yml serves several commands and repeats defaults: what it sets is named if
+// it asks for something that no command does.
+std::vector<std::string> Unread(const Command& command, const RunConfig& config) {
   const std::set<std::string> read = ReadBy(command);
-  std::set<std::string> read_by_any;
-  for (const Command& any : Commands()) {
-    if (any.name != "config") read_by_any.merge(ReadBy(any));  // which shows every flag
-  }
   std::vector<std::string> unread;
   for (const auto& [key, flag] : config.flags()) {
-    const bool here = flag.source == "command line" || flag.source.starts_with("environment");
-    const bool asks = config.Given(key) && flag.value != FindFlag(key, "yml").default_value;
-    if (!(here ? read : read_by_any).contains(key) && (here || asks)) unread.push_back(key);
+    const FlagSpec& spec = FindFlag(key, "flags");
+    if (spec.role == FlagRole::kRefused || read.contains(key)) continue;
+    const bool asks = config.Given(key) && flag.value != spec.default_value && spec.role == FlagRole::kAccepted;
+    if (IsFromHere(flag) || asks) unread.push_back(key);
   }
-  if (!unread.empty()) spdlog::info("accepted, no effect here: {}", fmt::join(unread, ", "));
+  unread.insert(unread.end(), config.unknown().begin(), config.unknown().end());
+  return unread;
+}
+
+// A flag that another command would follow, given to this one: log_level=warning doesn't hide that.
+bool IsMisplaced(const RunConfig& config, const std::string& key) {
+  const auto flag = config.flags().find(key);
+  if (flag == config.flags().end() || !IsFromHere(flag->second)) return false;
+  const FlagSpec& spec = FindFlag(key, "flags");
+  return spec.role == FlagRole::kOwn && flag->second.value != spec.default_value;
+}
+
+void NameUnread(const Command& command, const RunConfig& config) {
+  const auto unread = Unread(command, config);
+  if (unread.empty()) return;
+  const bool matters = std::ranges::any_of(unread, [&](const std::string& key) { return IsMisplaced(config, key); });
+  spdlog::log(matters ? spdlog::level::warn : spdlog::level::info, "accepted, no effect here: {}", fmt::join(unread, ", "));
+}
+
+// What stands beside the flags. A comment or a blank comes from a pasted command, of which the shell has cut the rest off.
+void RefuseWord(const Command& command, const std::string& word) {
+  if (word.starts_with('#'))
+    Throw(ErrorCode::kUsage, "{}: the shell passed a comment on ({}): paste the command without its comment lines", command.name, word);
+  if (word.find_first_not_of(" \t\r\n") == word.npos) {
+    Throw(ErrorCode::kUsage, "{}: a blank argument: is there a space after the backslash at the end of a line? What follows it is lost",
+          command.name);
+  }
+  Throw(ErrorCode::kUsage, "{}: unexpected {}; flags are written key=value (fathom {} --help lists them)", command.name, word,
+        command.name);
 }
 
 // A full disk behind standard output must not look like success.
@@ -170,11 +228,11 @@ int Run(std::vector<std::string> words) {
   SetUpLogging("info");
   RunConfig config = RunConfig::Resolve(words);
   SetUpLogging(config.String("log_level"));
-  if (!config.words().empty() && command.operands.empty()) {
-    Throw(ErrorCode::kUsage, "{}: unexpected {}; flags are written key=value (fathom {} --help lists them)", command.name,
-          config.words()[0], command.name);
+  if (!config.words().empty() && command.operands.empty()) RefuseWord(command, config.words()[0]);
+  if (command.name != "config") {  // which shows what was given, and does nothing with it
+    CheckHonoured(config);
+    NameUnread(command, config);
   }
-  NameUnread(command, config);
   SetThreads(static_cast<int>(config.Int("threads")));
   ReportCutFiles();
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));

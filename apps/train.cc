@@ -55,6 +55,7 @@ Command TrainCommand() {
                                    "enable_data_shuffling",
                                    "data_shuffle_seed",
                                    "init_weights_seed",
+                                   "seed",
                                    "eval_interval",
                                    "eval_steps",
                                    "eval_start_step",

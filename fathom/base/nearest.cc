@@ -34,7 +34,12 @@ std::string NearestName(std::string_view name, const std::vector<std::string>& c
     smallest = distance;
     nearest = candidate;
   }
-  return nearest;
+  return smallest <= std::max<size_t>(1, name.size() / 4) ? nearest : "";
+}
+
+std::string DidYouMean(std::string_view name, const std::vector<std::string>& candidates) {
+  const std::string nearest = NearestName(name, candidates);
+  return nearest.empty() ? "" : "; did you mean " + nearest + "?";
 }
 
 }  // namespace fathom

@@ -8,6 +8,7 @@
 #include "fathom/base/error.h"
 #include "fathom/base/nearest.h"
 #include "fathom/config/built_in_files.h"
+#include "fathom/config/flag_text.h"
 #include "fathom/config/flag_yaml.h"
 
 namespace fathom {
@@ -25,23 +26,25 @@ constexpr NullDefault kNullDefaults[] = {
     {"clip_logits_epsilon", FlagType::kFloat},
     {"max_kl_div", FlagType::kFloat},
     {"max_num_checkpoints_to_keep", FlagType::kInt},
-    {"muon_consistent_rms", FlagType::kFloat},
     {"token_size", FlagType::kInt},
 };
+
+// MaxText's default where it is not base.yml's: what a copy of MaxText's base.yml says without asking for it.
+struct MaxTextDefault {
+  std::string_view flag, text;
+};
+constexpr MaxTextDefault kMaxTextDefaults[] = {{"attention_type", "global"},     {"base_moe_mlp_dim", "-1"}, {"dataset_type", "tfds"},
+                                               {"decoder_block", "llama2"},      {"remat_policy", "full"},   {"rope_type", "default"}};
 
 // Words that a flag takes, or the items of a list; a leading '|' allows the empty one.
 struct Choice {
   std::string_view flag, words;
 };
 constexpr Choice kChoices[] = {
-    {"attention_type", "mla"},
-    {"chat_template", "|v2|v3|r1|v31|v32"},
     {"compat", "|maxtext"},
-    {"context_parallel_strategy", "all_gather"},
     {"dataset_type", "text|synthetic|hf|grain|tfds|c4_mlperf|olmo_grain"},
     {"grain_packing_type", "first_fit|concat_then_split"},
     {"decode_sampling_strategy", "greedy|weighted|topk|nucleus|composite"},
-    {"decoder_block", "deepseek"},
     {"dtype", "float32|bfloat16|float16|float8"},
     {"eager_load_method", "auto|safetensors|transformers"},
     {"grad_dtype", "float32|bfloat16"},
@@ -113,7 +116,6 @@ constexpr Range kRanges[] = {
     {"mtp_loss_scaling_factor", 0, kMax},
     {"mtp_num_layers", 0, 64},
     {"num_epoch", 0, kMax},
-    {"num_shots", 0, 100},
     {"per_device_batch_size", 1e-9, kMax},
     {"routed_bias_update_rate", 0, kMax},
     {"rtol", 0, kMax},
@@ -130,6 +132,29 @@ constexpr Range kRanges[] = {
 };
 
 constexpr std::string_view kSizes[] = {"checkpoint_storage_target_data_file_size_bytes", "max_shard_size", "memory_limit"};
+constexpr std::string_view kPaths[] = {"against",
+                                       "base_config",
+                                       "base_output_directory",
+                                       "dataset_path",
+                                       "dump",
+                                       "eval_dataset_path",
+                                       "golden",
+                                       "golden_logits_path",
+                                       "hf_model_path",
+                                       "input",
+                                       "input_fp8_hf_path",
+                                       "json",
+                                       "load_full_state_path",
+                                       "load_parameters_path",
+                                       "machine",
+                                       "manifest",
+                                       "metrics_file",
+                                       "output",
+                                       "output_bf16_hf_path",
+                                       "output_logits_path",
+                                       "prompt_file",
+                                       "run_name",
+                                       "tokenizer_path"};
 constexpr std::string_view kLiterals[] = {"prompt", "text"};
 constexpr std::string_view kRepeats[] = {"input", "stop"};
 
@@ -143,7 +168,10 @@ std::vector<std::string> Split(std::string_view words, char separator) {
   return parts;
 }
 
-FlagType TypeOf(const std::string& name, const FlagValue& value) {
+// A flag that only MaxText has takes any number, and any word where MaxText's default is none.
+FlagType TypeOf(const std::string& name, const FlagValue& value, FlagRole role) {
+  if (role != FlagRole::kOwn && std::holds_alternative<int64_t>(value)) return FlagType::kFloat;
+  if (role != FlagRole::kOwn && std::holds_alternative<std::monostate>(value)) return FlagType::kString;
   if (std::holds_alternative<bool>(value)) return FlagType::kBool;
   if (std::holds_alternative<int64_t>(value)) return FlagType::kInt;
   if (std::holds_alternative<double>(value)) return FlagType::kFloat;
@@ -168,7 +196,7 @@ std::map<std::string, std::string, std::less<>> ReadHelp(std::string_view yml) {
 void ApplyRules(FlagTable& table) {
   const auto flag = [&](std::string_view name) -> FlagSpec& {
     const auto found = table.find(name);
-    FATHOM_CHECK(found != table.end(), "a rule names {}, which base.yml lacks", name);
+    FATHOM_CHECK(found != table.end(), "a rule names {}, which no file of configs/ has", name);
     return found->second;
   };
   for (const Choice& choice : kChoices) flag(choice.flag).allowed = Split(choice.words, '|');
@@ -176,19 +204,36 @@ void ApplyRules(FlagTable& table) {
   for (const auto name : kSizes) flag(name).is_size = true;
   for (const auto name : kLiterals) flag(name).is_literal = true;
   for (const auto name : kRepeats) flag(name).repeats = true;
+  for (const auto name : kPaths) flag(name).is_path = true;
+  for (const MaxTextDefault& other : kMaxTextDefaults) {
+    FlagSpec& spec = flag(other.flag);
+    spec.maxtext_default = ReadFlag(spec, other.text, "MaxText's default");
+  }
+}
+
+// The flags of a file of configs/.
+void AddFile(std::string_view name, FlagRole role, FlagTable& table) {
+  const auto& files = BuiltInFiles();
+  const auto file = std::find_if(files.begin(), files.end(), [&](const BuiltInFile& x) { return x.name == name; });
+  FATHOM_CHECK(file != files.end(), "configs/{} is not part of this binary", name);
+  const auto help = ReadHelp(file->text);
+  for (auto& [key, value] : ReadYamlByLook(file->text, std::string(name))) {
+    const auto comment = help.find(key);
+    FATHOM_CHECK(comment != help.end(), "{}: {} has no comment", name, key);
+    FATHOM_CHECK(!table.contains(key), "{}: {} stands in another file too", name, key);
+    FlagSpec flag{.name = key, .role = role, .type = TypeOf(key, value, role), .default_value = value, .help = comment->second};
+    if (const auto* whole = std::get_if<int64_t>(&value); whole != nullptr && flag.type == FlagType::kFloat)
+      flag.default_value = static_cast<double>(*whole);
+    flag.maxtext_default = flag.default_value;
+    table[key] = std::move(flag);
+  }
 }
 
 FlagTable MakeTable() {
-  const auto& files = BuiltInFiles();
-  const auto base = std::find_if(files.begin(), files.end(), [](const BuiltInFile& file) { return file.name == "base.yml"; });
-  FATHOM_CHECK(base != files.end(), "configs/base.yml is not part of this binary");
-  const auto help = ReadHelp(base->text);
   FlagTable table;
-  for (auto& [name, value] : ReadYamlByLook(base->text, "base.yml")) {
-    const auto comment = help.find(name);
-    FATHOM_CHECK(comment != help.end(), "base.yml: {} has no comment", name);
-    table[name] = FlagSpec{.name = name, .type = TypeOf(name, value), .default_value = value, .help = comment->second};
-  }
+  AddFile("base.yml", FlagRole::kOwn, table);
+  AddFile("maxtext_accepted.yml", FlagRole::kAccepted, table);
+  AddFile("maxtext_refused.yml", FlagRole::kRefused, table);
   ApplyRules(table);
   return table;
 }
@@ -236,14 +281,23 @@ const FlagTable& Flags() {
   return table;
 }
 
-const FlagSpec& FindFlag(std::string_view name, const std::string& where) {
+std::string WithUnderscores(std::string_view name) {
   std::string key(name);
   std::replace(key.begin(), key.end(), '-', '_');
+  return key;
+}
+
+std::vector<std::string> FlagNames() {
+  std::vector<std::string> names;
+  for (const auto& [name, flag] : Flags()) names.push_back(name);
+  return names;
+}
+
+const FlagSpec& FindFlag(std::string_view name, const std::string& where) {
+  const std::string key = WithUnderscores(name);
   const auto found = Flags().find(key);
   if (found != Flags().end()) return found->second;
-  std::vector<std::string> names;
-  for (const auto& [known, spec] : Flags()) names.push_back(known);
-  Throw(ErrorCode::kUsage, "{}: unknown flag {}; did you mean {}?", where, name, NearestName(key, names));
+  Throw(ErrorCode::kUsage, "{}: unknown flag {}{}", where, name, DidYouMean(key, FlagNames()));
 }
 
 }  // namespace fathom

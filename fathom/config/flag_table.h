@@ -1,4 +1,5 @@
-// What is known of every flag: type, default, allowed values, help. Read from configs/base.yml and the rules in flag_table.cc.
+// What is known of every flag: type, default, allowed values, help. Read from configs/base.yml (what fathom does), configs/maxtext_accepted.yml
+// and maxtext_refused.yml (what only MaxText does), and the rules in flag_table.cc.
 #pragma once
 
 #include <limits>
@@ -13,14 +14,23 @@ namespace fathom {
 
 enum class FlagType { kBool, kInt, kFloat, kString, kList };
 
+enum class FlagRole {
+  kOwn,       // a command reads it
+  kAccepted,  // MaxText's, changes nothing here
+  kRefused,   // MaxText's, would change the result: only its neutral value can be honoured
+};
+
 struct FlagSpec {
   std::string name;
+  FlagRole role = FlagRole::kOwn;
   FlagType type = FlagType::kString;
-  FlagValue default_value;           // null only where null is allowed
-  std::string help;                  // the comment in base.yml
+  FlagValue default_value;           // null only where null is allowed; of a kRefused flag the neutral value
+  FlagValue maxtext_default;         // default_value, but where MaxText's base.yml has another
+  std::string help;                  // the comment in the file of configs/
   std::vector<std::string> allowed;  // values of a kString or of a kList's items; empty: any
   double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();  // a number's range
   bool is_size = false;     // a kInt that understands 5GB, 1GiB
+  bool is_path = false;     // a kString or the items of a kList name local files
   bool is_literal = false;  // a kString taken as it stands, quotes and the word null included
   bool repeats = false;     // a kList that grows when given again
 
@@ -32,7 +42,10 @@ struct FlagSpec {
 using FlagTable = std::map<std::string, FlagSpec, std::less<>>;
 const FlagTable& Flags();
 
-// The flag of this name ('-' counts as '_'). Throws Error(kUsage) naming the nearest one; where begins the message.
+std::vector<std::string> FlagNames();
+std::string WithUnderscores(std::string_view name);  // a flag's name may be written with '-'
+
+// The flag of this name ('-' counts as '_'). Throws Error(kUsage), naming one that is near; where begins the message.
 const FlagSpec& FindFlag(std::string_view name, const std::string& where);
 
 }  // namespace fathom

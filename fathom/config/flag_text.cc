@@ -165,10 +165,16 @@ void CheckFlag(const FlagSpec& flag, const FlagValue& value, const std::string& 
   if (!Suits(flag, value)) WrongValue(flag, FormatFlag(value), where);
 }
 
-FlagValue ParseFlag(const FlagSpec& flag, std::string_view text, const std::string& where) {
+FlagValue ReadFlag(const FlagSpec& flag, std::string_view text, const std::string& where) {
   const auto value = ValueOf(flag, text);
-  if (!value || !Suits(flag, *value)) WrongValue(flag, text, where);
+  if (!value) WrongValue(flag, text, where);
   return *value;
+}
+
+FlagValue ParseFlag(const FlagSpec& flag, std::string_view text, const std::string& where) {
+  FlagValue value = ReadFlag(flag, text, where);
+  if (!Suits(flag, value)) WrongValue(flag, text, where);
+  return value;
 }
 
 std::string FormatFlag(const FlagValue& value) {

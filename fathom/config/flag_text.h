@@ -13,6 +13,9 @@ namespace fathom {
 // Throws Error(kUsage): wrong type, out of range, not among the allowed; where ("command line") begins the message.
 FlagValue ParseFlag(const FlagSpec& flag, std::string_view text, const std::string& where);
 
+// As ParseFlag, of the right type but perhaps not among the allowed: CheckFlag asks that.
+FlagValue ReadFlag(const FlagSpec& flag, std::string_view text, const std::string& where);
+
 // Throws Error(kUsage) unless the value suits the flag; as ParseFlag, for values that have their type already.
 void CheckFlag(const FlagSpec& flag, const FlagValue& value, const std::string& where);
 

@@ -50,14 +50,19 @@ FlagValue ValueByLook(const YAML::Node& node) {
 }
 
 FlagValue ValueOfFlag(const FlagSpec& flag, const YAML::Node& node, const std::string& where) {
-  if (node.IsNull()) return ParseFlag(flag, "null", where);
-  if (node.IsScalar() && !(IsQuoted(node) && flag.type == FlagType::kString)) return ParseFlag(flag, node.Scalar(), where);
+  if (node.IsNull()) return ReadFlag(flag, "null", where);
+  if (node.IsScalar() && !(IsQuoted(node) && flag.type == FlagType::kString)) return ReadFlag(flag, node.Scalar(), where);
+  if (node.IsMap() && flag.role != FlagRole::kOwn) return node.size() == 0 ? "" : Flow(node);
   FlagValue value = node.Scalar();
   if (node.IsSequence()) value = Items(node);
   const bool wanted = node.IsSequence() ? flag.type == FlagType::kList : node.IsScalar();
   if (!wanted) Throw(ErrorCode::kUsage, "{}: {}={}: allowed is {}", where, flag.name, Flow(node), flag.AllowedText());
-  CheckFlag(flag, value, where);
   return value;
+}
+
+bool IsGroup(const std::string& key) {
+  const auto after = Flags().lower_bound(key + ".");
+  return after != Flags().end() && after->first.starts_with(key + ".");
 }
 
 // f(key, node) for each line, each key once.
@@ -81,13 +86,21 @@ NamedValues ReadYamlByLook(std::string_view text, const std::string& where) {
   return values;
 }
 
-NamedValues ReadYamlFlags(std::string_view text, const std::string& where) {
-  NamedValues values;
+YamlFlags ReadYamlFlags(std::string_view text, const std::string& where) {
+  YamlFlags flags;
+  const auto add = [&](const std::string& key, const YAML::Node& node) {
+    const auto flag = Flags().find(WithUnderscores(key));
+    if (flag == Flags().end()) {
+      flags.unknown.push_back(key);
+    } else {
+      flags.values.emplace_back(flag->first, ValueOfFlag(flag->second, node, where));
+    }
+  };
   ForEachLine(Parse(text, where), where, [&](const std::string& key, const YAML::Node& node) {
-    const FlagSpec& flag = FindFlag(key, where);
-    values.emplace_back(flag.name, ValueOfFlag(flag, node, where));
+    if (!node.IsMap() || !IsGroup(key)) return add(key, node);
+    ForEachLine(node, where, [&](const std::string& inner, const YAML::Node& value) { add(key + "." + inner, value); });
   });
-  return values;
+  return flags;
 }
 
 }  // namespace fathom

@@ -15,7 +15,13 @@ using NamedValues = std::vector<std::pair<std::string, FlagValue>>;  // in the o
 // Values typed by the look of them (base.yml, whose values define the flags' types).
 NamedValues ReadYamlByLook(std::string_view text, const std::string& where);
 
-// Values typed and checked by the flags of these names. Throws Error(kUsage): not YAML, not a map, unknown flag, wrong type.
-NamedValues ReadYamlFlags(std::string_view text, const std::string& where);
+struct YamlFlags {
+  NamedValues values;
+  std::vector<std::string> unknown;  // keys that are no flag
+};
+
+// Values typed by the flags of these names, `lora: {lora_rank: 8}` being lora.lora_rank; whether they are allowed is not asked, since
+// another file may have the last word. Throws Error(kUsage): not YAML, not a map, wrong type.
+YamlFlags ReadYamlFlags(std::string_view text, const std::string& where);
 
 }  // namespace fathom

@@ -1,5 +1,6 @@
 #include "fathom/config/model_from_flags.h"
 
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <bit>
@@ -105,6 +106,65 @@ void CheckVariants(const RunConfig& config) {
 
 bool NamesModel(const RunConfig& config) { return !config.String("model_name").empty() && config.String("model_name") != "default"; }
 
+// A flag that describes another model than the one that was read.
+struct Difference {
+  std::string flag, asked, found;
+};
+
+// A flag that is a number of the model as it stands.
+struct NumberFlag {
+  const char* name;
+  double found;
+};
+
+std::vector<NumberFlag> NumberFlags(const ModelConfig& model) {
+  std::vector<NumberFlag> flags = {{"routed_scaling_factor", model.routed_scaling_factor},
+                                   {"rope_max_timescale", model.rope_theta},
+                                   {"max_position_embeddings", static_cast<double>(model.max_position_embeddings)},
+                                   {"normalization_layer_epsilon", model.rms_norm_eps},
+                                   {"initializer_range", model.initializer_range},
+                                   {"bos_token_id", static_cast<double>(model.bos_token_id)}};
+  if (model.has_indexer()) {
+    flags.insert(flags.end(), {{"indexer_n_heads", static_cast<double>(model.index_n_heads)},
+                               {"indexer_head_dim", static_cast<double>(model.index_head_dim)},
+                               {"indexer_topk", static_cast<double>(model.index_topk)}});
+  }
+  if (model.rope_scaling) {
+    const RopeScaling& rope = *model.rope_scaling;
+    flags.insert(flags.end(), {{"rope_factor", rope.factor},
+                               {"beta_fast", rope.beta_fast},
+                               {"beta_slow", rope.beta_slow},
+                               {"mscale", rope.mscale},
+                               {"original_max_position_embeddings", static_cast<double>(rope.original_max_position_embeddings)}});
+  }
+  return flags;
+}
+
+// Whether the flags' groups, kept groups and RoPE type are the model's.
+void AddRoutingAndRope(const RunConfig& config, const ModelConfig& model, std::vector<Difference>& all) {
+  const int64_t groups = config.Int("n_routing_groups") == -1 ? 1 : config.Int("n_routing_groups");
+  const int64_t kept = config.Int("topk_routing_group") == -1 ? groups : config.Int("topk_routing_group");
+  if (groups != model.n_group) all.push_back({"n_routing_groups", fmt::format("{}", groups), fmt::format("{}", model.n_group)});
+  if (kept != model.topk_group) all.push_back({"topk_routing_group", fmt::format("{}", kept), fmt::format("{}", model.topk_group)});
+  const std::string rope = model.rope_scaling ? "yarn" : "default";
+  if (config.String("rope_type") != rope) all.push_back({"rope_type", config.String("rope_type"), rope});
+}
+
+// The flags, given or from a model's file, that are not what the model has. MTP modules may be trained without being there.
+std::vector<Difference> Differing(const RunConfig& config, const ModelConfig& model) {
+  std::vector<Difference> all;
+  for (const SizeFlag& flag : kSizeFlags) {
+    const int64_t asked = SizeOf(config, flag), found = model.*flag.field;
+    if (asked != found) all.push_back({flag.name, fmt::format("{}", asked), fmt::format("{}", found)});
+  }
+  for (const NumberFlag& flag : NumberFlags(model)) {
+    const double asked = config.Float(flag.name);
+    if (asked != flag.found) all.push_back({flag.name, fmt::format("{}", asked), fmt::format("{}", flag.found)});
+  }
+  AddRoutingAndRope(config, model, all);
+  return all;
+}
+
 // Without its loss an indexer has no gradient, whatever the mask says.
 void CheckIndexerTraining(const RunConfig& config, const ModelConfig& model) {
   const double factor = config.Float("indexer_loss_scaling_factor");
@@ -155,7 +215,12 @@ std::vector<std::string> ModelFlags() {
           "beta_slow",
           "mscale",
           "normalization_layer_epsilon",
-          "mtp_num_layers"};
+          "mtp_num_layers",
+          "mlp_activations",
+          "logits_via_embedding",
+          "bos_token_id",
+          "eos_token_id",
+          "initializer_range"};
 }
 
 std::function<ModelConfig()> DescribedModel(const RunConfig& config) {
@@ -182,19 +247,23 @@ ModelConfig ModelFromFlags(const RunConfig& config) {
 }
 
 void CheckModelName(const RunConfig& config, const ModelConfig& model, const std::string& where) {
-  if (!NamesModel(config)) return;
-  const ModelConfig named = ModelFromFlags(config);
-  const std::string& name = config.String("model_name");
-  if (named.family != model.family) {
-    Throw(ErrorCode::kUsage, "model_name={} is a {}, but {} says {}: leave model_name out or name another", name,
-          ModelTypeName(named.family), where, ModelTypeName(model.family));
+  std::vector<std::string> off;
+  if (NamesModel(config)) {
+    const ModelFamily named = FamilyOf(config);
+    if (named != model.family) {
+      Throw(ErrorCode::kUsage, "model_name={} is a {}, but {} says {}: leave model_name out or name another", config.String("model_name"),
+            ModelTypeName(named), where, ModelTypeName(model.family));
+    }
   }
-  for (const ModelSize& size : ModelSizes()) {
-    const int64_t expected = named.*size.field, found = model.*size.field;
-    if (expected == found || size.field == &ModelConfig::num_nextn_predict_layers) continue;
-    spdlog::warn("model_name={} has {} {}, {} has {}: config.json decides", name, size.name, expected, where, found);
-    return;
+  const auto differing = Differing(config, model);
+  std::vector<std::string> of_model;
+  for (const Difference& d : differing) {
+    const std::string text = fmt::format("{}={} ({})", d.flag, d.asked, d.found);
+    (config.Given(d.flag) ? off : of_model).push_back(text);
   }
+  if (NamesModel(config) && config.Given("model_name") && !of_model.empty())
+    off.insert(off.begin(), fmt::format("model_name={} with {}", config.String("model_name"), fmt::join(of_model, ", ")));
+  if (!off.empty()) spdlog::warn("{} decides on the model, which differs from what was given: {}", where, fmt::join(off, "; "));
 }
 
 void CheckGivenSizes(const RunConfig& config, const ModelConfig& model, const std::string& where) {

@@ -20,8 +20,8 @@ std::vector<std::string> ModelFlags();
 // width is given.
 std::function<ModelConfig()> DescribedModel(const RunConfig& config);
 
-// A checkpoint's config.json decides on the model; a model_name given beside it is only checked: another family is Error(kUsage), other
-// sizes are one warning. where names the config.json.
+// A checkpoint's config.json decides on the model; a model_name given beside it is only checked: another family is Error(kUsage). What else
+// was given and differs, of the model_name or by itself, is named in one warning. where names the config.json.
 void CheckModelName(const RunConfig& config, const ModelConfig& model, const std::string& where);
 
 // Throws Error(kUsage) for a size that was given (RunConfig::Given) and that this checkpoint's model has otherwise; what the file of a

@@ -7,18 +7,16 @@
 
 #include "fathom/base/env.h"
 #include "fathom/base/error.h"
-#include "fathom/base/file.h"
 #include "fathom/base/nearest.h"
-#include "fathom/config/built_in_files.h"
+#include "fathom/config/config_file.h"
 #include "fathom/config/flag_text.h"
-#include "fathom/config/flag_yaml.h"
 #include "fathom/config/run_rules.h"
 
 namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kCommandLine = "command line";
+constexpr const char *kCommandLine = "command line", *kDefault = "base.yml";
 constexpr int kMaxParents = 16;
 
 using Values = std::map<std::string, Flag, std::less<>>;
@@ -29,54 +27,33 @@ struct Arguments {
   std::vector<std::string> words;
 };
 
-// A yml that has been read: what it sets and where it lies (empty for a file of the program's own).
-struct ConfigFile {
-  std::string name;
-  fs::path folder;
-  NamedValues values;
-};
-
-bool IsYml(std::string_view text) { return text.ends_with(".yml") || text.ends_with(".yaml"); }
-
-std::optional<ConfigFile> ReadBuiltIn(const std::string& name) {
-  for (const BuiltInFile& file : BuiltInFiles()) {
-    if (file.name == name) return ConfigFile{name, "", ReadYamlFlags(file.text, name)};
-  }
-  return std::nullopt;
-}
-
-ConfigFile ReadFromDisk(const fs::path& path) {
-  const std::string text = ReadTextFile(path, size_t{1} << 24);
-  return {path.string(), path.parent_path().empty() ? fs::path(".") : path.parent_path(), ReadYamlFlags(text, path.string())};
-}
-
-// A path that is not there stands for the built-in file of that name: MaxText's guide writes src/maxtext/configs/base.yml.
-ConfigFile ReadConfigFile(const fs::path& path) {
-  if (!fs::exists(path)) {
-    if (auto built_in = ReadBuiltIn(path.filename().string())) return *std::move(built_in);
-  }
-  return ReadFromDisk(path);
-}
-
 const FlagValue* FindValue(const NamedValues& values, std::string_view key) {
   const auto found = std::find_if(values.begin(), values.end(), [&](const auto& value) { return value.first == key; });
   return found == values.end() ? nullptr : &found->second;
 }
 
-// A copy of base.yml states every default, and wants none of them more than base.yml does.
-bool IsCopyOfBase(const ConfigFile& file) { return 2 * file.values.size() > Flags().size(); }
+// What a copy of base.yml says without asking for it stays base.yml's default. Lists of MaxText's that mean nothing here, such as its
+// sharding rules, differ from version to version.
+bool IsNews(CopyKind copy, const FlagSpec& flag, const FlagValue& value) {
+  if (copy == CopyKind::kNone) return true;
+  if (copy == CopyKind::kOwn) return value != flag.default_value;
+  return value != flag.maxtext_default && !(flag.role == FlagRole::kAccepted && flag.type == FlagType::kList);
+}
 
 // The file's parents first, so that it overrides them.
 void ApplyConfigFile(RunConfig& config, const ConfigFile& file, int depth = 0) {
   if (depth > kMaxParents)
     Throw(ErrorCode::kUsage, "{}: more than {} files inherit from each other; is base_config a circle?", file.name, kMaxParents);
-  const FlagValue* parent = FindValue(file.values, "base_config");
+  const FlagValue* parent = FindValue(file.flags.values, "base_config");
   const std::string path = parent != nullptr ? std::get<std::string>(*parent) : "";
-  if (!path.empty()) ApplyConfigFile(config, ReadConfigFile(file.folder / path), depth + 1);
-  const bool copy = IsCopyOfBase(file);
-  for (const auto& [key, value] : file.values) {
-    config.Set(key, value, file.name, !copy || value != Flags().find(key)->second.default_value);
+  if (!path.empty()) ApplyConfigFile(config, ReadParent(file, path), depth + 1);
+  const CopyKind copy = CopyKindOf(file);
+  for (const auto& [key, value] : file.flags.values) {
+    const FlagSpec& flag = Flags().find(key)->second;
+    const bool is_news = IsNews(copy, flag, value);
+    config.Set(key, is_news ? value : flag.default_value, file.name, is_news);
   }
+  for (const std::string& key : file.flags.unknown) config.AddUnknown(key);
 }
 
 void AddArgument(Arguments& arguments, const FlagSpec& flag, std::string_view text) {
@@ -142,9 +119,7 @@ std::string Lower(std::string text) {
 
 // A FATHOM_ variable that is no flag is likely a typing error, but other programs may own it: a warning, not an error.
 void WarnUnknown(const std::string& variable, const std::string& key) {
-  std::vector<std::string> names;
-  for (const auto& [name, flag] : Flags()) names.push_back(name);
-  spdlog::warn("environment variable {} sets no flag (the nearest is {}): ignored", variable, NearestName(key, names));
+  spdlog::warn("environment variable {} sets no flag: ignored{}", variable, DidYouMean(key, FlagNames()));
 }
 
 Values ReadEnvironment() {
@@ -166,34 +141,6 @@ Values ReadEnvironment() {
   return values;
 }
 
-std::vector<std::string> ModelNames() {
-  std::vector<std::string> names;
-  for (const BuiltInFile& file : BuiltInFiles()) {
-    if (file.name.starts_with("models/")) names.emplace_back(file.name.substr(7, file.name.size() - 11));
-  }
-  return names;
-}
-
-std::string Join(const std::vector<std::string>& words) {
-  std::string joined;
-  for (const std::string& word : words) joined += (joined.empty() ? "" : ", ") + word;
-  return joined;
-}
-
-// Beside the config file, one folder up, then among the program's own.
-ConfigFile ReadModelFile(const std::string& name, const fs::path& config_folder) {
-  if (IsYml(name)) return ReadFromDisk(name);
-  const std::string file = "models/" + name + ".yml";
-  if (!config_folder.empty()) {
-    for (const fs::path& path : {config_folder / file, config_folder / ".." / file}) {
-      if (fs::exists(path)) return ReadFromDisk(path);
-    }
-  }
-  if (auto built_in = ReadBuiltIn(file)) return *std::move(built_in);
-  Throw(ErrorCode::kUsage, "model_name={}: unknown model; did you mean {}? (known: {})", name, NearestName(name, ModelNames()),
-        Join(ModelNames()));
-}
-
 const Flag* FindGiven(const Values& line, const Values& environment, std::string_view key) {
   if (const auto found = environment.find(key); found != environment.end()) return &found->second;
   if (const auto found = line.find(key); found != line.end()) return &found->second;
@@ -203,7 +150,7 @@ const Flag* FindGiven(const Values& line, const Values& environment, std::string
 // What the model's file sets may be repeated on the command line, but only override_model_config lets it be changed.
 void CheckOverrides(const ConfigFile& model, const Values& line, const Values& environment, bool may_override) {
   if (may_override) return;
-  for (const auto& [key, value] : model.values) {
+  for (const auto& [key, value] : model.flags.values) {
     const Flag* given = FindGiven(line, environment, key);
     const bool from_environment = environment.contains(key);
     if (given == nullptr || (given->value == value && !from_environment)) continue;
@@ -212,11 +159,8 @@ void CheckOverrides(const ConfigFile& model, const Values& line, const Values& e
   }
 }
 
-std::string WithoutInstruct(std::string name) {
-  constexpr std::string_view kSuffix = "-Instruct";
-  if (name.ends_with(kSuffix)) name.resize(name.size() - kSuffix.size());
-  return name;
-}
+// The name under which the model's file was found.
+std::string NameOf(const ConfigFile& model, const std::string& asked) { return IsYml(asked) ? asked : fs::path(model.name).stem().string(); }
 
 void ApplyModel(RunConfig& config, const fs::path& config_folder, const Values& line, const Values& environment) {
   const auto current = [&](std::string_view key) {
@@ -224,18 +168,25 @@ void ApplyModel(RunConfig& config, const fs::path& config_folder, const Values& 
     return given != nullptr ? *given : config.flags().find(key)->second;
   };
   const Flag given = current("model_name");
-  const std::string name = WithoutInstruct(std::get<std::string>(given.value));
+  const std::string& name = std::get<std::string>(given.value);
   config.Set("model_name", name, given.source, given.given);
   if (name.empty() || name == "default") return;
   const ConfigFile model = ReadModelFile(name, config_folder);
+  config.Set("model_name", NameOf(model, name), given.source, given.given);
   CheckOverrides(model, line, environment, std::get<bool>(current("override_model_config").value));
-  for (const auto& [key, value] : model.values) config.Set(key, value, model.name);
+  for (const auto& [key, value] : model.flags.values) config.Set(key, value, model.name);
+  for (const std::string& key : model.flags.unknown) config.AddUnknown(key);
 }
 
 void ApplyGiven(RunConfig& config, const Values& values) {
   for (const auto& [key, flag] : values) {
     if (key != "model_name") config.Set(key, flag.value, flag.source, flag.given);
   }
+}
+
+// Values of files, once the last of them has been read: what another one overrides need not suit.
+void CheckFileValues(const RunConfig& config) {
+  for (const auto& [key, flag] : config.flags()) CheckFlag(Flags().find(key)->second, flag.value, flag.source);
 }
 
 template <class T>
@@ -251,7 +202,7 @@ const T& Get(const RunConfig& config, std::string_view key) {
 
 RunConfig RunConfig::Resolve(const std::vector<std::string>& arguments) {
   RunConfig config;
-  for (const auto& [name, flag] : Flags()) config.Set(name, flag.default_value, "base.yml");
+  for (const auto& [name, flag] : Flags()) config.Set(name, flag.default_value, kDefault);
   const Arguments line = ParseArguments(arguments);
   const Values environment = ReadEnvironment();
   for (const auto& [key, flag] : environment) {
@@ -259,6 +210,7 @@ RunConfig RunConfig::Resolve(const std::vector<std::string>& arguments) {
   }
   fs::path folder;
   if (!line.config_file.empty()) {
+    CheckLocal(line.config_file, line.config_file);
     const ConfigFile file = ReadConfigFile(line.config_file);
     folder = file.folder;
     ApplyConfigFile(config, file);
@@ -267,6 +219,7 @@ RunConfig RunConfig::Resolve(const std::vector<std::string>& arguments) {
   ApplyGiven(config, line.values);
   ApplyGiven(config, environment);
   config.words_ = line.words;
+  CheckFileValues(config);
   DeriveFlags(config);
   CheckFlagsTogether(config);
   return config;
@@ -292,6 +245,10 @@ bool RunConfig::Given(std::string_view key) const {
   const auto found = flags_.find(key);
   FATHOM_CHECK(found != flags_.end(), "no flag {}", key);
   return found->second.given;
+}
+
+void RunConfig::AddUnknown(std::string key) {
+  if (std::find(unknown_.begin(), unknown_.end(), key) == unknown_.end()) unknown_.push_back(std::move(key));
 }
 
 void RunConfig::Set(std::string_view key, FlagValue value, std::string source, bool given) {

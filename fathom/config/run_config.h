@@ -37,17 +37,19 @@ class RunConfig {
 
   bool IsNull(std::string_view key) const;  // flags whose default is null: not set
   // Did the user say it: on the command line, in the environment, or in a yml or its parents, even if it is the default? Not given are
-  // base.yml's defaults, those that a yml with more than half of all flags (a copy of base.yml, MaxText's for instance) repeats, what the
-  // model's file sets, and what is derived.
+  // base.yml's defaults, those that a copy of base.yml or of MaxText's repeats, what the model's file sets, and what is derived.
   bool Given(std::string_view key) const;
   const std::map<std::string, Flag, std::less<>>& flags() const { return flags_; }
   // Non-flag words on the command line, in order ("golden" of `check golden`).
   const std::vector<std::string>& words() const { return words_; }
+  // Keys of MaxText's own yml files that are no flag here.
+  const std::vector<std::string>& unknown() const { return unknown_; }
+  void AddUnknown(std::string key);  // each once
   void Set(std::string_view key, FlagValue value, std::string source, bool given = false);
 
  private:
   std::map<std::string, Flag, std::less<>> flags_;
-  std::vector<std::string> words_;
+  std::vector<std::string> words_, unknown_;
 };
 
 }  // namespace fathom

@@ -2,10 +2,14 @@
 
 #include <fmt/chrono.h>
 
+#include <algorithm>
+#include <cmath>
 #include <ctime>
 
 #include "fathom/base/env.h"
 #include "fathom/base/error.h"
+#include "fathom/config/flag_table.h"
+#include "fathom/config/flag_text.h"
 
 namespace fathom {
 namespace {
@@ -31,8 +35,8 @@ void CheckFills(const RunConfig& config, const std::string& level) {
   int fills = 0;
   for (const auto& [key, flag] : config.flags()) {
     if (!key.starts_with(level + "_") || !key.ends_with("_parallelism")) continue;
-    const int64_t ranks = config.Int(key);
-    if (ranks == 0 || ranks < -1) Throw(ErrorCode::kUsage, "{}={}: allowed is a whole number from 1, or -1 for what is left", key, ranks);
+    const double ranks = config.Float(key);
+    if (ranks != -1 && (ranks < 1 || ranks != std::floor(ranks))) Throw(ErrorCode::kUsage, "{}={}: allowed is a whole number from 1, or -1 for what is left", key, ranks);
     if (ranks == -1) ++fills;
   }
   if (fills > 1) Throw(ErrorCode::kUsage, "{} of the {}_*_parallelism flags are -1; only one can take what is left", fills, level);
@@ -49,6 +53,10 @@ void CheckNumbers(const RunConfig& config) {
   const double capacity = config.Float("capacity_factor");
   if (capacity != -1 && !(capacity > 0))
     Throw(ErrorCode::kUsage, "capacity_factor={}: allowed is -1 (no token is dropped) or a number above 0", capacity);
+  if (capacity != -1 && config.Bool("sparse_matmul")) {
+    Throw(ErrorCode::kUsage, "capacity_factor={}: tokens are dropped only with sparse_matmul=false: give it, or leave capacity_factor out",
+          capacity);
+  }
   for (const char* key : {"adam_b1", "adam_b2"}) {
     if (config.Float(key) >= 1) Throw(ErrorCode::kUsage, "{}={}: allowed is a number from 0 and below 1", key, config.Float(key));
   }
@@ -58,7 +66,39 @@ void CheckNumbers(const RunConfig& config) {
   }
 }
 
+// In one process "what is left" is one rank.
+bool IsNeutral(const FlagSpec& flag, const FlagValue& value) {
+  if (value == flag.default_value) return true;
+  const bool counts_ranks = flag.name.ends_with("_parallelism") || flag.name == "num_slices";
+  const auto* ranks = std::get_if<double>(&value);
+  return counts_ranks && ranks != nullptr && (*ranks == 1 || *ranks == -1);
+}
+
+void CheckPaths(const RunConfig& config) {
+  for (const auto& [key, flag] : config.flags()) {
+    if (!Flags().find(key)->second.is_path) continue;
+    const auto* items = std::get_if<std::vector<std::string>>(&flag.value);
+    if (items == nullptr) CheckLocal(config.String(key), key + "=" + config.String(key));
+    for (const std::string& item : items != nullptr ? *items : std::vector<std::string>()) CheckLocal(item, key + "=" + item);
+  }
+  for (const std::string& word : config.words()) CheckLocal(word, word);
+}
+
 }  // namespace
+
+void CheckLocal(const std::string& path, const std::string& what) {
+  const size_t colon = path.find("://");
+  if (colon == path.npos || colon == 0 || !std::isalnum(static_cast<unsigned char>(path[colon - 1]))) return;
+  Throw(ErrorCode::kUsage, "{}: only local paths are read and written: copy it here or mount it, and give the path", what);
+}
+
+void CheckHonoured(const RunConfig& config) {
+  for (const auto& [key, flag] : config.flags()) {
+    const FlagSpec& spec = Flags().find(key)->second;
+    if (spec.role != FlagRole::kRefused || IsNeutral(spec, flag.value)) continue;
+    Throw(ErrorCode::kUsage, "{}: {}={}: {}", flag.source, key, FormatFlag(flag.value), spec.help);
+  }
+}
 
 void DeriveFlags(RunConfig& config) {
   DeriveSteps(config);
@@ -78,6 +118,7 @@ void CheckFlagsTogether(const RunConfig& config) {
   CheckExclusive("load_parameters_path", !config.String("load_parameters_path").empty(), "load_full_state_path",
                  !config.String("load_full_state_path").empty());
   CheckExclusive("use_sft", config.Bool("use_sft"), "use_dpo", config.Bool("use_dpo"));
+  CheckPaths(config);
   CheckFills(config, "ici");
   CheckFills(config, "dcn");
   CheckNumbers(config);

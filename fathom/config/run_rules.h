@@ -8,7 +8,14 @@ namespace fathom {
 // Fills flags whose default stands for another's value (steps and learning_rate_schedule_steps, mu_dtype, run_name ...); source "derived".
 void DeriveFlags(RunConfig& config);
 
-// Throws Error(kUsage) for flags that contradict each other.
+// Throws Error(kUsage) for flags that contradict each other, and for URLs where a path is needed.
 void CheckFlagsTogether(const RunConfig& config);
+
+// Throws Error(kUsage) for a flag that would change the result and can't be honoured: one of maxtext_refused.yml whose value is not the
+// neutral one.
+void CheckHonoured(const RunConfig& config);
+
+// Throws Error(kUsage) if path is a URL (gs://bucket/x): what names it in the message.
+void CheckLocal(const std::string& path, const std::string& what);
 
 }  // namespace fathom
