@@ -9,9 +9,9 @@
 namespace fathom {
 
 struct Command {
-  std::string name;                // "train"; two words for a sub-command: "check golden"
-  std::string summary;             // one line for `fathom --help`
-  std::vector<std::string> flags;  // every flag that it reads beyond the common ones (threads, log_level, json): what --help lists
+  std::string name;                     // "train"; two words for a sub-command: "check golden"
+  std::string summary;                  // one line for `fathom --help`
+  std::vector<std::string> flags;       // every flag that it reads beyond the common ones (threads, log_level, json): what --help lists
   int (*run)(const RunConfig& config);  // returns the exit code; throws Error
   std::string operands = "";            // bare words that it takes (RunConfig::words), for --help: "DIR"; empty: a bare word is an error
 };

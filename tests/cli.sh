@@ -27,6 +27,13 @@ expect 0 0 'changed_only=false' config --help
 expect 0 0 '^steps +7 +command line' config steps=7
 expect 0 0 '"source": "command line"' config --steps 7 json=/dev/stdout
 expect 2 1 'unknown command confg; did you mean config' confg
+expect 2 1 'unknown command sft \(fathom' sft
+expect 2 1 'unknown command encode \(fathom' encode
+expect 2 1 'python3 -m maxtext.trainers.pre_train.train: write `fathom train` in its place' python3 -m maxtext.trainers.pre_train.train base.yml steps=1
+expect 2 1 'write `fathom check logits` in its place' python -m tests.utils.forward_pass_logit_checker base.yml
+expect 2 1 'write `fathom COMMAND` in its place' python3 train.py
+expect 2 1 'without its comment lines' train base.yml '#' MTP-specific flags mtp_num_layers=1
+expect 2 1 'a space after the backslash' train base.yml indexer_loss_scaling_factor=0.01 ' '
 expect 2 1 'did you mean learning_rate' config learnng_rate=1
 expect 2 1 'steps=x: allowed is a whole number' config steps=x
 expect 2 1 'log_level=loud' config log_level=loud
@@ -46,9 +53,36 @@ expect 2 1 'per_device_batch_size=1.5: allowed is a whole number' plan train mod
 expect 0 0 'written +1\.37 TB' plan convert model_name=deepseek3-671b dtype=bfloat16 disk_gb_s=1
 expect 3 1 'no such folder' plan convert input=/nonexistent
 yml=$(mktemp --suffix=.yml)
-printf 'ici_tensor_parallelism: 4\nsteps: 7\nenable_dropout: false\n' >"$yml"
-expect 2 2 'accepted, no effect here: ici_tensor_parallelism$' eval perplexity "$yml"
+printf 'use_iota_embed: true\nsteps: 7\nenable_dropout: true\n' >"$yml"
+expect 2 2 'accepted, no effect here: use_iota_embed$' eval perplexity "$yml"
+printf 'use_sft: true\n' >"$yml"
+expect 2 1 "$yml: use_sft=true: " train "$yml"
+expect 0 0 '^use_sft +true' config "$yml"
 rm "$yml"
+# Flags that would change the result and can't be honoured, and URLs, whatever the command and the log level.
+for flag in use_dpo=true ici_tensor_parallelism=4 dropout_rate=0.1 quantize_kvcache=true; do
+  for command in train decode 'plan train' 'eval perplexity'; do
+    expect 2 1 "error: command line: $flag: " $command $flag log_level=off
+  done
+done
+for flag in load_parameters_path=gs://b/x json=s3://b/x base_output_directory=gs://b input=https://h/x; do
+  for command in train decode convert 'check files' 'tokenizer train' 'plan convert' inspect bench; do
+    expect 2 1 "$flag: only local paths" $command $flag
+  done
+done
+expect 2 1 'gs://b/x: only local paths' inspect gs://b/x
+[[ ! -e gs: && ! -e s3: ]] || { echo "a URL became a folder" >&2; status=1; }
+
+# What belongs to another command is named even where information is hidden.
+expect 2 2 'accepted, no effect here: seed$' tokenizer encode seed=3 log_level=warning
+expect 2 1 'input: none given' tokenizer encode attention=flash log_level=warning
+
+# base.yml holds what some command reads.
+reads=$(for command in train decode convert 'check files' 'check golden' 'check logits' 'eval perplexity' 'tokenizer train' 'tokenizer encode' \
+  'tokenizer decode' plan bench inspect; do "$fathom" $command --help; done)
+for flag in $("$fathom" config --help | sed -n 's/^  \([a-z0-9_]*\)=.*/\1/p' | grep -vxE 'model_name|override_model_config|base_config|changed_only|mask|template'); do
+  grep -q "^  $flag=" <<<"$reads" || { echo "base.yml: no command reads $flag" >&2; status=1; }
+done
 expect 2 1 'eval perplexity needs load_parameters_path' eval perplexity
 FATHOM_SIMD=mmx expect 2 1 'mmx' config
 exit $status

@@ -77,15 +77,16 @@ ConfigFile ReadModelFromDisk(const fs::path& path, const std::string& name_of_bu
 struct Alias {
   std::string_view alias, model;
 };
-constexpr Alias kAliases[] = {
-    {"deepseek-v2-lite", "deepseek2-16b"}, {"deepseek2-lite", "deepseek2-16b"},     {"deepseek-v2", "deepseek2-236b"},
-    {"deepseek2", "deepseek2-236b"},       {"deepseek-v2.5", "deepseek2-236b"},     {"deepseek2.5", "deepseek2-236b"},
-    {"deepseek-v3", "deepseek3-671b"},     {"deepseek3", "deepseek3-671b"},         {"deepseek-r1", "deepseek3-671b"},
-    {"deepseek3-r1", "deepseek3-671b"},    {"deepseek-r1-zero", "deepseek3-671b"},  {"deepseek-v3.1", "deepseek3-671b"},
-    {"deepseek3.1", "deepseek3-671b"},     {"deepseek-v3.2", "deepseek3.2-671b"},   {"deepseek3.2", "deepseek3.2-671b"},
-    {"deepseek-coder-v2-lite", "deepseek2-16b"}};
-constexpr std::string_view kSuffixes[] = {"-instruct", "-chat", "-base", "-exp",  "-speciale", "-terminus", "-0324",
-                                          "-0528",     "-0628", "-1210", "-16b",  "-236b",     "-671b"};
+constexpr Alias kAliases[] = {{"deepseek-v2-lite", "deepseek2-16b"},  {"deepseek2-lite", "deepseek2-16b"},
+                              {"deepseek-v2", "deepseek2-236b"},      {"deepseek2", "deepseek2-236b"},
+                              {"deepseek-v2.5", "deepseek2-236b"},    {"deepseek2.5", "deepseek2-236b"},
+                              {"deepseek-v3", "deepseek3-671b"},      {"deepseek3", "deepseek3-671b"},
+                              {"deepseek-r1", "deepseek3-671b"},      {"deepseek3-r1", "deepseek3-671b"},
+                              {"deepseek-r1-zero", "deepseek3-671b"}, {"deepseek-v3.1", "deepseek3-671b"},
+                              {"deepseek3.1", "deepseek3-671b"},      {"deepseek-v3.2", "deepseek3.2-671b"},
+                              {"deepseek3.2", "deepseek3.2-671b"},    {"deepseek-coder-v2-lite", "deepseek2-16b"}};
+constexpr std::string_view kSuffixes[] = {"-instruct", "-chat", "-base", "-exp", "-speciale", "-terminus", "-0324",
+                                          "-0528",     "-0628", "-1210", "-16b", "-236b",     "-671b"};
 
 std::string WithoutInstruct(std::string name) {
   constexpr std::string_view kSuffix = "-Instruct";

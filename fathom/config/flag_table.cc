@@ -22,10 +22,8 @@ struct NullDefault {
   FlagType type;
 };
 constexpr NullDefault kNullDefaults[] = {
-    {"atol", FlagType::kFloat},
-    {"clip_logits_epsilon", FlagType::kFloat},
-    {"max_kl_div", FlagType::kFloat},
-    {"max_num_checkpoints_to_keep", FlagType::kInt},
+    {"atol", FlagType::kFloat},       {"clip_logits_epsilon", FlagType::kFloat},
+    {"max_kl_div", FlagType::kFloat}, {"max_num_checkpoints_to_keep", FlagType::kInt},
     {"token_size", FlagType::kInt},
 };
 
@@ -33,8 +31,8 @@ constexpr NullDefault kNullDefaults[] = {
 struct MaxTextDefault {
   std::string_view flag, text;
 };
-constexpr MaxTextDefault kMaxTextDefaults[] = {{"attention_type", "global"},     {"base_moe_mlp_dim", "-1"}, {"dataset_type", "tfds"},
-                                               {"decoder_block", "llama2"},      {"remat_policy", "full"},   {"rope_type", "default"}};
+constexpr MaxTextDefault kMaxTextDefaults[] = {{"attention_type", "global"}, {"base_moe_mlp_dim", "-1"}, {"dataset_type", "tfds"},
+                                               {"decoder_block", "llama2"},  {"remat_policy", "full"},   {"rope_type", "default"}};
 
 // Words that a flag takes, or the items of a list; a leading '|' allows the empty one.
 struct Choice {

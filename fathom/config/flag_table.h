@@ -1,5 +1,5 @@
-// What is known of every flag: type, default, allowed values, help. Read from configs/base.yml (what fathom does), configs/maxtext_accepted.yml
-// and maxtext_refused.yml (what only MaxText does), and the rules in flag_table.cc.
+// What is known of every flag: type, default, allowed values, help. Read from configs/base.yml (what fathom does),
+// configs/maxtext_accepted.yml and maxtext_refused.yml (what only MaxText does), and the rules in flag_table.cc.
 #pragma once
 
 #include <limits>

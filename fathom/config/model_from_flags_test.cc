@@ -106,6 +106,25 @@ TEST(CheckModelName, ComparesFamilies) {
   EXPECT_NE(check({"model_name=deepseek2-16b"}).find("D/config.json says deepseek_v3"), std::string::npos);
 }
 
+// One warning names all that was given and differs; nothing is said where all agrees.
+TEST(CheckModelName, NamesAllThatDiffers) {
+  const ModelConfig tiny = ModelOf({"model_name=deepseek3-tiny"});
+  const auto said = [&](const Words& words) {
+    testing::internal::CaptureStdout();
+    CheckModelName(RunConfig::Resolve(words), tiny, "D/config.json");
+    return testing::internal::GetCapturedStdout();
+  };
+  EXPECT_EQ(said({"model_name=deepseek3-tiny"}), "");
+  EXPECT_EQ(said({}), "");
+  EXPECT_EQ(said({"base_emb_dim=64", "routed_scaling_factor=2.5"}), "");
+  const std::string large = said({"model_name=deepseek3-671b"});
+  for (const char* part : {"model_name=deepseek3-671b with base_emb_dim=7168 (64)", "num_experts=256 (16)"})
+    EXPECT_NE(large.find(part), large.npos) << large;
+  const std::string given = said({"model_name=deepseek3-tiny", "override_model_config=true", "base_emb_dim=32", "mscale=0.5"});
+  EXPECT_NE(given.find("base_emb_dim=32 (64); mscale=0.5 (1)"), given.npos) << given;
+  EXPECT_EQ(given.find("model_name"), given.npos) << given;
+}
+
 TEST(CheckTrainingFlags, FitTheModel) {
   const ModelConfig v3 = ModelOf({"model_name=deepseek3-tiny"}), lite = ModelOf({"model_name=deepseek2-16b"});
   const auto check = [&](const ModelConfig& model, const Words& words) {

@@ -160,7 +160,9 @@ void CheckOverrides(const ConfigFile& model, const Values& line, const Values& e
 }
 
 // The name under which the model's file was found.
-std::string NameOf(const ConfigFile& model, const std::string& asked) { return IsYml(asked) ? asked : fs::path(model.name).stem().string(); }
+std::string NameOf(const ConfigFile& model, const std::string& asked) {
+  return IsYml(asked) ? asked : fs::path(model.name).stem().string();
+}
 
 void ApplyModel(RunConfig& config, const fs::path& config_folder, const Values& line, const Values& environment) {
   const auto current = [&](std::string_view key) {

@@ -100,6 +100,7 @@ TEST(RunConfig, NamesUnknownFlags) {
   ExpectError({"learnng_rate=1"}, {"learnng_rate", "learning_rate", "command line"});
   ExpectError({"--step", "3"}, {"did you mean steps"});
   ExpectError({"--no-such"}, {"no-such"});
+  EXPECT_EQ(ErrorOf({"quite_another=1"}), "command line: unknown flag quite_another");
 }
 
 TEST(RunConfig, NamesWrongTypes) {
@@ -132,6 +133,20 @@ TEST(RunConfig, LoadsModels) {
   EXPECT_EQ(v3.Int("n_routing_groups"), 8);
   EXPECT_EQ(v3.flags().find("base_emb_dim")->second.source, "models/deepseek3-671b.yml");
   ExpectError({"model_name=deepseek3-617b"}, {"deepseek3-617b", "did you mean deepseek3-671b"});
+  const std::string error = ErrorOf({"model_name=llama3-8b"});
+  EXPECT_NE(error.find("known: deepseek2-16b"), error.npos);
+  EXPECT_EQ(error.find("did you mean"), error.npos);
+}
+
+TEST(RunConfig, KnowsModelsByTheirNamesOnTheHub) {
+  const auto named = [](const std::string& name) { return RunConfig::Resolve({"model_name=" + name}).String("model_name"); };
+  for (const char* name : {"deepseek3.1-671b", "deepseek-r1", "deepseek3-r1", "deepseek-v3", "deepseek-ai/DeepSeek-V3.1-Terminus",
+                           "DeepSeek-R1-0528", "deepseek-v3-base", "deepseek-r1-671b"})
+    EXPECT_EQ(named(name), "deepseek3-671b") << name;
+  EXPECT_EQ(named("deepseek-ai/DeepSeek-V3.2-Exp"), "deepseek3.2-671b");
+  EXPECT_EQ(named("DeepSeek-V2-Lite-Chat"), "deepseek2-16b");
+  EXPECT_EQ(named("deepseek-v2"), "deepseek2-236b");
+  ExpectError({"model_name=deepseek-r1-distill-qwen-7b"}, {"unknown model"});
 }
 
 TEST(RunConfig, GuardsTheModel) {
@@ -229,6 +244,20 @@ TEST_F(RunConfigFiles, NamesWhatIsWrong) {
   ExpectError({Write("f.yml", "a: [\n")}, {"f.yml", "YAML"});
   ExpectError({Write("g.yml", "base_config: g.yml\n")}, {"g.yml", "circle"});
   EXPECT_THROW(RunConfig::Resolve({"absent.yml"}), Error);
+}
+
+TEST_F(RunConfigFiles, TakesNestedKeys) {
+  const RunConfig config = RunConfig::Resolve({Write("a.yml", "lora:\n  enable_lora: true\n  lora-rank: 8\nvllm_hf_overrides: {}\n")});
+  EXPECT_TRUE(config.Bool("lora.enable_lora"));
+  EXPECT_EQ(config.Float("lora.lora_rank"), 8);
+  EXPECT_FALSE(config.flags().find("vllm_hf_overrides")->second.value != FlagValue(std::string()));
+  EXPECT_TRUE(RunConfig::Resolve({"lora.enable_lora=true"}).Bool("lora.enable_lora"));
+}
+
+TEST_F(RunConfigFiles, JudgesValuesWhenAllFilesAreRead) {
+  const std::string path = Write("a.yml", "opt_type: adagrad\nrope_type: llama3.1\n");
+  ExpectError({path}, {path, "opt_type=adagrad"});
+  EXPECT_EQ(RunConfig::Resolve({path, "opt_type=sgd", "model_name=deepseek3-tiny"}).String("rope_type"), "yarn");
 }
 
 // The flags that MaxText's guide to DeepSeek passes to its trainer, its decoder, its logit checker and its converters.

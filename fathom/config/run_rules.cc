@@ -36,7 +36,8 @@ void CheckFills(const RunConfig& config, const std::string& level) {
   for (const auto& [key, flag] : config.flags()) {
     if (!key.starts_with(level + "_") || !key.ends_with("_parallelism")) continue;
     const double ranks = config.Float(key);
-    if (ranks != -1 && (ranks < 1 || ranks != std::floor(ranks))) Throw(ErrorCode::kUsage, "{}={}: allowed is a whole number from 1, or -1 for what is left", key, ranks);
+    if (ranks != -1 && (ranks < 1 || ranks != std::floor(ranks)))
+      Throw(ErrorCode::kUsage, "{}={}: allowed is a whole number from 1, or -1 for what is left", key, ranks);
     if (ranks == -1) ++fills;
   }
   if (fills > 1) Throw(ErrorCode::kUsage, "{} of the {}_*_parallelism flags are -1; only one can take what is left", fills, level);
