@@ -1,4 +1,5 @@
-// Matrix products at the shapes of a training step, as fractions of oneDNN's speed on large square products.
+// Matrix products at the shapes of a training step, beside the machine's rate on large square products (ours or oneDNN's,
+// whichever is faster).
 #include <benchmark/benchmark.h>
 
 #include <vector>

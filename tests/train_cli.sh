@@ -226,4 +226,12 @@ gradients_that_stay_infinite_stop_the_run
 one_process_at_a_time_trains_a_run
 a_full_state_starts_another_run
 a_run_goes_on_with_its_own_inputs_only
+# A V3.2 model from scratch whose indexers nothing trains says so, where warnings are shown.
+SPARSE=(dataset_type=synthetic steps=1 max_target_length=16 per_device_batch_size=1 enable_checkpointing=false use_indexer=true indexer_n_heads=2
+  indexer_head_dim=16 indexer_topk=8)
+train idle "${SPARSE[@]}" || fail "a plain run of V3.2"
+grep -q 'indexers are fresh and this run does not train them' idle.err || fail "fresh indexers that nothing trains are not named"
+train warm "${SPARSE[@]}" indexer_loss_scaling_factor=0.01 || fail "a warm-up of V3.2"
+! grep -q 'indexers are fresh' warm.err || fail "indexers that are trained are named as idle"
+
 exit $status

@@ -180,13 +180,6 @@ std::string_view Tokenizer::TokenBytes(int32_t id) const {
 
 bool Tokenizer::IsSpecial(int32_t id) const { return id >= 0 && id < vocab_size() && impl_->is_special[static_cast<size_t>(id)]; }
 
-std::optional<int32_t> Tokenizer::AddedTokenId(std::string_view content) const {
-  for (const AddedToken& token : impl_->added) {
-    if (token.content == content) return token.id;
-  }
-  return std::nullopt;
-}
-
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->token_bytes.size()); }
 std::optional<int32_t> Tokenizer::bos_id() const { return impl_->bos_id; }
 std::optional<int32_t> Tokenizer::eos_id() const { return impl_->eos_id; }

@@ -47,8 +47,6 @@ class Tokenizer {
   // What one id stands for, empty if no token has it. Not always whole characters.
   std::string_view TokenBytes(int32_t id) const;
   bool IsSpecial(int32_t id) const;
-  // The added token with this text.
-  std::optional<int32_t> AddedTokenId(std::string_view content) const;
   int32_t vocab_size() const;  // largest id + 1
   // From tokenizer_config.json; none if it is absent or names none.
   std::optional<int32_t> bos_id() const;

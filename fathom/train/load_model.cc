@@ -79,6 +79,10 @@ void CopyEmbeddingAndHead(DType dtype, DecoderParams& params) {
   }
 }
 
+bool HoldsIndexers(const Checkpoint& checkpoint) {
+  return checkpoint.Has(LayerPrefix(0) + std::string(FactsOf(ParamRole::kIndexerKey).hub));
+}
+
 // The checkpoint's config, with an indexer if init_missing=indexer gives it one.
 ModelConfig ConfigOf(const RunConfig& config, const Checkpoint& checkpoint) {
   ModelConfig model = checkpoint.config();
@@ -87,7 +91,7 @@ ModelConfig ConfigOf(const RunConfig& config, const Checkpoint& checkpoint) {
     AddIndexer(config, model);
     CheckModelConfig(model, checkpoint.dir().string());
   }
-  const bool held = checkpoint.Has(LayerPrefix(0) + std::string(FactsOf(ParamRole::kIndexerKey).hub));
+  const bool held = HoldsIndexers(checkpoint);
   if (model.has_indexer() && !held && !may_init) {
     Throw(ErrorCode::kInput, "{}: config.json names an indexer, but no tensor of one is there; give init_missing=indexer to initialise it",
           checkpoint.dir().string());
@@ -122,6 +126,8 @@ void Load(const TrainOptions& options, LoadedModel& model) {
 }
 
 }  // namespace
+
+bool HasFreshIndexers(const LoadedModel& model) { return model.config.has_indexer() && !(model.stored && HoldsIndexers(*model.stored)); }
 
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir) {
   if (dir.empty()) return Fresh(config, options);

@@ -26,4 +26,7 @@ struct LoadedModel {
 // Error(kUsage) for flags that the checkpoint does not fit, Error(kInput) for a bad checkpoint.
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir);
 
+// Whether the model has indexers that were not read.
+bool HasFreshIndexers(const LoadedModel& model);
+
 }  // namespace fathom

@@ -29,6 +29,14 @@ const RunConfig& CheckedFlags(const RunConfig& config, const ModelConfig& model)
   return config;
 }
 
+// Only its own loss trains an indexer: without it, a fresh one goes on choosing keys as it was drawn.
+void WarnOfIdleIndexers(const LoadedModel& loaded, const TrainOptions& options) {
+  if (!HasFreshIndexers(loaded) || options.indexer.factor > 0) return;
+  spdlog::warn(
+      "the indexers are fresh and this run does not train them: indexer_loss_scaling_factor=0.01 does (with "
+      "indexer_sparse_training=true beside the rest)");
+}
+
 std::filesystem::path RunFolder(const TrainOptions& options) {
   std::error_code failed;
   std::filesystem::create_directories(options.run_dir / "metrics", failed);
@@ -48,6 +56,7 @@ class Run {
         done_(first_step_ - 1),
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_.length, options_.mtp.modules)),
         progress_(first_step_, options_.steps) {
+    WarnOfIdleIndexers(loaded_, options_);
     lock_.emplace(RunFolder(options_), "run " + options_.run_name);
     if (resume_) Resume();
     OpenSinks(config);

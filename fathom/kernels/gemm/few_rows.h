@@ -20,7 +20,7 @@ struct FewRowsProduct {
   Write write;
 };
 
-// Where the products of many rows become faster (docs/kernels/gemm.md): F32 weights need no conversion and get there first.
+// Where the products of many rows become faster, as measured with bench/few_rows_bench: F32 weights need no conversion and get there first.
 inline constexpr int64_t kFewRows = 16, kFewRowsF32 = 8;
 
 // Whether this is a product for few rows. BF16 x with F32 weights is not: those would have to be rounded.

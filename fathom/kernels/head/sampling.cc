@@ -205,12 +205,5 @@ int32_t ArgMax(std::span<const float> values) {
   return index;
 }
 
-double LogProbability(std::span<const float> logits, int32_t id) {
-  FATHOM_CHECK(0 <= id && id < std::ssize(logits), "id {} of {}", id, logits.size());
-  int32_t best;
-  const float largest = Largest(logits, &best);
-  return static_cast<double>(logits[static_cast<size_t>(id)]) - largest - std::log(ExpSum(logits, largest, 1.0, kLowest, nullptr));
-}
-
 }  // namespace fathom
 #endif  // HWY_ONCE

@@ -33,7 +33,4 @@ int32_t DrawIndex(std::span<const float> weights, double u);
 // Index of the largest value, ties to the lower index, NaN as -inf; 0 if all are -inf.
 int32_t ArgMax(std::span<const float> values);
 
-// log softmax(logits)[id].
-double LogProbability(std::span<const float> logits, int32_t id);
-
 }  // namespace fathom

@@ -93,13 +93,5 @@ TEST(Sampling, DrawsFollowTheDistribution) {
   for (size_t i = 0; i < weights.size(); ++i) EXPECT_NEAR(static_cast<double>(count[i]) / draws, weights[i] / 4.0, 0.01);
 }
 
-TEST(Sampling, LogProbabilityIsLogSoftmax) {
-  const auto logits = ToFloats(RandomVector(1000, 1, 3.0));
-  const auto p = SoftmaxRef(ToDoubles(logits));
-  ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
-    for (const int32_t id : {0, 17, 999}) EXPECT_NEAR(LogProbability(logits, id), std::log(p[static_cast<size_t>(id)]), 1e-6);
-  });
-}
-
 }  // namespace
 }  // namespace fathom
