@@ -27,12 +27,20 @@ std::string OnlyInput(const RunConfig& config) {
   return inputs.empty() ? "" : inputs[0];
 }
 
-// Our own spelling, and those of MaxText's deepseek_fp8_to_bf16 and to_maxtext.
+// MaxText's deepseek_dequantize, and deepseek_fp8_to_bf16 before it, write FP8 out as BF16. The first word of the pair that was given; "".
+std::string DequantizeInput(const RunConfig& config) {
+  for (const char* key : {"input_fp8_hf_path", "input_path"}) {
+    if (!config.String(key).empty()) return key;
+  }
+  return "";
+}
+
+// Our own spelling, and those of MaxText's scripts.
 void ReadPaths(const RunConfig& config, ConvertOptions& options) {
   std::string dtype = config.Given("dtype") ? config.String("dtype") : "", to = config.String("to");
-  if (!config.String("input_fp8_hf_path").empty()) {
-    options.input = config.String("input_fp8_hf_path");
-    options.output = config.String("output_bf16_hf_path");
+  if (const std::string input = DequantizeInput(config); !input.empty()) {
+    options.input = config.String(input);
+    options.output = config.String(input == "input_path" ? "output_path" : "output_bf16_hf_path");
     if (dtype.empty()) dtype = "bfloat16";
   } else if (!config.String("hf_model_path").empty()) {
     options.input = config.String("hf_model_path");
@@ -72,10 +80,27 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
 }
 
 std::vector<std::string> ConvertFlags() {
-  return WithModelFlags({"input", "output", "to", "dtype", "scale_fmt", "full_state", "scan_layers", "max_shard_size", "memory_limit",
-                         "overwrite", "checkpoint_storage_use_ocdbt", "checkpoint_storage_use_zarr3", "zstd_level",
-                         "checkpoint_storage_target_data_file_size_bytes", "input_fp8_hf_path", "output_bf16_hf_path", "hf_model_path",
-                         "base_output_directory", "save_dtype"});
+  return WithModelFlags({"input",
+                         "output",
+                         "to",
+                         "dtype",
+                         "scale_fmt",
+                         "full_state",
+                         "scan_layers",
+                         "max_shard_size",
+                         "memory_limit",
+                         "overwrite",
+                         "checkpoint_storage_use_ocdbt",
+                         "checkpoint_storage_use_zarr3",
+                         "zstd_level",
+                         "checkpoint_storage_target_data_file_size_bytes",
+                         "input_fp8_hf_path",
+                         "output_bf16_hf_path",
+                         "input_path",
+                         "output_path",
+                         "hf_model_path",
+                         "base_output_directory",
+                         "save_dtype"});
 }
 
 namespace {

@@ -34,7 +34,7 @@ std::string NearestName(std::string_view name, const std::vector<std::string>& c
     smallest = distance;
     nearest = candidate;
   }
-  return smallest <= std::max<size_t>(1, name.size() / 4) ? nearest : "";
+  return smallest <= std::max<size_t>(1, name.size() / 5) ? nearest : "";
 }
 
 std::string DidYouMean(std::string_view name, const std::vector<std::string>& candidates) {

@@ -20,7 +20,7 @@ TEST(NearestName, IsSilentWhereNoneIsNear) {
   EXPECT_EQ(NearestName("sft", {"train", "tokenizer train"}), "");
   EXPECT_EQ(NearestName("python3", {"convert", "config"}), "");
   EXPECT_EQ(NearestName("llama3-8b", {"deepseek2-16b", "deepseek3-671b"}), "");
-  EXPECT_EQ(NearestName("deepseek4-284b", {"deepseek3-671b"}), "");
+  EXPECT_EQ(NearestName("deepseek4-284b", {"deepseek2-236b", "deepseek3-671b"}), "");
   EXPECT_EQ(DidYouMean("confg", {"convert", "config"}), "; did you mean config?");
   EXPECT_EQ(DidYouMean("sft", {"convert", "config"}), "");
 }
