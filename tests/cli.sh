@@ -52,7 +52,7 @@ expect 2 1 'unknown command chek' chek --help
 expect 2 1 'per_device_batch_size=1.5: allowed is a whole number' plan train model_name=deepseek3-tiny per_device_batch_size=1.5
 expect 0 0 'written +1\.37 TB' plan convert model_name=deepseek3-671b dtype=bfloat16 disk_gb_s=1
 expect 3 1 'no such folder' plan convert input=/nonexistent
-expect 3 1 'nonexistent' convert --input-path=/nonexistent --output-path=/nonexistent/out
+expect 3 1 'nonexistent' convert --input-path=/nonexistent --output-path=out
 yml=$(mktemp --suffix=.yml)
 printf 'use_iota_embed: true\nsteps: 7\nenable_dropout: true\n' >"$yml"
 expect 2 2 'accepted, no effect here: use_iota_embed$' eval perplexity "$yml"
