@@ -62,7 +62,7 @@ int Run(const RunConfig& config) {
   const LogitBars bars = ReadBars(config);
   const Checkpoint checkpoint = Checkpoint::Open(dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
-  ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), ReadLayerOptions(config));
+  ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), ReadLayerOptions(config), config.String("hf_lora_adapter_path"));
   int64_t prompts = 0, missed = 0;
   std::string output;
   Json results = Json::array();
@@ -91,7 +91,8 @@ Command CheckLogitsCommand() {
   return {.name = "check logits",
           .summary = "logits against golden ones in a JSONL file, as MaxText's forward_pass_logit_checker",
           .flags = {"load_parameters_path", "golden_logits_path", "max_kl_div", "atol", "rtol", "token_size", "skip_first_token",
-                    "clip_logits_epsilon", "output_logits_path", "dtype", "sparse_matmul", "capacity_factor", "indexer_fp8"},
+                    "clip_logits_epsilon", "output_logits_path", "dtype", "hf_lora_adapter_path", "sparse_matmul", "capacity_factor",
+                    "indexer_fp8"},
           .run = Run};
 }
 

@@ -84,7 +84,7 @@ int Run(const RunConfig& config) {
   if (dir.empty()) Throw(ErrorCode::kUsage, "eval perplexity needs load_parameters_path= (a checkpoint's folder)");
   const Checkpoint checkpoint = Checkpoint::Open(dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
-  ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"));
+  ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), {}, config.String("hf_lora_adapter_path"));
   const Tokenizer tokenizer = Tokenizer::Load(tokenizer_path.empty() ? dir : tokenizer_path);
   if (tokenizer.vocab_size() > model.config().vocab_size) {
     Throw(ErrorCode::kUsage, "the tokenizer has {} tokens, the model's vocab_size is {}", tokenizer.vocab_size(),
@@ -112,7 +112,7 @@ Command EvalPerplexityCommand() {
   return {.name = "eval perplexity",
           .summary = "negative log likelihood, perplexity and bits per byte of a checkpoint on text",
           .flags = {"load_parameters_path", "tokenizer_path", "input", "eval_dataset_path", "eval_data_columns", "max_target_length",
-                    "stride", "add_bos", "add_eos", "dtype"},
+                    "stride", "add_bos", "add_eos", "dtype", "hf_lora_adapter_path"},
           .run = Run};
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "fathom/model/adapters.h"
 #include "fathom/model/load.h"
 
 namespace fathom {
@@ -10,8 +11,10 @@ namespace {
 constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory is taken where it is touched
 }
 
-ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers)
-    : params_(MapParams(checkpoint)), decoder_(checkpoint.config(), layers), compute_(compute), saved_(1 << 20), scratch_(kScratchSpace) {}
+ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers, const std::filesystem::path& adapter)
+    : params_(MapParams(checkpoint)), decoder_(checkpoint.config(), layers), compute_(compute), saved_(1 << 20), scratch_(kScratchSpace) {
+  if (!adapter.empty()) AttachForInference(adapter, params_);
+}
 
 Tensor ForwardModel::Logits(std::span<const int32_t> ids, const TokenLayout& layout, const LayerObserver& observer) {
   ArenaScope scope(scratch_);

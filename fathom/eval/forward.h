@@ -10,7 +10,8 @@ namespace fathom {
 
 class ForwardModel {
  public:
-  ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers = {});
+  // adapter: a PEFT folder to put beside the weights; empty: none.
+  ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers = {}, const std::filesystem::path& adapter = {});
   const ModelConfig& config() const { return decoder_.config(); }
 
   // Logits [T,V] F32 of every token.

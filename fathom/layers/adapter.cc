@@ -9,8 +9,8 @@ namespace fathom {
 namespace {
 
 // f z in the compute dtype, z [M,r] the product's F32 result: what enters the next product.
-ConstView Scaled(Ctx& ctx, float factor, View z) {
-  Scale(factor, z);
+ConstView Scaled(Ctx& ctx, double factor, View z) {
+  Scale(static_cast<float>(factor), z);
   return AsCompute(ctx, z);
 }
 
@@ -88,7 +88,7 @@ View MergedWeight(Ctx& ctx, const Weight& w) {
   ArenaScope scope(ctx.scratch);
   const View b = ctx.scratch.Alloc(DType::kF32, w.adapter->b.shape());
   Cast(w.adapter->b.view(), b);
-  Scale(w.adapter->factor, b);
+  Scale(static_cast<float>(w.adapter->factor), b);
   MatMulNN(b, {w.adapter->a.view(), {}}, merged, Write::kAdd, ctx.scratch);
   return merged;
 }
@@ -99,7 +99,7 @@ void AddMergedGradient(Ctx& ctx, const Weight& w, ConstView dw, Weight& grad) {
   ArenaScope scope(ctx.scratch);
   const View scaled = ctx.scratch.Alloc(DType::kF32, dw.shape());
   Cast(dw, scaled);
-  Scale(w.adapter->factor, scaled);
+  Scale(static_cast<float>(w.adapter->factor), scaled);
   MatMulNT(scaled, {w.adapter->a.view(), {}}, grad.adapter->b.mutable_view(), Write::kAdd, ctx.scratch);
   MatMulTN(w.adapter->b.view(), scaled, grad.adapter->a.mutable_view(), Write::kAdd, ctx.scratch);
 }

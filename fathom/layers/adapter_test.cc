@@ -34,7 +34,7 @@ std::vector<float> Floats(ConstView v) {
 }
 
 std::shared_ptr<LowRank> RandomAdapter(int64_t n, int64_t k, uint64_t stream) {
-  return std::make_shared<LowRank>(LowRank{RandomTensor({kRank, k}, stream), RandomTensor({n, kRank}, stream + 1), 0.75f});
+  return std::make_shared<LowRank>(LowRank{RandomTensor({kRank, k}, stream), RandomTensor({n, kRank}, stream + 1), 0.75});
 }
 // A gradient for the adapter alone, filled with what must be added to.
 Weight AdapterGradient(const Weight& w) {

@@ -150,6 +150,10 @@ DecoderParams MakeGradients(DecoderParams& params, ParamFilter wanted) {
     if (slot.value.empty()) slot.value = Tensor(DType::kF32, w->value.shape());
     grads[*param] = slot;
   }
+  for (const ParamSpec& param : *params.spec) {
+    if (const auto& adapter = params[param].adapter)
+      grads[param].adapter = std::make_shared<LowRank>(LowRank{Tensor(DType::kF32, adapter->a.shape()), Tensor(DType::kF32, adapter->b.shape())});
+  }
   return grads;
 }
 
@@ -163,7 +167,7 @@ DecoderParams MakeBF16Copy(DecoderParams& params, ParamFilter rounded) {
       slot.value = Tensor(DType::kBF16, w->value.shape());
       Cast(w->value.view(), slot.value.mutable_view());
     }
-    copy[*param] = slot;
+    copy[*param].value = slot.value;
   }
   return copy;
 }

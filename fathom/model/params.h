@@ -53,7 +53,7 @@ std::vector<NamedWeight> ListParams(DecoderParams& params);
 using ParamFilter = FunctionRef<bool(const ParamSpec&)>;
 
 // Zeroed F32 tensors of the same shapes, for gradients, where wanted(param) says so; the others stay empty. What shares memory in params
-// shares it here.
+// shares it here. Adapters always learn.
 DecoderParams MakeGradients(DecoderParams& params, ParamFilter wanted);
 
 // What the forward of a bf16 run reads: what rounded(param) names is rounded to BF16 in memory of its own, the rest is shared with params.

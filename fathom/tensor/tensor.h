@@ -48,9 +48,9 @@ class Tensor {
 // A low-rank adapter beside a matrix [N,K] (LoRA, arXiv 2106.09685): the layer computes with W + factor B A. As a gradient: those of A and
 // B.
 struct LowRank {
-  Tensor a;          // [r,K] F32
-  Tensor b;          // [N,r] F32
-  float factor = 1;  // alpha / r
+  Tensor a;           // [r,K] F32
+  Tensor b;           // [N,r] F32
+  double factor = 1;  // alpha / r
 };
 
 // A parameter: its value, the scales when that is block FP8, and the adapter if it has one. As a gradient it is empty, whole or in part,

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "fathom/checkpoint/hub/train_state.h"
+#include "fathom/model/adapters.h"
 
 namespace fathom {
 namespace {
@@ -68,6 +69,26 @@ class SavedModel {
   bool has_fp8_ = false, has_f32_ = false;
 };
 
+// The run's adapters as a PEFT folder has them; the weights that they stand beside are not saved.
+class SavedAdapter {
+ public:
+  SavedAdapter(const TrainOptions& options, TrainSession& session) {
+    PeftSettings settings{options.lora.rank, options.lora.alpha, options.load_parameters_path.string(), {}};
+    for (const auto& [param, adapter] : ListAdapters(session.params())) {
+      settings.modules.push_back(ModuleOf(*param));
+      tensors_.push_back({PeftNameA(settings.modules.back()), adapter->a.view()});
+      tensors_.push_back({PeftNameB(settings.modules.back()), adapter->b.view()});
+    }
+    config_ = PeftConfig(settings);
+  }
+  const Json& config() const { return config_; }
+  const std::vector<NamedTensor>& tensors() const { return tensors_; }
+
+ private:
+  Json config_;
+  std::vector<NamedTensor> tensors_;
+};
+
 void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().raw(), static_cast<size_t>(to.NumBytes())); }
 
 }  // namespace
@@ -81,9 +102,14 @@ void SaveRun(const TrainOptions& options, const LoadedModel& loaded, const std::
     state.slots["mu"].push_back({moments.name, moments.m});
     state.slots["nu"].push_back({moments.name, moments.v});
   }
-  const SavedModel model(loaded, session);
-  SaveTrainCheckpoint(options.checkpoints_dir(), model.Config(), model.tensors(), state,
-                      {.max_shard_size = options.max_shard_size, .companions = companions, .overwrite = true});
+  if (options.lora.enabled) {
+    const SavedAdapter adapter(options, session);
+    SaveTrainCheckpoint(options.checkpoints_dir(), adapter.config(), adapter.tensors(), state, {.overwrite = true, .adapter = true});
+  } else {
+    const SavedModel model(loaded, session);
+    SaveTrainCheckpoint(options.checkpoints_dir(), model.Config(), model.tensors(), state,
+                        {.max_shard_size = options.max_shard_size, .companions = companions, .overwrite = true});
+  }
   PruneCheckpoints(options.checkpoints_dir(), options.keep);
 }
 

@@ -8,6 +8,7 @@
 #include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
+#include "fathom/model/adapters.h"
 #include "fathom/model/load.h"
 
 namespace fathom {
@@ -125,11 +126,37 @@ void Load(const TrainOptions& options, LoadedModel& model) {
   }
 }
 
+// Those of the folder, which must be the ones that the flags choose, or fresh ones.
+void AttachAdapters(const TrainOptions& options, const std::filesystem::path& dir, DecoderParams& params) {
+  const Treatments treatments(*params.spec, options);
+  std::vector<const ParamSpec*> chosen;
+  for (const ParamSpec& param : *params.spec) {
+    if (treatments.HasAdapter(param)) chosen.push_back(&param);
+  }
+  if (dir.empty()) return AttachFresh(chosen, options.lora.rank, options.lora.alpha, options.init_seed, params);
+  PeftAdapter adapter = ReadPeftAdapter(dir, *params.spec);
+  const auto fail = [&](const std::string& what) { Throw(ErrorCode::kInput, "{}: {}", dir.string(), what); };
+  for (const ParamSpec* param : chosen) {
+    if (!adapter.modules.contains(ModuleOf(*param)))
+      fail(fmt::format("no adapter for {}, which lora.lora_module_path chooses", ModuleOf(*param)));
+  }
+  if (adapter.modules.size() != chosen.size())
+    fail(fmt::format("adapters for {} modules; lora.lora_module_path chooses {} of them", adapter.modules.size(), chosen.size()));
+  const LowRank& first = adapter.modules.begin()->second;
+  const double factor = options.lora.alpha / static_cast<double>(options.lora.rank);
+  if (first.a.dim(0) != options.lora.rank || first.factor != factor) {
+    fail(fmt::format("rank {} and factor {} (alpha / rank); lora.lora_rank={} lora.lora_alpha={} say otherwise", first.a.dim(0),
+                     first.factor, options.lora.rank, options.lora.alpha));
+  }
+  Attach(std::move(adapter), params);
+}
+
 }  // namespace
 
 bool HasFreshIndexers(const LoadedModel& model) { return model.config.has_indexer() && !(model.stored && HoldsIndexers(*model.stored)); }
 
-LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir) {
+LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir,
+                      const std::filesystem::path& adapter) {
   if (dir.empty()) return Fresh(config, options);
   LoadedModel model{.stored = Checkpoint::Open(dir)};
   const Checkpoint& checkpoint = *model.stored;
@@ -148,6 +175,7 @@ LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, cons
   };
   if (UsesModules(options)) init(maxtext, [](const ParamSpec& p) { return p.is_mtp(); });
   if (model.config.has_indexer() && MayInit(config, "indexer")) init(false, [](const ParamSpec& p) { return p.is_indexer(); });
+  if (options.lora.enabled) AttachAdapters(options, adapter.empty() ? options.lora.restore : adapter, model.params);
   return model;
 }
 

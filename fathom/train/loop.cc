@@ -44,12 +44,19 @@ std::filesystem::path RunFolder(const TrainOptions& options) {
   return options.run_dir;
 }
 
+// A run with adapters goes on from its own, beside the weights that it began with.
+LoadedModel Load(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume) {
+  const std::filesystem::path resumed = resume ? resume->dir : "";
+  if (options.lora.enabled) return LoadModel(config, options, options.load_parameters_path, resumed);
+  return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
+}
+
 class Run {
  public:
   explicit Run(const RunConfig& config)
       : options_(ReadTrainOptions(config)),
         resume_(FindResumePoint(options_)),
-        loaded_(LoadModel(config, options_, resume_ ? resume_->dir : options_.load_parameters_path)),
+        loaded_(Load(config, options_, resume_)),
         sources_(OpenSources(CheckedFlags(config, loaded_.config), options_, loaded_.config)),
         session_(loaded_.config, options_, std::move(loaded_.params)),
         first_step_(resume_ ? resume_->step + 1 : 0),

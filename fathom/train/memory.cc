@@ -3,6 +3,7 @@
 #include <set>
 
 #include "fathom/base/threads.h"
+#include "fathom/model/adapters.h"
 #include "fathom/train/load_model.h"
 
 namespace fathom {
@@ -15,6 +16,9 @@ int64_t OwnBytes(DecoderParams& params, std::set<const std::byte*>& seen) {
     for (const Tensor* tensor : {&w.weight->value, &w.weight->scale_inv}) {
       if (!tensor->empty() && tensor->writable() && seen.insert(tensor->view().raw()).second) bytes += tensor->NumBytes();
     }
+  }
+  for (const NamedAdapter& a : ListAdapters(params)) {
+    if (seen.insert(a.adapter->a.view().raw()).second) bytes += a.adapter->a.NumBytes() + a.adapter->b.NumBytes();
   }
   return bytes;
 }

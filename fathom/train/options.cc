@@ -83,6 +83,24 @@ void ReadBalance(const RunConfig& config, TrainOptions& o) {
   o.bias_update_rate = static_cast<float>(config.Float("routed_bias_update_rate"));
 }
 
+void ReadLora(const RunConfig& config, TrainOptions& o) {
+  o.lora = {config.Bool("lora.enable_lora"), config.Int("lora.lora_rank"), config.Float("lora.lora_alpha"),
+            config.String("lora.lora_module_path"), config.String("lora.lora_restore_path")};
+  if (!o.lora.enabled) {
+    for (const char* flag : {"lora.lora_module_path", "lora.lora_restore_path"}) {
+      if (!config.String(flag).empty()) Throw(ErrorCode::kUsage, "{} needs lora.enable_lora=true", flag);
+    }
+    return;
+  }
+  if (o.lora.rank < 1) Throw(ErrorCode::kUsage, "lora.lora_rank={}: at least 1 is needed", o.lora.rank);
+  if (!(o.lora.alpha > 0)) Throw(ErrorCode::kUsage, "lora.lora_alpha={}: above 0 is needed", o.lora.alpha);
+  if (o.load_parameters_path.empty())
+    Throw(ErrorCode::kUsage, "lora.enable_lora=true needs load_parameters_path=: an adapter stands beside trained weights");
+  if (!o.trainable_mask.empty())
+    Throw(ErrorCode::kUsage,
+          "trainable_parameters_mask has no meaning with lora.enable_lora=true; lora.lora_module_path chooses what is trained");
+}
+
 void ReadEval(const RunConfig& config, TrainOptions& o) {
   o.eval_rows = ReadRows(config, "eval_per_device_batch_size");
   o.eval_interval = config.Int("eval_interval");
@@ -131,6 +149,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   o.abort_on_nan = config.Bool("abort_on_nan_loss");
   o.abort_on_inf = config.Bool("abort_on_inf_loss");
   ReadMtp(config, o);
+  ReadLora(config, o);
   ReadEval(config, o);
   ReadCheckpointing(config, o);
   return o;

@@ -13,6 +13,15 @@
 
 namespace fathom {
 
+// Low-rank adapters in place of the weights themselves (MaxText's lora.*).
+struct LoraOptions {
+  bool enabled = false;
+  int64_t rank = 0;
+  double alpha = 0;
+  std::string module_path;        // a regular expression over the modules' names; empty: attention, dense and shared MLPs
+  std::filesystem::path restore;  // a PEFT folder to begin with
+};
+
 struct TrainOptions {
   std::string run_name;
   std::filesystem::path run_dir;  // <base_output_directory>/<run_name>
@@ -33,6 +42,7 @@ struct TrainOptions {
   MtpOptions mtp;           // modules: those that are trained
   double mtp_factor = 0.1;  // of their loss
   bool mtp_own_head = false;
+  LoraOptions lora;
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
   std::vector<std::string> adamw_mask, trainable_mask;

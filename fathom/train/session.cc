@@ -6,6 +6,7 @@
 
 #include "fathom/base/threads.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
+#include "fathom/model/adapters.h"
 
 namespace fathom {
 namespace {
@@ -26,6 +27,11 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const T
     if (treatments.Stays(*param)) continue;
     list.back().value = params[*param].value.mutable_view();
     if (treatments.HasBF16Copy(*param)) list.back().bf16_copy = compute[*param].value.mutable_view();
+  }
+  for (const auto& [param, adapter] : ListAdapters(params)) {
+    LowRank& grad = *grads[*param].adapter;
+    list.push_back({ModuleOf(*param) + ".lora_A.weight", adapter->a.mutable_view(), grad.a.mutable_view(), View()});
+    list.push_back({ModuleOf(*param) + ".lora_B.weight", adapter->b.mutable_view(), grad.b.mutable_view(), View()});
   }
   ApplyDecayMask(options.adamw_mask, list);
   return list;
@@ -63,6 +69,10 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       scratch_(SpaceFor(counted_.scratch)) {
   MakeTotals();
   for (const NamedWeight& w : ListParams(grads_)) gradients_.push_back(w.weight->value.mutable_view());
+  for (const NamedAdapter& a : ListAdapters(grads_)) {
+    gradients_.push_back(a.adapter->a.mutable_view());
+    gradients_.push_back(a.adapter->b.mutable_view());
+  }
   optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, treatments_, params_, compute_, grads_));
 }
 

@@ -83,6 +83,11 @@ void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const
   WriteFileAtomically(dir / "config.json", config.dump(2) + "\n");
 }
 
+void WriteAdapterFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors) {
+  WriteTensors(dir / kAdapterFile, tensors);
+  WriteFileAtomically(dir / kAdapterConfig, config.dump(2) + "\n");
+}
+
 std::vector<std::filesystem::path> CompanionFiles(const std::filesystem::path& dir) {
   std::vector<std::filesystem::path> files;
   std::error_code error;

@@ -20,6 +20,7 @@ struct SaveOptions {
   int64_t max_shard_size = 5'000'000'000;         // bytes of a file; a tensor larger than this has a file of its own
   std::vector<std::filesystem::path> companions;  // small files that are copied
   bool overwrite = false;                         // replace an existing folder
+  bool adapter = false;                           // a PEFT folder: adapter_config.json and adapter_model.safetensors
 };
 
 // Tensors (by index, in order) of each file.
@@ -30,6 +31,10 @@ std::string ShardFileName(size_t i, size_t count);
 Json IndexJson(const std::vector<TensorInfo>& tensors, const std::vector<std::vector<size_t>>& shards);
 // Writes these tensors, index and config.json into an existing folder, each file synced.
 void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors, int64_t max_shard_size);
+// The two files of an adapter, likewise (hub/peft.h).
+inline constexpr const char* kAdapterConfig = "adapter_config.json";
+inline constexpr const char* kAdapterFile = "adapter_model.safetensors";
+void WriteAdapterFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors);
 // One safetensors file.
 void WriteTensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors);
 // Tokenizer, templates, generation_config.json, licence and code: small files that are no tensors, index or config.json. Throws

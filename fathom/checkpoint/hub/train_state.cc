@@ -56,7 +56,10 @@ void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const 
   for (const auto& [slot, tensors] : state.slots) bytes += BytesOf(tensors);
   CheckFreeSpace(checkpoints, bytes);
   StagedFolder stage(StepFolder(checkpoints, state.step), true);
-  WriteModelFiles(stage.path(), config, params, options.max_shard_size);
+  if (options.adapter)
+    WriteAdapterFiles(stage.path(), config, params);
+  else
+    WriteModelFiles(stage.path(), config, params, options.max_shard_size);
   CopyFiles(options.companions, stage.path());
   WriteState(stage.path(), state);
   stage.Commit();
