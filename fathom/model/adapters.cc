@@ -24,7 +24,8 @@ std::vector<NamedAdapter> ListAdapters(DecoderParams& params) {
 void AttachFresh(const std::vector<const ParamSpec*>& modules, int64_t rank, double alpha, uint64_t seed, DecoderParams& params) {
   for (const ParamSpec* param : modules) {
     const int64_t n = param->shape[0], k = param->shape[1];
-    auto adapter = std::make_shared<LowRank>(LowRank{Tensor(DType::kF32, {rank, k}), Tensor(DType::kF32, {n, rank}), alpha / static_cast<double>(rank)});
+    auto adapter = std::make_shared<LowRank>(
+        LowRank{Tensor(DType::kF32, {rank, k}), Tensor(DType::kF32, {n, rank}), alpha / static_cast<double>(rank)});
     FillTruncatedNormal(seed, HashName(ModuleOf(*param) + ".lora_A"), 1 / std::sqrt(3.0 * static_cast<double>(k)),
                         adapter->a.mutable_view());
     params[*param].adapter = std::move(adapter);

@@ -152,7 +152,8 @@ DecoderParams MakeGradients(DecoderParams& params, ParamFilter wanted) {
   }
   for (const ParamSpec& param : *params.spec) {
     if (const auto& adapter = params[param].adapter)
-      grads[param].adapter = std::make_shared<LowRank>(LowRank{Tensor(DType::kF32, adapter->a.shape()), Tensor(DType::kF32, adapter->b.shape())});
+      grads[param].adapter =
+          std::make_shared<LowRank>(LowRank{Tensor(DType::kF32, adapter->a.shape()), Tensor(DType::kF32, adapter->b.shape())});
   }
   return grads;
 }
