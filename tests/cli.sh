@@ -57,6 +57,8 @@ yml=$(mktemp --suffix=.yml)
 printf 'use_iota_embed: true\nsteps: 7\nenable_dropout: true\n' >"$yml"
 expect 2 2 'accepted, no effect here: use_iota_embed$' eval perplexity "$yml"
 printf 'use_sft: true\n' >"$yml"
+expect 2 1 'sft.yml: use_sft=true: supervised fine-tuning is not here' train src/maxtext/configs/post_train/sft.yml
+expect 0 0 '^learning_rate +2e-05 +sft.yml' config src/maxtext/configs/post_train/sft.yml
 expect 2 1 "$yml: use_sft=true: " train "$yml"
 expect 0 0 '^use_sft +true' config "$yml"
 rm "$yml"
