@@ -72,30 +72,35 @@ TEST_F(Fp8Linear, Backward) {
 
 TEST_F(Fp8Linear, ExpertsAreLayersOfTheirOwn) {
   const std::vector<int64_t> begin{0, 20, 20, kM};
-  const Weight weight{w, {}};
-  const std::vector<const Weight*> weights(3, &weight);
-  Tensor y(DType::kF32, {kM, kN}), alone(DType::kF32, {kM, kN});
-  ExpertsForward(ctx_, weights, begin, x, y.mutable_view());
-  Weight dw[3];
+  Weight weight[3], dw[3];
+  std::vector<const Weight*> weights;
   std::vector<Weight*> grads;
-  for (Weight& g : dw) {
-    g.value = Tensor(DType::kF32, {kN, kK});
-    grads.push_back(&g);
+  for (size_t e = 0; e < 3; ++e) {
+    weight[e].value = TensorOf(RandomVector(kN * kK, 10 + e), {kN, kK});
+    weights.push_back(&weight[e]);
+    dw[e].value = Tensor(DType::kF32, {kN, kK});
+    grads.push_back(&dw[e]);
   }
+  Tensor y(DType::kF32, {kM, kN}), dx(DType::kF32, {kM, kK}), y_alone(DType::kF32, {kM, kN}), dx_alone(DType::kF32, {kM, kK});
+  ExpertsForward(ctx_, weights, begin, x, y.mutable_view());
+  ExpertsBackwardInput(ctx_, weights, begin, dy, dx.mutable_view(), Write::kOverwrite);
   ExpertsBackwardWeight(ctx_, weights, begin, x, dy, grads);
   for (size_t e = 0; e < 3; ++e) {
     Weight grad{Tensor(DType::kF32, {kN, kK}), {}};
     Fill(0, grad.value.mutable_view());
     if (begin[e] < begin[e + 1]) {
-      const ConstView rows = x.view().Rows(begin[e], begin[e + 1]);
-      LinearForward(ctx_, {w, {}}, rows, alone.mutable_view().Rows(begin[e], begin[e + 1]));
-      LinearBackward(ctx_, {w, {}}, rows, dy.view().Rows(begin[e], begin[e + 1]), {}, Write::kOverwrite, grad);
+      const auto own = [&](Tensor& t) { return t.mutable_view().Rows(begin[e], begin[e + 1]); };
+      LinearForward(ctx_, weight[e], own(x), own(y_alone));
+      LinearBackward(ctx_, weight[e], own(x), own(dy), own(dx_alone), Write::kOverwrite, grad);
     }
-    const auto want = Floats(grad.value);
-    EXPECT_TRUE(Close(Floats(dw[e].value), std::vector<double>(want.begin(), want.end()), 1e-5, 1e-5));
+    EXPECT_TRUE(Close(Floats(dw[e].value), ToDoubles(Floats(grad.value)), 1e-5, 1e-5)) << "expert " << e;
   }
-  const auto want = Floats(alone);
-  EXPECT_TRUE(Close(Floats(y), std::vector<double>(want.begin(), want.end()), 1e-5, 1e-5));
+  EXPECT_TRUE(Close(Floats(y), ToDoubles(Floats(y_alone)), 1e-5, 1e-5));
+  EXPECT_TRUE(Close(Floats(dx), ToDoubles(Floats(dx_alone)), 1e-5, 1e-5));
+  ExpertsBackwardInput(ctx_, weights, begin, dy, dx.mutable_view(), Write::kAdd);
+  std::vector<double> twice = ToDoubles(Floats(dx_alone));
+  for (double& v : twice) v *= 2;
+  EXPECT_TRUE(Close(Floats(dx), twice, 1e-5, 1e-5));
 }
 
 TEST_F(Fp8Linear, TheExactFunctionsStayExact) {

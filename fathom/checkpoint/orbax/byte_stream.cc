@@ -102,10 +102,10 @@ void ByteWriter::Varint(uint64_t x) {
   U8(static_cast<uint8_t>(x));
 }
 
-uint32_t Crc32c(std::span<const std::byte> bytes) {
-  uint32_t crc = 0xFFFFFFFFu;
+uint32_t Crc32c(std::span<const std::byte> bytes, uint32_t before) {
+  uint32_t crc = ~before;
   for (const std::byte b : bytes) crc = (crc >> 8) ^ kCrcTable[(crc ^ static_cast<uint32_t>(b)) & 255u];
-  return crc ^ 0xFFFFFFFFu;
+  return ~crc;
 }
 
 }  // namespace fathom

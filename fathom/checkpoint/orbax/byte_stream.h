@@ -57,7 +57,7 @@ class ByteWriter {
   std::string bytes_;
 };
 
-// CRC-32C (Castagnoli, RFC 3720 appendix B.4).
-uint32_t Crc32c(std::span<const std::byte> bytes);
+// CRC-32C (Castagnoli, RFC 3720 appendix B.4); before: that of the bytes in front of these, where they come in pieces.
+uint32_t Crc32c(std::span<const std::byte> bytes, uint32_t before = 0);
 
 }  // namespace fathom

@@ -46,6 +46,7 @@ TEST(Ocdbt, TensorStoresManyGenerations) { ExpectSample("ocdbt-generations"); }
 TEST(Crc32c, KnownValues) {
   EXPECT_EQ(Crc32c(std::as_bytes(std::span("123456789", 9))), 0xE3069283u);
   EXPECT_EQ(Crc32c(std::vector<std::byte>(32)), 0x8A9136AAu);  // RFC 3720 B.4
+  EXPECT_EQ(Crc32c(std::as_bytes(std::span("56789", 5)), Crc32c(std::as_bytes(std::span("1234", 4)))), 0xE3069283u);
 }
 
 TEST(ByteReader, Varints) {

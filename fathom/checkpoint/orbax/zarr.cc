@@ -1,6 +1,7 @@
 #include "fathom/checkpoint/orbax/zarr.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 
@@ -16,6 +17,7 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMaxMetadata = 1 << 24;
 constexpr int64_t kSpillStep = 8 << 20;
 constexpr int64_t kMaxInnerChunks = 1 << 24;
+constexpr uint64_t kChecksumBytes = 4;
 
 // Unravel's inverse.
 int64_t Ravel(const Shape& index, const Shape& grid) {
@@ -115,14 +117,14 @@ void ZarrReader::Fill(std::span<std::byte> out) const {
 std::optional<ZarrReader::Place> ZarrReader::Locate(const StoredValue& value, int64_t inner) const {
   if (!array_.sharded) return Place{value, 0, value.length};
   const int64_t n = array_.InnerGrid().NumElements();
-  const uint64_t index_bytes = 16 * static_cast<uint64_t>(n) + (array_.index_checksum ? 4 : 0);
+  const uint64_t index_bytes = 16 * static_cast<uint64_t>(n) + (array_.index_checksum ? kChecksumBytes : 0);
   if (n > kMaxInnerChunks || value.length < index_bytes)
     Throw(ErrorCode::kInput, "{}: a stored chunk of {} bytes is shorter than its index: truncated", Where(value), value.length);
   store_->RequireWhole(value);
   std::vector<std::byte> index(static_cast<size_t>(index_bytes));
   store_->ReadAt(value, array_.index_at_end ? value.length - index_bytes : 0, index);
   const auto entries = std::span(index).first(16 * static_cast<size_t>(n));
-  if (array_.index_checksum && ByteReader(std::span(index).last(4), "").U32() != Crc32c(entries))
+  if (array_.index_checksum && ByteReader(std::span(index).last(kChecksumBytes), "").U32() != Crc32c(entries))
     Throw(ErrorCode::kInput, "{}: checksum of a chunk's index does not match: damaged", Where(value));
   ByteReader entry(entries.subspan(16 * static_cast<size_t>(inner), 16), Where(value));
   const uint64_t begin = entry.U64(), length = entry.U64();
@@ -133,16 +135,28 @@ std::optional<ZarrReader::Place> ZarrReader::Locate(const StoredValue& value, in
   return Place{value, begin, length};
 }
 
+// The last bytes of a stored chunk against the checksum of those before.
+void ZarrReader::CheckChecksum(const Place& place, uint64_t stored, uint32_t checksum) const {
+  std::array<std::byte, kChecksumBytes> bytes;
+  store_->ReadAt(place.value, place.begin + stored, bytes);
+  if (ByteReader(bytes, "").U32() != checksum)
+    Throw(ErrorCode::kInput, "{}: checksum of a chunk does not match: damaged", Where(place.value));
+}
+
 std::shared_ptr<ChunkCache::Chunk> ZarrReader::Decode(const Place& place) const {
   const std::string where = Where(place.value);
   const int64_t bytes = array_.ChunkBytes();
-  const uint64_t stored = place.length - (array_.checksum ? std::min<uint64_t>(4, place.length) : 0);
+  if (array_.checksum && place.length < kChecksumBytes)
+    Throw(ErrorCode::kInput, "{}: a chunk is shorter than its checksum: truncated", where);
+  const uint64_t stored = place.length - (array_.checksum ? kChecksumBytes : 0);
   if (!array_.zstd && stored != static_cast<uint64_t>(bytes))
     Throw(ErrorCode::kInput, "{}: a chunk has {} bytes, its shape needs {}", where, stored, bytes);
   uint64_t at = place.begin;
+  uint32_t checksum = 0;
   const auto next = [&](std::span<std::byte> out) {
     const auto n = static_cast<size_t>(std::min<uint64_t>(out.size(), place.begin + stored - at));
     store_->ReadAt(place.value, at, out.first(n));
+    if (array_.checksum) checksum = Crc32c(out.first(n), checksum);
     at += n;
     return n;
   };
@@ -157,6 +171,7 @@ std::shared_ptr<ChunkCache::Chunk> ZarrReader::Decode(const Place& place) const 
     chunk->Write(done, part);
   }
   if (array_.zstd) zstd.CheckEnd();
+  if (array_.checksum) CheckChecksum(place, stored, checksum);
   return chunk;
 }
 

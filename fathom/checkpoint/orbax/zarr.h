@@ -63,6 +63,7 @@ class ZarrReader {
   std::string Where(const StoredValue& value) const;
   std::vector<StoredValue> Stored() const;  // its chunks
   std::optional<Place> Locate(const StoredValue& value, int64_t inner) const;
+  void CheckChecksum(const Place& place, uint64_t stored, uint32_t checksum) const;
   std::shared_ptr<ChunkCache::Chunk> Decode(const Place& place) const;
   void Fill(std::span<std::byte> out) const;
   void ReadInner(const Shape& chunk_index, const Shape& inner_index, const Shape& origin, const Shape& extent,

@@ -128,7 +128,7 @@ TEST(Zarr, AnyRegionOfAnyGrid) {
     auto below = [&, i = uint64_t{0}](int64_t n) mutable { return static_cast<int64_t>(rng.Below(i++, static_cast<uint64_t>(n))); };
     ZarrArray array;
     array.version = seed % 4 == 0 ? 2 : 3;
-    array.separator = array.version == 2 ? "." : "/";
+    array.separator = std::string(1, array.version == 2 ? '.' : '/');
     array.sharded = array.version == 3 && seed % 2 == 0;
     array.zstd = seed % 3 != 0;
     array.dtype = std::array{DType::kF32, DType::kBF16, DType::kI32}[seed % 3];
@@ -225,6 +225,55 @@ TEST(Zarr, DamagedChunks) {
   const Written plain(Small(false, true), 3);
   plain.Put("c/0/0", "no zstd here");
   EXPECT_THAT(ErrorOf([&] { ReadAll(plain.Open()); }), HasSubstr("zstd"));
+}
+
+// The same array with the codec crc32c: behind every chunk its checksum, in place of the shard's index if there was one.
+void AddChecksums(const Written& w, bool in_shard) {
+  Json meta = Json::parse(FormatZarr(w.array));
+  (in_shard ? meta["codecs"][0]["configuration"]["codecs"] : meta["codecs"]).push_back({{"name", "crc32c"}});
+  w.Put(kZarr3File, meta.dump());
+  for (const char* key : {"c/0/0", "c/1/0"}) {
+    const std::string stored = ReadTextFile(w.PathOf(key));
+    ByteWriter value;
+    value.Text(std::string_view(stored).substr(0, stored.size() - (in_shard ? 20 : 0)));
+    const uint32_t of_chunk = Crc32c(value.span());
+    value.U32(of_chunk);
+    if (in_shard) {
+      ByteWriter index;
+      index.U64(0);
+      index.U64(value.bytes().size());
+      value.Text(index.bytes());
+      const uint32_t of_index = Crc32c(index.span());
+      value.U32(of_index);
+    }
+    w.Put(key, value.bytes());
+  }
+}
+
+TEST(Zarr, ChecksumsOfChunksAreChecked) {
+  for (const bool sharded : {false, true}) {
+    for (const bool zstd : {false, true}) {
+      SCOPED_TRACE(fmt::format("sharded {} zstd {}", sharded, zstd));
+      const Written w(Small(sharded, zstd), 3);
+      AddChecksums(w, sharded);
+      for (const int64_t budget : {int64_t{0}, int64_t{1} << 20}) EXPECT_EQ(ReadAll(w.Open(budget)), w.values);
+      const std::string whole = ReadTextFile(w.PathOf("c/1/0"));
+      const size_t chunk = whole.size() - (sharded ? 20 : 0);
+      std::string damaged = whole;
+      damaged[chunk - 1] ^= 1;  // of the checksum: the values are whole, but nothing says so
+      w.Put("c/1/0", damaged);
+      for (const int64_t budget : {int64_t{0}, int64_t{1} << 20})
+        EXPECT_THAT(ErrorOf([&] { ReadAll(w.Open(budget)); }),
+                    testing::AllOf(HasSubstr("checksum"), HasSubstr("c/1/0"), HasSubstr("array a")));
+      damaged = whole;
+      damaged[chunk - 7] ^= 1;  // of the chunk
+      w.Put("c/1/0", damaged);
+      EXPECT_NE(ErrorOf([&] { ReadAll(w.Open()); }), "");
+      if (sharded) continue;
+      w.Put("c/1/0", "abc");
+      EXPECT_THAT(ErrorOf([&] { ReadAll(w.Open()); }), HasSubstr("truncated"));
+    }
+  }
 }
 
 std::string MetaError(const std::string& path, const Json& value) {

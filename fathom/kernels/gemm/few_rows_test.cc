@@ -125,7 +125,8 @@ TEST(FewRows, ScalesAtTheEndsOfTheirRange) {
 std::vector<float> Grouped(DType weight) {
   const int64_t n = 70, k = 160, experts = 12;
   constexpr int64_t kRows[] = {0, 1, 0, 0, 2, 1, 0, 8, 1, 0, 3, 0};
-  TestWeight w(weight, n, k);
+  std::vector<std::unique_ptr<TestWeight>> w;
+  for (uint64_t e = 0; e < experts; ++e) w.push_back(std::make_unique<TestWeight>(weight, n, k, false, e));
   PaddedMatrix<float> x(16, k, 3, 1, RandomVector(16 * k, 1)), y(16, n, 2, 0);
   Arena scratch(FewRowsScratchBytes(NumThreads(), n, k));
   std::vector<int64_t> begin = {0};
@@ -134,10 +135,17 @@ std::vector<float> Grouped(DType weight) {
       experts,
       [&](int64_t e) {
         const auto b = begin[static_cast<size_t>(e)], end = begin[static_cast<size_t>(e) + 1];
-        return FewRowsProduct{x.view().Rows(b, end), w.view(), y.view().Rows(b, end), Write::kOverwrite};
+        return FewRowsProduct{x.view().Rows(b, end), w[static_cast<size_t>(e)]->view(), y.view().Rows(b, end), Write::kOverwrite};
       },
       scratch);
-  EXPECT_TRUE(RelativeL2(y.Floats(), FewRowsRef(16, n, k, x.Values(), w.Values()), 1e-6));
+  std::vector<double> want;
+  for (size_t e = 0; e < experts; ++e) {
+    const auto xs = x.Values();
+    const std::vector<double> rows(xs.begin() + begin[e] * k, xs.begin() + begin[e + 1] * k);
+    const auto own = FewRowsRef(kRows[e], n, k, rows, w[e]->Values());
+    want.insert(want.end(), own.begin(), own.end());
+  }
+  EXPECT_TRUE(RelativeL2(y.Floats(), want, 1e-6));
   EXPECT_TRUE(y.PaddingUntouched());
   return y.Floats();
 }

@@ -103,7 +103,7 @@ struct GroupedCase {
     begin.push_back(0);
     for (const int64_t rows : kRows) {
       begin.push_back(begin.back() + rows);
-      weights.push_back(std::make_unique<TestWeight>(DType::kBF16, n, k));
+      weights.push_back(std::make_unique<TestWeight>(DType::kBF16, n, k, false, weights.size()));
       views.push_back(weights.back()->view());
       gradients.push_back(std::make_unique<PaddedMatrix<float>>(n, k, 4, 1));
       gradient_views.push_back(gradients.back()->view());

@@ -20,8 +20,8 @@ inline std::vector<double> Integers(int64_t n, uint64_t seed) {
 // A weight of any dtype with guarded padding; FP8 comes with scales, F32 or E8M0.
 class TestWeight {
  public:
-  TestWeight(DType type, int64_t rows, int64_t columns, bool e8m0_scales = false) : rows_(rows), columns_(columns) {
-    const auto values = Integers(rows * columns, 7);
+  TestWeight(DType type, int64_t rows, int64_t columns, bool e8m0_scales = false, uint64_t seed = 7) : rows_(rows), columns_(columns) {
+    const auto values = Integers(rows * columns, seed);
     if (type == DType::kF32) f32_ = std::make_unique<PaddedMatrix<float>>(rows, columns, 3, 1, values);
     if (type == DType::kBF16) bf16_ = std::make_unique<PaddedMatrix<BF16>>(rows, columns, 3, 1, values);
     if (type == DType::kF16) f16_ = std::make_unique<PaddedMatrix<F16>>(rows, columns, 3, 1, values);
