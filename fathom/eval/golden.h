@@ -41,6 +41,7 @@ struct GoldenRow {
   double bound = 0, reference = 0;  // reference: transformers' own float32 error, 0 if not recorded
   bool ok = false;
 };
+// A row per comparison, and one that is not ok for each array of the folder that the engine owes and `got` lacks.
 std::vector<GoldenRow> CompareGolden(const GoldenCase& golden, const GoldenArrays& got);
 
 }  // namespace fathom

@@ -82,7 +82,7 @@ class Computation {
   void Long() {
     const Batch batch = Sequences("long_ids");
     const Tensor logits = Logits(batch, {});
-    const int64_t rows = golden_.ShapeOf("long_logits_last16")[1];
+    const int64_t rows = golden_.ShapeOf(golden_.prefix + "long_logits_last16")[1];
     Put("long_logits_last16", CopyOf(logits.view().Rows(batch.tokens() - rows, batch.tokens()), {1, rows, config_.vocab_size}));
   }
 
