@@ -64,6 +64,7 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
     Throw(ErrorCode::kUsage, "dtype=float8: MaxText's checkpoints hold no FP8; take bfloat16 or float32");
   if (config.String("scale_fmt") == "ue8m0") options.dtype.scale_format = ScaleFormat::kUe8m0;
   options.full_state = config.Bool("full_state");
+  options.adapter = config.String("hf_lora_adapter_path");
   options.scan_layers = config.Bool("scan_layers");
   options.ocdbt = config.Bool("checkpoint_storage_use_ocdbt");
   options.zarr3 = config.Bool("checkpoint_storage_use_zarr3");
@@ -81,6 +82,7 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
 
 std::vector<std::string> ConvertFlags() {
   return WithModelFlags({"input",
+                         "hf_lora_adapter_path",
                          "output",
                          "to",
                          "dtype",

@@ -37,7 +37,7 @@ int64_t CacheBytes(const ConvertOptions& options) { return std::max<int64_t>(16 
 
 std::unique_ptr<ConvertSource> OpenSource(const ConvertOptions& options) {
   SourceOptions source{CacheBytes(options), ExistingParent(options.output), options.model, {}};
-  source.training_state = options.full_state && options.dtype.target != TargetDType::kF8;
+  source.training_state = options.full_state && options.dtype.target != TargetDType::kF8 && options.adapter.empty();
   return OpenConvertSource(options.input, source);
 }
 
@@ -45,6 +45,20 @@ std::unique_ptr<ConvertSource> HubSourceOf(const ModelConfig& model) { return Ma
 
 // The folder that appears at the end.
 fs::path Target(const ConvertOptions& options) { return options.to == CheckpointFormat::kOrbax ? options.output / "0" : options.output; }
+
+// With the adapter, read for the input's model.
+ConvertOptions WithAdapter(ConvertOptions options, const ConvertSource& source) {
+  if (!options.adapter.empty())
+    options.dtype.adapter = std::make_shared<const PeftAdapter>(ReadPeftAdapter(options.adapter, ModelSpec(source.config())));
+  return options;
+}
+
+// Every file that is read.
+FileStamps StampsOf(const ConvertOptions& options, const ConvertSource& source) {
+  std::vector<fs::path> files = source.files();
+  if (!options.adapter.empty()) files.insert(files.end(), {options.adapter / kAdapterConfig, options.adapter / kAdapterFile});
+  return FileStamps(std::move(files));
+}
 
 // Everything that decides on the bytes written.
 Json Identity(const ConvertOptions& options, const FileStamps& stamps, const ConvertSource& source) {
@@ -186,8 +200,8 @@ ConvertResult Convert(const ConvertOptions& options) {
   CheckAgainstConfig(*source);
   if (options.check_model && !source->raw_config().is_null() && options.to == CheckpointFormat::kOrbax)
     options.check_model(source->config(), (source->companions() / "config.json").string());
-  const FileStamps stamps(source->files());
-  const auto output = MakeOutput(options, *source, stamps);
+  const FileStamps stamps = StampsOf(options, *source);
+  const auto output = MakeOutput(WithAdapter(options, *source), *source, stamps);
   StagedFolder stage(Target(options), options.overwrite, true);
   ConvertJournal journal(stage.path(), Identity(options, stamps, *source));
   ConvertResult result;
@@ -213,8 +227,8 @@ ConvertResult Convert(const ConvertOptions& options) {
 
 ConvertPlan PlanConvert(const ConvertOptions& options) {
   const auto source = options.input.empty() ? HubSourceOf(options.model()) : OpenSource(options);
-  const FileStamps stamps(source->files());
-  const auto output = MakeOutput(options, *source, stamps);
+  const FileStamps stamps = StampsOf(options, *source);
+  const auto output = MakeOutput(WithAdapter(options, *source), *source, stamps);
   ConvertPlan plan;
   plan.input_bytes = BytesIn(*source);
   plan.output_bytes = TotalBytes(*output);

@@ -17,6 +17,7 @@ struct ConvertOptions {
   std::filesystem::path input, output;
   CheckpointFormat to = CheckpointFormat::kHuggingFace;
   DTypeOptions dtype;
+  std::filesystem::path adapter;                        // a PEFT folder that is merged; empty: none
   bool full_state = true;                               // carry a training state (step, moments) that lies with the weights; never into FP8
   bool scan_layers = true, ocdbt = true, zarr3 = true;  // of Orbax
   int zstd_level = kRepeatsOnly;                        // of Orbax
