@@ -1,0 +1,137 @@
+// Training adapters: the base stays untouched, what is saved is a PEFT folder, resuming gives the same bits, and merging gives the same
+// logits.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "fathom/base/error.h"
+#include "fathom/checkpoint/convert/convert.h"
+#include "fathom/checkpoint/hub/peft.h"
+#include "fathom/checkpoint/hub/test_checkpoint.h"
+#include "fathom/checkpoint/hub/train_state.h"
+#include "fathom/model/adapters.h"
+#include "fathom/model/decoder.h"
+#include "fathom/model/load.h"
+#include "fathom/testing/close.h"
+#include "fathom/testing/folder.h"
+#include "fathom/train/loop.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+std::string Content(const fs::path& file) { return ReadTextFile(file); }
+
+std::vector<float> Logits(const Checkpoint& checkpoint, const fs::path& adapter) {
+  DecoderParams params = MapParams(checkpoint);
+  if (!adapter.empty()) AttachForInference(adapter, params);
+  Decoder decoder(checkpoint.config());
+  decoder.EnsurePositions(16);
+  Arena saved(1 << 20), scratch(1 << 28);
+  Ctx ctx{saved, scratch, DType::kF32};
+  std::vector<int32_t> ids(12), positions(12);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<int32_t>(i * 5 % 23);
+    positions[i] = static_cast<int32_t>(i);
+  }
+  const Segment all{0, 12, 0, 12};
+  Tensor h(DType::kF32, {12, checkpoint.config().hidden_size}), logits(DType::kF32, {12, checkpoint.config().vocab_size});
+  decoder.Forward(ctx, params, ids, {positions, {&all, 1}}, h.mutable_view());
+  decoder.head().StreamLogits(ctx, {params.norm, params.lm_head}, h, logits.mutable_view());
+  return {logits.data<float>(), logits.data<float>() + logits.NumElements()};
+}
+
+class Lora : public testing::Test {
+ protected:
+  fs::path Write(const Json& config) {
+    WriteCheckpoint(folder_.path() / "base", config, TinyTensors(config));
+    return folder_.path() / "base";
+  }
+  std::vector<std::string> Flags(const std::string& name, int64_t steps, std::vector<std::string> more) const {
+    more.insert(more.end(),
+                {"load_parameters_path=" + (folder_.path() / "base").string(), "dataset_type=synthetic", "max_target_length=16",
+                 "per_device_batch_size=2", "dtype=float32", "weight_dtype=float32", "learning_rate=0.05", "warmup_steps_fraction=0",
+                 "learning_rate_schedule_steps=4", "run_name=" + name, "steps=" + std::to_string(steps), "lora.enable_lora=true",
+                 "base_output_directory=" + folder_.path().string()});
+    return more;
+  }
+  fs::path Train(const std::string& name, int64_t steps, std::vector<std::string> more = {"lora.lora_rank=3", "lora.lora_alpha=6"}) const {
+    EXPECT_EQ(RunTraining(RunConfig::Resolve(Flags(name, steps, std::move(more)))), 0);
+    return folder_.path() / name / "checkpoints" / std::to_string(steps - 1);
+  }
+  std::string ErrorOf(std::vector<std::string> more) const {
+    try {
+      RunTraining(RunConfig::Resolve(Flags("bad", 1, std::move(more))));
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "none";
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(Lora, TrainsTheAdaptersAloneAndSavesThem) {
+  for (const Json& config : {WithFp8(TinyConfig("deepseek_v32")), TinyConfig("deepseek_v2")}) {
+    const fs::path base = Write(config);
+    const std::string before = Content(base / kSingleFile);
+    const fs::path out = Train("run", 2);
+    EXPECT_EQ(Content(base / kSingleFile), before);
+    EXPECT_FALSE(fs::exists(out / kSingleFile));
+    EXPECT_TRUE(HasTrainState(out));
+    const Checkpoint checkpoint = Checkpoint::Open(base);
+    const PeftAdapter adapter = ReadPeftAdapter(out, ModelSpec(checkpoint.config()));
+    for (const auto& [module, low] : adapter.modules) {
+      EXPECT_EQ(module.find(".experts."), module.npos) << module;  // unless asked for
+      EXPECT_EQ(module.find("indexer"), module.npos) << module;
+      float largest = 0;
+      for (int64_t i = 0; i < low.b.NumElements(); ++i) largest = std::max(largest, std::abs(low.b.data<float>()[i]));
+      EXPECT_GT(largest, 0) << module;  // B began as zeros
+    }
+    EXPECT_TRUE(adapter.modules.contains("model.layers.1.mlp.shared_experts.up_proj"));
+    fs::remove_all(base);
+    fs::remove_all(folder_.path() / "run");
+  }
+}
+
+TEST_F(Lora, ResumingGivesTheSameBits) {
+  Write(WithFp8(TinyConfig()));
+  Train("twice", 2);
+  const fs::path whole = Train("once", 4), resumed = Train("twice", 4);
+  EXPECT_EQ(Content(whole / kAdapterFile), Content(resumed / kAdapterFile));
+  EXPECT_EQ(Content(whole / "train_state" / "nu.safetensors"), Content(resumed / "train_state" / "nu.safetensors"));
+}
+
+TEST_F(Lora, MergingGivesTheSameLogits) {
+  const fs::path base = Write(WithFp8(TinyConfig()));
+  const fs::path out = Train("run", 4, {"lora.lora_rank=3", "lora.lora_alpha=6", "lora.lora_module_path=.*(self_attn|mlp).*proj.*"});
+  ConvertOptions options;
+  options.input = base;
+  options.output = folder_.path() / "merged";
+  options.adapter = out;
+  EXPECT_THROW(Convert(options), Error);  // into FP8 codes that are kept
+  options.dtype.target = TargetDType::kF32;
+  Convert(options);
+  const auto beside = Logits(Checkpoint::Open(base), out), merged = Logits(Checkpoint::Open(options.output), {}),
+             plain = Logits(Checkpoint::Open(base), {});
+  EXPECT_TRUE(RelativeL2(merged, ToDoubles(beside), 1e-5));
+  EXPECT_FALSE(RelativeL2(plain, ToDoubles(beside), 1e-3));
+}
+
+TEST_F(Lora, FlagsAndAdaptersThatDoNotFit) {
+  Write(TinyConfig());
+  EXPECT_THAT(ErrorOf({"lora.lora_rank=0", "lora.lora_alpha=6"}), HasSubstr("lora.lora_rank=0"));
+  EXPECT_THAT(ErrorOf({"lora.lora_rank=3"}), HasSubstr("lora.lora_alpha"));
+  EXPECT_THAT(ErrorOf({"lora.lora_rank=3", "lora.lora_alpha=6", "lora.lora_module_path=nothing"}), HasSubstr("lora.lora_module_path"));
+  EXPECT_THAT(ErrorOf({"lora.lora_rank=3", "lora.lora_alpha=6", "trainable_parameters_mask=.*mlp.*"}),
+              HasSubstr("trainable_parameters_mask"));
+  const fs::path out = Train("run", 1);
+  const std::string restore = "lora.lora_restore_path=" + out.string();
+  EXPECT_THAT(ErrorOf({"lora.lora_rank=4", "lora.lora_alpha=6", restore}), HasSubstr("rank 3"));
+  EXPECT_THAT(ErrorOf({"lora.lora_rank=3", "lora.lora_alpha=6", restore, "lora.lora_module_path=.*o_proj"}), HasSubstr("adapters for"));
+}
+
+}  // namespace
+}  // namespace fathom
