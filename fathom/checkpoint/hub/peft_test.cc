@@ -81,6 +81,7 @@ TEST_F(PeftTest, WhatDoesNotFitIsNamed) {
   EXPECT_THAT(ErrorOf(), AllOf(HasSubstr(kModule), HasSubstr("lora_B is missing")));
   tensors_ = good;
   tensors_[0].name = PeftNameA("model.layers.9.self_attn.o_proj");
+  tensors_[1].name = PeftNameB("model.layers.9.self_attn.o_proj");
   EXPECT_THAT(ErrorOf(), HasSubstr("model.layers.9.self_attn.o_proj"));
   tensors_ = good;
   tensors_[0].name = "lora_A";
@@ -93,6 +94,7 @@ TEST_F(PeftTest, WhatDoesNotFitIsNamed) {
   EXPECT_THAT(ErrorOf(), HasSubstr("not finite"));
   tensors_ = good;
   tensors_[0].name = PeftNameA("model.layers.1.mlp.gate");
+  tensors_[1].name = PeftNameB("model.layers.1.mlp.gate");
   EXPECT_THAT(ErrorOf(), HasSubstr("model.layers.1.mlp.gate"));
   EXPECT_THROW(ReadPeftAdapter(folder_.path() / "absent", spec_), Error);
 }
