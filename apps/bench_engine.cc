@@ -43,7 +43,8 @@ EngineRate BenchDecode(const RunConfig& config, double read_gb_s) {
   const std::filesystem::path dir = config.String("load_parameters_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "bench decode needs load_parameters_path= (a checkpoint's folder)");
   const DType compute = ParseComputeDType(config, "dtype");
-  Engine engine(dir, compute, kPromptTokens + kNewTokens);
+  const MappedModel served(dir, compute, kPromptTokens + kNewTokens);
+  Engine engine(served, 1);
   std::vector<int32_t> prompt;
   for (int64_t i = 0; i < kPromptTokens; ++i) prompt.push_back(static_cast<int32_t>(i % engine.config().vocab_size));
   const GenerateOptions options{.max_new_tokens = kNewTokens, .ignore_eos = true};
@@ -51,7 +52,7 @@ EngineRate BenchDecode(const RunConfig& config, double read_gb_s) {
   for (int run = 0; run < 3; ++run)
     rates.push_back(Generate(engine, nullptr, prompt, options, [](std::string_view) {}).DecodeTokensPerSecond());
   const Rate rate = RateOf(std::move(rates));
-  const DecodePlan plan = PlanDecode(engine.config(), StoredTensors(TensorFolder::Open(dir)), compute, engine.capacity());
+  const DecodePlan plan = PlanDecode(engine.config(), StoredTensors(TensorFolder::Open(dir)), compute, served.capacity());
   return {rate, rate.median * static_cast<double>(plan.weights_per_token) * 1e-9 / read_gb_s};
 }
 

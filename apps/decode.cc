@@ -115,7 +115,7 @@ DraftOptions ReadDrafts(const RunConfig& config) {
 }
 
 Json ResultJson(const GenerateResult& r, const Engine& engine, double load_seconds) {
-  return {
+  Json json = {
       {"prompt_ids", r.prompt_ids},
       {"ids", r.ids},
       {"text", r.text},
@@ -124,32 +124,89 @@ Json ResultJson(const GenerateResult& r, const Engine& engine, double load_secon
        {{"load_s", load_seconds},
         {"prefill_tokens_per_s", r.PrefillTokensPerSecond()},
         {"decode_tokens_per_s", r.DecodeTokensPerSecond()}}},
-      {"memory", {{"weights_bytes", engine.WeightBytes()}, {"cache_bytes", engine.CacheBytes()}, {"peak_rss_bytes", PeakResidentBytes()}}}};
+      {"memory",
+       {{"weights_bytes", engine.model().WeightBytes()}, {"cache_bytes", engine.CacheBytes()}, {"peak_rss_bytes", PeakResidentBytes()}}}};
+  if (r.drafted > 0) json["speculative"] = SpeculationJson(r);
+  return json;
 }
 
 void LogFigures(const GenerateResult& r, const Engine& engine) {
   spdlog::info("prompt {} tokens, {:.1f} tokens/s; answer {} tokens, {:.1f} tokens/s; weights {}, cache {}, peak memory {}",
                r.prompt_ids.size(), r.PrefillTokensPerSecond(), r.ids.size(), r.DecodeTokensPerSecond(),
-               FormatBytes(static_cast<double>(engine.WeightBytes())), FormatBytes(static_cast<double>(engine.CacheBytes())),
+               FormatBytes(static_cast<double>(engine.model().WeightBytes())), FormatBytes(static_cast<double>(engine.CacheBytes())),
                FormatBytes(static_cast<double>(PeakResidentBytes())));
 }
 
-GenerateResult RunPrompt(const RunConfig& config, Engine& engine, const Tokenizer* tokenizer, const Prompt& prompt) {
+GenerateOptions ReadOptions(const RunConfig& config) {
   GenerateOptions options;
-  options.max_new_tokens = NewTokens(config, prompt);
   options.ignore_eos = config.Bool("ignore_eos");
   options.stop = config.Strings("stop");
   options.sampling = ReadSampling(config);
   if (config.String("speculative") == "mtp") options.draft_tokens = config.Int("draft_tokens");
-  if (!prompt.text.empty()) fmt::print("{}", prompt.text);
-  const auto show = [](std::string_view piece) {
-    fmt::print("{}", piece);
-    std::fflush(stdout);
+  return options;
+}
+
+// Prompts and answers on standard output in the file's order: the first that has not ended is streamed, what others have said waits.
+class Transcript {
+ public:
+  explicit Transcript(std::span<const Prompt> prompts, bool has_text) : prompts_(prompts), has_text_(has_text), waiting_(prompts.size()) {
+    Begin();
+  }
+  void Text(size_t index, std::string_view piece) {
+    if (index == current_) {
+      Print(piece);
+    } else {
+      waiting_[index].text += piece;
+    }
+  }
+  void Done(size_t index, const GenerateResult& r) {
+    if (!has_text_) Text(index, fmt::format("{}", fmt::join(r.ids, ",")));
+    Text(index, "\n");
+    waiting_[index].done = true;
+    for (; current_ < waiting_.size() && waiting_[current_].done; Begin()) ++current_;
+  }
+
+ private:
+  struct Waiting {
+    std::string text;
+    bool done = false;
   };
-  const GenerateResult result = Generate(engine, tokenizer, prompt.ids, options, show);
-  fmt::print("{}\n", tokenizer == nullptr ? fmt::format("{}", fmt::join(result.ids, ",")) : "");
-  std::fflush(stdout);  // before the figures on stderr
-  return result;
+  void Begin() {
+    if (current_ < prompts_.size()) Print(prompts_[current_].text + std::exchange(waiting_[current_].text, {}));
+  }
+  static void Print(std::string_view text) {
+    fmt::print("{}", text);
+    std::fflush(stdout);  // before the figures on stderr
+  }
+  std::span<const Prompt> prompts_;
+  bool has_text_;
+  size_t current_ = 0;
+  std::vector<Waiting> waiting_;
+};
+
+void CheckWanted(const RunConfig& config, const GenerateResult& r) {
+  const std::string& wanted = config.String("autoregressive_decode_assert");
+  if (!wanted.empty() && !r.text.starts_with(wanted))
+    Throw(ErrorCode::kFailed, "the text does not start with autoregressive_decode_assert=\"{}\"", wanted);
+}
+
+// The answers' JSON, in the prompts' order.
+std::vector<Json> RunPrompts(const RunConfig& config, Engine& engine, const Tokenizer* tokenizer, std::span<const Prompt> prompts,
+                             int64_t batch, double load_seconds) {
+  std::vector<Request> requests;
+  for (const Prompt& p : prompts) requests.push_back({p.ids, NewTokens(config, p)});
+  std::vector<Json> results(prompts.size());
+  Transcript transcript(prompts, tokenizer != nullptr);
+  const GenerateEvents events{[&](size_t i, std::string_view piece) { transcript.Text(i, piece); },
+                              [&](size_t i, const GenerateResult& r) {
+                                transcript.Done(i, r);
+                                LogFigures(r, engine);
+                                LogSpeculation(r);
+                                results[i] = ResultJson(r, engine, load_seconds);
+                                CheckWanted(config, r);
+                              }};
+  GenerateAll(engine, tokenizer, requests, ReadOptions(config), batch, events);
+  return results;
 }
 
 int Run(const RunConfig& config) {
@@ -164,22 +221,13 @@ int Run(const RunConfig& config) {
   const auto prompts = ReadPrompts(config, reader);
   int64_t capacity = 1;
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
-  Engine engine(dir, ParseComputeDType(config, "dtype"), capacity, ReadDrafts(config), {.indexer_fp8 = config.Bool("indexer_fp8")});
-  CheckModelName(config, engine.config(), (dir / "config.json").string());
-  const double load_seconds = clock.Seconds();
-
-  Json results = Json::array();
-  for (const Prompt& prompt : prompts) {
-    const GenerateResult r = RunPrompt(config, engine, reader, prompt);
-    LogFigures(r, engine);
-    LogSpeculation(r);
-    results.push_back(ResultJson(r, engine, load_seconds));
-    if (r.drafted > 0) results.back()["speculative"] = SpeculationJson(r);
-    const std::string& wanted = config.String("autoregressive_decode_assert");
-    if (!wanted.empty() && !r.text.starts_with(wanted))
-      Throw(ErrorCode::kFailed, "the text does not start with autoregressive_decode_assert=\"{}\"", wanted);
-  }
-  if (!config.String("json").empty()) WriteOutput(config.String("json"), (results.size() == 1 ? results[0] : results).dump(1) + "\n");
+  const MappedModel model(dir, ParseComputeDType(config, "dtype"), capacity, ReadDrafts(config),
+                          {.indexer_fp8 = config.Bool("indexer_fp8")});
+  CheckModelName(config, model.config(), (dir / "config.json").string());
+  const int64_t batch = std::min<int64_t>(config.Int("batch_size"), std::ssize(prompts));
+  Engine engine(model, batch, config.Bool("batch_invariant"));
+  const std::vector<Json> results = RunPrompts(config, engine, reader, prompts, batch, clock.Seconds());
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), (results.size() == 1 ? results[0] : Json(results)).dump(1) + "\n");
   return 0;
 }
 
@@ -209,6 +257,8 @@ Command DecodeCommand() {
                     "weight_dtype",
                     "speculative",
                     "draft_tokens",
+                    "batch_size",
+                    "batch_invariant",
                     "mtp_input",
                     "mtp_own_head",
                     "indexer_fp8",

@@ -89,6 +89,7 @@ constexpr Range kRanges[] = {
     {"disk_gb_s", 0, kMax},
     {"decode_sampling_top_k", 0, kMax},
     {"draft_tokens", 1, 64},
+    {"batch_size", 1, 4096},
     {"eval_interval", -1, kMax},
     {"eval_per_device_batch_size", 0, kMax},
     {"eval_start_step", 0, kMax},

@@ -4,7 +4,7 @@
 
 #include "fathom/base/threads.h"
 #include "fathom/checkpoint/safetensors/tensor_folder.h"
-#include "fathom/infer/drafter.h"
+#include "fathom/infer/engine.h"
 
 namespace fathom {
 namespace {
@@ -20,7 +20,7 @@ const ParamSpec* ParamOf(const ModelSpec& spec, std::string_view tensor) {
 
 // Sparse attention reads index_topk latents, and every key of the indexer.
 int64_t CachePerToken(const ModelConfig& c, DType compute, int64_t capacity) {
-  if (!c.has_indexer()) return KvCache::PlannedBytes(c, c.num_hidden_layers, capacity, compute);
+  if (!c.has_indexer()) return CachePool::PlannedBytes(c, c.num_hidden_layers, capacity, compute);
   const int64_t latents = std::min(capacity, c.index_topk) * (c.kv_lora_rank + c.qk_rope_head_dim);
   return c.num_hidden_layers * (latents + capacity * c.index_head_dim) * DTypeSize(compute);
 }
@@ -43,13 +43,17 @@ int64_t ScratchOfChunk(const ModelConfig& config, const std::vector<TensorInfo>&
   Decoder decoder(config);
   decoder.EnsurePositions(capacity);
   const DecoderParams params = PlannedParams(config, stored);
-  KvCache cache(config, config.num_hidden_layers, capacity, compute);
-  const int64_t chunk = std::min(capacity, Drafter::kChunk);
-  cache.length = capacity - chunk;
+  CachePool pool(config, config.num_hidden_layers, CachePool::BlocksFor(capacity), compute);
+  CachedSequence sequence(pool);
+  sequence.Own(0, capacity);
+  const int64_t chunk = std::min(capacity, Engine::kPassTokens);
+  const CachedSegment segment{0, chunk, capacity - chunk, sequence.blocks()};
   Arena saved = Arena::Counting(), scratch = Arena::Counting();
   Ctx ctx{saved, scratch, compute};
+  const View h = scratch.Alloc(DType::kF32, {chunk, config.hidden_size});
+  decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(chunk)), {&segment, 1}, pool, h);
   Tensor logits(DType::kF32, {1, config.vocab_size});
-  decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(chunk)), cache, logits.mutable_view(), {});
+  decoder.Logits(ctx, params, h.Rows(0, 1), logits.mutable_view());
   return scratch.peak();
 }
 
@@ -66,7 +70,7 @@ DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& 
     (param->is_expert() ? experts : plan.weights_per_token) += tensor.NumBytes();
   }
   if (experts > 0) plan.weights_per_token += experts / config.n_routed_experts * config.num_experts_per_tok;
-  plan.cache_bytes = KvCache::PlannedBytes(config, config.num_hidden_layers, capacity, compute);
+  plan.cache_bytes = CachePool::PlannedBytes(config, config.num_hidden_layers, capacity, compute);
   plan.cache_per_token = CachePerToken(config, compute, capacity);
   plan.scratch_bytes = ScratchOfChunk(config, stored, compute, capacity);
   return plan;

@@ -1,45 +1,41 @@
-// Drafts of the next tokens with a checkpoint's MTP module (docs/layers/mtp.md). Its layer of the cache follows the main model's: row t
-// joins the main model's state at position t with token t+1.
+// Drafts of the next tokens with a checkpoint's MTP module (docs/layers/mtp.md), for several sequences at once. The module's layer of the
+// cache follows the main model's: row t joins the main model's state at position t with token t+1.
 #pragma once
 
 #include <span>
-#include <vector>
 
-#include "fathom/model/decoder.h"
+#include "fathom/infer/mapped_model.h"
+#include "fathom/infer/sequence.h"
 
 namespace fathom {
 
 class Drafter {
  public:
-  // decoder, params and cache outlive the drafter. cache has a layer for the module behind the main ones.
-  Drafter(const Decoder& decoder, const DecoderParams& params, MtpInput input, KvCache& cache);
+  // Both outlive the drafter. The model drafts.
+  Drafter(const MappedModel& model, CachePool& pool);
 
-  // Forgets the sequence.
-  void Reset();
-  // The main model has taken in these tokens for good; hidden [M,D] F32 is its residual stream there. M is at most kChunk.
-  void Observe(Ctx& ctx, std::span<const int32_t> ids, ConstView hidden);
-  // Logits [V] for the token after `last`, which follows everything observed; valid until the next call.
-  std::span<const float> First(Ctx& ctx, int32_t last);
-  // Logits for the token after that one, if `drafted` was taken: chained to the state of the draft before.
-  std::span<const float> Next(Ctx& ctx, int32_t drafted);
+  // The main model has appended `count` tokens to the sequence; hidden [count,D] F32 is its residual stream there.
+  void Observe(Ctx& ctx, Sequence& sequence, int64_t count, ConstView hidden);
+  // The last `count` tokens were taken back.
+  void Forget(Sequence& sequence, int64_t count);
+  // Enters the positions that wait into the module's layer.
+  void CatchUp(Ctx& ctx, const NextToken& next) { Enter(ctx, {&next, 1}, false); }
 
-  static constexpr int64_t kChunk = 512;
+  // Logits [n,V] for the tokens after `next`, which follow everything observed; room for `drafts` of them is made. Valid until the next
+  // call.
+  ConstView First(Ctx& ctx, std::span<const NextToken> next, int64_t drafts);
+  // Logits for the tokens after those, if `drafted` were taken, for the last call's sequences: chained to the states of the drafts before.
+  ConstView Next(Ctx& ctx, std::span<const NextToken> drafted);
 
  private:
-  int64_t observed() const { return std::ssize(ids_); }
-  std::span<const float> logits() const { return {logits_.data<float>(), static_cast<size_t>(logits_.NumElements())}; }
-  void CatchUp(Ctx& ctx, int32_t next, View logits, View state);
+  void Enter(Ctx& ctx, std::span<const NextToken> next, bool predict);
+  void Predict(Ctx& ctx, ConstView h, std::span<const CachedSegment> segments);
 
-  const Decoder& decoder_;
-  const DecoderParams& params_;
-  MtpInput input_;
-  KvCache& cache_;
-  std::vector<int32_t> ids_;  // all tokens observed
-  Tensor states_;             // [kChunk,D] F32 of positions begin_ and on: those that wait to enter the module's cache
-  int64_t begin_ = 0;
-  int64_t chained_ = 0;  // position of the last draft
-  Tensor state_;         // [1,D] F32 after it
-  Tensor logits_;        // [1,V] F32
+  const MappedModel& model_;
+  CachePool& pool_;
+  int64_t hidden_, vocab_;
+  int64_t chained_ = 0;     // drafts so far, behind each sequence's last token
+  Tensor states_, logits_;  // [n,D], [n,V] F32 after them, of the sequences that are drafted for
 };
 
 }  // namespace fathom

@@ -1,115 +1,89 @@
 #include "fathom/infer/engine.h"
 
 #include <algorithm>
-#include <set>
-
-#include "fathom/checkpoint/hub/hf_names.h"
-#include "fathom/model/load.h"
+#include <vector>
 
 namespace fathom {
 namespace {
 
-constexpr int64_t kPrefillChunk = Drafter::kChunk;    // tokens: enough rows for fast products, little memory
 constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory is taken where it is touched
 
-Checkpoint OpenChecked(const std::filesystem::path& dir) {
-  Checkpoint checkpoint = Checkpoint::Open(dir);
-  ValidateAgainstConfig(checkpoint);
-  return checkpoint;
-}
-
-int64_t CheckedCapacity(const ModelConfig& config, int64_t capacity) {
-  if (capacity > config.max_position_embeddings) {
-    Throw(ErrorCode::kUsage, "{} tokens of prompt and answer: the model's max_position_embeddings is {}", capacity,
-          config.max_position_embeddings);
+// Rows of the pass's stream that want logits, one behind the other.
+View LogitRows(Arena& scratch, std::span<const Engine::Part> parts, int64_t count, ConstView h) {
+  const View rows = scratch.Alloc(DType::kF32, {count, h.dim(1)});
+  int64_t to = 0, end = 0;
+  for (const Engine::Part& part : parts) {
+    end += std::ssize(part.ids);
+    for (int64_t row = end - part.logits; row < end; ++row) std::copy_n(h.row<float>(row), h.dim(1), rows.row<float>(to++));
   }
-  return capacity;
-}
-
-int64_t CacheLayers(const ModelConfig& config, const DraftOptions& drafts) { return config.num_hidden_layers + (drafts.enabled ? 1 : 0); }
-
-// Mapped; the module's embedding and head are the main model's unless it has and wants its own.
-DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& drafts) {
-  DecoderParams params = MapParams(checkpoint);
-  if (!drafts.enabled) return params;
-  if (params.mtp.empty() || params.mtp[0].eh_proj.value.empty()) {
-    Throw(ErrorCode::kUsage, "speculative=mtp: {} has no MTP module to draft with; leave the flag out", checkpoint.dir().string());
-  }
-  if (!drafts.own_head || params.mtp[0].shared_head_head.value.empty()) ShareEmbeddingAndHead(params);
-  return params;
+  return rows;
 }
 
 }  // namespace
 
-Engine::Engine(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts, const LayerOptions& layers)
-    : checkpoint_(OpenChecked(dir)),
-      params_(DraftingParams(checkpoint_, drafts)),
-      decoder_(checkpoint_.config(), layers),
-      compute_(compute),
-      cache_(checkpoint_.config(), CacheLayers(checkpoint_.config(), drafts), CheckedCapacity(checkpoint_.config(), capacity), compute),
+Engine::Engine(const MappedModel& model, int64_t sequences, bool by_row)
+    : model_(model),
+      by_row_(by_row),
+      pool_(model.config(), model.CacheLayers(), sequences * CachePool::BlocksFor(model.capacity()), model.compute()),
       saved_(1 << 20),
-      scratch_(kScratchSpace),
-      logits_(DType::kF32, {1, checkpoint_.config().vocab_size}) {
-  decoder_.EnsurePositions(capacity);
-  if (drafts.enabled) drafter_.emplace(decoder_, params_, drafts.input, cache_);
+      scratch_(kScratchSpace) {
+  if (model.drafts().enabled) drafter_.emplace(model_, pool_);
 }
 
-void Engine::Reset() {
-  cache_.length = 0;
-  if (drafter_) drafter_->Reset();
-}
-
-std::span<const float> Engine::Append(std::span<const int32_t> ids) {
-  Ctx ctx = Context();
-  const auto n = static_cast<int64_t>(ids.size());
-  for (int64_t begin = 0; begin < n; begin += kPrefillChunk) {
-    ArenaScope scope(scratch_);
-    const int64_t count = std::min(kPrefillChunk, n - begin);
-    const auto chunk = ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
-    const View hidden = drafter_ ? scratch_.Alloc(DType::kF32, {count, config().hidden_size}) : View();
-    decoder_.Decode(ctx, params_, chunk, cache_, begin + count == n ? logits_.mutable_view() : View(), hidden);
-    if (drafter_) drafter_->Observe(ctx, chunk, hidden);
+ConstView Engine::Append(std::span<const Part> parts) {
+  const bool by_row = by_row_ || std::ranges::none_of(parts, &Part::is_prompt);
+  Ctx ctx = Context(by_row ? Arithmetic::kByRow : Arithmetic::kFastest);
+  ArenaScope scope(scratch_);
+  std::vector<int32_t> ids;
+  std::vector<CachedSegment> segments;
+  int64_t wanted = 0;
+  for (const Part& part : parts) {
+    const int64_t begin = std::ssize(ids), past = part.sequence->length();
+    ids.insert(ids.end(), part.ids.begin(), part.ids.end());
+    part.sequence->cache.Own(past, past + std::ssize(part.ids));
+    segments.push_back({begin, std::ssize(ids), past, part.sequence->cache.blocks()});
+    wanted += part.logits;
   }
-  return {logits_.data<float>(), static_cast<size_t>(logits_.NumElements())};
-}
-
-std::span<const float> Engine::FirstDraft(int32_t last) {
-  Ctx ctx = Context();
-  return drafter_->First(ctx, last);
-}
-
-std::span<const float> Engine::NextDraft(int32_t drafted) {
-  Ctx ctx = Context();
-  return drafter_->Next(ctx, drafted);
-}
-
-ConstView Engine::Verify(std::span<const int32_t> ids) {
-  Ctx ctx = Context();
-  const auto m = static_cast<int64_t>(ids.size());
-  if (verified_.empty() || verified_.dim(0) < m) {
-    hidden_ = Tensor(DType::kF32, {m, config().hidden_size});
-    verified_ = Tensor(DType::kF32, {m, config().vocab_size});
+  const View h = scratch_.Alloc(DType::kF32, {std::ssize(ids), config().hidden_size});
+  model_.decoder().Decode(ctx, model_.params(), ids, segments, pool_, h);
+  if (drafter_) Observe(ctx, parts, h);
+  for (const Part& part : parts) {
+    part.sequence->cache.SetLength(part.sequence->length() + std::ssize(part.ids));
+    part.sequence->ids.insert(part.sequence->ids.end(), part.ids.begin(), part.ids.end());
   }
-  unkept_.assign(ids.begin(), ids.end());
-  const View logits = verified_.mutable_view().Rows(0, m);
-  decoder_.Decode(ctx, params_, ids, cache_, logits, hidden_.mutable_view().Rows(0, m));
+  if (wanted == 0) return {};
+  if (logits_.empty() || logits_.dim(0) < wanted) logits_ = Tensor(DType::kF32, {wanted, config().vocab_size});
+  const View logits = logits_.mutable_view().Rows(0, wanted);
+  model_.decoder().Logits(ctx, model_.params(), LogitRows(scratch_, parts, wanted, h), logits);
   return logits;
 }
 
-void Engine::Keep(int64_t count) {
-  Ctx ctx = Context();
-  cache_.length -= std::ssize(unkept_) - count;
-  drafter_->Observe(ctx, std::span(unkept_).first(static_cast<size_t>(count)), hidden_.view().Rows(0, count));
+// Called before the tokens are counted as the sequences'.
+void Engine::Observe(Ctx& ctx, std::span<const Part> parts, ConstView hidden) {
+  int64_t row = 0;
+  for (const Part& part : parts) {
+    const int64_t count = std::ssize(part.ids), waiting = part.sequence->Waiting(config().hidden_size);
+    if (waiting > 0 && waiting + count > kPassTokens) drafter_->CatchUp(ctx, {part.sequence, part.ids.front()});
+    drafter_->Observe(ctx, *part.sequence, count, hidden.Rows(row, row + count));
+    row += count;
+  }
 }
 
-int64_t Engine::WeightBytes() const {
-  int64_t bytes = 0;
-  auto params = params_;
-  std::set<const std::byte*> seen;  // one memory under two names counts once
-  for (const NamedWeight& w : ListParams(params)) {
-    if (seen.insert(w.weight->value.view().raw()).second) bytes += w.weight->value.NumBytes() + w.weight->scale_inv.NumBytes();
-  }
-  return bytes;
+void Engine::TakeBack(Sequence& sequence, int64_t count) {
+  if (drafter_) drafter_->Forget(sequence, count);
+  sequence.cache.SetLength(sequence.length() - count);
+  sequence.ids.resize(sequence.ids.size() - static_cast<size_t>(count));
+}
+
+// Drafts decide nothing but how many tokens a pass gives.
+ConstView Engine::FirstDrafts(std::span<const NextToken> next, int64_t drafts) {
+  Ctx ctx = Context(Arithmetic::kFastest);
+  return drafter_->First(ctx, next, drafts);
+}
+
+ConstView Engine::NextDrafts(std::span<const NextToken> drafted) {
+  Ctx ctx = Context(Arithmetic::kFastest);
+  return drafter_->Next(ctx, drafted);
 }
 
 }  // namespace fathom

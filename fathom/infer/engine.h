@@ -1,66 +1,58 @@
-// A model ready to decode: weights mapped from a checkpoint, a cache for one sequence, scratch memory.
+// Passes of a model over several sequences at once: their cache, and scratch memory.
 #pragma once
 
-#include <filesystem>
-#include <memory>
 #include <optional>
 #include <span>
-#include <string>
-#include <vector>
 
-#include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/infer/drafter.h"
-#include "fathom/model/decoder.h"
+#include "fathom/infer/mapped_model.h"
+#include "fathom/infer/sequence.h"
 
 namespace fathom {
 
-// Whether and how the engine drafts tokens with the checkpoint's MTP module.
-struct DraftOptions {
-  bool enabled = false;
-  MtpInput input = MtpInput::kAfterNorm;
-  bool own_head = false;  // the module's copies of embedding and head instead of the main model's
-};
-
 class Engine {
  public:
-  // Maps the checkpoint and checks every tensor against its config. capacity: the longest sequence, prompt and answer together.
-  // Throws Error(kInput) for a bad checkpoint, Error(kUsage) for a capacity beyond max_position_embeddings.
-  // With drafts also Error(kUsage) for a checkpoint without an MTP module.
-  Engine(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts = {},
-         const LayerOptions& layers = {});
+  // The cache holds so many sequences of the model's capacity. by_row: prompts are computed in arithmetic that does not depend on how they
+  // are cut and what shares their pass (docs/numerics.md). The model outlives the engine.
+  Engine(const MappedModel& model, int64_t sequences, bool by_row = false);
 
-  const ModelConfig& config() const { return checkpoint_.config(); }
-  int64_t capacity() const { return cache_.capacity; }
-  // Forgets the sequence.
-  void Reset();
-  int64_t length() const { return cache_.length; }
-  // Appends tokens, in chunks; returns the logits [V] after the last one, valid until the next call. ids is not empty.
-  std::span<const float> Append(std::span<const int32_t> ids);
+  const MappedModel& model() const { return model_; }
+  const ModelConfig& config() const { return model_.config(); }
+  CachePool& pool() { return pool_; }
+  int64_t CacheBytes() const { return pool_.NumBytes(); }
 
-  // Speculation, only with drafts. Logits [V] for the token after `last`, which follows the sequence but is not appended, by the MTP
-  // module; then for the token after `drafted`, and so on. Valid until the next call.
-  std::span<const float> FirstDraft(int32_t last);
-  std::span<const float> NextDraft(int32_t drafted);
-  // Appends tokens in one pass; logits [M,V] F32 after each, valid until the next call. Keep says how many of them stay.
-  ConstView Verify(std::span<const int32_t> ids);
-  void Keep(int64_t count);
+  // What one sequence takes part in a pass with: tokens that it appends, at least one, and how many of the last want logits.
+  struct Part {
+    Sequence* sequence;
+    std::span<const int32_t> ids;
+    int64_t logits;
+    bool is_prompt;
+  };
+  // One pass; each sequence at most once. Logits [n,V] F32 of the rows that want them, in order; valid until the next call. Rows of a pass
+  // without prompts have the bits that they have alone, whatever their number. Throws Error(kResource) if the cache is full.
+  ConstView Append(std::span<const Part> parts);
+  // The sequence's last `count` tokens were not to be: of the last pass.
+  void TakeBack(Sequence& sequence, int64_t count);
 
-  int64_t WeightBytes() const;
-  int64_t CacheBytes() const { return cache_.NumBytes(); }
+  // Drafts, only of a model that drafts; see Drafter.
+  ConstView FirstDrafts(std::span<const NextToken> next, int64_t drafts);
+  ConstView NextDrafts(std::span<const NextToken> drafted);
+
+  // Tokens that a pass takes at most; also what may wait for the module.
+  static constexpr int64_t kPassTokens = 512;
 
  private:
-  Ctx Context() { return {saved_, scratch_, compute_}; }
+  Ctx Context(Arithmetic arithmetic) {
+    return {.saved = saved_, .scratch = scratch_, .compute = model_.compute(), .arithmetic = arithmetic};
+  }
+  void Observe(Ctx& ctx, std::span<const Part> parts, ConstView hidden);
 
-  Checkpoint checkpoint_;
-  DecoderParams params_;
-  Decoder decoder_;
-  DType compute_;
-  KvCache cache_;
+  const MappedModel& model_;
+  bool by_row_;
+  CachePool pool_;
   Arena saved_, scratch_;
-  Tensor logits_;  // [1,V] F32
+  Tensor logits_;  // [n,V] F32
   std::optional<Drafter> drafter_;
-  Tensor hidden_, verified_;     // of Verify: [M,D] F32 the residual stream, [M,V] F32
-  std::vector<int32_t> unkept_;  // its tokens
 };
 
 }  // namespace fathom

@@ -1,116 +1,223 @@
 #include "fathom/infer/generate.h"
 
 #include <algorithm>
-#include <optional>
+#include <list>
 
 #include "fathom/base/clock.h"
-#include "fathom/infer/speculate.h"
-#include "fathom/infer/stop_filter.h"
+#include "fathom/infer/draft_cost.h"
 
 namespace fathom {
 namespace {
 
-void CheckPrompt(const Engine& engine, std::span<const int32_t> prompt, int64_t max_new_tokens) {
-  if (prompt.empty()) Throw(ErrorCode::kUsage, "the prompt is empty: give prompt=, prompt_file= or prompt_ids=");
-  if (static_cast<int64_t>(prompt.size()) + max_new_tokens > engine.capacity()) {
-    Throw(ErrorCode::kUsage, "a prompt of {} tokens and {} new ones do not fit into {}", prompt.size(), max_new_tokens, engine.capacity());
+void CheckRequest(const Engine& engine, const Request& request) {
+  const int64_t capacity = engine.model().capacity();
+  if (request.prompt.empty()) Throw(ErrorCode::kUsage, "the prompt is empty: give prompt=, prompt_file= or prompt_ids=");
+  if (static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens > capacity) {
+    Throw(ErrorCode::kUsage, "a prompt of {} tokens and {} new ones do not fit into {}", request.prompt.size(), request.max_new_tokens,
+          capacity);
   }
-  for (const int32_t id : prompt) {
+  for (const int32_t id : request.prompt) {
     if (id < 0 || id >= engine.config().vocab_size)
       Throw(ErrorCode::kUsage, "prompt token {}: the vocabulary is 0..{}", id, engine.config().vocab_size - 1);
   }
 }
 
-// Turns tokens into shown text; knows when a stop string has come.
-class TextOut {
- public:
-  TextOut(const Tokenizer* tokenizer, const std::vector<std::string>& stop, const std::function<void(std::string_view)>& show,
-          std::string& text)
-      : filter_(stop), show_(show), text_(text) {
-    if (tokenizer != nullptr) stream_.emplace(*tokenizer, true);
-  }
-  // True: a stop string has come.
-  bool Push(int32_t id) { return stream_ && Show(filter_.Push(stream_->Push(id))); }
-  // What was held back. True: a stop string was in it.
-  bool Finish() {
-    if (!stream_ || filter_.stopped() || Show(filter_.Push(stream_->Flush()))) return filter_.stopped();
-    return Show(filter_.Flush());
+// A prompt on its way.
+struct Active {
+  Active(size_t n, Engine& engine, Answer a) : index(n), sequence(engine.pool()), answer(std::move(a)) {}
+  bool prefilled() const { return fed == std::ssize(answer.result.prompt_ids); }
+  std::span<const int32_t> NextOfPrompt(int64_t count) const {
+    return std::span(answer.result.prompt_ids).subspan(static_cast<size_t>(fed), static_cast<size_t>(count));
   }
 
- private:
-  bool Show(const std::string& piece) {
-    text_ += piece;
-    if (!piece.empty() && show_) show_(piece);
-    return filter_.stopped();
-  }
-  std::optional<StreamDecoder> stream_;
-  StopFilter filter_;
-  const std::function<void(std::string_view)>& show_;
-  std::string& text_;
+  size_t index;  // of the request
+  Sequence sequence;
+  Answer answer;
+  int64_t fed = 0;                  // tokens of the prompt that passes have taken
+  std::vector<int32_t> candidates;  // of the next pass: the last token, then drafts of those behind it
+  Stopwatch clock;                  // since it joined, then since its first token
 };
 
-// Produces the answer's tokens, with drafts or without.
-class Continuation {
+class Batch {
  public:
-  Continuation(Engine& engine, const GenerateOptions& options) : engine_(engine), sampler_(options.sampling, engine.config().vocab_size) {
-    if (options.draft_tokens > 0) speculator_.emplace(engine, sampler_, options.draft_tokens, options.sampling.seed);
-  }
-  int32_t First(std::span<const float> logits) { return sampler_.Sample(logits, 0); }
-  // At most `room` tokens after `last`; valid until the next call.
-  std::span<const int32_t> Next(int32_t last, int64_t index, int64_t room) {
-    if (speculator_) return speculator_->Next(last, index, room);
-    next_ = sampler_.Sample(engine_.Append({&last, 1}), index);
-    return {&next_, 1};
-  }
-  void Report(GenerateResult& result) const {
-    if (!speculator_) return;
-    result.drafted = speculator_->drafted();
-    result.accepted = speculator_->accepted();
-    result.drafting_tokens_per_second = speculator_->cost().drafted().TokensPerSecond();
-    result.plain_tokens_per_second = speculator_->cost().plain().TokensPerSecond();
+  Batch(Engine& engine, const Tokenizer* tokenizer, std::span<const Request> requests, const GenerateOptions& options, int64_t size,
+        const GenerateEvents& events)
+      : engine_(engine),
+        tokenizer_(tokenizer),
+        requests_(requests),
+        options_(options),
+        size_(size),
+        events_(events),
+        sampler_(options.sampling, engine.config().vocab_size) {}
+
+  void Run() {
+    for (Admit(); !active_.empty(); Admit()) {
+      Step();
+      active_.remove_if([this](Active& a) { return a.prefilled() && a.answer.ended() && End(a); });
+    }
   }
 
  private:
+  void Admit();
+  void Step();
+  bool End(Active& a);
+  int64_t DraftsOf(const Active& a) const;
+  void Draft();
+  void Propose(ConstView logits, std::span<Active* const> drafting, int64_t place);
+  void Judge(Active& a, ConstView logits);
+  int64_t FeedPrompts(int64_t room);
+
   Engine& engine_;
+  const Tokenizer* tokenizer_;
+  std::span<const Request> requests_;
+  const GenerateOptions& options_;
+  int64_t size_;
+  const GenerateEvents& events_;
   Sampler sampler_;
-  std::optional<Speculator> speculator_;
-  int32_t next_ = 0;
+  DraftCost cost_;
+  std::list<Active> active_;
+  size_t next_ = 0;                  // request to join
+  std::vector<Engine::Part> parts_;  // of the pass
+  std::vector<Active*> takes_part_;  // whose they are
 };
+
+void Batch::Admit() {
+  for (; std::ssize(active_) < size_ && next_ < requests_.size(); ++next_) {
+    const Request& r = requests_[next_];
+    const ShowText show = events_.text ? [this, n = next_](std::string_view piece) { events_.text(n, piece); } : ShowText();
+    active_.emplace_back(next_, engine_, Answer(tokenizer_, r.prompt, options_, r.max_new_tokens, engine_.config().eos_token_ids, show));
+  }
+}
+
+// Drafts that fit into the answer, and with everybody's into a pass.
+int64_t Batch::DraftsOf(const Active& a) const {
+  const int64_t share = Engine::kPassTokens / std::ssize(active_) - 1;
+  return std::max<int64_t>(0, std::min({options_.draft_tokens, a.answer.room() - 1, share}));
+}
+
+// Drawn with the random numbers that the answer's own tokens are drawn with, so that they are often the same.
+void Batch::Propose(ConstView logits, std::span<Active* const> drafting, int64_t place) {
+  for (size_t i = 0; i < drafting.size(); ++i) {
+    Active& a = *drafting[i];
+    const std::span<const float> row{logits.row<float>(static_cast<int64_t>(i)), static_cast<size_t>(logits.dim(1))};
+    a.candidates.push_back(sampler_.Guess(row, a.answer.made() + place));
+  }
+}
+
+// As many drafts for every answer that takes any as the one with the least room.
+void Batch::Draft() {
+  std::vector<Active*> drafting;
+  std::vector<NextToken> next;
+  int64_t most = 0;
+  for (Active& a : active_) {
+    if (!a.prefilled() || DraftsOf(a) == 0) continue;
+    most = drafting.empty() ? DraftsOf(a) : std::min(most, DraftsOf(a));
+    drafting.push_back(&a);
+    next.push_back({&a.sequence, a.candidates.back()});
+  }
+  if (drafting.empty()) return;
+  Propose(engine_.FirstDrafts(next, most), drafting, 0);
+  for (int64_t place = 1; place < most; ++place) {
+    for (size_t i = 0; i < next.size(); ++i) next[i].id = drafting[i]->candidates.back();
+    Propose(engine_.NextDrafts(next), drafting, place);
+  }
+}
+
+// Parts of prompts, in the order in which they joined; returns their tokens.
+int64_t Batch::FeedPrompts(int64_t room) {
+  int64_t fed = 0;
+  for (Active& a : active_) {
+    const int64_t count = std::min(room - fed, std::ssize(a.answer.result.prompt_ids) - a.fed);
+    if (a.prefilled() || count <= 0) continue;
+    const bool last = a.fed + count == std::ssize(a.answer.result.prompt_ids);
+    parts_.push_back({&a.sequence, a.NextOfPrompt(count), last ? 1 : 0, true});
+    takes_part_.push_back(&a);
+    fed += count;
+  }
+  return fed;
+}
+
+// One pass: the next tokens of all answers, and parts of prompts up to the pass's size.
+void Batch::Step() {
+  const Stopwatch clock;
+  parts_.clear();
+  takes_part_.clear();
+  int64_t tokens = 0, made = 0;
+  for (Active& a : active_) {
+    if (a.prefilled()) a.candidates.assign(1, a.answer.result.ids.back());
+  }
+  const bool may_draft = std::ranges::any_of(active_, [this](const Active& a) { return a.prefilled() && DraftsOf(a) > 0; });
+  if (may_draft && cost_.UseDrafts()) Draft();
+  for (Active& a : active_) {
+    if (!a.prefilled()) continue;
+    made -= a.answer.made();
+    tokens += std::ssize(a.candidates);
+    parts_.push_back({&a.sequence, a.candidates, std::ssize(a.candidates), false});
+    takes_part_.push_back(&a);
+  }
+  const int64_t fed = FeedPrompts(Engine::kPassTokens - tokens);
+  const ConstView logits = engine_.Append(parts_);
+  int64_t row = 0;
+  for (size_t i = 0; i < parts_.size(); row += parts_[i++].logits) {
+    Active& a = *takes_part_[i];
+    if (!parts_[i].is_prompt) {
+      Judge(a, logits.Rows(row, row + parts_[i].logits));
+      made += a.answer.made();
+      continue;
+    }
+    a.fed += std::ssize(parts_[i].ids);
+    if (!a.prefilled()) continue;
+    a.answer.result.prefill_seconds = a.clock.Seconds();
+    a.clock.Restart();
+    if (!a.answer.ended()) a.answer.Take(sampler_.Sample({logits.row<float>(row), static_cast<size_t>(logits.dim(1))}, 0));
+  }
+  if (may_draft && fed == 0) cost_.Note(made, clock.Seconds());
+}
+
+// Each token is the one that the model alone gives here; behind it the pass is of use only if that was the draft.
+void Batch::Judge(Active& a, ConstView logits) {
+  const int64_t rows = logits.dim(0);
+  int64_t taken = 0;
+  for (bool as_drafted = true; as_drafted && taken < rows && !a.answer.ended();) {
+    const int32_t id = sampler_.Sample({logits.row<float>(taken), static_cast<size_t>(logits.dim(1))}, a.answer.made());
+    a.answer.Take(id);
+    ++taken;
+    as_drafted = taken < rows && a.candidates[static_cast<size_t>(taken)] == id;
+    if (as_drafted) ++a.answer.result.accepted;
+  }
+  a.answer.result.drafted += rows - 1;
+  if (taken < rows) engine_.TakeBack(a.sequence, rows - taken);
+}
+
+bool Batch::End(Active& a) {
+  GenerateResult& r = a.answer.result;
+  r.decode_seconds = a.clock.Seconds();
+  a.answer.Finish();
+  if (options_.draft_tokens > 0) {
+    r.drafting_tokens_per_second = cost_.drafted().TokensPerSecond();
+    r.plain_tokens_per_second = cost_.plain().TokensPerSecond();
+  }
+  events_.done(a.index, std::move(r));
+  return true;
+}
 
 }  // namespace
 
+void GenerateAll(Engine& engine, const Tokenizer* tokenizer, std::span<const Request> requests, const GenerateOptions& options,
+                 int64_t batch, const GenerateEvents& events) {
+  for (const Request& r : requests) CheckRequest(engine, r);
+  Batch(engine, tokenizer, requests, options, batch, events).Run();
+}
+
 GenerateResult Generate(Engine& engine, const Tokenizer* tokenizer, std::span<const int32_t> prompt, const GenerateOptions& options,
                         const std::function<void(std::string_view)>& on_text) {
-  CheckPrompt(engine, prompt, options.max_new_tokens);
+  const Request request{{prompt.begin(), prompt.end()}, options.max_new_tokens};
   GenerateResult result;
-  result.prompt_ids.assign(prompt.begin(), prompt.end());
-  result.ids.reserve(static_cast<size_t>(options.max_new_tokens));
-  result.finish_reason = "length";
-  TextOut out(tokenizer, options.stop, on_text, result.text);
-  Continuation continuation(engine, options);
-  engine.Reset();
-  Stopwatch clock;
-  const std::span<const float> logits = engine.Append(prompt);
-  result.prefill_seconds = clock.Seconds();
-  clock.Restart();
-  // True: the answer ends with this token.
-  const auto take = [&](int32_t id) {
-    result.ids.push_back(id);
-    const bool eos = std::ranges::count(engine.config().eos_token_ids, id) > 0;
-    const bool end = (eos && !options.ignore_eos) || out.Push(id);
-    if (end) result.finish_reason = "stop";
-    return end;
-  };
-  const auto made = [&] { return std::ssize(result.ids); };
-  bool ended = options.max_new_tokens == 0 || take(continuation.First(logits));
-  while (!ended && made() < options.max_new_tokens) {
-    for (const int32_t id : continuation.Next(result.ids.back(), made(), options.max_new_tokens - made())) {
-      ended = ended || take(id);
-    }
-  }
-  result.decode_seconds = clock.Seconds();
-  continuation.Report(result);
-  if (out.Finish()) result.finish_reason = "stop";
+  const GenerateEvents events{[&](size_t, std::string_view piece) {
+                                if (on_text) on_text(piece);
+                              },
+                              [&](size_t, GenerateResult r) { result = std::move(r); }};
+  GenerateAll(engine, tokenizer, {&request, 1}, options, 1, events);
   return result;
 }
 

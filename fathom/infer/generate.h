@@ -1,38 +1,34 @@
-// From a prompt to text, token by token.
+// From prompts to text, token by token, several prompts at a time.
 #pragma once
 
 #include <functional>
-#include <string>
+#include <string_view>
 #include <vector>
 
+#include "fathom/infer/answer.h"
 #include "fathom/infer/engine.h"
-#include "fathom/infer/sampler.h"
-#include "fathom/tokenizer/tokenizer.h"
 
 namespace fathom {
 
-struct GenerateOptions {
-  int64_t max_new_tokens = 0;
-  bool ignore_eos = false;
-  std::vector<std::string> stop;  // the text ends before the first of these
-  SamplingOptions sampling;
-  int64_t draft_tokens = 0;  // drafted per pass; 0: none. The engine must draft.
+struct Request {
+  std::vector<int32_t> prompt;
+  int64_t max_new_tokens;
 };
 
-struct GenerateResult {
-  std::vector<int32_t> prompt_ids, ids;  // ids: new tokens, the end of sentence included
-  std::string text;                      // of the new tokens, without stop string and end of sentence; empty without tokenizer
-  std::string finish_reason;             // "stop" or "length"
-  int64_t drafted = 0, accepted = 0;     // tokens
-  double drafting_tokens_per_second = 0, plain_tokens_per_second = 0;  // of passes with and without drafts; 0: none were timed
-  double prefill_seconds = 0, decode_seconds = 0;
-  double PrefillTokensPerSecond() const { return static_cast<double>(prompt_ids.size()) / prefill_seconds; }
-  // The first new token comes from the prefill; the others are decoded.
-  double DecodeTokensPerSecond() const { return ids.size() > 1 ? static_cast<double>(ids.size() - 1) / decode_seconds : 0; }
+// What becomes of the requests, by their number. text gets pieces as they come; done is called once for each, in the order in which they
+// end.
+struct GenerateEvents {
+  std::function<void(size_t, std::string_view)> text;
+  std::function<void(size_t, GenerateResult)> done;
 };
 
-// tokenizer may be null (ids only). on_text gets the text as it comes, never half a character nor the beginning of a stop string.
-// Throws Error(kUsage): an empty prompt, a prompt that leaves no room.
+// Up to `batch` prompts at a time, which share passes; a new one joins when another ends. An answer, sampled or not, is a function of the
+// model, its prompt and the options (but for how its prompt is computed, see Engine). The engine holds `batch` sequences. tokenizer may be
+// null (ids only). options.max_new_tokens is not used. Throws Error(kUsage): an empty prompt, a prompt that leaves no room.
+void GenerateAll(Engine& engine, const Tokenizer* tokenizer, std::span<const Request> requests, const GenerateOptions& options,
+                 int64_t batch, const GenerateEvents& events);
+
+// One prompt.
 GenerateResult Generate(Engine& engine, const Tokenizer* tokenizer, std::span<const int32_t> prompt, const GenerateOptions& options,
                         const std::function<void(std::string_view)>& on_text);
 

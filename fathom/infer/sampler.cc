@@ -45,7 +45,7 @@ std::span<const float> Sampler::Distribution(std::span<const float> logits) {
   return p;
 }
 
-int32_t Sampler::Choose(std::span<const float> logits, int64_t index) {
+int32_t Sampler::Guess(std::span<const float> logits, int64_t index) {
   if (options_.rule.strategy == SamplingStrategy::kGreedy) return ArgMax(logits);
   const CounterRng rng(options_.seed, HashName("sample"));
   const int32_t id = DrawIndex(Distribution(logits), rng.Uniform(static_cast<uint64_t>(index)));
@@ -53,7 +53,7 @@ int32_t Sampler::Choose(std::span<const float> logits, int64_t index) {
 }
 
 int32_t Sampler::Sample(std::span<const float> logits, int64_t index) {
-  const int32_t id = Choose(logits, index);
+  const int32_t id = Guess(logits, index);
   if (!std::isfinite(logits[static_cast<size_t>(id)]))
     Throw(ErrorCode::kInput, "token {} of the answer: the model's logits are not finite; fathom check files looks for broken weights",
           index);

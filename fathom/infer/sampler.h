@@ -27,11 +27,12 @@ class Sampler {
   Sampler(const SamplingOptions& options, int64_t vocab);
   // The token at this place of the answer: a pure function of logits, seed and index. Throws Error(kInput): its logit is not finite.
   int32_t Sample(std::span<const float> logits, int64_t index);
+  // The same token, whatever its logit.
+  int32_t Guess(std::span<const float> logits, int64_t index);
   // The distribution that Sample draws from; valid until the next call. Greedy: all weight on one token.
   std::span<const float> Distribution(std::span<const float> logits);
 
  private:
-  int32_t Choose(std::span<const float> logits, int64_t index);
   SamplingOptions options_;
   Tensor probabilities_;
   Arena scratch_;

@@ -17,7 +17,7 @@ ConstView Scaled(Ctx& ctx, double factor, View z) {
 // f x A^T [M,r].
 ConstView Down(Ctx& ctx, const LowRank& adapter, ConstView x) {
   const View z = ctx.scratch.Alloc(DType::kF32, {x.dim(0), adapter.a.dim(0)});
-  MatMulNT(x, {adapter.a.view(), {}}, z, Write::kOverwrite, ctx.scratch);
+  MatMulNT(x, {adapter.a.view(), {}}, z, Write::kOverwrite, ctx.scratch, ctx.arithmetic);
   return Scaled(ctx, adapter.factor, z);
 }
 
@@ -42,7 +42,7 @@ void ForAdapters(Ctx& ctx, Experts w, std::span<const int64_t> begin, const F& f
 
 void AdapterForward(Ctx& ctx, const LowRank& adapter, ConstView x, View y) {
   ArenaScope scope(ctx.scratch);
-  MatMulNT(Down(ctx, adapter, x), {adapter.b.view(), {}}, y, Write::kAdd, ctx.scratch);
+  MatMulNT(Down(ctx, adapter, x), {adapter.b.view(), {}}, y, Write::kAdd, ctx.scratch, ctx.arithmetic);
 }
 
 void AdapterBackward(Ctx& ctx, const LowRank& adapter, ConstView x, ConstView dy, View dx, LowRank* grad) {

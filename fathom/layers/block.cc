@@ -83,10 +83,9 @@ double Block::LearnIndexer(Ctx& ctx, const BlockParams& p, const TokenLayout& la
   return attention_.LearnIndexer(ctx, p.self_attn, layout, rope, s.attention, AttentionInput(ctx, p, s), sparse, factor, grad.self_attn);
 }
 
-void Block::ForwardCached(Ctx& ctx, const BlockParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, View h,
-                          LayerCache& cache) const {
+void Block::ForwardCached(Ctx& ctx, const BlockParams& p, const CachedRows& rows, const RopeTable& rope, View h, LayerCache& cache) const {
   ArenaScope scope(ctx.scratch);
-  attention_.ForwardCached(ctx, p.self_attn, positions, rope, past, Normed(ctx, h, p.input_layernorm, {}, {}), h, cache);
+  attention_.ForwardCached(ctx, p.self_attn, rows, rope, Normed(ctx, h, p.input_layernorm, {}, {}), h, cache);
   Moe::Saved routing;
   if (moe_) routing = moe_->Allocate(ctx.scratch, ctx.compute, h.dim(0));
   FeedForward(ctx, p, 0, Normed(ctx, h, p.post_attention_layernorm, {}, {}), h, nullptr, routing);

@@ -41,8 +41,7 @@ class Block {
   double LearnIndexer(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, bool sparse,
                       float factor, BlockParams& grad) const;
   // For decoding, see Mla::ForwardCached.
-  void ForwardCached(Ctx& ctx, const BlockParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, View h,
-                     LayerCache& cache) const;
+  void ForwardCached(Ctx& ctx, const BlockParams& p, const CachedRows& rows, const RopeTable& rope, View h, LayerCache& cache) const;
 
   int64_t hidden() const { return hidden_; }
   bool is_moe() const { return moe_.has_value(); }

@@ -17,6 +17,7 @@ struct Ctx {
   Arena& scratch;          // everything else, released when the layer returns
   DType compute;           // F32 or BF16: the dtype of what enters a matrix product and of what is kept (docs/numerics.md)
   bool fp8_block = false;  // linear layers multiply what FP8 left of their operands (layers/linear.h)
+  Arithmetic arithmetic = Arithmetic::kFastest;  // of forwards; kByRow: no row's bits depend on the others
 };
 
 // How the tokens of a batch lie: rows are tokens 0..N-1 of all sequences, one after the other.

@@ -67,6 +67,11 @@ std::span<const int32_t> ChosenOf(const LatentAttention& a, int64_t begin, int64
   return a.chosen.subspan(static_cast<size_t>(begin * a.k), static_cast<size_t>((end - begin) * a.k));
 }
 
+std::span<const BlockTable> TablesOf(const LatentAttention& a, int64_t begin, int64_t end) {
+  if (a.tables.empty()) return {};
+  return a.tables.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+}
+
 // f(begin, end, segment) for the queries of every segment, some at a time. Where memory is counted, the last of a segment, which see the
 // most keys, stand for all of its whole blocks.
 template <class F>
@@ -78,7 +83,9 @@ void ForQueries(Ctx& ctx, const LatentAttention& a, const F& f) {
 }
 
 // How many rows, from the first on, each query sees.
-std::span<const int64_t> VisibleRows(Ctx& ctx, const Segment& s, int64_t begin, int64_t end) {
+std::span<const int64_t> VisibleRows(Ctx& ctx, const LatentAttention& a, const Segment& s, int64_t begin, int64_t end) {
+  if (!a.chosen.empty()) return {};
+  if (!a.visible.empty()) return a.visible.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
   FATHOM_CHECK(s.k_begin == 0, "keys from {}", s.k_begin);
   const std::span<int64_t> visible = ctx.scratch.AllocSpan<int64_t>(end - begin);
   for (int64_t t = begin; t < end; ++t) visible[static_cast<size_t>(t - begin)] = s.k_end - (s.q_end - 1 - t);
@@ -112,13 +119,14 @@ void FromLatentByRow(Ctx& ctx, const Heads& heads, ConstView o_latent, View o) {
   Cast(y, o);
 }
 
-void ForwardQueries(Ctx& ctx, const LatentAttention& a, ConstView q, std::span<const int64_t> visible, std::span<const int32_t> chosen,
-                    View o, View lse) {
+void ForwardQueries(Ctx& ctx, const LatentAttention& a, int64_t begin, ConstView q, std::span<const int64_t> visible, View o, View lse) {
   const Heads heads(a);
-  const bool by_row = q.dim(0) <= kFewQueries || !heads.weight.scale.empty();
+  const int64_t end = begin + q.dim(0);
+  const bool by_row = ctx.arithmetic == Arithmetic::kByRow || q.dim(0) <= kFewQueries || !heads.weight.scale.empty();
   const View q_latent = by_row ? ToLatentByRow(ctx, heads, q) : ToLatent(ctx, heads, q);
   const View o_latent = ctx.scratch.Alloc(DType::kF32, q_latent.shape());
-  MlaDecode(heads.Decode(), q_latent, RopeOf(ctx, a.shape, q), a.rows, visible, chosen, a.k, o_latent, lse, ctx.scratch);
+  MlaDecode(heads.Decode(), q_latent, RopeOf(ctx, a.shape, q), a.rows, visible, ChosenOf(a, begin, end), a.k, o_latent, lse, ctx.scratch,
+            TablesOf(a, begin, end));
   if (by_row) {
     FromLatentByRow(ctx, heads, o_latent, o);
   } else {
@@ -170,12 +178,12 @@ void BackwardAll(Ctx& ctx, const LatentAttention& a, const BackwardRows& all, Vi
 void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, View o, View lse) {
   if (a.kv_b_proj.adapter) {
     ArenaScope scope(ctx.scratch);
-    return LatentAttentionForward(ctx, {a.shape, Merged(ctx, a.kv_b_proj), a.segments, a.chosen, a.k, a.rows}, q, o, lse);
+    const Weight merged = Merged(ctx, a.kv_b_proj);
+    return LatentAttentionForward(ctx, {a.shape, merged, a.segments, a.chosen, a.k, a.rows, a.visible, a.tables}, q, o, lse);
   }
   ForQueries(ctx, a, [&](int64_t begin, int64_t end, const Segment& s) {
     ArenaScope scope(ctx.scratch);
-    const std::span<const int64_t> visible = a.chosen.empty() ? VisibleRows(ctx, s, begin, end) : std::span<const int64_t>();
-    ForwardQueries(ctx, a, q.Rows(begin, end), visible, ChosenOf(a, begin, end), o.Rows(begin, end),
+    ForwardQueries(ctx, a, begin, q.Rows(begin, end), VisibleRows(ctx, a, s, begin, end), o.Rows(begin, end),
                    lse.empty() ? View() : lse.Rows(begin, end));
   });
 }

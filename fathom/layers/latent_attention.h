@@ -4,6 +4,7 @@
 #pragma once
 
 #include "fathom/kernels/attention/mla_attention.h"
+#include "fathom/kernels/attention/mla_decode.h"
 #include "fathom/layers/context.h"
 
 namespace fathom {
@@ -16,6 +17,10 @@ struct LatentAttention {
   std::span<const int32_t> chosen;  // [T*k] as IndexerTopK leaves it; empty: queries see all of their segment's keys, from row 0 on
   int64_t k;
   ConstView rows;
+  // In decoding, for every query, whatever the segments' keys: how many of its sequence's rows it sees, and the blocks where they lie
+  // (kernels/attention/mla_decode.h).
+  std::span<const int64_t> visible = {};
+  std::span<const BlockTable> tables = {};
 };
 
 // q [T,H*(Dn+Dr)] compute dtype, rotated. For the queries of the segments overwrites o [T,H*Dv] compute dtype and, unless empty, lse [T,H]

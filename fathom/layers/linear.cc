@@ -50,7 +50,7 @@ View RoundedDown(Ctx& ctx, ConstView x, std::span<const int64_t> begin) {
 }  // namespace
 
 void ExactLinearForward(Ctx& ctx, const Weight& w, ConstView x, View y, Write write) {
-  MatMulNT(x, w, y, write, ctx.scratch);
+  MatMulNT(x, w, y, write, ctx.scratch, ctx.arithmetic);
   if (w.adapter) AdapterForward(ctx, *w.adapter, x, y);
 }
 
@@ -63,7 +63,7 @@ void ExactLinearBackward(Ctx& ctx, const Weight& w, ConstView x, ConstView dy, V
 void LinearForward(Ctx& ctx, const Weight& w, ConstView x, View y, Write write) {
   if (!ctx.fp8_block) return ExactLinearForward(ctx, w, x, y, write);
   ArenaScope scope(ctx.scratch);
-  MatMulNT(Rounded(ctx, x, Fp8Tile::k1x128), RoundedWeight(ctx, w), y, write, ctx.scratch);
+  MatMulNT(Rounded(ctx, x, Fp8Tile::k1x128), RoundedWeight(ctx, w), y, write, ctx.scratch, ctx.arithmetic);
   if (w.adapter) AdapterForward(ctx, *w.adapter, x, y);
 }
 
@@ -83,7 +83,7 @@ void LinearBackward(Ctx& ctx, const Weight& w, ConstView x, ConstView dy, View d
 void ExpertsForward(Ctx& ctx, Experts w, std::span<const int64_t> begin, ConstView x, View y) {
   ArenaScope scope(ctx.scratch);
   const ConstView rows = ctx.fp8_block ? Rounded(ctx, x, Fp8Tile::k1x128) : x;
-  GroupedMatMulNT(rows, begin, ViewsOf(ctx, w), y, Write::kOverwrite, ctx.scratch);
+  GroupedMatMulNT(rows, begin, ViewsOf(ctx, w), y, Write::kOverwrite, ctx.scratch, ctx.arithmetic);
   AdaptersForward(ctx, w, begin, x, y);
 }
 

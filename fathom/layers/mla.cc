@@ -195,48 +195,78 @@ int64_t Mla::SparseScratchBytes(DType compute, int64_t tokens) const {
          tokens * shape_.heads * (shape_.v_dim + 1) * 4;
 }
 
-void Mla::Expanded(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const {
+void Mla::Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, ConstView q, ConstView cache, View o) const {
+  ArenaScope scope(ctx.scratch);
   const auto& [heads, nope, rope, v, scale] = shape_;
-  const int64_t m = q.dim(0);
-  const View kv = ctx.scratch.Alloc(ctx.compute, {rows.dim(0), heads * (nope + v)});
+  const int64_t m = q.dim(0), length = segment.length();
+  const View rows = ctx.scratch.Alloc(ctx.compute, {length, kv_rank_ + rope}),
+             kv = ctx.scratch.Alloc(ctx.compute, {length, heads * (nope + v)});
+  GatherSequence(segment, cache, rows);
   LinearForward(ctx, p.kv_b_proj, rows.Cols(0, kv_rank_), kv);
-  const Segment segment{0, m, 0, past + m};
-  MlaAttentionForward(shape_, {&segment, 1}, q, kv, rows.Cols(kv_rank_, kv_rank_ + rope), o, {}, ctx.scratch);
+  const Segment all{0, m, 0, length};
+  MlaAttentionForward(shape_, {&all, 1}, q, kv, rows.Cols(kv_rank_, kv_rank_ + rope), o, {}, ctx.scratch);
 }
 
-// Appends the tokens' keys; then, once there are more than index_topk, the keys that each token sees.
-std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, int64_t past,
+// Writes the tokens' keys; then, once a sequence has more than index_topk, the keys that each token sees.
+std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, const CachedRows& rows,
                                      LayerCache& cache) const {
-  const int64_t m = in.x.dim(0), k = indexer_->top_k();
-  indexer_->Keys(ctx, p.indexer, in, rope, cache.indexer_keys.mutable_view().Rows(past, past + m));
-  if (past + m <= k) return {};
+  const int64_t m = rows.count(), k = indexer_->top_k();
+  const View keys = ctx.scratch.Alloc(ctx.compute, {m, indexer_->head_dim()});
+  indexer_->Keys(ctx, p.indexer, in, rope, keys);
+  StoreRows(keys, rows, cache.indexer_keys.mutable_view());
+  if (std::ranges::all_of(rows.segments, [&](const CachedSegment& s) { return s.length() <= k; })) return {};
   const std::span<int32_t> chosen = ctx.scratch.AllocSpan<int32_t>(m * k);
-  const Segment segment{0, m, 0, past + m};
-  indexer_->Choose(ctx, p.indexer, in, rope, {&segment, 1}, cache.indexer_keys.view().Rows(0, past + m), chosen);
+  const std::span<Segment> segments = ctx.scratch.AllocSpan<Segment>(std::ssize(rows.segments));
+  const std::span<BlockTable> tables = ctx.scratch.AllocSpan<BlockTable>(std::ssize(rows.segments));
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const CachedSegment& s = rows.segments[i];
+    segments[i] = {s.begin, s.end, 0, s.length()};
+    tables[i] = s.blocks;
+  }
+  indexer_->Choose(ctx, p.indexer, in, rope, segments, cache.indexer_keys.view(), chosen, tables);
   return chosen;
 }
 
-void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, ConstView x,
-                        View y, LayerCache& cache) const {
+// Whether many tokens see all keys, and may be computed together.
+bool Mla::IsExpanded(const Ctx& ctx, const CachedSegment& s) const {
+  return ctx.arithmetic != Arithmetic::kByRow && s.end - s.begin > kAbsorbedTokens && (!indexer_ || s.length() <= indexer_->top_k());
+}
+
+// Neighbouring sequences in the absorbed form share its products.
+void Mla::AttendCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, std::span<const int32_t> chosen, ConstView q, ConstView cache,
+                       View o) const {
+  for (size_t i = 0; i < rows.segments.size();) {
+    const CachedSegment& first = rows.segments[i++];
+    if (IsExpanded(ctx, first)) {
+      Expanded(ctx, p, first, q.Rows(first.begin, first.end), cache, o.Rows(first.begin, first.end));
+      continue;
+    }
+    int64_t end = first.end;
+    for (; i < rows.segments.size() && !IsExpanded(ctx, rows.segments[i]); ++i) end = rows.segments[i].end;
+    const Segment together{first.begin, end, 0, cache.dim(0)};
+    const LatentAttention a{shape_, p.kv_b_proj,  {&together, 1}, chosen, indexer_ ? indexer_->top_k() : 0,
+                            cache,  rows.visible, rows.tables};
+    LatentAttentionForward(ctx, a, q, o, {});
+  }
+}
+
+void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, const RopeTable& rope, ConstView x, View y,
+                        LayerCache& cache) const {
   ArenaScope scope(ctx.scratch);
   const int64_t m = x.dim(0);
   const View q = ctx.scratch.Alloc(ctx.compute, {m, shape_.heads * (shape_.nope_dim + shape_.rope_dim)});
   const View q_low = q_rank_ > 0 ? ctx.scratch.Alloc(ctx.compute, {m, q_rank_}) : View();
   Queries(ctx, p, x, q_low, {}, q);
-  const View kv_low = cache.latent_rope.mutable_view().Rows(past, past + m);
+  const View kv_low = ctx.scratch.Alloc(ctx.compute, {m, kv_rank_ + shape_.rope_dim});
   LinearForward(ctx, p.kv_a_proj_with_mqa, x, kv_low);
   RmsNormForward(kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, kv_low.Cols(0, kv_rank_), {});
-  Rotate(q, kv_low, positions, rope, false);
-  const ConstView rows = cache.latent_rope.view().Rows(0, past + m);
-  const View o = ctx.scratch.Alloc(ctx.compute, {m, shape_.heads * shape_.v_dim});
+  Rotate(q, kv_low, rows.positions, rope, false);
+  StoreRows(kv_low, rows, cache.latent_rope.mutable_view());
   const std::span<const int32_t> chosen =
-      indexer_ ? ChooseCached(ctx, p, {x, NormedQueryLatent(ctx, p, q_low), positions}, rope, past, cache) : std::span<int32_t>();
-  if (m > kAbsorbedTokens && chosen.empty()) {
-    Expanded(ctx, p, q, rows, past, o);
-  } else {
-    const Segment segment{0, m, 0, past + m};
-    LatentAttentionForward(ctx, {shape_, p.kv_b_proj, {&segment, 1}, chosen, indexer_ ? indexer_->top_k() : 0, rows}, q, o, {});
-  }
+      indexer_ ? ChooseCached(ctx, p, {x, NormedQueryLatent(ctx, p, q_low), rows.positions}, rope, rows, cache)
+               : std::span<const int32_t>();
+  const View o = ctx.scratch.Alloc(ctx.compute, {m, shape_.heads * shape_.v_dim});
+  AttendCached(ctx, p, rows, chosen, q, cache.latent_rope.view(), o);
   LinearForward(ctx, p.o_proj, o, y, Write::kAdd);
 }
 

@@ -43,10 +43,10 @@ class Mla {
   // gradients of factor times its sum over tokens to grad.indexer and returns the sum.
   double LearnIndexer(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView x,
                       bool sparse, float factor, MlaParams& grad) const;
-  // For decoding: x are the tokens past..past+M of one sequence; their latents are appended to the cache. Few tokens take the absorbed
-  // form, many the expanded one. y [M,D] F32 is added to.
-  void ForwardCached(Ctx& ctx, const MlaParams& p, std::span<const int32_t> positions, const RopeTable& rope, int64_t past, ConstView x,
-                     View y, LayerCache& cache) const;
+  // For decoding: x [M,D] are rows of several sequences, whose latents are written to their places in the cache. A sequence's few tokens
+  // take the absorbed form, many the expanded one unless ctx asks for arithmetic by row. y [M,D] F32 is added to.
+  void ForwardCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, const RopeTable& rope, ConstView x, View y,
+                     LayerCache& cache) const;
 
   // Scratch of the sparse kernels and the indexer, 0 without one.
   int64_t SparseScratchBytes(DType compute, int64_t tokens) const;
@@ -61,13 +61,16 @@ class Mla {
   ConstView LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const;
   bool IsSparse(const TokenLayout& layout) const;
   void Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const;
-  std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, int64_t past,
+  std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, const CachedRows& rows,
                                   LayerCache& cache) const;
   void Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const;
   void BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const;
   void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView latent, ConstView dkv, ConstView d_rows,
                       View dkv_low, View dx, MlaParams& grad) const;
-  void Expanded(Ctx& ctx, const MlaParams& p, ConstView q, ConstView rows, int64_t past, View o) const;
+  bool IsExpanded(const Ctx& ctx, const CachedSegment& segment) const;
+  void Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, ConstView q, ConstView cache, View o) const;
+  void AttendCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, std::span<const int32_t> chosen, ConstView q, ConstView cache,
+                    View o) const;
 
   MlaShape shape_;
   int64_t q_rank_, kv_rank_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 
 #include "fathom/kernels/elementwise/embedding.h"
 
@@ -110,23 +109,37 @@ void Decoder::MtpLogits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batc
   mtp_.Logits(ctx, p, batch, *rope_, input, module, h, logits);
 }
 
-std::span<const int32_t> Decoder::NextPositions(Ctx& ctx, int64_t past, int64_t m, const KvCache& cache) const {
-  FATHOM_CHECK(past + m <= cache.capacity && past + m <= rope_->length(), "{} tokens after {} in a cache of {}", m, past, cache.capacity);
+CachedRows Decoder::RowsOf(Ctx& ctx, std::span<const CachedSegment> segments, int64_t m) const {
   const std::span<int32_t> positions = ctx.scratch.AllocSpan<int32_t>(m);
-  std::iota(positions.begin(), positions.end(), static_cast<int32_t>(past));
-  return positions;
+  const std::span<int64_t> visible = ctx.scratch.AllocSpan<int64_t>(m);
+  const std::span<BlockTable> tables = ctx.scratch.AllocSpan<BlockTable>(m);
+  int64_t row = 0;
+  for (const CachedSegment& s : segments) {
+    FATHOM_CHECK(s.begin == row && s.begin < s.end && s.end <= m && s.length() <= rope_->length() &&
+                     s.length() <= std::ssize(s.blocks) * kCacheBlock,
+                 "rows {}..{} after {} tokens in {} blocks", s.begin, s.end, s.past, s.blocks.size());
+    for (; row < s.end; ++row) {
+      const auto at = static_cast<size_t>(row);
+      positions[at] = static_cast<int32_t>(s.past + row - s.begin);
+      visible[at] = s.past + row - s.begin + 1;
+      tables[at] = s.blocks;
+    }
+  }
+  FATHOM_CHECK(row == m, "{} rows of {}", row, m);
+  return {segments, positions, visible, tables};
 }
 
-void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, KvCache& cache, View logits, View hidden) const {
+void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, std::span<const CachedSegment> segments,
+                     CachePool& pool, View h) const {
   ArenaScope scope(ctx.scratch);
-  const int64_t m = static_cast<int64_t>(ids.size()), past = cache.length;
-  const std::span<const int32_t> positions = NextPositions(ctx, past, m, cache);
-  const View h = hidden.empty() ? ctx.scratch.Alloc(DType::kF32, {m, config_.hidden_size}) : hidden;
+  const CachedRows rows = RowsOf(ctx, segments, h.dim(0));
   EmbeddingForward(p.embed_tokens.value, ids, h);
-  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].ForwardCached(ctx, p.layers[i], positions, *rope_, past, h, cache.layers[i]);
-  cache.length = past + m;
-  if (logits.empty()) return;
-  head_.StreamLogits(ctx, {p.norm, p.lm_head}, h.Rows(m - logits.dim(0), m), logits);
+  for (size_t i = 0; i < blocks_.size(); ++i)
+    blocks_[i].ForwardCached(ctx, p.layers[i], rows, *rope_, h, pool.layer(static_cast<int64_t>(i)));
+}
+
+void Decoder::Logits(Ctx& ctx, const DecoderParams& p, ConstView h, View logits) const {
+  head_.StreamLogits(ctx, {p.norm, p.lm_head}, h, logits);
 }
 
 void Decoder::DraftState(Ctx& ctx, const DecoderParams& p, MtpInput input, ConstView hidden, View state) const {
@@ -134,19 +147,18 @@ void Decoder::DraftState(Ctx& ctx, const DecoderParams& p, MtpInput input, Const
   Cast(mtp_.State(ctx, {p.norm, p.lm_head}, input, hidden), state);
 }
 
-void Decoder::Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, ConstView state, int64_t past, MtpInput input,
-                    KvCache& cache, View logits, View next_state) const {
+void Decoder::Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, ConstView state,
+                    std::span<const CachedSegment> segments, CachePool& pool, View h) const {
   ArenaScope scope(ctx.scratch);
-  const int64_t m = static_cast<int64_t>(ids.size());
-  const std::span<const int32_t> positions = NextPositions(ctx, past, m, cache);
-  const View h = ctx.scratch.Alloc(DType::kF32, state.shape());
-  mtp_.module(0).ForwardCached(ctx, p.mtp[0], ids, positions, *rope_, past, state, h,
-                               cache.layers[static_cast<size_t>(config_.num_hidden_layers)]);
-  if (logits.empty()) return;
+  const CachedRows rows = RowsOf(ctx, segments, h.dim(0));
+  mtp_.module(0).ForwardCached(ctx, p.mtp[0], ids, rows, *rope_, state, h, pool.layer(config_.num_hidden_layers));
+}
+
+void Decoder::DraftLogits(Ctx& ctx, const DecoderParams& p, MtpInput input, ConstView h, View logits, View next_state) const {
+  ArenaScope scope(ctx.scratch);
   const HeadParams head = HeadOf(p.mtp[0]);
-  const ConstView last = h.Rows(m - 1, m);
-  head_.StreamLogits(ctx, head, last, logits);
-  Cast(mtp_.State(ctx, head, input, last), next_state);
+  head_.StreamLogits(ctx, head, h, logits);
+  Cast(mtp_.State(ctx, head, input, h), next_state);
 }
 
 }  // namespace fathom

@@ -34,21 +34,26 @@ class Decoder {
   // Logits [T,V] F32 of MTP module `module`, from 1, overwritten: at position t for token t + module + 1 of the document; for checks.
   void MtpLogits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, MtpInput input, int64_t module, View logits) const;
 
-  // The next tokens of one sequence: appends to the cache; logits of the last `last` tokens [last,V] F32 are overwritten.
-  // hidden [M,D] F32, unless empty, gets the residual stream after the last layer.
-  void Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, KvCache& cache, View logits, View hidden) const;
+  // The next tokens [M] of several sequences in one pass: segments say whose rows lie where. Their keys are written to the pool, in blocks
+  // that the sequences own; h [M,D] F32 is overwritten with the residual stream after the last layer.
+  void Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, std::span<const CachedSegment> segments, CachePool& pool,
+              View h) const;
+  // Logits [M,V] F32 after rows of that stream; overwritten.
+  void Logits(Ctx& ctx, const DecoderParams& p, ConstView h, View logits) const;
 
-  // Drafting with MTP module 1: rows past..past+M of its own layer of the cache, num_hidden_layers (cache.length stays as it is). ids [M]
-  // are the tokens that follow those positions, state [M,D] F32 what DraftState made there. Unless logits are empty, overwrites
-  // logits [1,V] F32 after the last row and next_state [1,D] F32, the state of a draft chained to it; next_state may be state.
-  void Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, ConstView state, int64_t past, MtpInput input, KvCache& cache,
-             View logits, View next_state) const;
+  // Drafting with MTP module 1, whose layer of the pool is num_hidden_layers: row t of a sequence joins the main model's state at position
+  // t with token t+1. ids [M] are those tokens, state [M,D] F32 what DraftState made there; h [M,D] F32 is overwritten with the module's
+  // stream.
+  void Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, ConstView state, std::span<const CachedSegment> segments,
+             CachePool& pool, View h) const;
+  // From rows of the module's stream: logits [M,V] F32 of the drafts, and the states [M,D] F32 of the drafts chained to them.
+  void DraftLogits(Ctx& ctx, const DecoderParams& p, MtpInput input, ConstView h, View logits, View next_state) const;
   // The state [M,D] F32 that module 1 is fed where the residual stream after the last layer is hidden; overwritten.
   void DraftState(Ctx& ctx, const DecoderParams& p, MtpInput input, ConstView hidden, View state) const;
 
  private:
-  // past..past+m in scratch; checks that the cache has room.
-  std::span<const int32_t> NextPositions(Ctx& ctx, int64_t past, int64_t m, const KvCache& cache) const;
+  // In scratch; checks that the segments are the pass's m rows and have positions.
+  CachedRows RowsOf(Ctx& ctx, std::span<const CachedSegment> segments, int64_t m) const;
   void KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::span<Block::Saved> saved) const;
   // The dense warm-up: indexers need no gradient from above, so each learns on the way forward and nothing is kept.
   void LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, DecoderParams& grads) const;

@@ -55,11 +55,11 @@ void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, c
   if (!grad.embed_tokens.value.empty()) EmbeddingBackward(dh, ids, grad.embed_tokens.value.mutable_view());
 }
 
-void Mtp::ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, std::span<const int32_t> positions,
-                        const RopeTable& rope, int64_t past, ConstView state, View h, LayerCache& cache) const {
+void Mtp::ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const CachedRows& rows, const RopeTable& rope,
+                        ConstView state, View h, LayerCache& cache) const {
   ArenaScope scope(ctx.scratch);
   ExactLinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), h);
-  block_.ForwardCached(ctx, p.block, positions, rope, past, h, cache);
+  block_.ForwardCached(ctx, p.block, rows, rope, h, cache);
 }
 
 }  // namespace fathom

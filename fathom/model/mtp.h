@@ -31,8 +31,8 @@ class Mtp {
   void Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope, Remat remat,
                 const LayerTerms& terms, ConstView state, const Saved& saved, View dh, View d_state, MtpParams& grad) const;
   // For drafting: rows past..past+M of one sequence are appended to the cache. h [M,D] F32 is overwritten with the residual stream.
-  void ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, std::span<const int32_t> positions, const RopeTable& rope,
-                     int64_t past, ConstView state, View h, LayerCache& cache) const;
+  void ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const CachedRows& rows, const RopeTable& rope,
+                     ConstView state, View h, LayerCache& cache) const;
 
   const Block& block() const { return block_; }
   int64_t layer() const { return layer_; }

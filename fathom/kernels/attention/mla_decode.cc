@@ -20,7 +20,7 @@ ConstBlock CacheRows(const DecodeArgs& a, int64_t query, int64_t first, int64_t 
   const int64_t width = a.shape.latent_dim + a.shape.rope_dim;
   const bool whole = width % Path::kStep == 0 && a.cache.stride() % Path::kStep == 0 && width >= PadBlock(a.shape.latent_dim);
   if (a.chosen.empty() && whole && a.cache.dtype() == DTypeOf<typename Path::Element>::value) {
-    return ConstBlock(reinterpret_cast<const float*>(RowAt(a.cache, first).data), a.cache.stride() / Path::kStep);
+    return ConstBlock(reinterpret_cast<const float*>(RowAt(a.cache, CacheRow(a, query, first)).data), a.cache.stride() / Path::kStep);
   }
   LoadCache<Path>(a, query, first, n, copy);
   return copy;
@@ -131,6 +131,22 @@ int64_t RowsOf(const DecodeArgs& a, std::span<const int64_t> visible, int64_t qu
   return a.chosen.empty() ? visible[static_cast<size_t>(query)] : std::ssize(Choice{a.chosen, a.k}.Of(query));
 }
 
+// Every row that a query sees is one of the cache's.
+void CheckRows(std::span<const int64_t> visible, std::span<const int32_t> chosen, int64_t k, int64_t rows,
+               std::span<const BlockTable> tables) {
+  const auto rows_of = [&](size_t query) { return tables.empty() ? rows : std::ssize(tables[query]) * kCacheBlock; };
+  for (size_t m = 0; m < visible.size(); ++m)
+    FATHOM_CHECK(0 <= visible[m] && visible[m] <= rows_of(m), "{} visible of {}", visible[m], rows_of(m));
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    const int64_t most = rows_of(i / static_cast<size_t>(k));
+    FATHOM_CHECK(chosen[i] < most, "row {} of {}", chosen[i], most);
+  }
+  for (const BlockTable& table : tables) {
+    for (const int32_t block : table)
+      FATHOM_CHECK(0 <= block && (block + 1) * kCacheBlock <= rows, "block {} in a cache of {} rows", block, rows);
+  }
+}
+
 void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o_latent, View lse, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
   const int64_t queries = a.q_latent.dim(0), each = DecodeScratch::Floats(s), sums = s.heads * PadBlock(s.latent_dim);
@@ -161,7 +177,7 @@ void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o
 }  // namespace
 
 void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
-               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch) {
+               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch, std::span<const BlockTable> tables) {
   const int64_t queries = q_latent.dim(0);
   FATHOM_CHECK(IsMatrix(q_latent, queries, shape.heads * shape.latent_dim) && q_latent.dtype() == DType::kF32 &&
                    IsMatrix(q_rope, queries, shape.heads * shape.rope_dim) && q_rope.dtype() == DType::kF32 &&
@@ -171,11 +187,10 @@ void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope
   FATHOM_CHECK(lse.empty() || (IsMatrix(lse, queries, shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
   FATHOM_CHECK(chosen.empty() ? std::ssize(visible) == queries : std::ssize(chosen) == queries * k, "{} visible, {} chosen", visible.size(),
                chosen.size());
-  for (const int64_t n : visible) FATHOM_CHECK(0 <= n && n <= cache.dim(0), "{} visible of {}", n, cache.dim(0));
-  for (const int32_t row : chosen) FATHOM_CHECK(row < cache.dim(0), "row {} of {}", row, cache.dim(0));
+  CheckRows(visible, chosen, k, cache.dim(0), tables);
   const ArenaScope scope(scratch);
-  DecodeQueries({shape, q_latent, q_rope, cache, chosen, k, cache.dtype() == DType::kBF16 && HasNativeBF16()}, visible, o_latent, lse,
-                scratch);
+  DecodeQueries({shape, q_latent, q_rope, cache, chosen, k, cache.dtype() == DType::kBF16 && HasNativeBF16(), tables}, visible, o_latent,
+                lse, scratch);
 }
 
 void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t first, int64_t rows, ConstView x, View y, Arena& scratch) {

@@ -15,12 +15,17 @@ namespace fathom {
 // the rotated key. Query m attends to rows 0..visible[m]-1, or, when chosen is not empty, to the rows chosen[m*k..m*k+k)
 // (as IndexerTopK leaves them: negative entries behind the last). o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times
 // the latents; lse [M,H] F32, unless empty, with the log of each row's sum (-inf where nothing is seen).
+// With `tables`, one per query, a sequence's rows lie in blocks of kCacheBlock: its row i is row tables[m][i / kCacheBlock] * kCacheBlock +
+// i % kCacheBlock of the cache. A query's bits depend on its own row and the rows that it sees alone.
+inline constexpr int64_t kCacheBlock = 64;
+using BlockTable = std::span<const int32_t>;
 struct MlaDecodeShape {
   int64_t heads, latent_dim, rope_dim;  // H, R, Dr
   float scale;
 };
 void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
-               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch);
+               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch,
+               std::span<const BlockTable> tables = {});
 // Scratch of one call for this many queries, each of which sees at most most_rows rows.
 int64_t MlaDecodeScratchBytes(const MlaDecodeShape& shape, int64_t queries, int64_t most_rows);
 

@@ -18,7 +18,9 @@ struct DecodeArgs {
   std::span<const int32_t> chosen;
   int64_t k;
   bool pairs;  // products over pairs of BF16
+  std::span<const BlockTable> tables = {};
 };
+static_assert(kCacheBlock == kKeyBlock, "a block of keys lies in one block of the cache");
 // Rows [begin, end) of what one query attends to.
 struct DecodePart {
   int64_t query, begin, end;

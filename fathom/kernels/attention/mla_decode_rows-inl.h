@@ -15,7 +15,9 @@ namespace HWY_NAMESPACE {
 
 // Entry i of what the query attends to, as a row of the cache.
 inline int64_t CacheRow(const DecodeArgs& a, int64_t query, int64_t i) {
-  return a.chosen.empty() ? i : a.chosen[static_cast<size_t>(query * a.k + i)];
+  const int64_t row = a.chosen.empty() ? i : a.chosen[static_cast<size_t>(query * a.k + i)];
+  if (a.tables.empty()) return row;
+  return a.tables[static_cast<size_t>(query)][static_cast<size_t>(row / kCacheBlock)] * kCacheBlock + row % kCacheBlock;
 }
 
 // The next block travels from memory while this one is multiplied.

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "fathom/kernels/gemm/few_rows_weights-inl.h"
 
@@ -192,14 +193,10 @@ HWY_INLINE void DotScaledRows(const WeightView& w, const int64_t* rows, const ty
   total.AddScaled(sums, scale, block);
 }
 
-// Columns [begin, end) of y. Scratch holds x as arranged, then scales.
+// Columns [begin, end) of y. x is arranged.
 template <class W, int kM>
-void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
+void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, const typename W::X* x, const Scales& scales) {
   constexpr int kR = kStreams<W, kM>;
-  auto* x = reinterpret_cast<typename W::X*>(scratch);
-  ArrangeX<W, kM>(p.x, x);
-  Scales scales{};
-  if constexpr (W::kScaled) scales = ConvertScales(p.w, begin, end, reinterpret_cast<float*>(scratch + ArrangedBytes(p.x.dim(1))));
   const int64_t stretch = (end - begin + kR - 1) / kR;
   for (int64_t i = 0; i < stretch; ++i) {
     int64_t rows[kR];
@@ -216,16 +213,48 @@ void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* 
   }
 }
 
-template <class W>
-void RunWith(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
-  const int64_t m = p.x.dim(0);
-  if (m == 1) return RunColumns<W, 1>(p, begin, end, scratch);
-  if (m == 2) return RunColumns<W, 2>(p, begin, end, scratch);
-  if (m <= 4) return RunColumns<W, 4>(p, begin, end, scratch);
-  RunColumns<W, 8>(p, begin, end, scratch);
+// f with the number of rows to compute with, at least m.
+template <class F>
+void WithRows(int64_t m, const F& f) {
+  if (m == 1) return f(std::integral_constant<int, 1>());
+  if (m == 2) return f(std::integral_constant<int, 2>());
+  if (m <= 4) return f(std::integral_constant<int, 4>());
+  f(std::integral_constant<int, 8>());
 }
 
-void BlockOfRows(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
+// Up to kSweepRows rows: each piece of the weights serves all their blocks while it is in cache. Scratch holds x as arranged, block by
+// block, then scales.
+template <class W>
+void Sweep(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
+  const int64_t k = p.x.dim(1), each = ArrangedBytes(k);
+  const auto for_blocks = [&](const auto& f) {
+    for (int64_t m = 0; m < p.x.dim(0); m += kRowBlock) {
+      const int64_t last = std::min(p.x.dim(0), m + kRowBlock);
+      auto* x = reinterpret_cast<typename W::X*>(scratch + m / kRowBlock * each);
+      WithRows(last - m, [&](auto rows) { f(FewRowsProduct{p.x.Rows(m, last), p.w, p.y.Rows(m, last), p.write}, x, rows); });
+    }
+  };
+  for_blocks([](const FewRowsProduct& block, typename W::X* x, auto rows) { ArrangeX<W, rows()>(block.x, x); });
+  Scales scales{};
+  if constexpr (W::kScaled) scales = ConvertScales(p.w, begin, end, reinterpret_cast<float*>(scratch + kSweepRows / kRowBlock * each));
+  const int64_t row_bytes = std::max<int64_t>(1, k * static_cast<int64_t>(sizeof(typename W::T)));
+  const int64_t piece = p.x.dim(0) <= kRowBlock ? end - begin : std::max<int64_t>(kRowBlock, kPieceBytes / row_bytes);
+  for (int64_t first = begin; first < end; first += piece) {
+    const int64_t last = std::min(end, first + piece);
+    for_blocks(
+        [&](const FewRowsProduct& block, const typename W::X* x, auto rows) { RunColumns<W, rows()>(block, first, last, x, scales); });
+  }
+}
+
+template <class W>
+void RunWith(const FewRowsProduct& p, int64_t begin, int64_t end, std::byte* scratch) {
+  for (int64_t m = 0; m < p.x.dim(0); m += kSweepRows) {
+    const int64_t last = std::min(p.x.dim(0), m + kSweepRows);
+    Sweep<W>({p.x.Rows(m, last), p.w, p.y.Rows(m, last), p.write}, begin, end, scratch);
+  }
+}
+
+void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
   const DType type = p.w.value.dtype();
 #if HWY_TARGET == HWY_AVX3_DL
   if (bf16_pairs && type == DType::kBF16) return RunWith<PairsBF16>(p, begin, end, scratch);
@@ -236,14 +265,6 @@ void BlockOfRows(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_
   if (type == DType::kBF16) return RunWith<WeightsBF16>(p, begin, end, scratch);
   RunWith<WeightsFP8>(p, begin, end, scratch);
 }
-
-// Beyond a block's rows it is arithmetic that takes the time, and reading the weights again costs nothing.
-void FewRowsColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool bf16_pairs, std::byte* scratch) {
-  for (int64_t m = 0; m < p.x.dim(0); m += kRowBlock) {
-    const int64_t last = std::min(p.x.dim(0), m + kRowBlock);
-    BlockOfRows({p.x.Rows(m, last), p.w, p.y.Rows(m, last), p.write}, begin, end, bf16_pairs, scratch);
-  }
-}
 #endif
 
 }  // namespace
@@ -253,6 +274,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "fathom/base/threads.h"
+#include "fathom/kernels/gemm/gemm_panel.h"
 #include "fathom/kernels/gemm/gemm_tiles.h"
 #include "fathom/kernels/simd/simd.h"
 
@@ -260,12 +282,35 @@ namespace fathom {
 HWY_EXPORT(FewRowsColumns);
 namespace {
 
-// A worker's scratch.
+// A worker's scratch: converted weights, then what the kernel takes.
+int64_t ConvertedBytes(int64_t k) { return (kConvertedRows * k * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64; }
 int64_t WorkerBytes(int64_t n, int64_t k) {
-  return ArrangedBytes(k) + ((n / kScaleBlock + 2) * (k / kScaleBlock + 1) * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64;
+  return ConvertedBytes(k) + kSweepRows / kRowBlock * ArrangedBytes(k) +
+         ((n / kScaleBlock + 2) * (k / kScaleBlock + 1) * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64;
 }
 // Less weight than this is not worth another thread.
 constexpr int64_t kLeastBytes = 32768;
+
+// Whether the kernel reads such weights as they lie.
+bool IsReadAsStored(const FewRowsProduct& p) {
+  const DType type = p.w.value.dtype();
+  return type == DType::kBF16 || type == DType::kF8E4M3 || (type == DType::kF32 && p.x.dtype() == DType::kF32);
+}
+
+// Columns [begin, end) of a product whose weights are widened, or rounded to x's BF16, into `converted`.
+void ConvertedColumns(const FewRowsProduct& p, int64_t begin, int64_t end, bool pairs, std::byte* converted, std::byte* scratch) {
+  const int64_t k = p.x.dim(1);
+  for (int64_t n = begin; n < end; n += kConvertedRows) {
+    const int64_t rows = std::min(kConvertedRows, end - n);
+    if (p.x.dtype() == DType::kBF16) {
+      NarrowPanel(p.w, {n, rows, 0, k}, reinterpret_cast<BF16*>(converted));
+    } else {
+      WidenPanel(p.w, {n, rows, 0, k}, false, reinterpret_cast<float*>(converted));
+    }
+    const WeightView w{ConstView(converted, p.x.dtype(), {rows, k}), {}};
+    HWY_DYNAMIC_DISPATCH(FewRowsColumns)({p.x, w, p.y.Cols(n, n + rows), p.write}, 0, rows, pairs, scratch);
+  }
+}
 
 }  // namespace
 
@@ -299,9 +344,15 @@ void RunFewRows(int64_t count, FunctionRef<FewRowsProduct(int64_t)> product, Are
     for (int64_t e = std::upper_bound(first, first + count + 1, begin) - first - 1; e < count && first[e] < end; ++e) {
       if (first[e] == first[e + 1]) continue;
       const FewRowsProduct p = product(e);
-      HWY_DYNAMIC_DISPATCH(FewRowsColumns)
-      (p, std::max(begin, first[e]) - first[e], std::min(end, first[e + 1]) - first[e], native_bf16 && p.x.dtype() == DType::kBF16,
-       workers + worker * worker_bytes);
+      const int64_t from = std::max(begin, first[e]) - first[e], to = std::min(end, first[e + 1]) - first[e];
+      const bool pairs = native_bf16 && p.x.dtype() == DType::kBF16;
+      std::byte* converted = workers + worker * worker_bytes;
+      std::byte* rest = converted + ConvertedBytes(p.x.dim(1));
+      if (IsReadAsStored(p)) {
+        HWY_DYNAMIC_DISPATCH(FewRowsColumns)(p, from, to, pairs, rest);
+      } else {
+        ConvertedColumns(p, from, to, pairs, converted, rest);
+      }
     }
   });
 }

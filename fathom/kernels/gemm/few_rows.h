@@ -10,7 +10,9 @@
 
 namespace fathom {
 
-// y [M,N] (=|+=) x [M,K] w [N,K]^T with M <= kFewRows; x and y F32 or BF16, w F32, BF16 or block FP8. Products and sums are F32
+// y [M,N] (=|+=) x [M,K] w [N,K]^T; x and y F32 or BF16, w F32, F16, BF16 or block FP8. Every row of y has the bits that it has alone,
+// so any M will do, but from some M on there are faster products. Weights that are not read as they lie (F16, and F32 with BF16 x) are
+// converted some rows at a time, rounded to BF16 where x is. Products and sums are F32
 // (with BF16 x and native BF16: products of BF16 pairs, sums F32, values below 2^-126 count as zero). FP8 values are code * scale,
 // never rounded; a NaN code gives NaN.
 struct FewRowsProduct {
@@ -26,7 +28,7 @@ inline constexpr int64_t kFewRows = 16, kFewRowsF32 = 8;
 // Whether this is a product for few rows. BF16 x with F32 weights is not: those would have to be rounded.
 bool IsFewRows(const ConstView& x, const WeightView& w);
 
-// product(e) for e in [0, count), each of few rows or none: the weight rows of all are split evenly over the threads.
+// product(e) for e in [0, count), any without rows: the weight rows of all are split evenly over the threads.
 void RunFewRows(int64_t count, FunctionRef<FewRowsProduct(int64_t)> product, Arena& scratch);
 
 // Scratch for products with weights up to [n,k], at most kMostProducts of them.

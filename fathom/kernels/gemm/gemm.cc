@@ -59,16 +59,14 @@ FewRowsProduct AsFewRows(const Product& p) { return {p.a.value, p.b, p.c, p.writ
 
 // Products with few rows and the others, each kind together.
 template <class F>
-void RunForward(int64_t count, const F& product, Arena& scratch) {
+void RunForward(int64_t count, const F& product, Arena& scratch, Arithmetic arithmetic) {
+  const auto is_few = [arithmetic](const Product& p) { return arithmetic == Arithmetic::kByRow || IsFewRows(p.a.value, p.b); };
   int64_t few = 0;
-  for (int64_t e = 0; e < count; ++e) {
-    const Product p = product(e);
-    few += IsFewRows(p.a.value, p.b) ? 1 : 0;
-  }
+  for (int64_t e = 0; e < count; ++e) few += is_few(product(e)) ? 1 : 0;
   const auto of_kind = [&](bool wanted_few) {
-    return [&product, wanted_few](int64_t e) {
+    return [&product, &is_few, wanted_few](int64_t e) {
       Product p = product(e);
-      if (IsFewRows(p.a.value, p.b) == wanted_few) return p;
+      if (is_few(p) == wanted_few) return p;
       p.m = 0;
       p.a.value = p.a.value.Rows(0, 0);
       p.c = p.c.Rows(0, 0);
@@ -94,9 +92,9 @@ Product InGroups(Product p, std::span<const int64_t> begin, int64_t e) {
 
 }  // namespace
 
-void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch) {
+void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch, Arithmetic arithmetic) {
   RunForward(
-      1, [&](int64_t) { return ForwardProduct(x, w, y, write); }, scratch);
+      1, [&](int64_t) { return ForwardProduct(x, w, y, write); }, scratch, arithmetic);
 }
 
 void MatMulNN(ConstView dy, const WeightView& w, View dx, Write write, Arena& scratch) {
@@ -109,14 +107,15 @@ void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch) {
       1, [&](int64_t) { return WeightGradientProduct(dy, x, dw, write); }, scratch);
 }
 
-void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch) {
+void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch,
+                     Arithmetic arithmetic) {
   CheckGroups(begin, w.size(), x.dim(0));
   RunForward(
       std::ssize(w),
       [&](int64_t e) {
         return InGroups(ForwardProduct(Group(x, begin, e), w[static_cast<size_t>(e)], Group(y, begin, e), write), begin, e);
       },
-      scratch);
+      scratch, arithmetic);
 }
 
 void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<const WeightView> w, View dx, Write write, Arena& scratch) {

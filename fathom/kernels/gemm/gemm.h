@@ -16,8 +16,12 @@ namespace fathom {
 
 enum class Write { kOverwrite, kAdd };
 
+// kByRow: every row of the result has the bits that it has alone, whatever other rows there are; every sum is taken in the order of the
+// kernel for few rows (docs/numerics.md). kFastest: the order may depend on the number of rows.
+enum class Arithmetic { kFastest, kByRow };
+
 // y = x W^T.  x [M,K], w [N,K], y [M,N].  The forward of a linear layer.
-void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch);
+void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch, Arithmetic arithmetic = Arithmetic::kFastest);
 
 // dx = dy W.  dy [M,N], w [N,K], dx [M,K].  Its gradient towards the input.
 void MatMulNN(ConstView dy, const WeightView& w, View dx, Write write, Arena& scratch);
@@ -26,8 +30,10 @@ void MatMulNN(ConstView dy, const WeightView& w, View dx, Write write, Arena& sc
 void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch);
 
 // One product per expert on contiguous rows: rows begin[e]..begin[e+1] of x and y belong to w[e]; begin has E+1 entries,
-// begin[0] = 0, empty groups allowed; an empty dw[e] is not wanted. With few rows per expert the threads split over experts, with many over rows.
-void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch);
+// begin[0] = 0, empty groups allowed; an empty dw[e] is not wanted. With few rows per expert the threads split over experts, with many over
+// rows.
+void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch,
+                     Arithmetic arithmetic = Arithmetic::kFastest);
 void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<const WeightView> w, View dx, Write write, Arena& scratch);
 void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, std::span<const View> dw, Write write, Arena& scratch);
 

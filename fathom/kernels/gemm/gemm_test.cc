@@ -35,7 +35,10 @@ void CheckLinear(Kind kind, Sizes s, DType weight, bool e8m0, Write write, int64
   std::vector<double> want = write == Write::kAdd ? y.Values() : std::vector<double>(static_cast<size_t>(s.m * out), 0.0);
   AddReference(kind, s, x.Values(), w.Values(), want);
   Arena scratch(GemmScratchBytes(s.m, s.n, s.k));
-  (kind == Kind::kNT ? MatMulNT : MatMulNN)(x.view(), w.view(), y.view(), write, scratch);
+  if (kind == Kind::kNT)
+    MatMulNT(x.view(), w.view(), y.view(), write, scratch);
+  else
+    MatMulNN(x.view(), w.view(), y.view(), write, scratch);
   EXPECT_TRUE(SameBits(y.Floats(), Rounded<Y>(want)));
   EXPECT_TRUE(y.PaddingUntouched());
 }

@@ -27,8 +27,7 @@ template <class Path>
 void ScoreKeys(const IndexerArgs& a, const IndexerStrip& strip, int64_t first, const IndexerScratch& w) {
   const int64_t wide = PadBlock(a.shape.heads);
   const Block keys{w.keys, RowStride<Path>(a.shape.head_dim)};
-  LoadRows<Path>(a.k, strip.segment.k_begin + first, std::min(kKeyBlock, strip.Keys(strip.end - 1) - first), 0, a.shape.head_dim, kKeyBlock,
-                 keys);
+  LoadRows<Path>(a.k, strip.KeyRow(first), std::min(kKeyBlock, strip.Keys(strip.end - 1) - first), 0, a.shape.head_dim, kKeyBlock, keys);
   for (int64_t i = 0; i < strip.end - strip.begin; ++i) {
     const int64_t n = std::min(kKeyBlock, strip.Keys(strip.begin + i) - first);
     if (n <= 0) continue;
@@ -110,6 +109,17 @@ class BestOfRow {
   int32_t* ids_;            // [2k]
 };
 
+void CheckKeys(std::span<const Segment> segments, int64_t queries, int64_t rows, std::span<const BlockTable> tables) {
+  if (tables.empty()) return CheckSegments(segments, queries, rows);
+  FATHOM_CHECK(tables.size() == segments.size(), "{} tables, {} segments", tables.size(), segments.size());
+  for (size_t i = 0; i < segments.size(); ++i) {
+    CheckSegments(segments.subspan(i, 1), queries, std::ssize(tables[i]) * kCacheBlock);
+    FATHOM_CHECK(segments[i].k_begin == 0, "keys from {}", segments[i].k_begin);
+    for (const int32_t block : tables[i])
+      FATHOM_CHECK(0 <= block && (block + 1) * kCacheBlock <= rows, "block {} in a cache of {} rows", block, rows);
+  }
+}
+
 void ChooseAll(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chosen) {
   for (int64_t t = strip.begin; t < strip.end; ++t) {
     int32_t* ids = chosen.data() + t * top_k;
@@ -137,12 +147,12 @@ bool CheckIndexerInputs(const IndexerShape& shape, ConstView q, ConstView k, Con
 }
 
 void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
-                 std::span<int32_t> chosen, View scores, Arena& scratch) {
+                 std::span<int32_t> chosen, View scores, Arena& scratch, std::span<const BlockTable> tables) {
   const IndexerArgs a{shape, q, k, weights, CheckIndexerInputs(shape, q, k, weights)};
   FATHOM_CHECK(top_k > 0 && std::ssize(chosen) == q.dim(0) * top_k, "{} chosen, top_k {}", chosen.size(), top_k);
   FATHOM_CHECK(scores.empty() || (IsMatrix(scores, q.dim(0), top_k) && scores.dtype() == DType::kF32), "scores {}",
                scores.shape().ToString());
-  CheckSegments(segments, q.dim(0), k.dim(0));
+  CheckKeys(segments, q.dim(0), k.dim(0), tables);
   const ArenaScope scope(scratch);
   int64_t longest = 0;
   for (const Segment& s : segments) longest = std::max(longest, s.k_end - s.k_begin);
@@ -153,16 +163,18 @@ void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, C
   float* workers = scratch.AllocArray<float>(NumWorkers() * std::max(each, BestOfRow::Floats(top_k)));
   if (scratch.counting()) return;  // lists stay full
   std::fill(chosen.begin(), chosen.end(), -1);
-  for (const Segment& s : segments) {
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Segment& s = segments[i];
+    const BlockTable table = tables.empty() ? BlockTable() : tables[i];
     for (int64_t t = s.q_begin; t < s.q_end; t += kStripQueries) {
-      const IndexerStrip strip{s, t, std::min(s.q_end, t + kStripQueries), stride, queries_t, head_weights, strip_scores};
+      const IndexerStrip strip{s, t, std::min(s.q_end, t + kStripQueries), stride, queries_t, head_weights, strip_scores, table};
       const int64_t keys = strip.Keys(strip.end - 1);
       if (keys <= top_k && scores.empty()) {
         ChooseAll(strip, top_k, chosen);
         continue;
       }
-      ParallelWorkerJobs(strip.end - t, [&](int64_t i, int worker) {
-        HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + i, workers + worker * each);
+      ParallelWorkerJobs(strip.end - t, [&](int64_t j, int worker) {
+        HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + j, workers + worker * each);
       });
       ParallelWorkerJobs((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, int worker) {
         HWY_DYNAMIC_DISPATCH(ScoreKeysJob)(a, strip, block * kKeyBlock, workers + worker * each);

@@ -27,6 +27,11 @@ struct IndexerStrip {
   Segment segment;
   int64_t begin, end, stride;
   float *queries_t, *weights, *scores;  // [queries][PanelFloats()], [queries][PadBlock(Hi)], [queries][stride]
+  BlockTable table;                     // empty: keys as they lie
+  // The row of the block of keys that begins with the segment's key `first`.
+  int64_t KeyRow(int64_t first) const {
+    return table.empty() ? segment.k_begin + first : table[static_cast<size_t>(first / kCacheBlock)] * kCacheBlock;
+  }
   int64_t Keys(int64_t query) const { return VisibleEnd(segment, query) - segment.k_begin; }
 };
 

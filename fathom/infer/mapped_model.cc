@@ -1,0 +1,59 @@
+#include "fathom/infer/mapped_model.h"
+
+#include <set>
+
+#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/model/load.h"
+
+namespace fathom {
+namespace {
+
+Checkpoint OpenChecked(const std::filesystem::path& dir) {
+  Checkpoint checkpoint = Checkpoint::Open(dir);
+  ValidateAgainstConfig(checkpoint);
+  return checkpoint;
+}
+
+int64_t CheckedCapacity(const ModelConfig& config, int64_t capacity) {
+  if (capacity > config.max_position_embeddings) {
+    Throw(ErrorCode::kUsage, "{} tokens of prompt and answer: the model's max_position_embeddings is {}", capacity,
+          config.max_position_embeddings);
+  }
+  return capacity;
+}
+
+// Mapped; the module's embedding and head are the main model's unless it has and wants its own.
+DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& drafts) {
+  DecoderParams params = MapParams(checkpoint);
+  if (!drafts.enabled) return params;
+  if (params.mtp.empty() || params.mtp[0].eh_proj.value.empty()) {
+    Throw(ErrorCode::kUsage, "speculative=mtp: {} has no MTP module to draft with; leave the flag out", checkpoint.dir().string());
+  }
+  if (!drafts.own_head || params.mtp[0].shared_head_head.value.empty()) ShareEmbeddingAndHead(params);
+  return params;
+}
+
+}  // namespace
+
+MappedModel::MappedModel(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts,
+                         const LayerOptions& layers)
+    : checkpoint_(OpenChecked(dir)),
+      drafts_(drafts),
+      params_(DraftingParams(checkpoint_, drafts)),
+      decoder_(checkpoint_.config(), layers),
+      compute_(compute),
+      capacity_(CheckedCapacity(checkpoint_.config(), capacity)) {
+  decoder_.EnsurePositions(capacity);
+}
+
+int64_t MappedModel::WeightBytes() const {
+  int64_t bytes = 0;
+  auto params = params_;
+  std::set<const std::byte*> seen;  // one memory under two names counts once
+  for (const NamedWeight& w : ListParams(params)) {
+    if (seen.insert(w.weight->value.view().raw()).second) bytes += w.weight->value.NumBytes() + w.weight->scale_inv.NumBytes();
+  }
+  return bytes;
+}
+
+}  // namespace fathom

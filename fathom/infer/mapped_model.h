@@ -1,0 +1,45 @@
+// A checkpoint ready to decode: its config and its weights, mapped. Constant, so that all sequences share it.
+#pragma once
+
+#include <filesystem>
+
+#include "fathom/checkpoint/hub/checkpoint.h"
+#include "fathom/model/decoder.h"
+
+namespace fathom {
+
+// Whether and how tokens are drafted with the checkpoint's MTP module.
+struct DraftOptions {
+  bool enabled = false;
+  MtpInput input = MtpInput::kAfterNorm;
+  bool own_head = false;  // the module's copies of embedding and head instead of the main model's
+};
+
+class MappedModel {
+ public:
+  // Maps the checkpoint and checks every tensor against its config. capacity: the longest sequence, prompt and answer together.
+  // Throws Error(kInput) for a bad checkpoint, Error(kUsage) for a capacity beyond max_position_embeddings.
+  // With drafts also Error(kUsage) for a checkpoint without an MTP module.
+  MappedModel(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts = {},
+              const LayerOptions& layers = {});
+
+  const ModelConfig& config() const { return checkpoint_.config(); }
+  const DecoderParams& params() const { return params_; }
+  const Decoder& decoder() const { return decoder_; }
+  const DraftOptions& drafts() const { return drafts_; }
+  DType compute() const { return compute_; }
+  int64_t capacity() const { return capacity_; }
+  // Layers that keep a cache.
+  int64_t CacheLayers() const { return config().num_hidden_layers + (drafts_.enabled ? 1 : 0); }
+  int64_t WeightBytes() const;
+
+ private:
+  Checkpoint checkpoint_;
+  DraftOptions drafts_;
+  DecoderParams params_;
+  Decoder decoder_;
+  DType compute_;
+  int64_t capacity_;
+};
+
+}  // namespace fathom
