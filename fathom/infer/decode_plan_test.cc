@@ -20,15 +20,16 @@ TEST(DecodePlan, CacheIsWhatTheEngineAllocates) {
   for (const char* name : {"deepseek3-tiny", "deepseek3.2-671b"}) {
     ModelConfig model = Model(name);
     model.num_hidden_layers = 3;
-    EXPECT_EQ(KvCache::PlannedBytes(model, 3, 100, DType::kBF16), KvCache(model, 3, 100, DType::kBF16).NumBytes());
+    EXPECT_EQ(CachePool::PlannedBytes(model, 3, 100, DType::kBF16), CachePool(model, 3, 2, DType::kBF16).NumBytes());
   }
 }
 
 TEST(DecodePlan, WeightsAreAnEngines) {
   const std::filesystem::path dir = std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3";
-  const Engine engine(dir, DType::kF32, 16);
+  const MappedModel model(dir, DType::kF32, 16);
+  const Engine engine(model, 1);
   const DecodePlan plan = PlanDecode(engine.config(), StoredTensors(TensorFolder::Open(dir)), DType::kF32, 16);
-  EXPECT_EQ(plan.weight_bytes, engine.WeightBytes());
+  EXPECT_EQ(plan.weight_bytes, model.WeightBytes());
   EXPECT_EQ(plan.cache_bytes, engine.CacheBytes());
   EXPECT_LT(plan.weights_per_token, plan.weight_bytes);
 }

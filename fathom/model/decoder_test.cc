@@ -171,36 +171,103 @@ TEST_P(DecoderTest, SameBitsForAnyNumberOfThreads) {
   SetThreads(0);
 }
 
-TEST_P(DecoderTest, PrefillInAnyPiecesAndDecodeGiveTheSameLogits) {
-  const auto ids = RandomIds(40, 8);
-  const Tensor whole = Logits(ids);
-  for (const int64_t piece : {1, 3, 8, 9, 17, 40}) {
-    KvCache cache(config_, config_.num_hidden_layers, 64, DType::kF32);
-    Ctx ctx = Context();
-    Tensor logits(DType::kF32, {40, config_.vocab_size});
-    for (int64_t begin = 0; begin < 40; begin += piece) {
-      const int64_t n = std::min(piece, 40 - begin);
-      decoder_.Decode(ctx, params_, std::span(ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)), cache,
-                      logits.mutable_view().Rows(begin, begin + n), {});
-    }
-    EXPECT_TRUE(Close(Floats(logits), ToDoubles(Floats(whole)), 1e-4, 0)) << "pieces of " << piece;
+// The next tokens of some sequences of one pool: logits [M,V] after each, by rows' own arithmetic or the fastest.
+struct Rows {
+  CachedSequence* sequence;
+  std::span<const int32_t> ids;
+};
+std::vector<float> Pass(const Decoder& decoder, Ctx ctx, const DecoderParams& params, CachePool& pool, const std::vector<Rows>& parts) {
+  std::vector<int32_t> ids;
+  std::vector<CachedSegment> segments;
+  for (const Rows& part : parts) {
+    const int64_t begin = std::ssize(ids), past = part.sequence->length(), end = past + std::ssize(part.ids);
+    ids.insert(ids.end(), part.ids.begin(), part.ids.end());
+    part.sequence->Own(past, end);
+    part.sequence->SetLength(end);
+    segments.push_back({begin, std::ssize(ids), past, part.sequence->blocks()});
   }
+  Tensor h(DType::kF32, {std::ssize(ids), decoder.config().hidden_size}),
+      logits(DType::kF32, {std::ssize(ids), decoder.config().vocab_size});
+  decoder.Decode(ctx, params, ids, segments, pool, h.mutable_view());
+  decoder.Logits(ctx, params, h, logits.mutable_view());
+  const auto values = Floats(logits);
+  return {values.begin(), values.end()};
+}
+
+TEST_P(DecoderTest, PrefillInAnyPiecesAndDecodeGiveTheSameLogits) {
+  const auto ids = RandomIds(150, 8);
+  const Tensor whole = Logits(ids);
+  CachePool pool(config_, config_.num_hidden_layers, 3, DType::kF32);
+  std::vector<float> alone;
+  for (const int64_t piece : {1, 3, 8, 9, 17, 65, 150}) {
+    for (const Arithmetic arithmetic : {Arithmetic::kByRow, Arithmetic::kFastest}) {
+      CachedSequence sequence(pool);
+      Ctx ctx = Context();
+      ctx.arithmetic = arithmetic;
+      std::vector<float> logits;
+      for (int64_t begin = 0; begin < 150; begin += piece) {
+        const auto n = static_cast<size_t>(std::min(piece, 150 - begin));
+        const auto values = Pass(decoder_, ctx, params_, pool, {{&sequence, std::span(ids).subspan(static_cast<size_t>(begin), n)}});
+        logits.insert(logits.end(), values.begin(), values.end());
+      }
+      EXPECT_TRUE(Close(logits, ToDoubles(Floats(whole)), 1e-4, 0)) << "pieces of " << piece;
+      if (alone.empty()) alone = logits;
+      if (arithmetic == Arithmetic::kByRow) {
+        EXPECT_TRUE(SameBits(logits, alone)) << "pieces of " << piece;
+      }
+    }
+  }
+}
+
+TEST_P(DecoderTest, SequencesShareAPassAndKeepTheirBits) {
+  const auto a = RandomIds(90, 8), b = RandomIds(70, 9), c = RandomIds(40, 10);
+  CachePool pool(config_, config_.num_hidden_layers, 8, DType::kF32);
+  Ctx ctx = Context();
+  ctx.arithmetic = Arithmetic::kByRow;
+  const auto alone = [&](const std::vector<int32_t>& ids) {
+    CachedSequence sequence(pool);
+    return Pass(decoder_, ctx, params_, pool, {{&sequence, ids}});
+  };
+  const auto rows_of = [&](const std::vector<float>& all, size_t begin, size_t count) {
+    const auto v = static_cast<size_t>(config_.vocab_size);
+    return std::vector<float>(all.begin() + static_cast<int64_t>(begin * v), all.begin() + static_cast<int64_t>((begin + count) * v));
+  };
+  const auto want_a = alone(a), want_b = alone(b), want_c = alone(c);
+  CachedSequence x(pool), y(pool), z(pool);
+  const auto first = Pass(decoder_, ctx, params_, pool, {{&x, std::span(a).first(63)}, {&y, std::span(b).first(1)}});
+  EXPECT_TRUE(SameBits(rows_of(first, 0, 63), rows_of(want_a, 0, 63)));
+  EXPECT_TRUE(SameBits(rows_of(first, 63, 1), rows_of(want_b, 0, 1)));
+  const auto second = Pass(decoder_, ctx, params_, pool, {{&y, std::span(b).subspan(1)}, {&z, c}, {&x, std::span(a).subspan(63)}});
+  EXPECT_TRUE(SameBits(rows_of(second, 0, 69), rows_of(want_b, 1, 69)));
+  EXPECT_TRUE(SameBits(rows_of(second, 69, 40), want_c));
+  EXPECT_TRUE(SameBits(rows_of(second, 109, 27), rows_of(want_a, 63, 27)));
+}
+
+TEST_P(DecoderTest, AForkKeepsItsPrefixWhateverTheOtherWrites) {
+  const auto ids = RandomIds(80, 8), other = RandomIds(20, 9);
+  CachePool pool(config_, config_.num_hidden_layers, 6, DType::kF32);
+  Ctx ctx = Context();
+  ctx.arithmetic = Arithmetic::kByRow;
+  CachedSequence whole(pool), straight(pool);
+  Pass(decoder_, ctx, params_, pool, {{&whole, std::span(ids).first(70)}});
+  Pass(decoder_, ctx, params_, pool, {{&straight, std::span(ids).first(70)}});
+  CachedSequence fork = whole.Fork(70);
+  Pass(decoder_, ctx, params_, pool, {{&whole, other}});
+  const auto rest = std::span(ids).subspan(70);
+  EXPECT_TRUE(SameBits(Pass(decoder_, ctx, params_, pool, {{&fork, rest}}), Pass(decoder_, ctx, params_, pool, {{&straight, rest}})));
 }
 
 TEST_P(DecoderTest, RollingTheCacheBackForgets) {
   const auto ids = RandomIds(12, 9), other = RandomIds(5, 10);
   Ctx ctx = Context();
-  const auto last = [&](KvCache& cache) {
-    Tensor logits(DType::kF32, {1, config_.vocab_size});
-    decoder_.Decode(ctx, params_, std::span(ids).subspan(11, 1), cache, logits.mutable_view(), {});
-    return logits;
-  };
-  KvCache straight(config_, config_.num_hidden_layers, 64, DType::kF32), rolled(config_, config_.num_hidden_layers, 64, DType::kF32);
-  decoder_.Decode(ctx, params_, std::span(ids).first(11), straight, {}, {});
-  decoder_.Decode(ctx, params_, std::span(ids).first(11), rolled, {}, {});
-  decoder_.Decode(ctx, params_, other, rolled, {}, {});
-  rolled.length = 11;
-  EXPECT_TRUE(SameBits(Floats(last(straight)), Floats(last(rolled))));
+  CachePool pool(config_, config_.num_hidden_layers, 2, DType::kF32);
+  CachedSequence straight(pool), rolled(pool);
+  Pass(decoder_, ctx, params_, pool, {{&straight, std::span(ids).first(11)}});
+  Pass(decoder_, ctx, params_, pool, {{&rolled, std::span(ids).first(11)}});
+  Pass(decoder_, ctx, params_, pool, {{&rolled, other}});
+  rolled.SetLength(11);
+  const auto last = [&](CachedSequence& s) { return Pass(decoder_, ctx, params_, pool, {{&s, std::span(ids).subspan(11)}}); };
+  EXPECT_TRUE(SameBits(last(straight), last(rolled)));
 }
 
 TEST_F(SparseDecoderTest, ChoosingEverythingIsDense) {

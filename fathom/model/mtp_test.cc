@@ -251,13 +251,20 @@ TEST_P(MtpTest, DraftsFromTheCacheAreTheTrainingForwards) {
   Ctx ctx{saved_, scratch_, DType::kF32};
   Tensor whole(DType::kF32, {30, 41});
   decoder_.MtpLogits(ctx, params_, d.batch(), GetParam().input, 1, whole.mutable_view());
-  KvCache cache(config_, config_.num_hidden_layers + 1, 64, DType::kF32);
+  CachePool pool(config_, config_.num_hidden_layers + 1, 1, DType::kF32);
+  CachedSequence sequence(pool);
+  sequence.Own(0, 30);
   Tensor hidden(DType::kF32, {30, 24}), states(DType::kF32, {30, 24}), next(DType::kF32, {1, 24}), logits(DType::kF32, {1, 41});
-  decoder_.Decode(ctx, params_, d.ids, cache, {}, hidden.mutable_view());
+  const CachedSegment all{0, 30, 0, sequence.blocks()};
+  decoder_.Decode(ctx, params_, d.ids, {&all, 1}, pool, hidden.mutable_view());
   decoder_.DraftState(ctx, params_, GetParam().input, hidden, states.mutable_view());
   const auto draft = [&](int64_t begin, int64_t end) {
+    const CachedSegment rows{0, end - begin, begin, sequence.blocks()};
+    Tensor h(DType::kF32, {end - begin, 24});
     decoder_.Draft(ctx, params_, std::span(d.ids).subspan(static_cast<size_t>(begin + 1), static_cast<size_t>(end - begin)),
-                   states.view().Rows(begin, end), begin, GetParam().input, cache, logits.mutable_view(), next.mutable_view());
+                   states.view().Rows(begin, end), {&rows, 1}, pool, h.mutable_view());
+    decoder_.DraftLogits(ctx, params_, GetParam().input, h.view().Rows(end - begin - 1, end - begin), logits.mutable_view(),
+                         next.mutable_view());
     const std::span<const float> got{logits.data<float>(), 41}, want{whole.view().row<float>(end - 1), 41};
     EXPECT_TRUE(Close(got, ToDoubles(want), 1e-4, 0)) << begin << ".." << end;
   };

@@ -162,6 +162,44 @@ TEST(FewRows, BitsDoNotDependOnThreads) {
   }
 }
 
+// Every row as it comes out alone, among `rows` others.
+template <class X>
+void CheckRowsAlone(DType weight, Sizes s) {
+  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " weight " << DTypeName(weight));
+  PaddedMatrix<X> x(s.m, s.k, 3, 1, RandomVector(s.m * s.k, 1)), y(s.m, s.n, 2, 0);
+  TestWeight w(weight, s.n, s.k);
+  Arena scratch(FewRowsScratchBytes(NumThreads(), s.n, s.k));
+  const auto run = [&](int64_t begin, int64_t end, View out) {
+    RunFewRows(
+        1,
+        [&](int64_t) {
+          return FewRowsProduct{x.view().Rows(begin, end), w.view(), out, Write::kOverwrite};
+        },
+        scratch);
+  };
+  run(0, s.m, y.view());
+  const auto together = y.Floats();
+  for (const int64_t m : {int64_t{0}, s.m / 2, s.m - 1}) {
+    PaddedMatrix<X> one(1, s.n);
+    run(m, m + 1, one.view());
+    const auto at = together.begin() + m * s.n;
+    EXPECT_TRUE(SameBits(one.Floats(), std::vector<float>(at, at + s.n))) << "row " << m;
+  }
+}
+
+TEST(FewRows, BitsOfARowDoNotDependOnTheOthers) {
+  ForEachTarget(SimdTargets(), PinSimdTarget, [] {
+    for (const int64_t m : {2, 3, 5, 8, 9, 16, 17, 31, 64, 65, 130}) {
+      for (const DType weight : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3}) {
+        CheckRowsAlone<float>(weight, {m, 37, 200});
+        CheckRowsAlone<BF16>(weight, {m, 37, 200});
+      }
+    }
+    CheckRowsAlone<float>(DType::kBF16, {20, 150, 1030});  // several pieces
+    CheckRowsAlone<BF16>(DType::kF8E4M3, {20, 270, 1030});
+  });
+}
+
 TEST(FewRows, LeavesOtherProductsAlone) {
   PaddedMatrix<float> x(17, 4), w(3, 4);
   PaddedMatrix<BF16> x16(1, 4), w_bf16(3, 4);
