@@ -32,6 +32,7 @@ Command ConvertCommand();
 Command TokenizerTrainCommand();
 Command TokenizerEncodeCommand();
 Command TokenizerDecodeCommand();
+Command TokenizerChatCommand();
 Command InspectCommand();
 Command ConfigCommand();
 Command PlanCommand();

@@ -6,11 +6,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <functional>
-#include <iostream>
-#include <iterator>
 
 #include "apps/command.h"
+#include "apps/json_rows.h"
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -26,78 +24,16 @@ namespace {
 constexpr size_t kBatchRows = 1024;
 constexpr size_t kReadBytes = 1 << 20, kTextBytes = 64 << 20;  // of a compressed text: at a time, before words are counted
 
-std::string OutputPath(const RunConfig& config) { return config.String("output").empty() ? "-" : config.String("output"); }
-
-void WriteResult(const RunConfig& config, const Json& result) {
-  if (!config.String("json").empty()) WriteOutput(config.String("json"), result.dump(2) + "\n");
-}
-
-Tokenizer LoadTokenizer(const RunConfig& config) {
-  const std::string& path = config.String("tokenizer_path");
-  if (path.empty()) Throw(ErrorCode::kUsage, "tokenizer_path: none given; name a folder with tokenizer.json");
-  return Tokenizer::Load(path);
-}
-
-// A line of the input files, or what `text=` stands for.
-struct InputRow {
-  std::string where;
-  Json value;
-  std::string error = "";  // why it can't be used: goes out in its place
-  void Refuse(const char* what) { error = fmt::format("{}: {}", where, what); }
-};
-
-InputRow ParseRow(std::string_view line, const std::string& where) {
-  InputRow row{where, nullptr};
-  try {
-    row.value = ParseJson(line, where);
-    if (!row.value.is_object()) row.Refuse("not a JSON object");
-  } catch (const Error& e) {
-    row.error = e.what();
-  }
-  return row;
-}
-
-std::vector<InputRow> ReadRows(const RunConfig& config, const std::function<Json(const std::string&)>& value_of_text) {
-  const auto& inputs = config.Strings("input");
-  if (inputs.empty() && !config.Given("text")) Throw(ErrorCode::kUsage, "input: none given; name a JSONL file (or give text=)");
-  if (inputs.empty()) return {InputRow{"text", value_of_text(config.String("text"))}};
-  std::vector<InputRow> rows;
-  for (const std::string& path : inputs) {
-    const bool standard = path == "-" || path == "/dev/stdin";
-    const std::string text = standard ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(path, size_t{1} << 40);
-    int64_t number = 0;
-    for (std::string_view rest = text; !rest.empty();) {
-      const size_t newline = rest.find('\n');
-      const std::string_view line = rest.substr(0, newline);
-      rest.remove_prefix(newline == rest.npos ? rest.size() : newline + 1);
-      const std::string where = fmt::format("{} line {}", path, ++number);
-      if (line.find_first_not_of(" \t\r") != line.npos) rows.push_back(ParseRow(line, where));
-    }
-  }
-  return rows;
-}
-
-// Messages may quote bytes that are no UTF-8.
-void AppendError(const InputRow& row, std::string& out) {
-  out += Json{{"error", row.error}}.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
-size_t CountErrors(const std::vector<InputRow>& rows) {
-  return static_cast<size_t>(std::ranges::count_if(rows, [](const InputRow& row) { return !row.error.empty(); }));
-}
-
-// After everything is written.
-void CheckRows(const std::vector<InputRow>& rows) {
-  const auto first = std::ranges::find_if(rows, [](const InputRow& row) { return !row.error.empty(); });
-  if (first == rows.end()) return;
-  Throw(ErrorCode::kInput, "{} ({} of {} input rows are wrong; the output has an \"error\" for each)", first->error, CountErrors(rows),
-        rows.size());
-}
-
 void AppendRow(const std::vector<int32_t>& ids, std::string& out) {
   out += "{\"ids\": [";
   for (size_t i = 0; i < ids.size(); ++i) out.append(i ? ", " : "").append(std::to_string(ids[i]));
   out += "]}\n";
+}
+
+using InputRow = JsonRow<Json>;
+
+std::vector<InputRow> ReadRows(const RunConfig& config, Json (*value_of_text)(const std::string& text)) {
+  return ReadJsonRows<Json>(config, value_of_text, [](std::string_view line, const std::string& where) { return ParseJson(line, where); });
 }
 
 std::string_view TextOf(InputRow& row) {
@@ -122,7 +58,7 @@ int Encode(const RunConfig& config) {
     seconds += clock.Seconds();
     for (size_t i = 0; i < encoded.size(); ++i) {
       const InputRow& row = rows[begin + i];
-      row.error.empty() ? AppendRow(encoded[i], out) : AppendError(row, out);
+      row.error.empty() ? AppendRow(encoded[i], out) : AppendError(row.error, out);
       tokens += encoded[i].size();
       bytes += batch[i].size();
     }
@@ -174,7 +110,7 @@ int Decode(const RunConfig& config) {
   for (InputRow& row : rows) {
     const std::vector<int32_t> ids = IdsOf(row);
     if (!row.error.empty()) {
-      AppendError(row, out);
+      AppendError(row.error, out);
       continue;
     }
     const std::string text = tokenizer.Decode(ids);

@@ -13,6 +13,7 @@ declare -A allowed=(
   [spec]="base tensor config"
   [machine]="base tensor kernels"
   [tokenizer]="base config"
+  [chat]="base tokenizer"
   [data]="base config tokenizer"
   [layers]="base tensor config kernels"
   [model]="base tensor config spec kernels checkpoint layers"

@@ -65,7 +65,27 @@ compressed_text_is_learnt_as_text() {
   grep -q 'empty: no text' err || fail "an empty text: $(cat err)"
 }
 
+conversations_become_text() {
+  printf '%s\n' '{"messages":[{"role":"user","content":"a"}],"add_generation_prompt":true}' '{"messages":[{"role":"user"}]}' \
+    '{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"template":"v3.1"}' >chat.jsonl
+  run 0 tokenizer chat "$tokenizer" chat_template=v3 input=chat.jsonl output=text.jsonl mask=true json=result.json
+  sed -n 1p text.jsonl | grep -qF '"text": "<｜begin▁of▁sentence｜><｜User｜>a<｜Assistant｜>"' || fail "chat: $(cat text.jsonl)"
+  sed -n 2p text.jsonl | grep -q '"error":"chat.jsonl line 2: message 0' || fail "chat: a refusal: $(cat text.jsonl)"
+  sed -n 3p text.jsonl | grep -q '</think>b.*"mask": \[0,.* 1, 1\]' || fail "chat: a mask: $(cat text.jsonl)"
+  grep -q '"refused": 1' result.json || fail "chat: json=: $(cat result.json)"
+  run 3 tokenizer chat "$tokenizer" input=chat.jsonl output=text.jsonl
+  grep -q 'chat_template= (v2, v3,' err || fail "chat: no template: $(cat err)"
+  printf '%s\n' '{"messages":[],"template":"v9"}' '{"messages":[],"template":"v3"}' >chat.jsonl
+  run 3 tokenizer chat "$tokenizer" input=chat.jsonl output=text.jsonl
+  [[ $(wc -l <err) == 1 ]] && grep -q 'line 1: "template" is "v9", none of v2, v3,' err || fail "chat: an unknown template: $(cat err)"
+  [[ $(wc -l <text.jsonl) == 2 ]] || fail "chat: rows are missing: $(cat text.jsonl)"
+  run 2 tokenizer chat "$tokenizer" chat_template=v9 text=a
+  run 0 tokenizer chat "$tokenizer" chat_template=r1 'text=why</think>so' parse=true
+  grep -qF '{"role": "assistant", "content": "so", "reasoning_content": "why", "tool_calls": []}' out || fail "chat: parse: $(cat out)"
+}
+
 prompts_are_the_lines_with_text
+conversations_become_text
 bad_rows_become_errors
 compressed_text_is_learnt_as_text
 exit $status

@@ -39,6 +39,7 @@ struct Choice {
   std::string_view flag, words;
 };
 constexpr Choice kChoices[] = {
+    {"chat_template", "|v2|v3|v3-0324|r1|v3.1|v3.2"},
     {"compat", "|maxtext"},
     {"dataset_type", "text|synthetic|hf|grain|tfds|c4_mlperf|olmo_grain"},
     {"grain_packing_type", "first_fit|concat_then_split"},
