@@ -82,8 +82,8 @@ expect 2 1 'input: none given' tokenizer encode attention=flash log_level=warnin
 
 # base.yml holds what some command reads.
 reads=$(for command in train decode convert 'check files' 'check golden' 'check logits' 'eval perplexity' 'tokenizer train' 'tokenizer encode' \
-  'tokenizer decode' plan bench inspect; do "$fathom" $command --help; done)
-for flag in $("$fathom" config --help | sed -n 's/^  \([a-z0-9_.]*\)=.*/\1/p' | grep -vxE 'model_name|override_model_config|base_config|changed_only|mask|template'); do
+  'tokenizer decode' 'tokenizer chat' plan bench inspect; do "$fathom" $command --help; done)
+for flag in $("$fathom" config --help | sed -n 's/^  \([a-z0-9_.]*\)=.*/\1/p' | grep -vxE 'model_name|override_model_config|base_config|changed_only'); do
   grep -q "^  $flag=" <<<"$reads" || { echo "base.yml: no command reads $flag" >&2; status=1; }
 done
 expect 2 1 'eval perplexity needs load_parameters_path' eval perplexity
