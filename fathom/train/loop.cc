@@ -6,7 +6,9 @@
 #include "fathom/base/folder_lock.h"
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
+#include "fathom/base/threads.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/machine/free_memory.h"
 #include "fathom/machine/limits.h"
 #include "fathom/train/checkpoints.h"
 #include "fathom/train/expert_metrics.h"
@@ -51,13 +53,35 @@ LoadedModel Load(const RunConfig& config, const TrainOptions& options, const std
   return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
 }
 
+void PrintMemoryTable(const std::vector<MemoryRow>& rows) {
+  const auto print = [](const std::string& what, int64_t bytes) {
+    spdlog::info("  {:<12} {:>10}", what, FormatBytes(static_cast<double>(bytes)));
+  };
+  spdlog::info("memory:");
+  for (const MemoryRow& row : rows) print(row.what, row.bytes);
+  print("in all", TotalBytes(rows));
+}
+
+// The model that the run will have, after the table of what it takes: before anything of that size is read or made.
+ModelConfig PlannedModel(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume) {
+  TrainPlan plan;
+  {
+    const QuietLog quiet;
+    plan = PlanTraining(options, NumThreads(), [&] { return Load(config, options, resume); });
+  }
+  PrintMemoryTable(plan.memory);
+  CheckFits(plan.memory, FreeMemoryBytes(), options);
+  return plan.config;
+}
+
 class Run {
  public:
   explicit Run(const RunConfig& config)
       : options_(ReadTrainOptions(config)),
         resume_(FindResumePoint(options_)),
+        planned_(PlannedModel(config, options_, resume_)),
+        sources_(OpenSources(CheckedFlags(config, planned_), options_, planned_)),
         loaded_(Load(config, options_, resume_)),
-        sources_(OpenSources(CheckedFlags(config, loaded_.config), options_, loaded_.config)),
         session_(loaded_.config, options_, std::move(loaded_.params)),
         first_step_(resume_ ? resume_->step + 1 : 0),
         done_(first_step_ - 1),
@@ -68,7 +92,6 @@ class Run {
     if (resume_) Resume();
     OpenSinks(config);
     peak_gflops_ = QuickProductRate(options_.compute);
-    PrintMemoryTable();
   }
 
   int Loop() {
@@ -115,13 +138,6 @@ class Run {
     sinks_.push_back(OpenJsonlSink(MetricsFile()));
     if (config.Bool("enable_tensorboard")) sinks_.push_back(OpenTensorBoardSink(options_.run_dir / "tensorboard"));
     if (!config.String("metrics_file").empty()) sinks_.push_back(OpenJsonlSink(config.String("metrics_file")));
-  }
-
-  void PrintMemoryTable() {
-    const std::vector<MemoryRow> rows = SessionMemory(session_);
-    spdlog::info("memory:");
-    for (const MemoryRow& row : rows) spdlog::info("  {:<12} {:>10}", row.what, FormatBytes(static_cast<double>(row.bytes)));
-    spdlog::info("  {:<12} {:>10}", "in all", FormatBytes(static_cast<double>(TotalBytes(rows))));
   }
 
   bool TrainStep() {
@@ -244,8 +260,9 @@ class Run {
   TrainOptions options_;
   std::optional<FolderLock> lock_;
   std::optional<ResumePoint> resume_;
-  LoadedModel loaded_;
+  ModelConfig planned_;
   DataSources sources_;
+  LoadedModel loaded_;
   TrainSession session_;
   int64_t first_step_, done_;  // done_: the last complete step
   int64_t step_ = 0, saved_step_ = -1, skipped_ = 0;

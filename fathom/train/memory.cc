@@ -1,7 +1,10 @@
 #include "fathom/train/memory.h"
 
+#include <fmt/ranges.h>
+
 #include <set>
 
+#include "fathom/base/progress.h"
 #include "fathom/base/threads.h"
 #include "fathom/model/adapters.h"
 #include "fathom/train/load_model.h"
@@ -46,6 +49,19 @@ int64_t TotalBytes(const std::vector<MemoryRow>& rows) {
   int64_t total = 0;
   for (const MemoryRow& row : rows) total += row.bytes;
   return total;
+}
+
+void CheckFits(const std::vector<MemoryRow>& rows, int64_t free, const TrainOptions& options) {
+  const int64_t total = TotalBytes(rows);
+  if (total <= free) return;
+  std::vector<std::string> ways;
+  if (options.remat != Remat::kFull) ways.push_back("remat_policy=full");
+  ways.push_back(options.rows > 1 ? "a smaller per_device_batch_size" : "a smaller max_target_length");
+  if (options.weights == DType::kF32) ways.push_back("weight_dtype=bfloat16");
+  ways.push_back("training fewer parameters (trainable_parameters_mask, LoRA)");
+  const auto shown = [](int64_t bytes) { return FormatBytes(static_cast<double>(bytes)); };
+  Throw(ErrorCode::kResource, "memory: {} are needed, {} are free: {} are missing; what helps: {}; fathom plan shows what each takes",
+        shown(total), shown(free), shown(total - free), fmt::join(ways, ", "));
 }
 
 TrainPlan PlanTraining(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir, int threads) {

@@ -21,6 +21,9 @@ struct MemoryRow {
 std::vector<MemoryRow> SessionMemory(TrainSession& session);
 int64_t TotalBytes(const std::vector<MemoryRow>& rows);
 
+// Throws Error(kResource) if that is more than `free`: how much is missing, and which flags would help.
+void CheckFits(const std::vector<MemoryRow>& rows, int64_t free, const TrainOptions& options);
+
 struct TrainPlan {
   ModelConfig config;  // as the run will have it
   std::vector<MemoryRow> memory;

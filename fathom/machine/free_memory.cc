@@ -1,0 +1,76 @@
+#include "fathom/machine/free_memory.h"
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <string>
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+
+// A file of one number; nothing if it is not there or says "max".
+std::optional<int64_t> NumberIn(const fs::path& path) {
+  std::ifstream file(path);
+  int64_t number = 0;
+  if (file >> number) return number;
+  return std::nullopt;
+}
+
+// The number behind `key` in a file of lines "key number" or "key: number kB"; 0 if there is none.
+int64_t NumberOf(const fs::path& path, const std::string& key) {
+  std::ifstream file(path);
+  std::string word;
+  for (int64_t number = 0; file >> word;) {
+    if (word == key && file >> number) return number;
+    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  return 0;
+}
+
+// How one version of control groups calls its files. A limit of version 1 that is none is a number beyond all memory.
+struct GroupFiles {
+  const char *limit, *usage, *droppable;
+};
+constexpr GroupFiles kVersion1 = {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
+constexpr GroupFiles kVersion2 = {"memory.max", "memory.current", "inactive_file"};
+
+int64_t FreeInGroup(const fs::path& dir, const GroupFiles& files) {
+  const std::optional<int64_t> limit = NumberIn(dir / files.limit), usage = NumberIn(dir / files.usage);
+  if (!limit || !usage) return kUnlimited;
+  return std::max<int64_t>(0, *limit - std::max<int64_t>(0, *usage - NumberOf(dir / "memory.stat", files.droppable)));
+}
+
+// Of a group and all around it. Inside a container the path may be the host's: then only the mount's root is there.
+int64_t FreeInGroups(const fs::path& mount, const fs::path& group, const GroupFiles& files) {
+  int64_t least = kUnlimited;
+  for (fs::path path = group.relative_path();; path = path.parent_path()) {
+    least = std::min(least, FreeInGroup(path.empty() ? mount : mount / path, files));
+    if (path.empty()) return least;
+  }
+}
+
+}  // namespace
+
+int64_t FreeMemoryBytes(const fs::path& proc, const fs::path& cgroups) {
+  const int64_t available = NumberOf(proc / "meminfo", "MemAvailable:") * 1024;
+  int64_t least = available > 0 ? available : kUnlimited;
+  std::ifstream groups(proc / "self" / "cgroup");
+  for (std::string line; std::getline(groups, line);) {  // number:controllers:path
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (first == line.npos || second == line.npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const fs::path group = line.substr(second + 1);
+    if (controllers.empty()) {
+      for (const fs::path& mount : {cgroups, cgroups / "unified"}) least = std::min(least, FreeInGroups(mount, group, kVersion2));
+    } else if (controllers.find("memory") != controllers.npos) {
+      least = std::min(least, FreeInGroups(cgroups / "memory", group, kVersion1));
+    }
+  }
+  return least;
+}
+
+}  // namespace fathom
