@@ -36,7 +36,7 @@ EngineRate BenchTrain(const RunConfig& config, double gflops) {
     if (step >= 0) rates.push_back(static_cast<double>(batch.tokens()) / clock.Seconds());
   }
   const Rate rate = RateOf(std::move(rates));
-  return {rate, rate.median * TrainFlopsPerToken(model, options.length, options.mtp.modules) * 1e-9 / gflops};
+  return {rate, rate.median * TrainFlopsPerToken(model, options) * 1e-9 / gflops};
 }
 
 EngineRate BenchDecode(const RunConfig& config, double read_gb_s) {

@@ -26,6 +26,7 @@
 #include "fathom/config/flag_text.h"
 #include "fathom/config/run_rules.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/machine/free_memory.h"
 
 namespace fathom {
 namespace {
@@ -234,6 +235,7 @@ int Run(std::vector<std::string> words) {
     NameUnread(command, config);
   }
   SetThreads(static_cast<int>(config.Int("threads")));
+  CheckAddressSpace(NumThreads());
   ReportCutFiles();
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));
   const bool reads_parameters = std::ranges::find(command.flags, "load_parameters_path") != command.flags.end();

@@ -34,6 +34,8 @@ class Machine {
     return Figure(dtype == DType::kBF16 ? "gemm_bf16_gflops" : "gemm_f32_gflops", [&] { return MeasureProducts(dtype); });
   }
   double MemoryGbS() { return Figure("read_gb_s", MeasureMemoryRead); }
+  // False: the machine is described by a file that has nothing on its disk.
+  bool KnowsDisk() const { return disk_ > 0 || path_.empty() || figures_.contains("disk_write_gb_s"); }
   double DiskGbS(const std::filesystem::path& dir) {
     return disk_ > 0 ? disk_ : Figure("disk_write_gb_s", [&] { return MeasureDiskWrite(dir); });
   }
@@ -140,27 +142,45 @@ void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
     bytes[row.what] = row.bytes;
   }
   AddMemoryTotal(report, machine, TotalBytes(plan.memory));
-  report.Section("disk");
-  report.Bytes("one checkpoint", bytes["parameters"] + bytes["moments"],
-               options.keep > 0 ? fmt::format("{} are kept", options.keep) : "all are kept");
+  if (options.checkpointing) {
+    report.Section("disk");
+    report.Bytes("one checkpoint", bytes["parameters"] + bytes["moments"],
+                 options.keep > 0 ? fmt::format("{} are kept", options.keep) : "all are kept");
+  }
   report.Section("time");
   const double tokens = static_cast<double>(options.rows * options.length * options.accumulation);
-  const double gflops = machine.Gflops(options.compute),
-               seconds = TrainFlopsPerToken(config, options.length, options.mtp.modules) * tokens * 1e-9 / gflops;
+  const double gflops = machine.Gflops(options.compute), seconds = TrainFlopsPerToken(config, options) * tokens * 1e-9 / gflops;
   report.Seconds("step at least", seconds, fmt::format("{:.0f} tokens, all products at {:.0f} GFLOP/s", tokens, gflops));
   report.Seconds("run at least", seconds * static_cast<double>(options.steps), fmt::format("{} steps", options.steps));
 }
 
-// Weights that don't fit into memory come from the disk for every token.
+// What a token reads of weights that memory has no room for, if what every token reads stays there first, then as many experts as there is
+// room for.
+double DiskGbPerToken(const Machine& machine, const DecodePlan& plan) {
+  const auto room = static_cast<double>(std::max<int64_t>(0, machine.MemoryBytes() - plan.cache_bytes - plan.scratch_bytes));
+  const auto experts = static_cast<double>(plan.experts_per_token), always = static_cast<double>(plan.weights_per_token) - experts;
+  if (room < always) return (always - room + experts) * 1e-9;
+  if (plan.expert_bytes == 0) return 0;
+  return experts * std::max(0.0, 1 - (room - always) / static_cast<double>(plan.expert_bytes)) * 1e-9;
+}
+
+// Weights that don't fit into memory come from the disk for every token, but for those that stay in the page cache.
 void AddDecodeRate(Report& report, Machine& machine, const DecodePlan& plan) {
-  const bool fits = plan.weight_bytes + plan.cache_bytes + plan.scratch_bytes <= machine.MemoryBytes();
-  const double gb = static_cast<double>(plan.weights_per_token + plan.cache_per_token) * 1e-9,
-               rate = fits ? machine.MemoryGbS() : machine.DiskGbS(".");
+  const double gb = static_cast<double>(plan.weights_per_token + plan.cache_per_token) * 1e-9, from_disk = DiskGbPerToken(machine, plan);
   report.Section("time");
   report.Bytes("weights read per token", plan.weights_per_token);
   report.Bytes("cache read per token", plan.cache_per_token, "at the end of a full context");
-  report.TokensPerSecond("at most", rate / gb,
-                         fmt::format("{:.2f} GB/s from {}", rate, fits ? "memory" : "disk: the weights don't fit into memory"));
+  if (from_disk > 0) report.Bytes("of it from disk", static_cast<int64_t>(from_disk * 1e9), "the weights don't fit into memory");
+  const double memory = machine.MemoryGbS();
+  if (from_disk > 0 && !machine.KnowsDisk()) {
+    report.TokensPerSecond("at most", memory / gb,
+                           fmt::format("{:.2f} GB/s from memory; the disk's speed (disk_gb_s) bounds it further", memory));
+    return;
+  }
+  const double disk = from_disk > 0 ? machine.DiskGbS(".") : 0, disk_time = from_disk > 0 ? from_disk / disk : 0;
+  const std::string note =
+      disk_time > gb / memory ? fmt::format("{:.2f} GB/s from disk", disk) : fmt::format("{:.2f} GB/s from memory", memory);
+  report.TokensPerSecond("at most", 1 / std::max(disk_time, gb / memory), note);
 }
 
 // Weights are read where they lie, in the dtype that they are stored in.
@@ -195,11 +215,13 @@ void PlanConversion(const RunConfig& flags, Machine& machine, Report& report) {
   report.Section("disk");
   report.Bytes("read", plan.input_bytes, hub ? "the model as the hub stores it" : options.input.string());
   report.Bytes("written", plan.output_bytes, fmt::format("{} files; so much must be free", plan.files));
+  std::filesystem::path dir = std::filesystem::absolute(options.output.empty() ? "." : options.output);
+  while (!std::filesystem::is_directory(dir)) dir = dir.parent_path();
+  const auto free = static_cast<int64_t>(std::filesystem::space(dir).available);
+  report.Bytes("free", free, free < plan.output_bytes ? "too little, on the disk of " + dir.string() : "on the disk of " + dir.string());
   report.Section("memory");
   report.Bytes("ceiling", options.memory_limit, "memory_limit");
   report.Section("time");
-  std::filesystem::path dir = std::filesystem::absolute(options.output.empty() ? "." : options.output);
-  while (!std::filesystem::is_directory(dir)) dir = dir.parent_path();
   const double disk = machine.DiskGbS(dir), gb = static_cast<double>(plan.input_bytes + plan.output_bytes) * 1e-9;
   report.Seconds("reading and writing", gb / disk, fmt::format("on one disk of {:.2f} GB/s", disk));
   report.Seconds("writing", static_cast<double>(plan.output_bytes) * 1e-9 / disk, "if it is read from another disk");

@@ -62,14 +62,14 @@ int64_t ScratchOfChunk(const ModelConfig& config, const std::vector<TensorInfo>&
 DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity) {
   DecodePlan plan;
   const ModelSpec spec(config);
-  int64_t experts = 0;
   for (const TensorInfo& tensor : stored) {
     plan.weight_bytes += tensor.NumBytes();
     const ParamSpec* param = ParamOf(spec, tensor.name);
     if (param == nullptr || !IsReadByToken(*param)) continue;
-    (param->is_expert() ? experts : plan.weights_per_token) += tensor.NumBytes();
+    (param->is_expert() ? plan.expert_bytes : plan.weights_per_token) += tensor.NumBytes();
   }
-  if (experts > 0) plan.weights_per_token += experts / config.n_routed_experts * config.num_experts_per_tok;
+  if (plan.expert_bytes > 0) plan.experts_per_token = plan.expert_bytes / config.n_routed_experts * config.num_experts_per_tok;
+  plan.weights_per_token += plan.experts_per_token;
   plan.cache_bytes = CachePool::PlannedBytes(config, config.num_hidden_layers, capacity, compute);
   plan.cache_per_token = CachePerToken(config, compute, capacity);
   plan.scratch_bytes = ScratchOfChunk(config, stored, compute, capacity);

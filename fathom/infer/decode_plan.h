@@ -13,7 +13,8 @@ struct DecodePlan {
   int64_t cache_bytes = 0;        // of one sequence
   int64_t scratch_bytes = 0;      // at most, for a chunk of the prompt
   int64_t weights_per_token = 0;  // bytes read for one token: the experts chosen, everything else but the embedding and the MTP modules
-  int64_t cache_per_token = 0;    // bytes of the cache read for the last token of a full sequence
+  int64_t expert_bytes = 0, experts_per_token = 0;  // of these: of all routed experts, of those that a token chooses
+  int64_t cache_per_token = 0;                      // bytes of the cache read for the last token of a full sequence
 };
 
 // stored: the checkpoint's tensors, scales included; compute: dtype=; capacity: prompt and answer together.

@@ -1,16 +1,24 @@
 #include "fathom/machine/free_memory.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
 #include <optional>
 #include <string>
 
+#include "fathom/base/error.h"
+#include "fathom/base/progress.h"
+
 namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+constexpr int64_t kUsualStack = 8 << 20,
+                  kLibraries = 96 << 20;  // of a thread; what oneDNN and the allocator take for compiled code and heaps
 
 // A file of one number; nothing if it is not there or says "max".
 std::optional<int64_t> NumberIn(const fs::path& path) {
@@ -54,6 +62,18 @@ int64_t FreeInGroups(const fs::path& mount, const fs::path& group, const GroupFi
 }
 
 }  // namespace
+
+void CheckAddressSpace(int threads) {
+  rlimit space{}, stack{};
+  if (::getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY || ::getrlimit(RLIMIT_STACK, &stack) != 0) return;
+  const int64_t limit = static_cast<int64_t>(space.rlim_cur), used = NumberIn("/proc/self/statm").value_or(0) * ::sysconf(_SC_PAGESIZE);
+  const int64_t each = stack.rlim_cur == RLIM_INFINITY ? kUsualStack : static_cast<int64_t>(stack.rlim_cur);
+  const int64_t needed = used + kLibraries + (threads - 1) * each;
+  if (limit >= needed) return;
+  Throw(ErrorCode::kResource,
+        "the address space is limited to {} (ulimit -v), {} threads need {} at least; raise the limit or lower threads=",
+        FormatBytes(static_cast<double>(limit)), threads, FormatBytes(static_cast<double>(needed)));
+}
 
 int64_t FreeMemoryBytes(const fs::path& proc, const fs::path& cgroups) {
   const int64_t available = NumberOf(proc / "meminfo", "MemAvailable:") * 1024;

@@ -1,11 +1,16 @@
 #include <cmath>
+#include <optional>
 
+#include "fathom/base/progress.h"
 #include "fathom/base/rng.h"
+#include "fathom/base/threads.h"
 #include "fathom/kernels/elementwise/random_fill.h"
 #include "fathom/model/load.h"
 
 namespace fathom {
 namespace {
+
+constexpr double kShownElements = 20e6;  // more than this is worth a line of progress
 
 // Standard deviation of a matrix [N,K]: 1/sqrt(K).
 double MatrixDeviation(const ParamSpec& p, const ModelConfig& config, bool maxtext_expert_init) {
@@ -36,10 +41,18 @@ Tensor Fresh(const ParamSpec& p, const ModelConfig& config, uint64_t seed, DType
 
 void InitMissing(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, ParamFilter wanted,
                  DecoderParams& params) {
+  const auto is_missing = [&](const ParamSpec& param) { return params[param].value.empty() && wanted(param); };
+  double total = 0, done = 0;
+  for (const ParamSpec& param : *params.spec) total += is_missing(param) ? static_cast<double>(param.shape.NumElements()) : 0;
+  std::optional<Progress> progress;
+  if (total >= kShownElements && !PlanScope::Active()) progress.emplace("initialising", "M parameters", total, 1e6);
   for (const ParamSpec& param : *params.spec) {
-    Weight& w = params[param];
-    if (w.value.empty() && wanted(param)) w.value = Fresh(param, config, seed, dtype, maxtext_expert_init);
+    if (!is_missing(param)) continue;
+    params[param].value = Fresh(param, config, seed, dtype, maxtext_expert_init);
+    done += static_cast<double>(param.shape.NumElements());
+    if (progress) progress->Update(done);
   }
+  if (progress) progress->Finish();
 }
 
 DecoderParams InitParams(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init) {

@@ -12,25 +12,32 @@ double AttentionProjections(const ModelConfig& c) {
   return 2 * (q + kv + h * static_cast<double>(c.v_head_dim) * d);
 }
 
-bool IsSparse(const ModelConfig& c, int64_t length) { return c.has_indexer() && length > c.index_topk; }
-
-// The pairs under the causal mask, as a share of all: half of them, or with an indexer those within its choice.
-double VisibleShare(const ModelConfig& c, int64_t length) {
-  const double r = IsSparse(c, length) ? static_cast<double>(c.index_topk) / static_cast<double>(length) : 1;
-  return r - r * r / 2;
+// Keys that a token attends to, on average: half of all under the causal mask, or those within the indexer's choice.
+double VisibleKeys(const ModelConfig& c, int64_t length, bool sparse) {
+  const double r = sparse ? static_cast<double>(c.index_topk) / static_cast<double>(length) : 1;
+  return (r - r * r / 2) * static_cast<double>(length);
 }
 
-double AttentionScores(const ModelConfig& c, int64_t length) {
-  const double pair = 2 * static_cast<double>(c.num_attention_heads * (c.qk_head_dim() + c.v_head_dim));
-  return VisibleShare(c, length) * static_cast<double>(length) * pair;
-}
+double KeyScore(const ModelConfig& c) { return 2 * static_cast<double>(c.num_attention_heads * c.qk_head_dim()); }
+double KeyPair(const ModelConfig& c) { return KeyScore(c) + 2 * static_cast<double>(c.num_attention_heads * c.v_head_dim); }
 
-// Its projections, and its scores of half of all pairs.
-double Indexer(const ModelConfig& c, int64_t length) {
-  if (!IsSparse(c, length)) return 0;
+double IndexerProjections(const ModelConfig& c) {
   const double d = static_cast<double>(c.hidden_size), heads = static_cast<double>(c.index_n_heads);
   const double dim = static_cast<double>(c.index_head_dim);
-  return 2 * (static_cast<double>(c.q_lora_rank) * heads * dim + d * dim + d * heads) + static_cast<double>(length) * heads * (dim + 1);
+  return 2 * (static_cast<double>(c.q_lora_rank) * heads * dim + d * dim + d * heads);
+}
+double IndexerScore(const ModelConfig& c) { return 2 * static_cast<double>(c.index_n_heads * (c.index_head_dim + 1)); }
+
+// Choosing takes the projections and the scores of all visible keys. Learning takes the main attention's scores of the keys that it looks
+// at, and of the indexer the gradients: on its weights (its inputs are constants), queries and keys.
+double IndexerFlops(const ModelConfig& c, const TrainOptions& o, bool chooses) {
+  const bool learns = o.indexer.factor > 0 && c.has_indexer();
+  const double all = VisibleKeys(c, o.length, false);
+  double flops = chooses || learns ? IndexerProjections(c) : 0;
+  if (chooses) flops += all * IndexerScore(c);
+  if (!learns) return flops;
+  const double keys = o.indexer.sparse && o.length > c.index_topk ? VisibleKeys(c, o.length, true) : all;
+  return flops + IndexerProjections(c) + keys * (KeyScore(c) + (chooses ? 2 : 3) * IndexerScore(c));
 }
 
 double FeedForward(const ModelConfig& c, bool moe) {
@@ -42,12 +49,16 @@ double FeedForward(const ModelConfig& c, bool moe) {
 
 }  // namespace
 
-double TrainFlopsPerToken(const ModelConfig& c, int64_t length, int64_t mtp_modules) {
-  double forward = 2 * static_cast<double>(c.hidden_size) * static_cast<double>(c.vocab_size);
-  for (int64_t i = 0; i < c.num_hidden_layers + mtp_modules; ++i) {
-    forward += AttentionProjections(c) + AttentionScores(c, length) + Indexer(c, length) + FeedForward(c, c.is_moe_layer(i));
+double TrainFlopsPerToken(const ModelConfig& c, const TrainOptions& o) {
+  const bool trains_model = o.lm_loss || !c.has_indexer(),
+             sparse = c.has_indexer() && o.length > c.index_topk && !o.indexer.dense_attention;
+  const double passes = trains_model ? 3 : 1;  // a backward is two products for each of the forward
+  double flops = trains_model ? passes * 2 * static_cast<double>(c.hidden_size) * static_cast<double>(c.vocab_size) : 0;
+  for (int64_t i = 0; i < c.num_hidden_layers + o.mtp.modules; ++i) {
+    const double attention = AttentionProjections(c) + VisibleKeys(c, o.length, sparse) * KeyPair(c);
+    flops += passes * (attention + FeedForward(c, c.is_moe_layer(i))) + IndexerFlops(c, o, sparse);
   }
-  return 3 * forward;
+  return flops;
 }
 
 }  // namespace fathom

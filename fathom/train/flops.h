@@ -4,10 +4,12 @@
 #pragma once
 
 #include "fathom/config/model_config.h"
+#include "fathom/train/options.h"
 
 namespace fathom {
 
-// FLOP per token of a step at this sequence length. An MTP module counts as a layer, without its head.
-double TrainFlopsPerToken(const ModelConfig& config, int64_t sequence_length, int64_t mtp_modules);
+// FLOP per token of a step. An MTP module counts as a layer, without its head. The indexers' warm-up has a forward of the main model alone,
+// over all keys and without the head, and the indexers' loss; sparse training has the loss besides.
+double TrainFlopsPerToken(const ModelConfig& config, const TrainOptions& options);
 
 }  // namespace fathom

@@ -7,14 +7,39 @@
 namespace fathom {
 namespace {
 
-// Two layers, 12 tokens, 2 heads of 14 / 10, so that a pair costs 96; the indexer's 14 heads of 8 on a width of 24 and a query rank of 16.
-TEST(TrainFlops, SparseAttentionIsOfTheChosenKeysAndHasAnIndexer) {
-  ModelConfig sparse = TinyConfig(ModelFamily::kV32, 41), dense = sparse;
-  dense.index_topk = 12;
-  const double spared = (0.5 - 0.375) * 12 * 96;  // half of the keys: 3/8 of all pairs instead of 1/2
-  const double indexer = 2 * (16 * 112 + 24 * 8 + 24 * 14) + 12 * 14 * (8 + 1);
-  EXPECT_DOUBLE_EQ(TrainFlopsPerToken(sparse, 12, 0) - TrainFlopsPerToken(dense, 12, 0), 3 * 2 * (indexer - spared));
-  EXPECT_DOUBLE_EQ(TrainFlopsPerToken(dense, 12, 0), TrainFlopsPerToken(TinyConfig(ModelFamily::kV3, 41), 12, 0));
+TrainOptions Options(float factor = 0, bool sparse = false) {
+  TrainOptions o;
+  o.length = 12;
+  o.indexer.factor = factor;
+  o.indexer.sparse = sparse;
+  o.indexer.dense_attention = factor > 0 && !sparse;
+  o.lm_loss = !o.indexer.dense_attention;
+  return o;
+}
+
+// Two layers, 12 tokens of which 6 are seen on average, of 6 chosen ones 4.5; 2 heads of 14 / 10, so that a pair costs 96 and its score 56;
+// the indexer's 14 heads of 8 on a width of 24 and a query rank of 16.
+constexpr double kProjections = 2 * (16 * 112 + 24 * 8 + 24 * 14), kScore = 2 * 14 * (8 + 1);
+
+class TrainFlops : public testing::Test {
+ protected:
+  TrainFlops() { dense_.index_topk = 12; }
+  double Of(const ModelConfig& model, const TrainOptions& options = Options()) const { return TrainFlopsPerToken(model, options); }
+  ModelConfig sparse_ = TinyConfig(ModelFamily::kV32, 41), dense_ = sparse_;
+};
+
+TEST_F(TrainFlops, SparseAttentionIsOfTheChosenKeysAndAsksTheIndexer) {
+  EXPECT_DOUBLE_EQ(Of(sparse_) - Of(dense_), 2 * (kProjections + 6 * kScore) - 3 * 2 * (6 - 4.5) * 96);
+  EXPECT_DOUBLE_EQ(Of(dense_), Of(TinyConfig(ModelFamily::kV3, 41)));
+}
+
+TEST_F(TrainFlops, WarmUpIsOneForwardAndTheIndexersLoss) {
+  const double head = 2 * 24 * 41, forward = Of(dense_) / 3 - head;
+  EXPECT_DOUBLE_EQ(Of(sparse_, Options(0.1f)), forward + 2 * (2 * kProjections + 6 * (56 + 3 * kScore)));
+}
+
+TEST_F(TrainFlops, SparseTrainingHasTheIndexersLossBesides) {
+  EXPECT_DOUBLE_EQ(Of(sparse_, Options(0.1f, true)) - Of(sparse_), 2 * (kProjections + 4.5 * (56 + 2 * kScore)));
 }
 
 }  // namespace

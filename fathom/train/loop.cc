@@ -85,7 +85,7 @@ class Run {
         session_(loaded_.config, options_, std::move(loaded_.params)),
         first_step_(resume_ ? resume_->step + 1 : 0),
         done_(first_step_ - 1),
-        flops_per_token_(TrainFlopsPerToken(loaded_.config, options_.length, options_.mtp.modules)),
+        flops_per_token_(TrainFlopsPerToken(loaded_.config, options_)),
         progress_(first_step_, options_.steps) {
     WarnOfIdleIndexers(loaded_, options_);
     lock_.emplace(RunFolder(options_), "run " + options_.run_name);

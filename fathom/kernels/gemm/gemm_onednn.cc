@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <map>
+#include <new>
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "fathom/base/error.h"
@@ -11,6 +12,22 @@ namespace fathom {
 namespace {
 
 using Memory = dnnl::memory;
+
+void CheckStatus(dnnl_status_t status, const char* what) {
+  if (status == dnnl_out_of_memory) throw std::bad_alloc();
+  FATHOM_CHECK(status == dnnl_success, "{}: oneDNN's status {}", what, static_cast<int>(status));
+}
+
+// oneDNN throws errors of its own; what they mean is that there is no memory.
+template <class F>
+auto Guarded(const F& f) {
+  try {
+    return f();
+  } catch (const dnnl::error& e) {
+    if (e.status == dnnl_unimplemented || e.status == dnnl_invalid_arguments) throw;
+    throw std::bad_alloc();
+  }
+}
 
 Memory::desc Layout(int64_t rows, int64_t columns, Memory::data_type type, int64_t stride, bool transposed) {
   return Memory::desc({rows, columns}, type, transposed ? Memory::dims{1, stride} : Memory::dims{stride, 1});
@@ -55,7 +72,7 @@ class ProductBF16 {
     c_.set_data_handle(c);
     const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, a_.get()}, {DNNL_ARG_WEIGHTS, b_.get()}, {DNNL_ARG_DST, c_.get()}};
     const auto status = dnnl_primitive_execute(product_.get(), stream.get(), 3, arguments);
-    FATHOM_CHECK(status == dnnl_success, "bf16 product: status {}", static_cast<int>(status));
+    CheckStatus(status, "bf16 product");
   }
 
  private:
@@ -70,7 +87,7 @@ class ProductsBF16 {
     auto found = products_.find(kind);
     if (found == products_.end()) {
       if (products_.size() >= kMost) products_.clear();
-      found = products_.try_emplace(kind, engine_, kind).first;
+      found = Guarded([&] { return products_.try_emplace(kind, engine_, kind).first; });
     }
     found->second.Run(stream_, a, b, c);
   }
@@ -90,7 +107,7 @@ OneThread::~OneThread() { omp_set_num_threads(threads_); }
 void MultiplyF32(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, float* c, int64_t ldc) {
   const auto status = dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, static_cast<const float*>(a.data),
                                  a.stride, static_cast<const float*>(b.data), b.stride, add ? 1.0f : 0.0f, c, ldc);
-  FATHOM_CHECK(status == dnnl_success, "sgemm {}x{}x{}: status {}", m, n, k, static_cast<int>(status));
+  CheckStatus(status, "sgemm");
 }
 
 void MultiplyBF16(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, DType c_dtype, void* c, int64_t ldc) {
