@@ -131,7 +131,7 @@ void AddMemoryTotal(Report& report, const Machine& machine, int64_t total) {
 
 void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
   const TrainOptions options = ReadTrainOptions(flags);
-  const TrainPlan plan = PlanTraining(flags, options, options.load_parameters_path, NumThreads());
+  const TrainPlan plan = PlanTraining(options, NumThreads(), [&] { return LoadModel(flags, options, options.load_parameters_path); });
   const ModelConfig& config = plan.config;
   CheckTrainingFlags(flags, config);
   AddModel(report, config);

@@ -7,7 +7,6 @@
 #include "fathom/base/progress.h"
 #include "fathom/base/threads.h"
 #include "fathom/model/adapters.h"
-#include "fathom/train/load_model.h"
 
 namespace fathom {
 namespace {
@@ -22,6 +21,11 @@ int64_t OwnBytes(DecoderParams& params, std::set<const std::byte*>& seen) {
   }
   for (const NamedAdapter& a : ListAdapters(params)) {
     if (seen.insert(a.adapter->a.view().raw()).second) bytes += a.adapter->a.NumBytes() + a.adapter->b.NumBytes();
+  }
+  for (const NamedAdapter& a : ListAdapters(params)) {
+    for (const Tensor* tensor : {&a.adapter->a, &a.adapter->b}) {
+      if (seen.insert(tensor->view().raw()).second) bytes += tensor->NumBytes();
+    }
   }
   return bytes;
 }
@@ -64,9 +68,9 @@ void CheckFits(const std::vector<MemoryRow>& rows, int64_t free, const TrainOpti
         shown(total), shown(free), shown(total - free), fmt::join(ways, ", "));
 }
 
-TrainPlan PlanTraining(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir, int threads) {
+TrainPlan PlanTraining(const TrainOptions& options, int threads, FunctionRef<LoadedModel()> load) {
   const PlanScope plan(threads);
-  LoadedModel model = LoadModel(config, options, dir);
+  LoadedModel model = load();
   TrainSession session(model.config, options, std::move(model.params));
   return {model.config, SessionMemory(session)};
 }

@@ -2,11 +2,11 @@
 // answer is the code's own; also for models and machines that are not here.
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
-#include "fathom/config/run_config.h"
+#include "fathom/base/function_ref.h"
+#include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 
 namespace fathom {
@@ -28,8 +28,8 @@ struct TrainPlan {
   ModelConfig config;  // as the run will have it
   std::vector<MemoryRow> memory;
 };
-// Of a run that starts from the checkpoint in dir, or afresh if that is empty, on so many threads. Throws Error as LoadModel and for masks
-// that match nothing.
-TrainPlan PlanTraining(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir, int threads);
+// Of a run on so many threads that starts from what load() gives, which is called under a PlanScope. Throws Error as load does and for
+// masks that match nothing.
+TrainPlan PlanTraining(const TrainOptions& options, int threads, FunctionRef<LoadedModel()> load);
 
 }  // namespace fathom

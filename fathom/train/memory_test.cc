@@ -21,9 +21,14 @@ RunConfig Flags(std::vector<std::string> words) {
   return RunConfig::Resolve(words);
 }
 
+TrainPlan PlanOf(const RunConfig& config, int threads) {
+  const TrainOptions options = ReadTrainOptions(config);
+  return PlanTraining(options, threads, [&] { return LoadModel(config, options, {}); });
+}
+
 std::map<std::string, int64_t> Table(const RunConfig& config, int threads = 2) {
   std::map<std::string, int64_t> table;
-  for (const MemoryRow& row : PlanTraining(config, ReadTrainOptions(config), {}, threads).memory) table[row.what] = row.bytes;
+  for (const MemoryRow& row : PlanOf(config, threads).memory) table[row.what] = row.bytes;
   return table;
 }
 
