@@ -68,9 +68,10 @@ class Reader {
     const bool is_float = entry.dtype == DType::kF32 || entry.dtype == DType::kBF16 || entry.dtype == DType::kF16;
     if (!is_float || entry.shape.rank() != 2)
       Fail(fmt::format("tensor {}: {} {}, expected is a matrix of floats", entry.name, DTypeName(entry.dtype), entry.shape.ToString()));
+    const Tensor stored = file_->Get(entry);
     Tensor values(DType::kF32, entry.shape);
-    Cast(file_->Get(entry).view(), values.mutable_view());
-    if (CountValues(values.view()).first_non_finite >= 0) Fail(fmt::format("tensor {}: values that are not finite", entry.name));
+    Cast(stored.view(), values.mutable_view());
+    if (CountValues(stored.view()).first_non_finite >= 0) Fail(fmt::format("tensor {}: values that are not finite", entry.name));
     return values;
   }
 
