@@ -167,27 +167,33 @@ std::vector<std::vector<int32_t>> Answers(Engine& engine, std::span<const Reques
   return answers;
 }
 
-TEST_P(GenerateTest, AnswersDoNotDependOnNeighboursOrDrafts) {
-  const std::vector<Request> requests = Requests();
-  const std::vector<Request> reversed(requests.rbegin(), requests.rend());
-  Engine plain(*model_, 8, true), drafting(*drafting_model_, 8, true);
-  for (const bool sampled : {false, true}) {
-    const auto options = sampled ? Sampled : Options;
-    const auto want = Answers(plain, requests, options(0, 0), 1);
-    for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(std::ssize(want[i]), requests[i].max_new_tokens);
-    for (const int64_t batch : {2, 3, 8}) {
-      EXPECT_EQ(Answers(plain, requests, options(0, 0), batch), want) << batch;
-      EXPECT_EQ(Answers(drafting, requests, options(0, 3), batch), want) << batch << " with drafts";
-    }
-    auto backwards = Answers(plain, reversed, options(0, 0), 4);
-    std::ranges::reverse(backwards);
-    EXPECT_EQ(backwards, want);
-    SetThreads(3);
-    EXPECT_EQ(Answers(plain, requests, options(0, 0), 8), want);
-    SetThreads(1);
+void ExpectTheSameAnswers(const MappedModel& model, const MappedModel& drafting_model, const GenerateOptions& options) {
+  const std::vector<Request> requests = Requests(), reversed(requests.rbegin(), requests.rend());
+  Engine plain(model, 8, true), drafting(drafting_model, 8, true);
+  GenerateOptions with_drafts = options;
+  with_drafts.draft_tokens = 3;
+  const auto want = Answers(plain, requests, options, 1);
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(std::ssize(want[i]), requests[i].max_new_tokens);
+  for (const int64_t batch : {2, 3, 8}) {
+    EXPECT_EQ(Answers(plain, requests, options, batch), want) << batch;
+    EXPECT_EQ(Answers(drafting, requests, with_drafts, batch), want) << batch << " with drafts";
   }
+  auto backwards = Answers(plain, reversed, options, 4);
+  std::ranges::reverse(backwards);
+  EXPECT_EQ(backwards, want);
+  SetThreads(3);
+  EXPECT_EQ(Answers(plain, requests, options, 8), want);
+  SetThreads(1);
   EXPECT_EQ(plain.pool().FreeBlocks(), plain.pool().blocks());
   EXPECT_EQ(drafting.pool().FreeBlocks(), drafting.pool().blocks());
+}
+
+TEST_P(GenerateTest, AnswersDoNotDependOnNeighboursOrDrafts) {
+  const MappedModel rounding(dir_, DType::kBF16, 1200), rounding_drafts(dir_, DType::kBF16, 1200, {.enabled = true});
+  for (const GenerateOptions& options : {Options(0, 0), Sampled(0, 0)}) {
+    ExpectTheSameAnswers(*model_, *drafting_model_, options);
+    ExpectTheSameAnswers(rounding, rounding_drafts, options);
+  }
 }
 
 // Probability of each continuation of so_far to `length` tokens, by trying all.

@@ -243,18 +243,18 @@ TEST_P(DecoderTest, SequencesShareAPassAndKeepTheirBits) {
   EXPECT_TRUE(SameBits(rows_of(second, 109, 27), rows_of(want_a, 63, 27)));
 }
 
-TEST_P(DecoderTest, AForkKeepsItsPrefixWhateverTheOtherWrites) {
+TEST_P(DecoderTest, AForkAndItsOriginGoTheirOwnWays) {
   const auto ids = RandomIds(80, 8), other = RandomIds(20, 9);
-  CachePool pool(config_, config_.num_hidden_layers, 6, DType::kF32);
+  CachePool pool(config_, config_.num_hidden_layers, 8, DType::kF32);
   Ctx ctx = Context();
   ctx.arithmetic = Arithmetic::kByRow;
-  CachedSequence whole(pool), straight(pool);
-  Pass(decoder_, ctx, params_, pool, {{&whole, std::span(ids).first(70)}});
-  Pass(decoder_, ctx, params_, pool, {{&straight, std::span(ids).first(70)}});
-  CachedSequence fork = whole.Fork(70);
-  Pass(decoder_, ctx, params_, pool, {{&whole, other}});
-  const auto rest = std::span(ids).subspan(70);
-  EXPECT_TRUE(SameBits(Pass(decoder_, ctx, params_, pool, {{&fork, rest}}), Pass(decoder_, ctx, params_, pool, {{&straight, rest}})));
+  const auto pass = [&](CachedSequence& s, std::span<const int32_t> next) { return Pass(decoder_, ctx, params_, pool, {{&s, next}}); };
+  const auto prefix = std::span(ids).first(70), rest = std::span(ids).subspan(70);
+  CachedSequence origin(pool), straight(pool), straight_other(pool);
+  for (CachedSequence* s : {&origin, &straight, &straight_other}) pass(*s, prefix);
+  CachedSequence fork = origin.Fork(70);
+  EXPECT_TRUE(SameBits(pass(origin, other), pass(straight_other, other)));
+  EXPECT_TRUE(SameBits(pass(fork, rest), pass(straight, rest)));
 }
 
 TEST_P(DecoderTest, RollingTheCacheBackForgets) {
