@@ -12,6 +12,7 @@
 #include <memory>
 #include <new>
 #include <set>
+#include <system_error>
 
 #include "apps/command.h"
 #include "apps/readable_checkpoint.h"
@@ -207,9 +208,7 @@ void RefuseWord(const Command& command, const std::string& word) {
 }
 
 // A full disk behind standard output must not look like success.
-void CheckOutputWasWritten() {
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) Throw(ErrorCode::kResource, "standard output: cannot be written");
-}
+bool OutputWasWritten() { return std::fflush(stdout) == 0 && std::ferror(stdout) == 0; }
 
 int Run(std::vector<std::string> words) {
   if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
@@ -240,18 +239,16 @@ int Run(std::vector<std::string> words) {
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));
   const bool reads_parameters = std::ranges::find(command.flags, "load_parameters_path") != command.flags.end();
   const auto readable = reads_parameters ? std::make_unique<ReadableCheckpoint>(config) : nullptr;
-  const int code = command.run(config);
-  CheckOutputWasWritten();
-  return code;
+  return command.run(config);
 }
 
-// A message must stay one line whatever file name or text it quotes.
+// A message must stay one line whatever file name or text it quotes. Where it can't be written the exit code is all that is left to say.
 void PrintError(std::string message) {
   std::replace(message.begin(), message.end(), '\n', ' ');
-  fmt::print(stderr, "fathom: error: {}\n", message);
+  std::fputs(fmt::format("fathom: error: {}\n", message).c_str(), stderr);
 }
 
-int RunGuarded(std::vector<std::string> words) {
+int RunAndExplain(std::vector<std::string> words) {
   try {
     return Run(std::move(words));
   } catch (const Error& e) {
@@ -264,10 +261,21 @@ int RunGuarded(std::vector<std::string> words) {
   } catch (const std::bad_alloc&) {
     PrintError("out of memory: use a smaller batch or model, or a machine with more memory");
     return static_cast<int>(ErrorCode::kResource);
+  } catch (const std::system_error& e) {
+    if (std::ferror(stdout) == 0) PrintError(e.what());
+    return static_cast<int>(CodeOfErrno(e.code().value()));
   } catch (const std::exception& e) {
     PrintError(e.what());
     return static_cast<int>(ErrorCode::kFailed);
   }
+}
+
+// A full disk behind standard output must not look like success, nor like another fault.
+int RunGuarded(std::vector<std::string> words) {
+  const int code = RunAndExplain(std::move(words));
+  if (OutputWasWritten()) return code;
+  PrintError("standard output: cannot be written");
+  return static_cast<int>(ErrorCode::kResource);
 }
 
 // libgomp's threads wait for each other by spinning for milliseconds; where another program wants the core, that is time in which the

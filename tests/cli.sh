@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# cli.sh FATHOM: what holds for every command: exit codes, one line per error, help, the line for flags without effect.
+# cli.sh FATHOM DATA: what holds for every command: exit codes, one line per error, help, the line for flags without effect, outputs that
+# are full. DATA is tests/data.
 set -u
 fathom=$1
+data=$2
 status=0
 err=$(mktemp)
 trap 'rm -f "$err"' EXIT
@@ -88,4 +90,24 @@ for flag in $("$fathom" config --help | sed -n 's/^  \([a-z0-9_.]*\)=.*/\1/p' | 
 done
 expect 2 1 'eval perplexity needs load_parameters_path' eval perplexity
 FATHOM_SIMD=mmx expect 2 1 'mmx' config
+
+# full ARGUMENT...: standard output is full, and standard error too or closed.
+full() {
+  local rc
+  "$fathom" "$@" >/dev/full 2>"$err"
+  rc=$?
+  [[ $rc == 4 ]] && grep -q 'standard output: cannot be written' "$err" || { echo "fathom $* >/dev/full: exit $rc, $(cat "$err")" >&2 && status=1; }
+  "$fathom" "$@" >/dev/full 2>/dev/full
+  rc=$?
+  [[ $rc == 4 ]] || { echo "fathom $*, both outputs full: exit $rc" >&2 && status=1; }
+  "$fathom" "$@" >&- 2>&-
+  rc=$?
+  [[ $rc == 4 ]] || { echo "fathom $*, both outputs closed: exit $rc" >&2 && status=1; }
+}
+full config
+full --help
+full --version
+full train --help
+full plan train model_name=deepseek3-671b
+full decode "load_parameters_path=$data/golden/v3" prompt_ids=1,2,3 max_new_tokens=4
 exit $status
