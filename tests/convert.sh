@@ -101,9 +101,11 @@ done
 # No room: a limit on the size of files here, a full disk where a file system can be mounted.
 trap '' XFSZ
 expect 4 'cannot write: .*still to be written; the same command continues' bash -c 'ulimit -f 40; exec "$@"' - "$fathom" convert input="$hub" output=out to=hf log_level=error
+[[ ! -e .out.partial ]] || fail "a conversion that finished no file leaves .out.partial"
 if unshare -rm true 2>/dev/null; then
   mkdir disk
-  expect 4 'are needed, .* are free' unshare -rm bash -c 'mount -t tmpfs -o size=1m none disk && exec "$@"' - "$fathom" convert input="$hub" output=disk/out to=orbax
+  expect 4 'are needed, .* are free' unshare -rm bash -c 'mount -t tmpfs -o size=1m none disk && "$@"; code=$?; ls -A disk >left; exit $code' - "$fathom" convert input="$hub" output=disk/out to=orbax
+  [[ ! -s left ]] || fail "a refused conversion leaves $(cat left)"
   expect 3 'cannot create this folder: Read-only' unshare -rm bash -c 'mount -t tmpfs -o ro none disk && exec "$@"' - "$fathom" convert input="$hub" output=disk/out to=orbax
 fi
 expect 3 'cannot create this folder' "$fathom" convert input="$hub" output=/proc/out to=orbax

@@ -202,6 +202,7 @@ ConvertResult Convert(const ConvertOptions& options) {
     options.check_model(source->config(), (source->companions() / "config.json").string());
   const FileStamps stamps = StampsOf(options, *source);
   const auto output = MakeOutput(WithAdapter(options, *source), *source, stamps);
+  if (!StagedFolder::Exists(Target(options))) CheckFreeSpace(Target(options), TotalBytes(*output) + kSpareDisk);  // before anything is made
   StagedFolder stage(Target(options), options.overwrite, true);
   ConvertJournal journal(stage.path(), Identity(options, stamps, *source));
   ConvertResult result;
@@ -210,6 +211,7 @@ ConvertResult Convert(const ConvertOptions& options) {
     WriteUnits(*output, journal, stage.path(), stamps, options.show_progress, result);
     output->Finish(stage.path(), journal.done());
   } catch (const Error& error) {
+    if (journal.done().empty()) stage.Discard();
     Explain(error, *output, journal);
   }
   stamps.CheckUnchanged();

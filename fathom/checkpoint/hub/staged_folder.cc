@@ -76,6 +76,8 @@ StagedFolder::~StagedFolder() {
   if (!resumable_) fs::remove_all(stage_, ignored);
 }
 
+bool StagedFolder::Exists(const fs::path& target) { return fs::exists(Hidden(Normal(target), ".partial")); }
+
 void StagedFolder::Commit() {
   FATHOM_CHECK(lock_.has_value(), "committed twice");
   if (!lock_->IsAt(stage_))
@@ -97,14 +99,19 @@ void StagedFolder::Commit() {
 
 void RemoveFolder(const fs::path& folder) { RemoveBehind(folder, Hidden(Normal(folder), ".removed")); }
 
-void CheckFreeSpace(const fs::path& dir, int64_t bytes) {
+std::optional<uintmax_t> FreeSpace(const fs::path& dir) {
   fs::path existing = Normal(dir);
   while (!fs::exists(existing) && existing.has_relative_path()) existing = existing.parent_path();
   std::error_code error;
   const auto space = fs::space(existing, error);
-  if (!error && space.available < static_cast<uintmax_t>(bytes)) {
+  return error ? std::nullopt : std::optional(space.available);
+}
+
+void CheckFreeSpace(const fs::path& dir, int64_t bytes) {
+  const auto free = FreeSpace(dir);
+  if (free && *free < static_cast<uintmax_t>(bytes)) {
     Throw(ErrorCode::kResource, "{}: {} are needed, {} are free on this disk; free some or choose another output", dir.string(),
-          FormatBytes(static_cast<double>(bytes)), FormatBytes(static_cast<double>(space.available)));
+          FormatBytes(static_cast<double>(bytes)), FormatBytes(static_cast<double>(*free)));
   }
 }
 

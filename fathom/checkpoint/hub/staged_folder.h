@@ -18,6 +18,10 @@ class StagedFolder {
   // resumable: what an earlier process left in the staging folder stays, and so does what this one leaves without Commit.
   StagedFolder(const std::filesystem::path& target, bool overwrite, bool resumable = false);
   ~StagedFolder();  // removes the staging folder unless committed or resumable
+  // Nothing in the staging folder is worth resuming: it goes, too.
+  void Discard() { resumable_ = false; }
+  // Does the target have a staging folder, of a process that works or has died?
+  static bool Exists(const std::filesystem::path& target);
   StagedFolder(const StagedFolder&) = delete;
   StagedFolder& operator=(const StagedFolder&) = delete;
 
@@ -36,6 +40,9 @@ class StagedFolder {
 // Removes a folder in two steps, a rename to a hidden name first, so that it never stands half-removed under its name. Throws
 // Error(kResource).
 void RemoveFolder(const std::filesystem::path& folder);
+
+// Bytes that the file system of dir, or of its nearest existing parent, has for us; none: it does not say.
+std::optional<uintmax_t> FreeSpace(const std::filesystem::path& dir);
 
 // Throws Error(kResource) unless the file system of dir (or of its nearest existing parent) has `bytes` free.
 void CheckFreeSpace(const std::filesystem::path& dir, int64_t bytes);
