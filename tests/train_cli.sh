@@ -211,6 +211,97 @@ gradients_that_stay_infinite_stop_the_run() {
   [[ $code == 1 && $(steps_done broken) -lt 20 ]] && grep -q '5 steps in a row' broken.err || fail "broken: exit $code after $(steps_done broken) steps: $(cat broken.err)"
 }
 
+# lines FROM TO: documents as JSON lines.
+lines() {
+  local i
+  for ((i = $1; i <= $2; ++i)); do echo "{\"text\": \"document $i of the set $(printf 'with some words %.0s' {1..400})\"}"; done
+}
+
+# ended NAME CODE PATTERN SAVED: what the run ended with, and its checkpoints.
+ended() {
+  [[ $code == "$2" && $(tail -1 "$1.err") =~ $3 ]] || fail "$1: exit $code (expected $2): $(cat "$1.err")"
+  [[ $(ls "runs/$1/checkpoints" 2>/dev/null) == "$4" ]] || fail "$1: checkpoints $(ls "runs/$1/checkpoints"), expected $4"
+}
+
+an_error_after_step_0_saves_the_last_step() {
+  local code last flags=(dataset_path=bad.jsonl max_target_length=128 per_device_batch_size=8 steps=5000 enable_data_shuffling=false)
+  (lines 1 700; echo '{"text": "cut off') >bad.jsonl
+  train bad "${flags[@]}"
+  code=$?
+  last=$(($(steps_done bad) - 1))
+  ended bad 3 'bad.jsonl, line at byte' "$last"
+  ((last > 20)) || fail "bad: $last is no step after a window of text"
+  train bad "${flags[@]}"
+  code=$?
+  ended bad 3 'bad.jsonl, line at byte' "$last"
+  [[ $(steps_done bad) == $((last + 1)) ]] || fail "bad: the data went on elsewhere"
+  # an evaluation's data goes bad, and a folder goes away
+  lines 1 40 >eval.jsonl
+  start eval "${flags[@]}" eval_dataset_path=eval.jsonl eval_interval=8
+  wait_for reached eval 1
+  echo broken >eval.jsonl
+  wait "$pid"
+  code=$?
+  [[ $code == 3 && -n $(ls runs/eval/checkpoints) ]] || fail "eval: exit $code, checkpoints $(ls runs/eval/checkpoints)"
+  start gone "${LONG[@]}" steps=100000 checkpoint_period=100000
+  wait_for reached gone 3
+  rm -rf runs/gone
+  wait "$pid"
+  code=$?
+  [[ $code == 4 && -n $(ls runs/gone/checkpoints) ]] && grep -q 'runs/gone: .*removed' gone.err || fail "gone: exit $code: $(cat gone.err)"
+}
+
+a_log_that_nobody_reads_saves_and_stops() {
+  "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name=pipe "${LONG[@]}" steps=100000 log_level=info 2>&1 | head -20 >/dev/null
+  [[ ${PIPESTATUS[0]} == 141 && -n $(ls runs/pipe/checkpoints) ]] || fail "pipe: checkpoints $(ls runs/pipe/checkpoints)"
+}
+
+a_disk_too_small_is_told_before_step_0() {
+  local code
+  train small "${LONG[@]}" steps=2000000000 checkpoint_period=1
+  code=$?
+  [[ $code == 4 && ! -e runs/small && $(wc -l <small.err) == 1 ]] &&
+    grep -q '1999999999 checkpoints of .* are needed, .* are free.*max_num_checkpoints_to_keep.*enable_checkpointing=false' small.err ||
+    fail "small: exit $code: $(cat small.err)"
+  if unshare -rm true 2>/dev/null; then
+    mkdir disk
+    unshare -rm bash -c 'mount -t tmpfs -o size=3m none disk && exec "$@"' - "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name=tight "${LONG[@]}" base_output_directory=disk 2>tight.err
+    code=$?
+    [[ $code == 4 && $(wc -l <tight.err) == 1 ]] && grep -q '3\.1 MB are free' tight.err || fail "tight: exit $code: $(cat tight.err)"
+  fi
+  start fits "${LONG[@]}" steps=2000000000 checkpoint_period=1 max_num_checkpoints_to_keep=2
+  wait_for reached fits 2
+  stop TERM 143 fits
+}
+
+metrics_hold_each_step_once() {
+  local i
+  for i in 1 2; do
+    train anew "${LONG[@]}" steps=$((6 - 2 * i)) enable_checkpointing=false metrics_file=all.jsonl || fail "anew: exit $?: $(cat anew.err)"
+  done
+  [[ $(steps_done anew) == 2 && $(wc -l <all.jsonl) == 2 ]] || fail "anew: $(steps_done anew) and $(wc -l <all.jsonl) lines for 2 steps"
+  echo mine >notes
+  train anew "${LONG[@]}" steps=2 enable_checkpointing=false metrics_file=notes
+  [[ $? == 3 && $(cat notes) == mine ]] || fail "notes: $(cat notes anew.err)"
+  rm runs/anew/metrics/metrics.jsonl && mkfifo runs/anew/metrics/metrics.jsonl
+  timeout 20 "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name=anew "${LONG[@]}" steps=2 enable_checkpointing=false 2>anew.err
+  [[ $? == 4 ]] && grep -q 'metrics.jsonl: .*pipe' anew.err || fail "a pipe for metrics: $(cat anew.err)"
+}
+
+a_warm_up_shows_its_own_loss() {
+  train warm_up "${LONG[@]}" steps=1 use_indexer=true indexer_n_heads=2 indexer_head_dim=16 indexer_topk=8 enable_checkpointing=false \
+    indexer_loss_scaling_factor=0.01 log_level=info || fail "warm_up: exit $?: $(cat warm_up.err)"
+  grep -q 'completed step: 0,.* indexer_loss: ' warm_up.err && ! grep -q 'perplexity: ' warm_up.err || fail "warm_up: $(cat warm_up.err)"
+}
+
+a_run_stays_in_its_folder() {
+  local name
+  for name in ../out "$PWD/out" a/../../out ..; do
+    "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name="$name" "${LONG[@]}" steps=1 2>out.err
+    [[ $? == 2 ]] && grep -q 'run_name=.*leads out' out.err && [[ ! -e out ]] || fail "run_name=$name: $(cat out.err)"
+  done
+}
+
 "$fathom" tokenizer train input="$text" vocab_size=400 output=tokenizer log_level=warning >/dev/null || exit 1
 train whole "${LONG[@]}" || { cat whole.err >&2; exit 1; }
 killed_runs_end_with_the_same_bits
@@ -226,6 +317,12 @@ gradients_that_stay_infinite_stop_the_run
 one_process_at_a_time_trains_a_run
 a_full_state_starts_another_run
 a_run_goes_on_with_its_own_inputs_only
+an_error_after_step_0_saves_the_last_step
+a_log_that_nobody_reads_saves_and_stops
+a_disk_too_small_is_told_before_step_0
+metrics_hold_each_step_once
+a_warm_up_shows_its_own_loss
+a_run_stays_in_its_folder
 # A V3.2 model from scratch whose indexers nothing trains says so, where warnings are shown.
 SPARSE=(dataset_type=synthetic steps=1 max_target_length=16 per_device_batch_size=1 enable_checkpointing=false use_indexer=true indexer_n_heads=2
   indexer_head_dim=16 indexer_topk=8)

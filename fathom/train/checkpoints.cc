@@ -1,8 +1,11 @@
 #include "fathom/train/checkpoints.h"
 
+#include <algorithm>
 #include <cstring>
 #include <set>
 
+#include "fathom/base/progress.h"
+#include "fathom/checkpoint/hub/staged_folder.h"
 #include "fathom/checkpoint/hub/train_state.h"
 #include "fathom/model/adapters.h"
 
@@ -111,6 +114,38 @@ void SaveRun(const TrainOptions& options, const LoadedModel& loaded, const std::
                         {.max_shard_size = options.max_shard_size, .companions = companions, .overwrite = true});
   }
   PruneCheckpoints(options.checkpoints_dir(), options.keep);
+}
+
+int64_t CheckpointBytes(const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions, TrainSession& session) {
+  const SavedModel model(loaded, session);
+  int64_t bytes = 0;
+  for (const NamedTensor& t : model.tensors()) bytes += t.value.NumBytes();
+  for (const auto& moments : session.optimizer().moments()) bytes += moments.m.NumBytes() + moments.v.NumBytes();
+  for (const auto& file : companions) bytes += static_cast<int64_t>(std::filesystem::file_size(file));
+  return bytes;
+}
+
+int64_t NewCheckpoints(const TrainOptions& options, int64_t first_step) {
+  const int64_t last = options.steps - 1, period = options.checkpoint_period;
+  if (!options.checkpointing || last < first_step) return 0;
+  int64_t saves = options.save_on_completion ? 1 : 0;
+  if (period > 0) {
+    const bool last_is_due = last > 0 && last % period == 0;
+    saves += last / period - std::max<int64_t>(first_step - 1, 0) / period - (last_is_due ? saves : 0);
+  }
+  if (options.keep == 0) return saves;
+  const auto there = std::ssize(CompleteSteps(options.checkpoints_dir()));
+  return std::min(saves, std::max<int64_t>(options.keep + 1 - there, 1));  // the oldest goes once the newest is there
+}
+
+void CheckDiskForCheckpoints(const std::filesystem::path& folder, int64_t count, int64_t bytes) {
+  const auto free = FreeSpace(folder);
+  const double needed = static_cast<double>(count) * static_cast<double>(bytes);
+  if (!free || static_cast<double>(*free) >= needed) return;
+  Throw(ErrorCode::kResource,
+        "{}: {} checkpoints of {} at a time: {} are needed, {} are free on this disk; a smaller max_num_checkpoints_to_keep, a larger "
+        "checkpoint_period, another base_output_directory or enable_checkpointing=false helps",
+        folder.string(), count, FormatBytes(static_cast<double>(bytes)), FormatBytes(needed), FormatBytes(static_cast<double>(*free)));
 }
 
 std::optional<ResumePoint> FindResumePoint(const TrainOptions& options) {

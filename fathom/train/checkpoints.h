@@ -15,6 +15,13 @@ namespace fathom {
 void SaveRun(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
              TrainSession& session, const Json& data_state, int64_t step);
 
+// What one of these takes on disk.
+int64_t CheckpointBytes(const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions, TrainSession& session);
+// The most that a run from first_step to options.steps adds at a time to those that its folder holds.
+int64_t NewCheckpoints(const TrainOptions& options, int64_t first_step);
+// Throws Error(kResource) with the amounts and the flags that help if the disk of `folder`, which need not exist, can't hold `count` more.
+void CheckDiskForCheckpoints(const std::filesystem::path& folder, int64_t count, int64_t bytes);
+
 // What a run continues from.
 struct ResumePoint {
   std::filesystem::path dir;  // the checkpoint

@@ -88,14 +88,37 @@ class Run {
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_)),
         progress_(first_step_, options_.steps) {
     WarnOfIdleIndexers(loaded_, options_);
+    CheckDisk(config);
     lock_.emplace(RunFolder(options_), "run " + options_.run_name);
     if (resume_) Resume();
     OpenSinks(config);
     peak_gflops_ = QuickProductRate(options_.compute);
   }
 
+  // Throws what stops the run, once the last complete step is saved.
   int Loop() {
     const StopSignals signals;
+    try {
+      return Steps(signals);
+    } catch (...) {
+      SaveBeforeError();
+      throw;
+    }
+  }
+
+  // Steps are those of the whole run; tokens and speed are of this process.
+  Json Summary() const {
+    return {{"run_name", options_.run_name},
+            {"steps", done_ + 1},
+            {"loss", report_.loss},
+            {"eval_loss", eval_loss_ ? Json(*eval_loss_) : Json()},
+            {"checkpoint", saved_step_ < 0 ? Json() : Json(StepFolderOf(saved_step_).string())},
+            {"tokens", tokens_},
+            {"tokens_per_s", seconds_ > 0 ? tokens_ / seconds_ : 0}};
+  }
+
+ private:
+  int Steps(const StopSignals& signals) {
     for (step_ = first_step_; step_ < options_.steps; ++step_) {
       if (!TrainStep()) break;
       if (BadLoss() || BadGradients()) return static_cast<int>(ErrorCode::kFailed);
@@ -106,18 +129,13 @@ class Run {
     return Finish();
   }
 
-  // Steps are those of the whole run; tokens and speed are of this process.
-  Json Summary() const {
-    return {{"run_name", options_.run_name},
-            {"steps", done_ + 1},
-            {"loss", report_.loss},
-            {"eval_loss", eval_loss_ ? Json(*eval_loss_) : Json()},
-            {"checkpoint", saved_step_ < 0 ? Json() : Json((options_.checkpoints_dir() / std::to_string(saved_step_)).string())},
-            {"tokens", tokens_},
-            {"tokens_per_s", seconds_ > 0 ? tokens_ / seconds_ : 0}};
+  // Data that may end before `steps` leaves open how many checkpoints there will be: then for one.
+  void CheckDisk(const RunConfig& config) {
+    const int64_t most = config.Given("num_epoch") && config.Int("num_epoch") > 0 ? 1 : options_.steps;
+    const int64_t count = std::min(most, NewCheckpoints(options_, first_step_));
+    CheckDiskForCheckpoints(options_.checkpoints_dir(), count, CheckpointBytes(loaded_, sources_.companions, session_));
   }
 
- private:
   void Resume() {
     if (first_step_ >= options_.steps) {
       Throw(ErrorCode::kUsage, "run {} has completed step {}; give steps= above {}, or another run_name", options_.run_name, resume_->step,
@@ -128,16 +146,21 @@ class Run {
       spdlog::warn("{} holds no position in this run's data, which is read from its start", resume_->dir.string());
     else
       sources_.train->Restore(resume_->data_state);
-    DropStepsFrom(MetricsFile(), first_step_);
     spdlog::info("resuming run {} from {} at step {}", options_.run_name, resume_->dir.string(), first_step_);
   }
 
+  std::filesystem::path StepFolderOf(int64_t step) const { return options_.checkpoints_dir() / std::to_string(step); }
   std::filesystem::path MetricsFile() const { return options_.run_dir / "metrics" / "metrics.jsonl"; }
 
   void OpenSinks(const RunConfig& config) {
-    sinks_.push_back(OpenJsonlSink(MetricsFile()));
+    AddJsonlSink(MetricsFile());
     if (config.Bool("enable_tensorboard")) sinks_.push_back(OpenTensorBoardSink(options_.run_dir / "tensorboard"));
-    if (!config.String("metrics_file").empty()) sinks_.push_back(OpenJsonlSink(config.String("metrics_file")));
+    if (!config.String("metrics_file").empty()) AddJsonlSink(config.String("metrics_file"));
+  }
+
+  void AddJsonlSink(const std::filesystem::path& path) {
+    DropStepsFrom(path, first_step_);
+    sinks_.push_back(OpenJsonlSink(path));
   }
 
   bool TrainStep() {
@@ -148,7 +171,9 @@ class Run {
       return false;
     }
     const double rate = LearningRate(options_.schedule, step_);
+    savable_ = false;
     report_ = session_.Step(batch_, rate);
+    savable_ = true;
     done_ = step_;
     const double tokens = static_cast<double>(batch_.tokens());
     tokens_ += tokens;
@@ -160,7 +185,16 @@ class Run {
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
     AddExpertScalars(session_, scalars);
     Report(scalars);
+    CheckFolder();
     return true;
+  }
+
+  // Metrics go on into files that no path leads to. The last step is saved unless something else has taken the folder's place.
+  void CheckFolder() {
+    if (lock_->IsAt(options_.run_dir)) return;
+    savable_ = !std::filesystem::exists(options_.run_dir);
+    Throw(ErrorCode::kResource, "{}: the run's folder was removed or replaced while it trained; its metrics are lost",
+          options_.run_dir.string());
   }
 
   void Report(const Scalars& scalars) {
@@ -245,9 +279,28 @@ class Run {
   void Save() {
     progress_.Clear();
     const Stopwatch clock;
-    SaveRun(options_, loaded_, sources_.companions, session_, sources_.train->State(), step_);
+    savable_ = false;
+    try {
+      SaveRun(options_, loaded_, sources_.companions, session_, sources_.train->State(), step_);
+    } catch (const std::exception&) {
+      CheckFolder();
+      throw;
+    }
+    savable_ = true;
     saved_step_ = step_;
-    spdlog::info("saved step {} in {:.1f} s: {}", step_, clock.Seconds(), (options_.checkpoints_dir() / std::to_string(step_)).string());
+    spdlog::info("saved step {} in {:.1f} s: {}", step_, clock.Seconds(), StepFolderOf(step_).string());
+  }
+
+  void SaveBeforeError() {
+    progress_.Clear();
+    if (!options_.checkpointing || !savable_ || done_ < first_step_ || saved_step_ == done_) return;
+    step_ = done_;
+    try {
+      Save();
+      spdlog::warn("step {}, the last complete one, was saved before the run ends: {}", step_, StepFolderOf(step_).string());
+    } catch (const std::exception& error) {
+      spdlog::error("step {}, the last complete one, could not be saved: {}", step_, error.what());
+    }
   }
 
   int StopBySignal(int signal) {
@@ -266,6 +319,7 @@ class Run {
   TrainSession session_;
   int64_t first_step_, done_;  // done_: the last complete step
   int64_t step_ = 0, saved_step_ = -1, skipped_ = 0;
+  bool savable_ = true;  // false while weights move, and once saving has failed
   double flops_per_token_, peak_gflops_ = 1;
   std::vector<std::unique_ptr<ScalarSink>> sinks_;
   TrainProgress progress_;

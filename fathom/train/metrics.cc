@@ -1,11 +1,14 @@
 #include "fathom/train/metrics.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <ranges>
 
@@ -17,12 +20,23 @@ namespace fathom {
 namespace {
 
 constexpr size_t kLongestLine = 1 << 16;  // bytes that reach the file in one call, so that a run that is killed leaves no half line
+constexpr std::string_view kLineStart = "{\"step\":";
 constexpr double kTerminalPeriod = 0.3, kLogPeriod = 30;  // seconds
+
+// A pipe that nobody reads is an error rather than a wait without end.
+std::FILE* OpenToAppend(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0666);
+  if (fd < 0) {
+    Throw(ErrorCode::kResource, "{}: cannot open for writing: {}", path.string(),
+          errno == ENXIO ? "a pipe that no process reads" : std::strerror(errno));
+  }
+  ::fcntl(fd, F_SETFL, O_APPEND);
+  return ::fdopen(fd, "a");
+}
 
 class JsonlSink : public ScalarSink {
  public:
-  explicit JsonlSink(const std::filesystem::path& path) : path_(path), file_(std::fopen(path.c_str(), "a")) {
-    if (file_ == nullptr) Throw(ErrorCode::kResource, "{}: cannot open for writing", path.string());
+  explicit JsonlSink(const std::filesystem::path& path) : path_(path), file_(OpenToAppend(path)) {
     std::setvbuf(file_, nullptr, _IOFBF, kLongestLine);
   }
   ~JsonlSink() override { std::fclose(file_); }
@@ -51,24 +65,26 @@ class JsonlSink : public ScalarSink {
 
 // The step of a line that JsonlSink wrote whole, else a number beyond all.
 int64_t StepOfLine(std::string_view line) {
-  constexpr std::string_view kStart = "{\"step\":";
   int64_t step = 0;
-  if (!line.starts_with(kStart) || !line.ends_with('}')) return std::numeric_limits<int64_t>::max();
-  const auto [end, error] = std::from_chars(line.data() + kStart.size(), line.data() + line.size(), step);
+  if (!line.starts_with(kLineStart) || !line.ends_with('}')) return std::numeric_limits<int64_t>::max();
+  const auto [end, error] = std::from_chars(line.data() + kLineStart.size(), line.data() + line.size(), step);
   return error == std::errc() ? step : std::numeric_limits<int64_t>::max();
 }
 
 }  // namespace
 
 void DropStepsFrom(const std::filesystem::path& path, int64_t first) {
-  if (!std::filesystem::exists(path)) return;
+  if (!std::filesystem::is_regular_file(path)) return;
   const std::string text = ReadTextFile(path, std::numeric_limits<size_t>::max());
   std::string kept;
   for (const auto line : std::views::split(text, '\n')) {
     const std::string_view view(line.begin(), line.end());
+    if (!view.empty() && !kLineStart.starts_with(view.substr(0, kLineStart.size()))) {
+      Throw(ErrorCode::kInput, "{}: holds lines that are no training's metrics, and would lose them; give another file", path.string());
+    }
     if (StepOfLine(view) < first) kept.append(view).append("\n");
   }
-  if (kept != text) WriteFileAtomically(path, kept);
+  if (kept != text) WriteFileAtomically(std::filesystem::canonical(path), kept);
 }
 
 std::unique_ptr<ScalarSink> OpenJsonlSink(const std::filesystem::path& path) { return std::make_unique<JsonlSink>(path); }
@@ -76,8 +92,10 @@ std::unique_ptr<ScalarSink> OpenJsonlSink(const std::filesystem::path& path) { r
 Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, double learning_rate) {
   Scalars s{.step = step};
   s.Add("learning/loss", r.loss);
-  s.Add("learning/lm_loss", r.lm_loss);
-  s.Add("learning/perplexity", std::exp(r.lm_loss));
+  if (r.trains_lm) {
+    s.Add("learning/lm_loss", r.lm_loss);
+    s.Add("learning/perplexity", std::exp(r.lm_loss));
+  }
   s.Add("learning/z_loss", r.sums.main.z_loss / (r.sums.main.weight + 1e-8));
   if (r.sums.mtp.weight > 0) s.Add("learning/mtp_loss", r.mtp_loss);
   if (r.balance_loss > 0) s.Add("learning/moe_lb_loss", r.balance_loss);
@@ -99,12 +117,13 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
 }
 
 std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) {
-  return fmt::format(
-      "completed step: {}, seconds: {:.3f}, TFLOP/s/device: {:.3f}, Tokens/s/device: {:.3f}, total_weights: {:.0f}, loss: {:.3f}, lm_loss: "
-      "{:.3f}, "
-      "perplexity: {:.3f}{}",
-      step, t.seconds, t.tflops / t.seconds, t.tokens / t.seconds, r.sums.main.weight, r.loss, r.lm_loss, std::exp(r.lm_loss),
-      r.sums.mtp.weight > 0 ? fmt::format(", main_model_loss: {:.3f}, mtp_loss: {:.3f}", r.loss - r.mtp_loss, r.mtp_loss) : "");
+  std::string line = fmt::format(
+      "completed step: {}, seconds: {:.3f}, TFLOP/s/device: {:.3f}, Tokens/s/device: {:.3f}, total_weights: {:.0f}, loss: {:.3f}", step,
+      t.seconds, t.tflops / t.seconds, t.tokens / t.seconds, r.sums.main.weight, r.loss);
+  if (r.trains_lm) line += fmt::format(", lm_loss: {:.3f}, perplexity: {:.3f}", r.lm_loss, std::exp(r.lm_loss));
+  if (r.indexer_loss > 0 || !r.trains_lm) line += fmt::format(", indexer_loss: {:.3g}, indexer_kl: {:.4g}", r.indexer_loss, r.indexer_kl);
+  if (r.sums.mtp.weight > 0) line += fmt::format(", main_model_loss: {:.3f}, mtp_loss: {:.3f}", r.loss - r.mtp_loss, r.mtp_loss);
+  return line;
 }
 
 TrainProgress::TrainProgress(int64_t first_step, int64_t steps) : first_(first_step), steps_(steps), terminal_(isatty(2) != 0) {}

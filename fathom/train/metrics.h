@@ -31,7 +31,8 @@ class ScalarSink {
 std::unique_ptr<ScalarSink> OpenJsonlSink(const std::filesystem::path& path);
 
 // Takes the lines of steps from `first` on out of such a file, if there is one: a killed run had gone further than its checkpoint. Throws
-// Error(kResource); the file is the old or the new one.
+// Error(kResource), and Error(kInput) if other things are in it; the file is the old or the new one. What is no file (a pipe) stays as it
+// is.
 void DropStepsFrom(const std::filesystem::path& path, int64_t first);
 
 struct StepTiming {

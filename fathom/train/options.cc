@@ -118,13 +118,23 @@ void ReadCheckpointing(const RunConfig& config, TrainOptions& o) {
   o.max_shard_size = config.Int("max_shard_size");
 }
 
+// A folder inside base_output_directory.
+std::filesystem::path RunDir(const RunConfig& config) {
+  const std::filesystem::path name = config.String("run_name");
+  const std::filesystem::path normal = name.lexically_normal();
+  if (name.is_absolute() || (!normal.empty() && *normal.begin() == "..")) {
+    Throw(ErrorCode::kUsage, "run_name={}: leads out of base_output_directory; give the place there and a plain name here", name.string());
+  }
+  const std::string& base = config.String("base_output_directory");
+  return std::filesystem::path(base.empty() ? "fathom_output" : base) / name;
+}
+
 }  // namespace
 
 TrainOptions ReadTrainOptions(const RunConfig& config) {
   TrainOptions o;
   o.run_name = config.String("run_name");
-  const std::string& base = config.String("base_output_directory");
-  o.run_dir = std::filesystem::path(base.empty() ? "fathom_output" : base) / o.run_name;
+  o.run_dir = RunDir(config);
   o.load_parameters_path = config.String("load_parameters_path");
   o.load_full_state_path = config.String("load_full_state_path");
   o.steps = config.Int("steps") > 0 ? config.Int("steps") : config.Int("learning_rate_schedule_steps");

@@ -187,7 +187,7 @@ LossSums TrainSession::Evaluate(const Batch& batch) {
 StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   ZeroGradients();
   const double weight = static_cast<double>(batch.target_count) + 1e-8;
-  StepReport report;
+  StepReport report{.trains_lm = options_.lm_loss};
   const double mtp_scale = options_.mtp_factor / (MtpWeight(Slice(batch, 0, batch.rows), options_.mtp.modules) + 1e-8);
   report.sums = Gradients(batch, 1 / weight, mtp_scale);
   report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;

@@ -20,6 +20,7 @@ struct StepReport {
   double mtp_loss = 0;      // mtp_loss_scaling_factor times the mean over what all MTP modules predict
   double indexer_kl = 0;    // mean over layers and tokens, without its factor
   double indexer_loss = 0;
+  bool trains_lm = true;  // false in the indexers' warm-up: lm_loss is then none
   OptimizerReport optimizer;
 };
 

@@ -12,7 +12,7 @@ volatile std::sig_atomic_t g_received = 0;
 
 void Handle(int signal) {
   g_received = signal;
-  std::signal(signal, SIG_DFL);
+  std::signal(signal, signal == SIGPIPE ? SIG_IGN : SIG_DFL);  // a pipe stays broken: saving must get past its next line
 }
 
 }  // namespace
@@ -25,11 +25,13 @@ StopSignals::StopSignals() {
   action.sa_flags = SA_ONSTACK | SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGPIPE, &action, nullptr);
 }
 
 StopSignals::~StopSignals() {
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGPIPE, SIG_DFL);
 }
 
 int StopSignals::received() const { return g_received; }

@@ -1,4 +1,4 @@
-// Ctrl-C and SIGTERM ask a run to save and stop; a second one kills it.
+// Ctrl-C, SIGTERM and a log that nobody reads any more (SIGPIPE) ask a run to save and stop; a second one of the first two kills it.
 #pragma once
 
 namespace fathom {
@@ -7,7 +7,7 @@ namespace fathom {
 // block them.
 class StopSignals {
  public:
-  StopSignals();   // takes over SIGINT and SIGTERM
+  StopSignals();   // takes over SIGINT, SIGTERM and SIGPIPE
   ~StopSignals();  // gives them back
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;

@@ -32,5 +32,12 @@ TEST(StopSignals, TellWhichCameAndGiveThemBack) {
   EXPECT_EQ(action.sa_handler, SIG_DFL);
 }
 
+TEST(StopSignals, ABrokenPipeStopsOnceAndIsIgnoredThen) {
+  const StopSignals signals;
+  std::raise(SIGPIPE);
+  std::raise(SIGPIPE);
+  EXPECT_EQ(signals.received(), SIGPIPE);
+}
+
 }  // namespace
 }  // namespace fathom
