@@ -104,7 +104,7 @@ std::optional<uintmax_t> FreeSpace(const fs::path& dir) {
   while (!fs::exists(existing) && existing.has_relative_path()) existing = existing.parent_path();
   std::error_code error;
   const auto space = fs::space(existing, error);
-  return error ? std::nullopt : std::optional(space.available);
+  return error || space.capacity == 0 ? std::nullopt : std::optional(space.available);  // /proc and the like have no room to speak of
 }
 
 void CheckFreeSpace(const fs::path& dir, int64_t bytes) {
