@@ -43,7 +43,7 @@ EngineRate BenchDecode(const RunConfig& config, double read_gb_s) {
   const std::filesystem::path dir = config.String("load_parameters_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "bench decode needs load_parameters_path= (a checkpoint's folder)");
   const DType compute = ParseComputeDType(config, "dtype");
-  const MappedModel served(dir, compute, kPromptTokens + kNewTokens);
+  const MappedModel served(OpenCheckpoint(config, dir), compute, kPromptTokens + kNewTokens);
   Engine engine(served, 1);
   std::vector<int32_t> prompt;
   for (int64_t i = 0; i < kPromptTokens; ++i) prompt.push_back(static_cast<int32_t>(i % engine.config().vocab_size));

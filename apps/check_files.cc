@@ -115,6 +115,7 @@ int Run(const RunConfig& config) {
   const Stopwatch clock;
   CheckFilesOptions options = {inputs[0], config.String("manifest"), config.String("against"), config.Int("memory_limit")};
   options.model = DescribedModel(config);
+  options.ignore_config_keys = config.Strings("ignore_config_keys");
   const FilesReport report = CheckFiles(options);
   const std::string& json = config.String("json");
   if (!json.empty()) WriteOutput(json, ToJson(report).dump(1) + "\n");
@@ -130,7 +131,7 @@ int Run(const RunConfig& config) {
 Command CheckFilesCommand() {
   return {.name = "check files",
           .summary = "a checkpoint's integrity: files, index, shapes against the config, NaN, scales, hashes; against another one",
-          .flags = WithModelFlags({"input", "manifest", "against", "memory_limit"}),
+          .flags = WithModelFlags({"input", "ignore_config_keys", "manifest", "against", "memory_limit"}),
           .run = Run};
 }
 

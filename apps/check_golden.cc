@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "apps/command.h"
+#include "apps/readable_checkpoint.h"
 #include "fathom/base/file.h"
 #include "fathom/eval/golden.h"
 #include "fathom/model/layer_flags.h"
@@ -44,7 +45,7 @@ Json ToJson(const std::vector<GoldenRow>& rows) {
 
 int Run(const RunConfig& config) {
   if (config.String("golden").empty()) Throw(ErrorCode::kUsage, "check golden needs golden= (a folder with golden.safetensors)");
-  const GoldenCase golden(config.String("golden"));
+  const GoldenCase golden(OpenCheckpoint(config, config.String("golden")));
   const GoldenArrays got = ComputeGolden(golden, ParseComputeDType(config, "dtype"));
   if (!config.String("dump").empty()) Dump(got, config.String("dump"));
   const auto rows = CompareGolden(golden, got);
@@ -62,7 +63,7 @@ int Run(const RunConfig& config) {
 Command CheckGoldenCommand() {
   return {.name = "check golden",
           .summary = "every array of a golden folder that the engine can compute, compared with the truth",
-          .flags = {"golden", "dump", "dtype"},
+          .flags = {"golden", "ignore_config_keys", "dump", "dtype"},
           .run = Run};
 }
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "apps/command.h"
+#include "apps/readable_checkpoint.h"
 #include "fathom/base/file.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/eval/forward.h"
@@ -60,7 +61,7 @@ int Run(const RunConfig& config) {
   if (dir.empty()) Throw(ErrorCode::kUsage, "check logits needs load_parameters_path= (a checkpoint's folder)");
   if (config.String("golden_logits_path").empty()) Throw(ErrorCode::kUsage, "check logits needs golden_logits_path= (a JSONL file)");
   const LogitBars bars = ReadBars(config);
-  const Checkpoint checkpoint = Checkpoint::Open(dir);
+  const Checkpoint checkpoint = OpenCheckpoint(config, dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
   ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), ReadLayerOptions(config), config.String("hf_lora_adapter_path"));
   int64_t prompts = 0, missed = 0;
@@ -90,9 +91,9 @@ int Run(const RunConfig& config) {
 Command CheckLogitsCommand() {
   return {.name = "check logits",
           .summary = "logits against golden ones in a JSONL file, as MaxText's forward_pass_logit_checker",
-          .flags = {"load_parameters_path", "golden_logits_path", "max_kl_div", "atol", "rtol", "token_size", "skip_first_token",
-                    "clip_logits_epsilon", "output_logits_path", "dtype", "hf_lora_adapter_path", "sparse_matmul", "capacity_factor",
-                    "indexer_fp8"},
+          .flags = {"load_parameters_path", "ignore_config_keys", "golden_logits_path", "max_kl_div", "atol", "rtol", "token_size",
+                    "skip_first_token", "clip_logits_epsilon", "output_logits_path", "dtype", "hf_lora_adapter_path", "sparse_matmul",
+                    "capacity_factor", "indexer_fp8"},
           .run = Run};
 }
 

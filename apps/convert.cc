@@ -75,6 +75,7 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
   options.overwrite = config.Bool("overwrite");
   options.show_progress = config.String("log_level") != "error" && config.String("log_level") != "off";
   options.model = DescribedModel(config);
+  options.ignore_config_keys = config.Strings("ignore_config_keys");
   if (config.Given("model_name"))
     options.check_model = [&config](const ModelConfig& model, const std::string& where) { CheckModelName(config, model, where); };
   return options;
@@ -83,6 +84,7 @@ ConvertOptions ReadConvertOptions(const RunConfig& config) {
 std::vector<std::string> ConvertFlags() {
   return WithModelFlags({"input",
                          "hf_lora_adapter_path",
+                         "ignore_config_keys",
                          "output",
                          "to",
                          "dtype",

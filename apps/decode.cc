@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "apps/command.h"
+#include "apps/readable_checkpoint.h"
 #include "fathom/base/clock.h"
 #include "fathom/base/file.h"
 #include "fathom/base/log.h"
@@ -114,6 +115,13 @@ DraftOptions ReadDrafts(const RunConfig& config) {
           .own_head = config.Bool("mtp_own_head")};
 }
 
+// How the model's makers sample, where the user has not said anything.
+void NameSuggestedSampling(const RunConfig& config, const GenerationConfig& generation) {
+  const std::string flags = generation.SamplingFlags();
+  if (!flags.empty() && !config.Given("decode_sampling_strategy"))
+    spdlog::info("decoding is greedy; the model's generation_config.json suggests {}", flags);
+}
+
 Json ResultJson(const GenerateResult& r, const Engine& engine, double load_seconds) {
   Json json = {
       {"prompt_ids", r.prompt_ids},
@@ -221,8 +229,9 @@ int Run(const RunConfig& config) {
   const auto prompts = ReadPrompts(config, reader);
   int64_t capacity = 1;
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
-  const MappedModel model(dir, ParseComputeDType(config, "dtype"), capacity, ReadDrafts(config),
-                          {.indexer_fp8 = config.Bool("indexer_fp8")});
+  const MappedModel model(OpenCheckpoint(config, dir), ParseComputeDType(config, "dtype"), capacity, ReadDrafts(config),
+                          {.indexer_fp8 = config.Bool("indexer_fp8")}, config.String("hf_lora_adapter_path"));
+  NameSuggestedSampling(config, model.generation());
   CheckModelName(config, model.config(), (dir / "config.json").string());
   const int64_t batch = std::min<int64_t>(config.Int("batch_size"), std::ssize(prompts));
   Engine engine(model, batch, config.Bool("batch_invariant"));
@@ -237,6 +246,7 @@ Command DecodeCommand() {
   return {.name = "decode",
           .summary = "prompt to text, streamed",
           .flags = {"load_parameters_path",
+                    "ignore_config_keys",
                     "tokenizer_path",
                     "prompt",
                     "prompt_file",
@@ -262,7 +272,8 @@ Command DecodeCommand() {
                     "mtp_input",
                     "mtp_own_head",
                     "indexer_fp8",
-                    "compat"},
+                    "compat",
+                    "hf_lora_adapter_path"},
           .run = Run};
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "apps/command.h"
+#include "apps/readable_checkpoint.h"
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -82,7 +83,7 @@ Json ToJson(const PerplexityResult& r, double seconds) {
 int Run(const RunConfig& config) {
   const std::filesystem::path dir = config.String("load_parameters_path"), tokenizer_path = config.String("tokenizer_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "eval perplexity needs load_parameters_path= (a checkpoint's folder)");
-  const Checkpoint checkpoint = Checkpoint::Open(dir);
+  const Checkpoint checkpoint = OpenCheckpoint(config, dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
   ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), {}, config.String("hf_lora_adapter_path"));
   const Tokenizer tokenizer = Tokenizer::Load(tokenizer_path.empty() ? dir : tokenizer_path);
@@ -111,8 +112,8 @@ int Run(const RunConfig& config) {
 Command EvalPerplexityCommand() {
   return {.name = "eval perplexity",
           .summary = "negative log likelihood, perplexity and bits per byte of a checkpoint on text",
-          .flags = {"load_parameters_path", "tokenizer_path", "input", "eval_dataset_path", "eval_data_columns", "max_target_length",
-                    "stride", "add_bos", "add_eos", "dtype", "hf_lora_adapter_path"},
+          .flags = {"load_parameters_path", "ignore_config_keys", "tokenizer_path", "input", "eval_dataset_path", "eval_data_columns",
+                    "max_target_length", "stride", "add_bos", "add_eos", "dtype", "hf_lora_adapter_path"},
           .run = Run};
 }
 

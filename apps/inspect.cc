@@ -8,8 +8,10 @@
 
 #include "apps/command.h"
 #include "fathom/base/file.h"
+#include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/train_state.h"
 #include "fathom/checkpoint/orbax/orbax.h"
 #include "fathom/checkpoint/orbax/zarr.h"
 
@@ -64,11 +66,23 @@ std::vector<std::string> ModelOrder(const TensorFolder& folder, const std::optio
   return names;
 }
 
-Inspected OpenFolder(const std::filesystem::path& dir) {
+// The model that the folder holds. What does not fit is named and does not keep the rest from being listed: check files is the judge.
+ModelConfig HeldConfig(const TensorFolder& folder, const std::vector<std::string>& ignore_keys) {
+  ModelConfig config = ReadModelConfig(folder.dir(), ignore_keys);
+  const std::string left_out = LeaveOutAbsentMtp(folder, config);
+  if (!left_out.empty()) spdlog::info("{}", left_out);
+  int64_t differences = 0;
+  CompareWithConfig(folder, config, {}, [&](const std::string& text) {
+    if (++differences == 1) spdlog::warn("{}; fathom check files lists all that does not fit", text);
+  });
+  return config;
+}
+
+Inspected OpenFolder(const std::filesystem::path& dir, const std::vector<std::string>& ignore_keys) {
   const TensorFolder folder = TensorFolder::Open(dir);
   Inspected inspected;
   std::error_code ignored;
-  if (std::filesystem::exists(dir / "config.json", ignored)) inspected.config = ReadModelConfig(dir);
+  if (std::filesystem::exists(dir / "config.json", ignored)) inspected.config = HeldConfig(folder, ignore_keys);
   for (const std::string& name : ModelOrder(folder, inspected.config)) {
     const TensorEntry& entry = *folder.Find(name);
     inspected.tensors.push_back(
@@ -78,12 +92,12 @@ Inspected OpenFolder(const std::filesystem::path& dir) {
 }
 
 // The arrays as they are stored: layers and experts stacked, a training state beside the parameters.
-Inspected OpenOrbax(const std::filesystem::path& items) {
+Inspected OpenOrbax(const std::filesystem::path& items, const std::vector<std::string>& ignore_keys) {
   const std::shared_ptr<const KeyStore> store = KeyStore::Open(items);
   const auto no_cache = std::make_shared<ChunkCache>(0, items);  // nothing is decoded
   Inspected inspected;
   inspected.is_orbax = true;
-  if (const auto config = FindConfigNear(items)) inspected.config = ReadModelConfig(config->parent_path());
+  if (const auto config = FindConfigNear(items)) inspected.config = ReadModelConfig(config->parent_path(), ignore_keys);
   for (const std::string& name : ZarrArrayNames(*store)) {
     const ZarrReader reader(store, name, no_cache);
     Listed array = {name, reader.array().dtype, reader.array().shape, {}, static_cast<int64_t>(reader.StoredBytes())};
@@ -93,9 +107,10 @@ Inspected OpenOrbax(const std::filesystem::path& items) {
   return inspected;
 }
 
-Inspected Open(const std::filesystem::path& dir) {
+Inspected Open(const std::filesystem::path& dir, const std::vector<std::string>& ignore_keys) {
+  RefuseRunFolder(dir);
   const auto items = FindOrbaxItems(dir);
-  return items ? OpenOrbax(*items) : OpenFolder(dir);
+  return items ? OpenOrbax(*items, ignore_keys) : OpenFolder(dir, ignore_keys);
 }
 
 // "model.layers.3.mlp.experts.17.up_proj.weight" -> "model.layers.*.mlp.experts.*.up_proj.weight"; Orbax's "moe_layers_3" ->
@@ -225,7 +240,7 @@ std::filesystem::path InputOf(const RunConfig& config) {
 }
 
 int Run(const RunConfig& config) {
-  const Inspected inspected = Open(InputOf(config));
+  const Inspected inspected = Open(InputOf(config), config.Strings("ignore_config_keys"));
   const std::string& json = config.String("json");
   if (!json.empty()) WriteOutput(json, ToJson(inspected).dump(1) + "\n");
   if (json == "-" || json == "/dev/stdout") return 0;
@@ -240,7 +255,7 @@ int Run(const RunConfig& config) {
 Command InspectCommand() {
   return {.name = "inspect",
           .summary = "a checkpoint's config, parameter counts, sizes and tensors",
-          .flags = {"input", "full"},
+          .flags = {"input", "ignore_config_keys", "full"},
           .run = Run,
           .operands = "DIR"};
 }

@@ -6,6 +6,7 @@
 
 #include "apps/command.h"
 #include "apps/convert.h"
+#include "apps/readable_checkpoint.h"
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
@@ -109,7 +110,7 @@ ModelConfig HubModel(const RunConfig& config) {
 Planned OpenModel(const RunConfig& config, const ModelConfig& without_checkpoint) {
   const std::filesystem::path dir = config.String("load_parameters_path");
   if (dir.empty()) return {without_checkpoint, HubTensors(without_checkpoint, IsFp8OnHub(without_checkpoint))};
-  const Checkpoint checkpoint = Checkpoint::Open(dir);
+  const Checkpoint checkpoint = OpenCheckpoint(config, dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
   return {checkpoint.config(), StoredTensors(checkpoint)};
 }

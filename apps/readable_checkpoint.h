@@ -4,15 +4,19 @@
 #include <optional>
 
 #include "fathom/base/scratch_folder.h"
+#include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/config/run_config.h"
 
 namespace fathom {
+
+// Checkpoint::Open with what the flags say about it (ignore_config_keys).
+Checkpoint OpenCheckpoint(const RunConfig& config, const std::filesystem::path& dir);
 
 class ReadableCheckpoint {
  public:
   // If load_parameters_path or load_full_state_path names an Orbax checkpoint: converts it into a folder of its own below the system's one
   // for temporary files (TMPDIR) that goes with the process, with ConvertOptions' memory, and sets the flag to that folder. Throws Error as
-  // Convert does.
+  // Convert does, and Error(kInput) for a file or a run's folder.
   explicit ReadableCheckpoint(RunConfig& config);
 
  private:

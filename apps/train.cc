@@ -24,6 +24,7 @@ Command TrainCommand() {
                                    "mtp_input",
                                    "mtp_own_head",
                                    "init_missing",
+                                   "ignore_config_keys",
                                    "opt_type",
                                    "learning_rate",
                                    "lr_schedule_type",

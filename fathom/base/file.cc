@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +21,8 @@ std::string Reason() { return std::strerror(errno); }
 // Of one call. Larger ones make the kernel cache the file in large blocks of memory, which a virtual machine often has to get from its host
 // first: three to eight times the processor time was seen.
 constexpr size_t kMostAtOnce = 128 << 10;
+
+constexpr std::string_view kLfsPointer = "version https://git-lfs.github.com/spec/";
 
 void WriteAll(int fd, const std::filesystem::path& path, const std::byte* data, size_t size, off_t* offset) {
   while (size > 0) {
@@ -44,6 +47,13 @@ size_t ReadAll(int fd, const std::filesystem::path& path, uint64_t offset, std::
     offset += static_cast<uint64_t>(n);
   }
   return bytes.size();
+}
+
+// What `git clone` leaves in place of a large file when Git LFS is not installed or was told to skip it.
+void RefuseLfsPointer(const std::filesystem::path& path, std::string_view beginning) {
+  if (!beginning.starts_with(kLfsPointer)) return;
+  Throw(ErrorCode::kInput, "{}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull` (or download it again)",
+        path.string());
 }
 
 // Where a file system (NFS) knows no files without a name, one whose name goes at once.
@@ -78,7 +88,9 @@ std::shared_ptr<MappedFile> MappedFile::Open(const std::filesystem::path& path) 
   const std::string reason = Reason();
   ::close(fd);
   if (data == MAP_FAILED) Throw(ErrorCode::kResource, "{}: cannot map: {}", path.string(), reason);
-  return std::shared_ptr<MappedFile>(new MappedFile(path, static_cast<const std::byte*>(data), size));
+  std::shared_ptr<MappedFile> file(new MappedFile(path, static_cast<const std::byte*>(data), size));
+  RefuseLfsPointer(path, {static_cast<const char*>(data), std::min(size, kLfsPointer.size())});
+  return file;
 }
 
 void MappedFile::DropPages(size_t offset, size_t length) const {
@@ -95,6 +107,9 @@ InputFile::InputFile(const std::filesystem::path& path) : path_(path), fd_(::ope
     Throw(ErrorCode::kInput, "{}: not a regular file", path.string());
   }
   size_ = static_cast<uint64_t>(info.st_size);
+  std::array<char, kLfsPointer.size()> beginning;
+  const size_t missing = ReadAll(fd_, path_, 0, std::as_writable_bytes(std::span(beginning)), ErrorCode::kInput);
+  RefuseLfsPointer(path_, {beginning.data(), beginning.size() - missing});
 }
 
 InputFile::~InputFile() { ::close(fd_); }

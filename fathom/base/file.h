@@ -14,7 +14,7 @@ namespace fathom {
 // A whole file mapped read-only. The mapping lives as long as the object.
 class MappedFile {
  public:
-  // Throws Error(kInput): absent, not a regular file, no permission.
+  // Throws Error(kInput): absent, not a regular file, no permission, a Git LFS pointer.
   static std::shared_ptr<MappedFile> Open(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -35,7 +35,7 @@ class MappedFile {
 // A file read by position, from any thread. Unlike a mapping, a file that shrinks meanwhile is an error and not a signal.
 class InputFile {
  public:
-  // Throws Error(kInput): absent, not a regular file, no permission.
+  // Throws Error(kInput): absent, not a regular file, no permission, a Git LFS pointer.
   explicit InputFile(const std::filesystem::path& path);
   ~InputFile();
   InputFile(const InputFile&) = delete;

@@ -1,5 +1,6 @@
 #include "fathom/config/json_fields.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -65,11 +66,19 @@ std::string JsonFields::String(std::string_view name) {
   return value.get<std::string>();
 }
 
-void JsonFields::CheckAllRead() const {
+std::vector<int64_t> JsonFields::Ids(std::string_view name) {
+  const Json& value = Any(name);
+  const bool list = value.is_array() && !value.empty() && std::ranges::all_of(value, [](const Json& id) { return id.is_number_integer(); });
+  return list ? value.get<std::vector<int64_t>>() : std::vector{Int(name)};
+}
+
+void JsonFields::CheckAllRead(const std::vector<std::string>& vouched_for) const {
   for (const auto& [name, value] : json_.items()) {
-    if (read_.contains(name) || SaysNothing(value)) continue;
-    Throw(ErrorCode::kInput, "{}: {}={} is not understood and may change the model's mathematics; remove it if it does not", where_, name,
-          Shown(value));
+    const bool ignored = std::ranges::find(vouched_for, name) != vouched_for.end();
+    if (read_.contains(name) || ignored || SaysNothing(value)) continue;
+    Throw(ErrorCode::kInput,
+          "{}: {}={} is not understood and may change the model's mathematics; if it does not, remove it or give ignore_config_keys=[{}]",
+          where_, name, Shown(value), name);
   }
 }
 

@@ -24,6 +24,7 @@ class JsonFields {
   bool Bool(std::string_view name);
   std::string String(std::string_view name);
   const Json& Any(std::string_view name);
+  std::vector<int64_t> Ids(std::string_view name);  // a whole number, or a list of them that is not empty
   // The same, or the default where the field is absent or null.
   int64_t Int(std::string_view name, int64_t otherwise) { return Has(name) ? Int(name) : otherwise; }
   double Double(std::string_view name, double otherwise) { return Has(name) ? Double(name) : otherwise; }
@@ -31,8 +32,8 @@ class JsonFields {
   std::string String(std::string_view name, const std::string& otherwise) { return Has(name) ? String(name) : otherwise; }
 
   void Ignore(std::string_view name) { read_.emplace(name); }
-  // Throws unless every field was read, ignored, or says nothing (null, false, "", [] or {}).
-  void CheckAllRead() const;
+  // Throws unless every field was read, ignored, is vouched for, or says nothing (null, false, "", [] or {}).
+  void CheckAllRead(const std::vector<std::string>& vouched_for = {}) const;
   // Throws Error(kInput): "WHERE: NAME is FOUND, allowed is ALLOWED".
   [[noreturn]] void Wrong(std::string_view name, const std::string& allowed) const;
   const std::string& where() const { return where_; }

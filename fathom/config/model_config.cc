@@ -48,6 +48,59 @@ constexpr const char* kNoEffect[] = {"_name_or_path",
                                      "problem_type",
                                      "num_local_experts"};
 
+// Fields that fine-tuning tools and older versions of transformers add: their own notes, and how to decode, which is
+// generation_config.json's to say.
+constexpr const char* kOfTools[] = {"_attn_implementation_autoset",
+                                    "_attn_implementation",
+                                    "_experts_implementation",
+                                    "attn_implementation",
+                                    "unsloth_fixed",
+                                    "unsloth_version",
+                                    "tokenizer_class",
+                                    "sep_token_id",
+                                    "cls_token_id",
+                                    "mask_token_id",
+                                    "decoder_start_token_id",
+                                    "forced_bos_token_id",
+                                    "forced_eos_token_id",
+                                    "prefix",
+                                    "finetuning_task",
+                                    "task_specific_params",
+                                    "torchscript",
+                                    "use_bfloat16",
+                                    "tf_legacy_loss",
+                                    "bad_words_ids",
+                                    "begin_suppress_tokens",
+                                    "suppress_tokens",
+                                    "do_sample",
+                                    "early_stopping",
+                                    "max_length",
+                                    "min_length",
+                                    "max_new_tokens",
+                                    "no_repeat_ngram_size",
+                                    "encoder_no_repeat_ngram_size",
+                                    "num_beams",
+                                    "num_beam_groups",
+                                    "num_return_sequences",
+                                    "diversity_penalty",
+                                    "length_penalty",
+                                    "repetition_penalty",
+                                    "output_scores",
+                                    "remove_invalid_values",
+                                    "return_dict_in_generate",
+                                    "temperature",
+                                    "top_k",
+                                    "top_p",
+                                    "typical_p",
+                                    "exponential_decay_length_penalty",
+                                    "gradient_checkpointing",
+                                    "router_aux_loss_coef",
+                                    "use_return_dict",
+                                    "model_max_length",
+                                    "generation_config",
+                                    "keys_to_ignore_at_inference",
+                                    "transformers.js_config"};
+
 template <class T, size_t N>
 T Lookup(JsonFields& fields, std::string_view name, const Word<T> (&words)[N]) {
   const std::string text = fields.String(name);
@@ -172,20 +225,14 @@ void CheckLayerKinds(JsonFields& fields, const ModelConfig& config) {
   if (fields.Any("mlp_layer_types") != Json(expected)) fields.Wrong("mlp_layer_types", "what first_k_dense_replace and moe_layer_freq say");
 }
 
-// An id, or a list of ids.
-std::vector<int64_t> ReadTokenIds(JsonFields& fields, const char* name) {
-  const Json& value = fields.Any(name);
-  const bool list = value.is_array() && !value.empty() && std::ranges::all_of(value, [](const Json& id) { return id.is_number_integer(); });
-  return list ? value.get<std::vector<int64_t>>() : std::vector{fields.Int(name)};
-}
-
 void ReadTheRest(JsonFields& fields, ModelConfig& config) {
   config.rms_norm_eps = fields.Double("rms_norm_eps");
   config.initializer_range = fields.Double("initializer_range", config.initializer_range);
-  config.torch_dtype = fields.String("torch_dtype", fields.String("dtype", config.torch_dtype));
-  if (fields.Has("bos_token_id")) config.bos_token_id = ReadTokenIds(fields, "bos_token_id")[0];
-  if (fields.Has("eos_token_id")) config.eos_token_ids = ReadTokenIds(fields, "eos_token_id");
+  config.torch_dtype = fields.String("dtype", fields.String("torch_dtype", config.torch_dtype));  // as transformers 5 prefers
+  if (fields.Has("bos_token_id")) config.bos_token_id = fields.Ids("bos_token_id")[0];
+  if (fields.Has("eos_token_id")) config.eos_token_ids = fields.Ids("eos_token_id");
   for (const char* name : kNoEffect) fields.Ignore(name);
+  for (const char* name : kOfTools) fields.Ignore(name);
 }
 
 Json YarnToJson(const RopeScaling& yarn) {
@@ -223,9 +270,11 @@ void SetSizes(const ModelConfig& config, Json& json) {
 
 }  // namespace
 
+void SetStoredDType(const std::string& name, Json& config_json) { config_json["dtype"] = config_json["torch_dtype"] = name; }
+
 const char* ModelTypeName(ModelFamily family) { return WordOf(kFamilies, family); }
 
-ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
+ModelConfig ParseModelConfig(const Json& json, const std::string& where, const std::vector<std::string>& ignore_keys) {
   JsonFields fields(json, where);
   ModelConfig config;
   config.family = ReadFamily(fields);
@@ -237,14 +286,14 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
   CheckModelConfig(config, where);
   CheckVariants(fields, config);
   CheckLayerKinds(fields, config);
-  fields.CheckAllRead();
+  fields.CheckAllRead(ignore_keys);
   config.raw = json;
   return config;
 }
 
-ModelConfig ReadModelConfig(const std::filesystem::path& checkpoint_dir) {
+ModelConfig ReadModelConfig(const std::filesystem::path& checkpoint_dir, const std::vector<std::string>& ignore_keys) {
   const std::filesystem::path path = checkpoint_dir / "config.json";
-  return ParseModelConfig(ReadJsonFile(path), path.string());
+  return ParseModelConfig(ReadJsonFile(path), path.string(), ignore_keys);
 }
 
 Json ModelConfigToJson(const ModelConfig& config) {
@@ -263,8 +312,7 @@ Json ModelConfigToJson(const ModelConfig& config) {
   json["bos_token_id"] = config.bos_token_id;
   json["eos_token_id"] = config.eos_token_ids.size() == 1 ? Json(config.eos_token_ids[0]) : Json(config.eos_token_ids);
   json["initializer_range"] = config.initializer_range;
-  json.erase("dtype");
-  json["torch_dtype"] = config.torch_dtype;
+  SetStoredDType(config.torch_dtype, json);
   json["hidden_act"] = "silu";
   json["attention_bias"] = false;
   json["attention_dropout"] = 0.0;

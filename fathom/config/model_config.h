@@ -54,9 +54,9 @@ struct ModelConfig {
 
 // Reads and checks config.json. Throws Error(kInput) naming `where`, the field, what was found and what is allowed: a field
 // missing, of the wrong type or out of range; fields that contradict each other; a field that would change the mathematics
-// and is not understood.
-ModelConfig ParseModelConfig(const Json& json, const std::string& where);
-ModelConfig ReadModelConfig(const std::filesystem::path& checkpoint_dir);
+// and is not understood, unless ignore_keys has it. A field that is understood is read all the same.
+ModelConfig ParseModelConfig(const Json& json, const std::string& where, const std::vector<std::string>& ignore_keys = {});
+ModelConfig ReadModelConfig(const std::filesystem::path& checkpoint_dir, const std::vector<std::string>& ignore_keys = {});
 
 // Throws Error(code) naming `where`, the field, what was found and what is allowed: sizes that are out of range or contradict each other.
 // What ParseModelConfig checks, for a config made otherwise.
@@ -64,6 +64,9 @@ void CheckModelConfig(const ModelConfig& config, const std::string& where, Error
 
 // "deepseek_v2", "deepseek_v3", "deepseek_v32".
 const char* ModelTypeName(ModelFamily family);
+
+// Says in both spellings, torch_dtype and transformers 5's dtype, what a folder's weights are: "float32", "bfloat16" ...
+void SetStoredDType(const std::string& name, Json& config_json);
 
 // config.json for a model made from flags (training from scratch); fields as the hub's files have them. Starts from
 // config.raw where there is one, so that fields without effect are kept.

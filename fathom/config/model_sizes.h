@@ -14,6 +14,8 @@ enum class SizeKind {
   kOptional  // absent or null: the default in ModelConfig
 };
 
+inline constexpr int64_t kMostExperts = 4096;  // n_routed_experts: what the kernels can route and multiply at once
+
 struct ModelSize {
   const char* name;
   int64_t ModelConfig::*field;

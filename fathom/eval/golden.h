@@ -18,7 +18,7 @@ namespace fathom {
 using GoldenArrays = std::map<std::string, Tensor>;
 
 struct GoldenCase {
-  explicit GoldenCase(const std::filesystem::path& dir);
+  explicit GoldenCase(Checkpoint opened);  // of the golden folder
   bool Has(const std::string& name) const { return expected->Find(name) != nullptr; }
   std::vector<int32_t> Ids(const std::string& name) const;  // throws Error(kInput) for an id outside the vocabulary
   Tensor Expected(const std::string& name) const;           // throws Error(kInput) if absent

@@ -3,11 +3,11 @@
 
 namespace fathom {
 
-GoldenCase::GoldenCase(const std::filesystem::path& folder)
-    : dir(folder),
-      checkpoint(Checkpoint::Open(folder)),
-      expected(SafetensorsFile::Open(folder / "golden.safetensors")),
-      info(ReadJsonFile(folder / "golden.json")),
+GoldenCase::GoldenCase(Checkpoint opened)
+    : dir(opened.dir()),
+      checkpoint(std::move(opened)),
+      expected(SafetensorsFile::Open(dir / "golden.safetensors")),
+      info(ReadJsonFile(dir / "golden.json")),
       prefix(checkpoint.config().fp8 ? "exact." : "") {}
 
 Tensor GoldenCase::Expected(const std::string& name) const {

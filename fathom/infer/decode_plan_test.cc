@@ -26,7 +26,7 @@ TEST(DecodePlan, CacheIsWhatTheEngineAllocates) {
 
 TEST(DecodePlan, WeightsAreAnEngines) {
   const std::filesystem::path dir = std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3";
-  const MappedModel model(dir, DType::kF32, 16);
+  const MappedModel model(Checkpoint::Open(dir), DType::kF32, 16);
   const Engine engine(model, 1);
   const DecodePlan plan = PlanDecode(engine.config(), StoredTensors(TensorFolder::Open(dir)), DType::kF32, 16);
   EXPECT_EQ(plan.weight_bytes, model.WeightBytes());

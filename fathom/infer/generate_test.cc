@@ -247,7 +247,8 @@ TEST_P(GenerateTest, SampledAnswersHaveTheModelsDistribution) {
 }
 
 TEST_P(GenerateTest, ACheckpointWithoutAModuleIsRefused) {
-  EXPECT_THROW(MappedModel(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v2", DType::kF32, 16, {.enabled = true}), Error);
+  EXPECT_THROW(MappedModel(Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v2"), DType::kF32, 16, {.enabled = true}),
+               Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, GenerateTest, testing::Values(ModelFamily::kV3, ModelFamily::kV32),

@@ -2,17 +2,11 @@
 
 #include <set>
 
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/model/adapters.h"
 #include "fathom/model/load.h"
 
 namespace fathom {
 namespace {
-
-Checkpoint OpenChecked(const std::filesystem::path& dir) {
-  Checkpoint checkpoint = Checkpoint::Open(dir);
-  ValidateAgainstConfig(checkpoint);
-  return checkpoint;
-}
 
 int64_t CheckedCapacity(const ModelConfig& config, int64_t capacity) {
   if (capacity > config.max_position_embeddings) {
@@ -35,15 +29,16 @@ DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& d
 
 }  // namespace
 
-MappedModel::MappedModel(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts,
-                         const LayerOptions& layers)
-    : checkpoint_(OpenChecked(dir)),
+MappedModel::MappedModel(Checkpoint checkpoint, DType compute, int64_t capacity, const DraftOptions& drafts, const LayerOptions& layers,
+                         const std::filesystem::path& adapter)
+    : checkpoint_(std::move(checkpoint)),
       drafts_(drafts),
       params_(DraftingParams(checkpoint_, drafts)),
       decoder_(checkpoint_.config(), layers),
       compute_(compute),
       capacity_(CheckedCapacity(checkpoint_.config(), capacity)) {
   decoder_.EnsurePositions(capacity);
+  if (!adapter.empty()) AttachForInference(adapter, params_);
 }
 
 int64_t MappedModel::WeightBytes() const {

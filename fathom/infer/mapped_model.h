@@ -17,13 +17,14 @@ struct DraftOptions {
 
 class MappedModel {
  public:
-  // Maps the checkpoint and checks every tensor against its config. capacity: the longest sequence, prompt and answer together.
-  // Throws Error(kInput) for a bad checkpoint, Error(kUsage) for a capacity beyond max_position_embeddings.
-  // With drafts also Error(kUsage) for a checkpoint without an MTP module.
-  MappedModel(const std::filesystem::path& dir, DType compute, int64_t capacity, const DraftOptions& drafts = {},
-              const LayerOptions& layers = {});
+  // capacity: the longest sequence, prompt and answer together. adapter: a PEFT folder to put beside the weights; empty: none.
+  // Throws Error(kUsage) for a capacity beyond max_position_embeddings and, with drafts, for a checkpoint without an MTP module,
+  // Error(kInput) for an adapter that does not fit.
+  MappedModel(Checkpoint checkpoint, DType compute, int64_t capacity, const DraftOptions& drafts = {}, const LayerOptions& layers = {},
+              const std::filesystem::path& adapter = {});
 
   const ModelConfig& config() const { return checkpoint_.config(); }
+  const GenerationConfig& generation() const { return checkpoint_.generation(); }
   const DecoderParams& params() const { return params_; }
   const Decoder& decoder() const { return decoder_; }
   const DraftOptions& drafts() const { return drafts_; }

@@ -1,9 +1,10 @@
 #include "fathom/infer/sampler.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "fathom/base/rng.h"
+#include "fathom/kernels/elementwise/value_checks.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 
 namespace fathom {
 
@@ -26,6 +27,14 @@ void CheckSampling(const SamplingRule& r) {
     Throw(ErrorCode::kUsage,
           "decode_sampling_temperature={}: above 0 is needed (decode_sampling_strategy=greedy takes the most likely token)", r.temperature);
   }
+}
+
+void CheckFinite(std::span<const float> logits) {
+  const ConstView row = ViewOf(logits.data(), {1, std::ssize(logits)});
+  if (!HasNonFinite(row)) return;
+  const int64_t id = CountValues(row).first_non_finite;
+  Throw(ErrorCode::kInput, "the model's logits are not finite (token {} has {}); fathom check files names the broken weights", id,
+        logits[static_cast<size_t>(id)]);
 }
 
 Sampler::Sampler(const SamplingOptions& options, int64_t vocab)
@@ -53,11 +62,8 @@ int32_t Sampler::Guess(std::span<const float> logits, int64_t index) {
 }
 
 int32_t Sampler::Sample(std::span<const float> logits, int64_t index) {
-  const int32_t id = Guess(logits, index);
-  if (!std::isfinite(logits[static_cast<size_t>(id)]))
-    Throw(ErrorCode::kInput, "token {} of the answer: the model's logits are not finite; fathom check files looks for broken weights",
-          index);
-  return id;
+  CheckFinite(logits);
+  return Guess(logits, index);
 }
 
 }  // namespace fathom

@@ -22,10 +22,13 @@ SamplingStrategy ParseSamplingStrategy(const std::string& name);
 // Throws Error(kUsage) naming the flag that the strategy needs and lacks, or that is out of range.
 void CheckSampling(const SamplingRule& rule);
 
+// Throws Error(kInput), naming a token: a logit [V] is NaN or infinite, which no comparison between logits would show.
+void CheckFinite(std::span<const float> logits);
+
 class Sampler {
  public:
   Sampler(const SamplingOptions& options, int64_t vocab);
-  // The token at this place of the answer: a pure function of logits, seed and index. Throws Error(kInput): its logit is not finite.
+  // The token at this place of the answer: a pure function of logits, seed and index. Throws Error(kInput) as CheckFinite does.
   int32_t Sample(std::span<const float> logits, int64_t index);
   // The same token, whatever its logit.
   int32_t Guess(std::span<const float> logits, int64_t index);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "fathom/config/model_sizes.h"
 #include "fathom/kernels/elementwise/swiglu.h"
+#include "fathom/kernels/gemm/gemm_tiles.h"
 #include "fathom/kernels/moe/moe_dispatch.h"
 #include "fathom/layers/linear.h"
 
@@ -39,6 +41,8 @@ std::span<const float> BiasOf(const MoeParams& p) {
 
 }  // namespace
 
+static_assert(kMostExperts <= kMaxExperts && kMostExperts <= kMostProducts, "config.json may ask for what the kernels cannot do");
+
 RouterShape RouterShapeOf(const ModelConfig& c) {
   RouterShape s{.experts = c.n_routed_experts, .chosen = c.num_experts_per_tok};
   const bool grouped = c.topk_method != TopkMethod::kGreedy;
@@ -46,7 +50,7 @@ RouterShape RouterShapeOf(const ModelConfig& c) {
   s.kept_groups = grouped ? c.topk_group : 1;
   s.sigmoid = c.scoring_func == ScoringFunc::kSigmoid;
   s.group_top2 = c.topk_method == TopkMethod::kNoauxTc;
-  s.normalize = c.norm_topk_prob && c.num_experts_per_tok > 1;
+  s.normalize = c.norm_topk_prob && (s.sigmoid || c.num_experts_per_tok > 1);  // V2's own code leaves a single softmax weight alone
   s.scaling = static_cast<float>(c.routed_scaling_factor);
   return s;
 }

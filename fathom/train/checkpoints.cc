@@ -24,7 +24,7 @@ class SavedModel {
   Json Config() const {
     const ModelConfig& config = loaded_.config;
     Json json = config.raw.is_null() ? ModelConfigToJson(config) : config.raw;
-    json["torch_dtype"] = has_f32_ ? "float32" : "bfloat16";
+    SetStoredDType(has_f32_ ? "float32" : "bfloat16", json);
     if (!has_fp8_) {
       json.erase("quantization_config");
     } else if (!unquantized_.empty()) {

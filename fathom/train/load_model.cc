@@ -158,13 +158,13 @@ bool HasFreshIndexers(const LoadedModel& model) { return model.config.has_indexe
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir,
                       const std::filesystem::path& adapter) {
   if (dir.empty()) return Fresh(config, options);
-  LoadedModel model{.stored = Checkpoint::Open(dir)};
+  LoadedModel model{.stored =
+                        Checkpoint::Open(dir, {.allow_missing_indexer = true, .ignore_config_keys = config.Strings("ignore_config_keys")})};
   const Checkpoint& checkpoint = *model.stored;
   model.config = ConfigOf(config, checkpoint);
   const std::string where = (dir / "config.json").string();
   CheckGivenSizes(config, model.config, where);
   CheckModelName(config, model.config, where);
-  ValidateAgainstConfig(checkpoint, {.allow_missing_mtp = true, .allow_missing_indexer = true});
   const int64_t held = HeldMtpModules(checkpoint);
   CheckMtpModules(config, options, held, dir.string());
   model.config.num_nextn_predict_layers = std::max(held, options.mtp.modules);

@@ -95,7 +95,7 @@ class Check {
   }
 
   SourceOptions OptionsFor(const std::filesystem::path& path) const {
-    return {options_.memory_limit / 4, ScratchFolder(path), options_.model, {}};
+    return {options_.memory_limit / 4, ScratchFolder(path), options_.model, {}, options_.ignore_config_keys};
   }
 
   void Open() {
@@ -106,13 +106,18 @@ class Check {
       if (source_) config_ = source_->config();
       return;
     }
-    Try([&] { config_ = ReadModelConfig(options_.input); });
+    Try([&] { config_ = ReadModelConfig(options_.input, options_.ignore_config_keys); });
+    Try([&] { ReadGenerationConfig(options_.input); });
     Try([&] { source_ = OpenConvertSource(options_.input, options); });
     if (source_) return;
     for (const std::string& file : ModelFilesIn(options_.input)) Try([&] { SafetensorsFile::Open(file); });
   }
 
   void CompareTensors() {
+    Try([&] {
+      const std::string left_out = LeaveOutAbsentMtp(*source_->folder(), *config_);
+      if (!left_out.empty()) Add(Severity::kNote, left_out);
+    });
     Try([&] { CompareWithConfig(*source_->folder(), *config_, {}, [&](const std::string& text) { Add(Severity::kMalformed, text); }); });
   }
 

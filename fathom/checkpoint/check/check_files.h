@@ -24,10 +24,11 @@ struct Finding {
 
 struct CheckFilesOptions {
   std::filesystem::path input;
-  std::filesystem::path manifest;           // empty: none; absent: written (unless malformed); present: compared
-  std::filesystem::path against;            // empty: none; another checkpoint, in any format
-  int64_t memory_limit = int64_t{1} << 30;  // bytes that may be resident for reading
-  std::function<ModelConfig()> model = {};  // the flags' model, for an Orbax checkpoint without config.json
+  std::filesystem::path manifest;                    // empty: none; absent: written (unless malformed); present: compared
+  std::filesystem::path against;                     // empty: none; another checkpoint, in any format
+  int64_t memory_limit = int64_t{1} << 30;           // bytes that may be resident for reading
+  std::vector<std::string> ignore_config_keys = {};  // as OpenOptions has them
+  std::function<ModelConfig()> model = {};           // the flags' model, for an Orbax checkpoint without config.json
 };
 
 struct FilesReport {

@@ -36,7 +36,7 @@ bool IsInside(const fs::path& path, const fs::path& folder) {
 int64_t CacheBytes(const ConvertOptions& options) { return std::max<int64_t>(16 << 20, options.memory_limit / 4); }
 
 std::unique_ptr<ConvertSource> OpenSource(const ConvertOptions& options) {
-  SourceOptions source{CacheBytes(options), ExistingParent(options.output), options.model, {}};
+  SourceOptions source{CacheBytes(options), ExistingParent(options.output), options.model, {}, options.ignore_config_keys};
   source.training_state = options.full_state && options.dtype.target != TargetDType::kF8 && options.adapter.empty();
   return OpenConvertSource(options.input, source);
 }
@@ -108,7 +108,7 @@ void CheckReplaceable(const fs::path& target) {
 // A folder whose config.json describes no model (some shards, to try the speed) is converted as it stands.
 void CheckAgainstConfig(const ConvertSource& source) {
   if (source.folder() == nullptr || !source.raw_config().contains("num_hidden_layers")) return;
-  CompareWithConfig(*source.folder(), source.config(), {.allow_missing_mtp = true, .allow_missing_indexer = true},
+  CompareWithConfig(*source.folder(), source.config(), {.allow_missing_indexer = true},
                     [](const std::string& difference) { Throw(ErrorCode::kInput, "{}", difference); });
 }
 

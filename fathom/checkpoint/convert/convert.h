@@ -24,6 +24,7 @@ struct ConvertOptions {
   int64_t max_shard_size = 0;                           // of Hugging Face; 0: as the input, else 5 GB
   int64_t target_file_size = int64_t{2} << 30;          // of Orbax's data files
   int64_t memory_limit = int64_t{1} << 30;              // ceiling of resident memory
+  std::vector<std::string> ignore_config_keys;          // as OpenOptions has them
   bool overwrite = false;
   bool show_progress = false;          // on stderr
   std::function<ModelConfig()> model;  // the flags' model, for an Orbax checkpoint without config.json

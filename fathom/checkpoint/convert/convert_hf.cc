@@ -193,8 +193,8 @@ Json ConvertedConfig(const ConvertSource& source, const std::vector<TensorTask>&
   if (options.target == TargetDType::kKeep && !source.is_orbax()) return config;
   const auto embedding = std::ranges::find(tasks, "model.embed_tokens.weight", [](const TensorTask& task) { return task.info.name; });
   if (embedding == tasks.end()) return config;
-  const char* key = config.contains("dtype") && !config.contains("torch_dtype") ? "dtype" : "torch_dtype";
-  config[key] = embedding->info.dtype == DType::kF32 ? "float32" : embedding->info.dtype == DType::kF16 ? "float16" : "bfloat16";
+  const DType stored = embedding->info.dtype;
+  SetStoredDType(stored == DType::kF32 ? "float32" : stored == DType::kF16 ? "float16" : "bfloat16", config);
   return config;
 }
 

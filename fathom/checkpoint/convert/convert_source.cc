@@ -33,7 +33,7 @@ int64_t ColumnsOf(const Shape& shape) {
 
 const ModelConfig& ConvertSource::config() const {
   if (!config_ && raw_config_.is_null()) Throw(ErrorCode::kInput, "{}: absent; this conversion needs to know the model", config_path_);
-  if (!config_) config_ = ParseModelConfig(raw_config_, config_path_);
+  if (!config_) config_ = ParseModelConfig(raw_config_, config_path_, ignore_config_keys_);
   return *config_;
 }
 
@@ -102,15 +102,16 @@ class SlotSource : public FilesSource {
 
 class HfSource : public FilesSource {
  public:
-  HfSource(const fs::path& dir, bool training_state) : folder_(TensorFolder::Open(dir)) {
+  HfSource(const fs::path& dir, const SourceOptions& options) : folder_(TensorFolder::Open(dir)) {
     companions_ = dir;
+    ignore_config_keys_ = options.ignore_config_keys;
     config_path_ = (dir / "config.json").string();
     if (fs::exists(dir / "config.json")) {
       raw_config_ = ReadJsonFile(dir / "config.json");
       files_.push_back(dir / "config.json");
     }
     for (const auto& file : folder_.files()) AddFile(*file);
-    if (training_state && HasTrainState(dir)) OpenState(dir);
+    if (options.training_state && HasTrainState(dir)) OpenState(dir);
   }
   const TensorFolder* folder() const override { return &folder_; }
 
@@ -132,8 +133,9 @@ class HfSource : public FilesSource {
 
 std::unique_ptr<ConvertSource> OpenKnown(const fs::path& path, const SourceOptions& options) {
   if (!fs::exists(path)) Throw(ErrorCode::kInput, "{}: no such folder", path.string());
+  RefuseRunFolder(path);
   if (const auto items = FindOrbaxItems(path)) return OpenOrbaxSource(*items, options);
-  if (fs::exists(path / kSingleFile) || fs::exists(path / kIndexFile)) return std::make_unique<HfSource>(path, options.training_state);
+  if (fs::exists(path / kSingleFile) || fs::exists(path / kIndexFile)) return std::make_unique<HfSource>(path, options);
   Throw(ErrorCode::kInput, "{}: neither a Hugging Face folder ({} or {}) nor an Orbax checkpoint (items/{} or items/_METADATA)",
         path.string(), kSingleFile, kIndexFile, kOcdbtManifest);
 }

@@ -80,6 +80,7 @@ class ConvertSource {
   std::filesystem::path companions_;
   Json raw_config_;
   mutable std::optional<ModelConfig> config_;
+  std::vector<std::string> ignore_config_keys_;
   std::string config_path_;
   std::unique_ptr<SourceState> state_;
 
@@ -106,7 +107,8 @@ struct SourceOptions {
   // If given, called for everything in which an Orbax checkpoint differs from its config: arrays missing (left out then), extra, wrong.
   // Else the first array that is missing or wrong is an error.
   std::function<void(const std::string&)> report;
-  bool training_state = false;  // open it too, if there is one
+  std::vector<std::string> ignore_config_keys;  // as OpenOptions has them
+  bool training_state = false;                  // open it too, if there is one
 };
 
 // Recognises what lies at path. Throws Error(kInput): neither a Hugging Face folder nor an Orbax checkpoint; broken; an array missing or

@@ -178,6 +178,7 @@ class OrbaxSource : public StackedSource {
 
  private:
   void ReadConfig(const SourceOptions& options) {
+    ignore_config_keys_ = options.ignore_config_keys;
     const auto path = FindConfigNear(items());
     config_path_ = path ? path->string() : (items().parent_path() / "config.json").string();
     if (path) {

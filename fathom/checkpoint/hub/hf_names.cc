@@ -26,14 +26,13 @@ class Comparison {
   Comparison(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options,
              const std::function<void(const std::string&)>& report)
       : folder_(folder), config_(config), report_(report), expected_(config) {
-    mtp_may_lack_ = options.allow_missing_mtp && !Any(&ParamSpec::is_mtp);
+    mtp_may_lack_ = !Any(&ParamSpec::is_mtp);
     indexer_may_lack_ = options.allow_missing_indexer && !Any(&ParamSpec::is_indexer);
     names_exceptions_ = NamesExceptions(config);
     copies_may_lack_ = !Any(&ParamSpec::is_copy);
   }
 
   void Run() {
-    ReportMissingMtp();
     for (const ParamSpec& tensor : expected_) CheckOne(tensor);
     for (const std::string& name : folder_.names()) {
       if (!known_.contains(name) && !IsTolerated(name)) {
@@ -46,13 +45,6 @@ class Comparison {
  private:
   bool Any(bool (ParamSpec::*member)() const) const {
     return std::ranges::any_of(expected_, [&](const ParamSpec& t) { return (t.*member)() && folder_.Has(t.name); });
-  }
-  // One line instead of one per tensor.
-  void ReportMissingMtp() {
-    if (mtp_may_lack_ || config_.num_nextn_predict_layers == 0 || Any(&ParamSpec::is_mtp)) return;
-    report_(fmt::format("{}: no tensor of the MTP module (model.layers.{}.*), but config.json says num_nextn_predict_layers {}",
-                        folder_.dir().string(), config_.num_hidden_layers, config_.num_nextn_predict_layers));
-    mtp_may_lack_ = true;
   }
   bool MayLack(const ParamSpec& t) const {
     return (t.is_copy() && copies_may_lack_) || (t.is_mtp() && mtp_may_lack_) || (t.is_indexer() && indexer_may_lack_);

@@ -19,15 +19,15 @@ class HfNamesTest : public testing::TestWithParam<std::string> {
  protected:
   std::vector<std::string> Differences(const ValidateOptions& options = {}) {
     WriteCheckpoint(folder_.path(), config_, tensors_);
-    const auto checkpoint = Checkpoint::Open(folder_.path());
+    const ModelConfig config = ReadModelConfig(folder_.path());
     std::vector<std::string> found;
-    CompareWithConfig(checkpoint, checkpoint.config(), options, [&](const std::string& message) { found.push_back(message); });
-    EXPECT_EQ(found.empty(), !Throws(checkpoint, options));
+    CompareWithConfig(TensorFolder::Open(folder_.path()), config, options, [&](const std::string& message) { found.push_back(message); });
+    EXPECT_EQ(found.empty(), !OpeningThrows({.allow_missing_indexer = options.allow_missing_indexer}));
     return found;
   }
-  static bool Throws(const Checkpoint& checkpoint, const ValidateOptions& options) {
+  bool OpeningThrows(const OpenOptions& options) {
     try {
-      ValidateAgainstConfig(checkpoint, options);
+      Checkpoint::Open(folder_.path(), options);
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), ErrorCode::kInput);
       return true;
@@ -101,11 +101,11 @@ TEST_F(HfNamesTest, SharedCopiesMayBeAbsentTogether) {
 TEST_F(HfNamesTest, MissingParts) {
   Use(TinyConfig("deepseek_v32"));
   std::erase_if(tensors_, [](const TestTensor& t) { return t.name.starts_with("model.layers.2."); });
-  EXPECT_FALSE(Differences().empty());
-  EXPECT_THAT(Differences({.allow_missing_mtp = true}), IsEmpty());
+  EXPECT_THAT(Differences(), IsEmpty());
+  EXPECT_EQ(Checkpoint::Open(folder_.path()).config().num_nextn_predict_layers, 0);
   std::erase_if(tensors_, [](const TestTensor& t) { return t.name.find(".indexer.") != t.name.npos; });
-  EXPECT_FALSE(Differences({.allow_missing_mtp = true}).empty());
-  EXPECT_THAT(Differences({.allow_missing_mtp = true, .allow_missing_indexer = true}), IsEmpty());
+  EXPECT_FALSE(Differences().empty());
+  EXPECT_THAT(Differences({.allow_missing_indexer = true}), IsEmpty());
 }
 
 TEST_F(HfNamesTest, OfficialShapes) {

@@ -42,6 +42,16 @@ bool IsLeftover(const std::string& name) {
   return StepOfName(name.substr(1, dot - 1)).has_value();
 }
 
+constexpr int64_t kMostSteps = int64_t{1} << 53;  // a JSON number that every reader keeps, and far from where counting overflows
+
+int64_t CheckedStep(const Json& values, const char* name, const fs::path& file) {
+  const auto found = values.find(name);
+  if (found == values.end() || !found->is_number_integer()) Throw(ErrorCode::kInput, "{}: no {} in it", file.string(), name);
+  const bool fits = *found >= 0 && *found <= kMostSteps;
+  if (!fits) Throw(ErrorCode::kInput, "{}: {} is {}, allowed is 0 to {}", file.string(), name, found->dump(), kMostSteps);
+  return found->get<int64_t>();
+}
+
 }  // namespace
 
 fs::path TrainStateFolder(const fs::path& folder) { return folder / "train_state"; }
@@ -87,6 +97,15 @@ std::optional<int64_t> LatestStep(const fs::path& checkpoints) {
   return steps.empty() ? std::nullopt : std::optional(steps.back());
 }
 
+void RefuseRunFolder(const fs::path& dir) {
+  for (const fs::path& checkpoints : {dir / "checkpoints", dir}) {
+    if (const auto step = LatestStep(checkpoints)) {
+      Throw(ErrorCode::kInput, "{}: holds the checkpoints of a run; name one of them, the newest is {}", dir.string(),
+            StepFolder(checkpoints, *step).string());
+    }
+  }
+}
+
 void PruneCheckpoints(const fs::path& checkpoints, int64_t keep) {
   std::vector<int64_t> steps = CompleteSteps(checkpoints);
   if (keep >= 1 && std::ssize(steps) > keep) {
@@ -110,8 +129,8 @@ SavedTrainState SavedTrainState::Open(const fs::path& step_folder) {
   if (!values.is_object() || !values.contains("format") || values["format"] != kFormat) {
     Throw(ErrorCode::kInput, "{}: not a training state of format {}", file.string(), kFormat);
   }
-  if (!values.contains("step") || !values["step"].is_number_integer()) Throw(ErrorCode::kInput, "{}: no step in it", file.string());
-  saved.step_ = values["step"].get<int64_t>();
+  saved.step_ = CheckedStep(values, "step", file);
+  if (values.contains(kOptimizerSteps)) CheckedStep(values, kOptimizerSteps, file);
   for (const auto& entry : fs::directory_iterator(saved.dir_)) {
     if (entry.path().extension() == ".safetensors") saved.slots_[entry.path().stem().string()] = SafetensorsFile::Open(entry.path());
   }

@@ -46,6 +46,10 @@ void WriteTrainStateFile(const std::filesystem::path& folder, int64_t step, Json
 std::vector<int64_t> CompleteSteps(const std::filesystem::path& checkpoints);
 std::optional<int64_t> LatestStep(const std::filesystem::path& checkpoints);
 
+// Throws Error(kInput) naming the newest complete checkpoint if dir is a run's folder, or the folder of its checkpoints, instead of one of
+// them.
+void RefuseRunFolder(const std::filesystem::path& dir);
+
 // Removes all but the `keep` latest complete steps, and what killed processes left behind. keep < 1 removes no step. Throws
 // Error(kResource).
 void PruneCheckpoints(const std::filesystem::path& checkpoints, int64_t keep);

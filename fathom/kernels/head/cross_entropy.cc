@@ -26,9 +26,13 @@ float RowMax(const float* x, int64_t n) {
   return result;
 }
 
+// sum e^(x - shift); NaN if an x is NaN or infinite: -inf would vanish, x - x does not let it.
 double ExpSum(const float* x, int64_t n, float shift) {
   const VF s = hn::Set(DF(), shift);
-  return RowSum(n, [=](auto at, VF sum) { return hn::Add(sum, at.Mask(ExpF(hn::Sub(at.Load(x), s)))); });
+  return RowSum(n, [=](auto at, VF sum) {
+    const VF v = at.Load(x);
+    return hn::Add(sum, at.Mask(hn::Add(ExpF(hn::Sub(v, s)), hn::Sub(v, v))));
+  });
 }
 
 // d = factor e^(x - shift).

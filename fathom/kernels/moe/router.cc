@@ -79,7 +79,6 @@ HWY_EXPORT(ScoreBackwardRows);
 namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
-constexpr int64_t kMaxExperts = 1024, kMaxGroups = 64;
 
 // The k largest of values, by falling value, ties to the lower index. NaN counts as -inf.
 void LargestK(const float* values, int64_t n, int64_t k, int32_t* ids) {
@@ -110,9 +109,10 @@ float GroupScore(const float* choice, int64_t size, bool top2) {
 // Experts of groups that are not kept become -inf.
 void LimitGroups(const RouterShape& shape, float* choice) {
   const int64_t size = shape.experts / shape.groups;
-  std::array<float, kMaxGroups> score;
-  std::array<int32_t, kMaxGroups> kept;
-  std::array<bool, kMaxGroups> keep = {};
+  std::array<float, kMaxExperts> score;
+  std::array<int32_t, kMaxExperts> kept;
+  std::array<bool, kMaxExperts> keep;
+  std::fill_n(keep.begin(), shape.groups, false);
   for (int64_t g = 0; g < shape.groups; ++g) score[static_cast<size_t>(g)] = GroupScore(choice + g * size, size, shape.group_top2);
   LargestK(score.data(), shape.groups, shape.kept_groups, kept.data());
   for (int64_t i = 0; i < shape.kept_groups; ++i) keep[static_cast<size_t>(kept[static_cast<size_t>(i)])] = true;
@@ -123,17 +123,26 @@ void LimitGroups(const RouterShape& shape, float* choice) {
 
 // The factor of the chosen scores: scaling, or scaling / (their sum + 1e-20).
 double ChosenFactor(const RouterShape& shape, const float* scores, const int32_t* ids) {
-  if (!shape.normalize || shape.chosen == 1) return shape.scaling;
+  if (!shape.normalize) return shape.scaling;
   double sum = 1e-20;
   for (int64_t k = 0; k < shape.chosen; ++k) sum += scores[ids[k]];
   return shape.scaling / sum;
 }
 
-void ChooseExperts(const RouterShape& shape, const float* scores, std::span<const float> bias, int32_t* ids) {
+bool AllFinite(const float* x, int64_t n) {
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) finite &= std::abs(x[i]) <= std::numeric_limits<float>::max();
+  return finite;
+}
+
+// False: a choice score is not finite.
+bool ChooseExperts(const RouterShape& shape, const float* scores, std::span<const float> bias, int32_t* ids) {
   std::array<float, kMaxExperts> choice;
   for (size_t e = 0; e < static_cast<size_t>(shape.experts); ++e) choice[e] = bias.empty() ? scores[e] : scores[e] + bias[e];
+  const bool finite = AllFinite(choice.data(), shape.experts);
   if (shape.groups > 1 && shape.kept_groups < shape.groups) LimitGroups(shape, choice.data());
   LargestK(choice.data(), shape.experts, shape.chosen, ids);
+  return finite;
 }
 
 void ChosenWeights(const RouterShape& shape, const float* scores, const int32_t* ids, float* weights) {
@@ -145,7 +154,7 @@ void ChosenWeights(const RouterShape& shape, const float* scores, const int32_t*
 void ChosenBackward(const RouterShape& shape, const float* scores, const int32_t* ids, const float* dweights, float* d_scores) {
   const double factor = ChosenFactor(shape, scores, ids);
   double shared = 0;
-  if (shape.normalize && shape.chosen > 1) {
+  if (shape.normalize) {
     for (int64_t k = 0; k < shape.chosen; ++k) shared += static_cast<double>(dweights[k]) * scores[ids[k]];
     shared *= factor / shape.scaling;
   }
@@ -155,9 +164,8 @@ void ChosenBackward(const RouterShape& shape, const float* scores, const int32_t
 void CheckShape(const RouterShape& shape, const ConstView& scores, size_t ids, size_t weights) {
   FATHOM_CHECK(0 < shape.chosen && shape.chosen <= shape.experts && shape.experts <= kMaxExperts, "{} of {} experts", shape.chosen,
                shape.experts);
-  FATHOM_CHECK(
-      0 < shape.kept_groups && shape.kept_groups <= shape.groups && shape.groups <= kMaxGroups && shape.experts % shape.groups == 0,
-      "{} of {} groups of {} experts", shape.kept_groups, shape.groups, shape.experts);
+  FATHOM_CHECK(0 < shape.kept_groups && shape.kept_groups <= shape.groups && shape.experts % shape.groups == 0,
+               "{} of {} groups of {} experts", shape.kept_groups, shape.groups, shape.experts);
   const auto slots = static_cast<size_t>(scores.dim(0) * shape.chosen);
   FATHOM_CHECK(IsMatrix(scores, scores.dim(0), shape.experts) && scores.dtype() == DType::kF32 && ids == slots && weights == slots,
                "scores {}, {} ids, {} weights", scores.shape().ToString(), ids, weights);
@@ -173,8 +181,10 @@ void RouterForward(const RouterShape& shape, ConstView logits, std::span<const f
   ParallelRanges(logits.dim(0), 8, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(ScoreRows)(logits.Rows(begin, end), shape.sigmoid, scores.Rows(begin, end));
     for (int64_t t = begin; t < end; ++t) {
-      ChooseExperts(shape, scores.row<float>(t), bias, ids.data() + t * shape.chosen);
-      ChosenWeights(shape, scores.row<float>(t), ids.data() + t * shape.chosen, weights.data() + t * shape.chosen);
+      float* w = weights.data() + t * shape.chosen;
+      const bool finite = ChooseExperts(shape, scores.row<float>(t), bias, ids.data() + t * shape.chosen);
+      ChosenWeights(shape, scores.row<float>(t), ids.data() + t * shape.chosen, w);
+      if (!finite || !AllFinite(logits.row<float>(t), shape.experts)) std::fill_n(w, shape.chosen, std::numeric_limits<float>::quiet_NaN());
     }
   });
 }

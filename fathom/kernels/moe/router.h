@@ -10,17 +10,20 @@
 
 namespace fathom {
 
+inline constexpr int64_t kMaxExperts = 4096;
+
 struct RouterShape {
-  int64_t experts, chosen;              // E, K
+  int64_t experts, chosen;              // E <= kMaxExperts, K
   int64_t groups = 1, kept_groups = 1;  // groups == 1: no limit
   bool sigmoid = false;                 // else softmax
   bool group_top2 = false;              // group score: sum of the two largest (noaux_tc), else the largest
-  bool normalize = false;               // norm_topk_prob: weights / (sum + 1e-20), unless K == 1
+  bool normalize = false;               // weights / (sum + 1e-20)
   float scaling = 1;                    // routed_scaling_factor
 };
 
 // logits [T,E] F32, bias [E] F32 or empty. Overwrites scores [T,E] (before bias), ids [T,K] (by falling choice score, ties to the lower
-// index; experts of groups not kept count as -inf) and weights [T,K].
+// index; experts of groups not kept count as -inf) and weights [T,K]. A token with a logit or a biased score that is not finite gets NaN
+// as weights: a choice by comparisons would hide it.
 void RouterForward(const RouterShape& shape, ConstView logits, std::span<const float> bias, View scores, std::span<int32_t> ids,
                    std::span<float> weights);
 

@@ -61,7 +61,7 @@ std::vector<T> RouterWeightsRef(const RouterShape& shape, const std::vector<T>& 
   std::vector<T> weights;
   for (const int32_t id : ids) {
     const T s = scores[static_cast<size_t>(id)];
-    weights.push_back((shape.normalize && ids.size() > 1 ? s / sum : s) * static_cast<double>(shape.scaling));
+    weights.push_back((shape.normalize ? s / sum : s) * static_cast<double>(shape.scaling));
   }
   return weights;
 }
@@ -75,10 +75,9 @@ std::vector<T> RouterBackwardRef(const RouterShape& shape, const std::vector<T>&
     sum += scores[static_cast<size_t>(ids[k])];
     dot += scores[static_cast<size_t>(ids[k])] * dweights[k];
   }
-  const bool normalize = shape.normalize && ids.size() > 1;
   for (size_t k = 0; k < ids.size(); ++k) {
     d_scores[static_cast<size_t>(ids[k])] +=
-        static_cast<double>(shape.scaling) * (normalize ? dweights[k] / sum - dot / (sum * sum) : dweights[k]);
+        static_cast<double>(shape.scaling) * (shape.normalize ? dweights[k] / sum - dot / (sum * sum) : dweights[k]);
   }
   T all = 0;
   for (size_t e = 0; e < scores.size(); ++e) all += scores[e] * d_scores[e];
