@@ -15,7 +15,7 @@ class GoldenTest : public testing::TestWithParam<const char*> {};
 fs::path Folder(const std::string& name) { return fs::path(FATHOM_TEST_DATA) / "golden" / name; }
 
 TEST_P(GoldenTest, EveryArrayIsThereAndWithinItsBound) {
-  const GoldenCase golden(Folder(GetParam()));
+  const GoldenCase golden(Checkpoint::Open(Folder(GetParam())));
   const auto rows = CompareGolden(golden, ComputeGolden(golden, DType::kF32));
   EXPECT_FALSE(rows.empty());
   for (const GoldenRow& r : rows) EXPECT_TRUE(r.ok) << r.name << ": " << r.measure << " " << r.error << ", at most " << r.bound;
@@ -24,7 +24,7 @@ TEST_P(GoldenTest, EveryArrayIsThereAndWithinItsBound) {
 INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::Values("v2-lite", "v2", "v3", "v3-bf16", "v32-fp8", "v32-indexer-training"));
 
 TEST(Golden, AnAbsentArrayIsARowThatIsNotOk) {
-  const GoldenCase golden(Folder("v32-fp8"));
+  const GoldenCase golden(Checkpoint::Open(Folder("v32-fp8")));
   GoldenArrays got = ComputeGolden(golden, DType::kF32);
   const size_t whole = CompareGolden(golden, got).size();
   ASSERT_EQ(got.erase("exact.mid_top_mask.1"), 1u);
@@ -48,7 +48,7 @@ TEST(GoldenBF16, IsNearerToTheTruthThanTransformersIs) {
   double sum_of_logs = 0;
   int sets = 0;
   for (const char* name : {"v2-lite", "v2", "v3", "v3-bf16"}) {
-    const GoldenCase golden(Folder(name));
+    const GoldenCase golden(Checkpoint::Open(Folder(name)));
     const GoldenArrays got = ComputeGolden(golden, DType::kBF16);
     for (const auto& [array, theirs] : golden.info["transformers_bf16_rms"].items()) {
       const double ratio = RmsError(got.at(array), golden.Expected(array)) / theirs.get<double>();

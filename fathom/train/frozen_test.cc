@@ -57,7 +57,7 @@ class Frozen : public testing::Test {
     more.push_back("steps=" + std::to_string(steps));
     EXPECT_EQ(RunTraining(RunConfig::Resolve(Flags(base, name, std::move(more)))), 0);
     Checkpoint saved = Checkpoint::Open(folder_.path() / name / "checkpoints" / std::to_string(steps - 1));
-    ValidateAgainstConfig(saved, {.allow_missing_mtp = true});
+    ValidateAgainstConfig(saved);
     return saved;
   }
 

@@ -77,15 +77,17 @@ TEST(CrossEntropy, CertainTargetsKeepTheirSmallGradient) {
 TEST(CrossEntropy, ExtremeLogits) {
   ForEachTarget(SimdTargets(), PinSimdTarget, [] {
     const double inf = std::numeric_limits<double>::infinity();
-    PaddedMatrix<float> logits(1, 5, 0, 0, std::vector<double>{3e4, -3e4, -inf, 2.99e4, 3e4}), d(1, 5);
+    PaddedMatrix<float> logits(1, 5, 0, 0, std::vector<double>{3e4, -3e4, -3e38, 2.99e4, 3e4}), d(1, 5);
     const std::vector<int32_t> targets = {1};
     const std::vector<float> weight = {1.0f};
     const CrossEntropySums sums = CrossEntropy(logits.view(), targets, weight, 0.0f, 1.0f, d.view(), {});
     EXPECT_NEAR(sums.loss, 6e4 + std::log(2.0), 1e-2);
     EXPECT_EQ(sums.max_logit, 3e4f);
     EXPECT_TRUE(Close(d.Floats(), std::vector<double>{0.5, -1, 0, 0, 0.5}, 1e-6, 0));
-    logits.Set(std::vector<double>{1, 2, std::nan(""), 3, 4});
-    EXPECT_TRUE(std::isnan(CrossEntropy(logits.view(), targets, weight, 0.0f, 1.0f, d.view(), {}).loss));
+    for (const double broken : {std::nan(""), inf, -inf}) {
+      logits.Set(std::vector<double>{1, 2, broken, 3, 4});
+      EXPECT_TRUE(std::isnan(CrossEntropy(logits.view(), targets, weight, 0.0f, 1.0f, d.view(), {}).loss)) << broken;
+    }
   });
 }
 
