@@ -20,7 +20,8 @@ std::string LeaveOutAbsentMtp(const TensorFolder& folder, ModelConfig& config) {
 
 Checkpoint Checkpoint::Open(const std::filesystem::path& dir, const OpenOptions& options) {
   RefuseRunFolder(dir);
-  Checkpoint checkpoint(ReadModelConfig(dir, options.ignore_config_keys), TensorFolder::Open(dir));
+  ModelConfig config = ReadModelConfig(dir, options.ignore_config_keys);
+  Checkpoint checkpoint(std::move(config), TensorFolder::Open(dir));
   checkpoint.generation_ = ReadGenerationConfig(dir);
   if (!checkpoint.generation_.eos_token_ids.empty()) checkpoint.config_.eos_token_ids = checkpoint.generation_.eos_token_ids;
   const std::string left_out = LeaveOutAbsentMtp(checkpoint, checkpoint.config_);
