@@ -1,5 +1,6 @@
 #include "apps/bench_engine.h"
 
+#include "apps/readable_checkpoint.h"
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
 #include "fathom/checkpoint/convert/hub_tensors.h"
