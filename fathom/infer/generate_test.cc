@@ -61,8 +61,8 @@ class GenerateTest : public testing::TestWithParam<ModelFamily> {
   GenerateTest() {
     SetThreads(1);  // the model is tiny
     SaveTinyModel(dir_, GetParam());
-    model_.emplace(dir_, DType::kF32, 1200);
-    drafting_model_.emplace(dir_, DType::kF32, 1200, DraftOptions{.enabled = true});
+    model_.emplace(Checkpoint::Open(dir_), DType::kF32, 1200);
+    drafting_model_.emplace(Checkpoint::Open(dir_), DType::kF32, 1200, DraftOptions{.enabled = true});
     plain_.emplace(*model_, 8);
     drafting_.emplace(*drafting_model_, 8);
   }
@@ -189,7 +189,8 @@ void ExpectTheSameAnswers(const MappedModel& model, const MappedModel& drafting_
 }
 
 TEST_P(GenerateTest, AnswersDoNotDependOnNeighboursOrDrafts) {
-  const MappedModel rounding(dir_, DType::kBF16, 1200), rounding_drafts(dir_, DType::kBF16, 1200, {.enabled = true});
+  const MappedModel rounding(Checkpoint::Open(dir_), DType::kBF16, 1200),
+      rounding_drafts(Checkpoint::Open(dir_), DType::kBF16, 1200, {.enabled = true});
   for (const GenerateOptions& options : {Options(0, 0), Sampled(0, 0)}) {
     ExpectTheSameAnswers(*model_, *drafting_model_, options);
     ExpectTheSameAnswers(rounding, rounding_drafts, options);
