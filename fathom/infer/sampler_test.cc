@@ -27,7 +27,6 @@ TEST(Sampler, ALogitThatIsNotFiniteIsAnError) {
       } catch (const Error& e) {
         EXPECT_THAT(e.what(), testing::HasSubstr("token 1 has"));
       }
-      EXPECT_THROW(sampler.Distribution(logits), Error) << strategy;
     }
   }
 }

@@ -69,6 +69,10 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       scratch_(SpaceFor(counted_.scratch)) {
   MakeTotals();
   for (const NamedWeight& w : ListParams(grads_)) gradients_.push_back(w.weight->value.mutable_view());
+  for (const auto& [param, bias] : ListParams(params_)) {
+    if (treatments_.Of(*param) == Treatment::kCounted)
+      counted_biases_.push_back({static_cast<size_t>(param->layer), bias->value.mutable_data<float>()});
+  }
   for (const NamedAdapter& a : ListAdapters(grads_)) {
     gradients_.push_back(a.adapter->a.mutable_view());
     gradients_.push_back(a.adapter->b.mutable_view());
@@ -205,11 +209,8 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
 // By the counts of the whole batch, not of its micro-batches.
 void TrainSession::UpdateRouterBiases() {
   const auto experts = static_cast<size_t>(decoder_.config().n_routed_experts);
-  for (const auto& [param, bias] : ListParams(params_)) {
-    if (treatments_.Of(*param) != Treatment::kCounted) continue;
-    UpdateRouterBias(options_.bias_update_rate, totals_.expert_counts.subspan(static_cast<size_t>(param->layer) * experts, experts),
-                     {bias->value.mutable_data<float>(), experts});
-  }
+  for (const CountedBias& bias : counted_biases_)
+    UpdateRouterBias(options_.bias_update_rate, totals_.expert_counts.subspan(bias.layer * experts, experts), {bias.values, experts});
 }
 
 }  // namespace fathom

@@ -82,6 +82,11 @@ class TrainSession {
   DecoderParams compute_, grads_;
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<View> gradients_;  // those that exist
+  struct CountedBias {
+    size_t layer;
+    float* values;  // [E]
+  };
+  std::vector<CountedBias> counted_biases_;
   std::vector<Segment> segments_;
   std::vector<double> layer_sums_;  // memory of totals_
   std::vector<int64_t> layer_counts_;
