@@ -107,12 +107,4 @@ void Indexer::BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, c
   LinearBackward(ctx, p.wk, in.x, AsCompute(ctx, d_low), {}, Write::kOverwrite, grad.wk);
 }
 
-int64_t Indexer::ScratchBytes(DType compute, int64_t tokens) const {
-  Arena arena = Arena::Counting();
-  const int64_t wide = shape_.heads * shape_.head_dim + shape_.heads + 4 * shape_.head_dim;
-  arena.Alloc(compute, {tokens, 2 * wide});
-  arena.Alloc(DType::kF32, {tokens, wide + 2 * shape_.head_dim});
-  return arena.used() + IndexerTopKScratchBytes(shape_, tokens, top_k_);
-}
-
 }  // namespace fathom

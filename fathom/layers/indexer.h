@@ -46,8 +46,6 @@ class Indexer {
   double Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
                const IndexerTarget& target, std::span<const int32_t> chosen, float factor, IndexerParams& grad) const;
 
-  int64_t ScratchBytes(DType compute, int64_t tokens) const;
-
  private:
   void Rotate(View x, int64_t heads, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const;
   View Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope) const;

@@ -201,11 +201,4 @@ void LatentAttentionBackward(Ctx& ctx, const LatentAttention& a, ConstView q, Co
   if (learns) AddMergedGradient(ctx, w, dw, grad);
 }
 
-int64_t LatentAttentionScratchBytes(const MlaShape& shape, int64_t kv_rank, int64_t k) {
-  const MlaDecodeShape decode{shape.heads, kv_rank, shape.rope_dim, shape.scale};
-  const int64_t latents = 8 * kQueries * shape.heads * (kv_rank + shape.rope_dim) * 4;
-  return latents + std::max(MlaDecodeScratchBytes(decode, kQueries, k), MlaDecodeBackwardScratchBytes(decode, k)) +
-         GemmScratchBytes(kQueries, kv_rank, kv_rank + shape.nope_dim + shape.v_dim);
-}
-
 }  // namespace fathom

@@ -32,6 +32,4 @@ void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, Vie
 void LatentAttentionBackward(Ctx& ctx, const LatentAttention& a, ConstView q, ConstView o, ConstView lse, ConstView d_o, View dq,
                              View d_rows, Weight& grad);
 
-int64_t LatentAttentionScratchBytes(const MlaShape& shape, int64_t kv_rank, int64_t k);
-
 }  // namespace fathom

@@ -186,15 +186,6 @@ double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const TokenLayout& layout
                          sparse ? std::span<const int32_t>(s.chosen) : std::span<const int32_t>(), factor, grad.indexer);
 }
 
-int64_t Mla::SparseScratchBytes(DType compute, int64_t tokens) const {
-  if (!indexer_) return 0;
-  const IndexerTarget target{shape_, {}, {}, {}, {}};
-  const int64_t lists = tokens * indexer_->top_k() * 4;
-  return indexer_->ScratchBytes(compute, tokens) + IndexerLossScratchBytes(target, indexer_->shape(), tokens) +
-         LatentAttentionScratchBytes(shape_, kv_rank_, indexer_->top_k()) + lists + 3 * tokens * (kv_rank_ + shape_.rope_dim) * 4 +
-         tokens * shape_.heads * (shape_.v_dim + 1) * 4;
-}
-
 void Mla::Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, ConstView q, ConstView cache, View o) const {
   ArenaScope scope(ctx.scratch);
   const auto& [heads, nope, rope, v, scale] = shape_;

@@ -48,9 +48,6 @@ class Mla {
   void ForwardCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, const RopeTable& rope, ConstView x, View y,
                      LayerCache& cache) const;
 
-  // Scratch of the sparse kernels and the indexer, 0 without one.
-  int64_t SparseScratchBytes(DType compute, int64_t tokens) const;
-
  private:
   void Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const;
   ConstView NormedQueryLatent(Ctx& ctx, const MlaParams& p, ConstView q_low) const;

@@ -70,9 +70,9 @@ void ForwardJob(const MlaForwardArgs& a, const Segment& seg, int64_t head, int64
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "fathom/base/threads.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 namespace {
@@ -104,26 +104,15 @@ void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segment
   FATHOM_CHECK(IsMatrix(o, q.dim(0), shape.heads * shape.v_dim) && o.dtype() == q.dtype(), "o {}", o.shape().ToString());
   FATHOM_CHECK(lse.empty() || (IsMatrix(lse, q.dim(0), shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
   const ArenaScope scope(scratch);
-  const int64_t count = std::ssize(segments), each = ForwardScratch::Floats(shape);
-  int64_t* first = scratch.AllocSpan<int64_t>(count + 1).data();
-  float* workers = scratch.AllocArray<float>(NumWorkers() * each);
-  first[0] = 0;
-  for (int64_t i = 0; i < count; ++i) first[i + 1] = first[i] + QueryChunks(segments[static_cast<size_t>(i)]);
+  const JobTable chunks(scratch, std::ssize(segments), [&](int64_t i) { return QueryChunks(segments[static_cast<size_t>(i)]); });
+  const WorkerScratch<float> workers(scratch, ForwardScratch::Floats(shape));
   // Chunks from the last, which see the most keys, to the first: long jobs start first.
-  ParallelWorkerJobs(first[count] * shape.heads, [&](int64_t job, int worker) {
-    const int64_t chunk = first[count] - 1 - job / shape.heads;
-    const int64_t i = std::upper_bound(first, first + count + 1, chunk) - first - 1;
+  workers.Run(chunks.size() * shape.heads, [&](int64_t job, float* own) {
+    const auto [i, chunk] = chunks.At(chunks.size() - 1 - job / shape.heads);
     const Segment& segment = segments[static_cast<size_t>(i)];
-    const auto [begin, end] = QueryChunk(segment, chunk - first[i]);
-    HWY_DYNAMIC_DISPATCH(ForwardJob)(a, segment, job % shape.heads, begin, end, workers + worker * each);
+    const auto [begin, end] = QueryChunk(segment, chunk);
+    HWY_DYNAMIC_DISPATCH(ForwardJob)(a, segment, job % shape.heads, begin, end, own);
   });
-}
-
-int64_t MlaAttentionScratchBytes(const MlaShape& shape, int64_t tokens) {
-  const int64_t workers = NumThreads(), align = 64 * 8;
-  const int64_t forward = (tokens + 1) * 8 + workers * ForwardScratch::Floats(shape) * 4;
-  const int64_t backward = tokens + (HeadGroups(shape) * tokens * shape.rope_dim + workers * BackwardScratch::Floats(shape, tokens)) * 4;
-  return std::max(forward, backward) + align;
 }
 
 }  // namespace fathom

@@ -31,6 +31,4 @@ void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segment
 void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope,
                           ConstView o, ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch);
 
-int64_t MlaAttentionScratchBytes(const MlaShape& shape, int64_t tokens);
-
 }  // namespace fathom

@@ -117,6 +117,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include "fathom/base/threads.h"
 #include "fathom/kernels/simd/rows.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 namespace {
@@ -173,13 +174,12 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
     longest = std::max(longest, s.q_end - s.q_begin);
   }
   for (const View& v : {dq, dkv, dk_rope}) ZeroUncovered(v, covered);
-  const int64_t each = BackwardScratch::Floats(shape, longest);
   const RopeGradientParts d_rope{scratch.AllocArray<float>(groups * tokens * shape.rope_dim), groups, tokens, shape.rope_dim};
-  float* workers = scratch.AllocArray<float>(NumWorkers() * each);
-  ParallelWorkerJobs(count * groups, [&](int64_t job, int worker) {
+  const WorkerScratch<float> workers(scratch, BackwardScratch::Floats(shape, longest));
+  workers.Run(count * groups, [&](int64_t job, float* own) {
     const int64_t group = job % groups, begin = shape.heads * group / groups, end = shape.heads * (group + 1) / groups;
     HWY_DYNAMIC_DISPATCH(BackwardJob)
-    (a, segments[static_cast<size_t>(job / groups)], begin, end, workers + worker * each, d_rope.Group(group));
+    (a, segments[static_cast<size_t>(job / groups)], begin, end, own, d_rope.Group(group));
   });
   AddRopeGradients(d_rope, segments, dk_rope);
 }

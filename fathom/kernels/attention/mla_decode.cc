@@ -120,6 +120,7 @@ HWY_AFTER_NAMESPACE();
 #include "fathom/base/threads.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 namespace {
@@ -149,25 +150,22 @@ void CheckRows(std::span<const int64_t> visible, std::span<const int32_t> chosen
 
 void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o_latent, View lse, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
-  const int64_t queries = a.q_latent.dim(0), each = DecodeScratch::Floats(s), sums = s.heads * PadBlock(s.latent_dim);
-  int64_t* first = scratch.AllocSpan<int64_t>(queries + 1).data();
-  first[0] = 0;
-  for (int64_t m = 0; m < queries; ++m) first[m + 1] = first[m] + DecodeParts(RowsOf(a, visible, m));
-  float* workers = scratch.AllocArray<float>(NumWorkers() * each);
-  auto* parts = scratch.AllocArray<PartialSums>(first[queries]);
-  const int64_t heads = PadBlock(s.heads);
-  float* states = scratch.AllocArray<float>(first[queries] * 2 * heads);
-  float* partial = scratch.AllocArray<float>(first[queries] * sums);
-  ParallelWorkerJobs(first[queries], [&](int64_t job, int worker) {
-    const int64_t m = std::upper_bound(first, first + queries + 1, job) - first - 1;
+  const int64_t queries = a.q_latent.dim(0), heads = PadBlock(s.heads), sums = s.heads * PadBlock(s.latent_dim);
+  const JobTable jobs(scratch, queries, [&](int64_t m) { return DecodeParts(RowsOf(a, visible, m)); });
+  const WorkerScratch<float> workers(scratch, DecodeScratch::Floats(s));
+  auto* parts = scratch.AllocArray<PartialSums>(jobs.size());
+  float* states = scratch.AllocArray<float>(jobs.size() * 2 * heads);
+  float* partial = scratch.AllocArray<float>(jobs.size() * sums);
+  workers.Run(jobs.size(), [&](int64_t job, float* own) {
+    const auto [m, part] = jobs.At(job);
     parts[job] = {partial + job * sums, states + 2 * job * heads, states + (2 * job + 1) * heads};
-    const auto [begin, end] = DecodeRange(RowsOf(a, visible, m), job - first[m]);
-    HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, begin, end}, workers + worker * each, parts[job]);
+    const auto [begin, end] = DecodeRange(RowsOf(a, visible, m), part);
+    HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, begin, end}, own, parts[job]);
   });
   ParallelRanges(queries * s.heads, 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t m = i / s.heads, head = i % s.heads;
-      const std::span<const PartialSums> own(parts + first[m], static_cast<size_t>(first[m + 1] - first[m]));
+      const std::span<const PartialSums> own(parts + jobs.First(m), static_cast<size_t>(jobs.First(m + 1) - jobs.First(m)));
       HWY_DYNAMIC_DISPATCH(CombineParts)
       (s, head, own, o_latent.row<float>(m) + head * s.latent_dim, lse.empty() ? nullptr : lse.row<float>(m) + head);
     }
@@ -202,17 +200,10 @@ void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t
                    x.dtype() == DType::kF32 && y.dtype() == DType::kF32,
                "x {}, y {}", x.shape().ToString(), y.shape().ToString());
   const ArenaScope scope(scratch);
-  const int64_t wide = PadBlock(columns);
-  float* workers = scratch.AllocArray<float>(NumWorkers() * wide);
-  ParallelWorkerJobs(heads, [&](int64_t h, int worker) {
-    HWY_DYNAMIC_DISPATCH(HeadProductJob)({kind, heads, w, first, rows, x, y}, h, h + 1, workers + worker * wide);
+  const WorkerScratch<float> workers(scratch, PadBlock(columns));
+  workers.Run(heads, [&](int64_t h, float* row) {
+    HWY_DYNAMIC_DISPATCH(HeadProductJob)({kind, heads, w, first, rows, x, y}, h, h + 1, row);
   });
-}
-
-int64_t MlaDecodeScratchBytes(const MlaDecodeShape& shape, int64_t queries, int64_t most_rows) {
-  const int64_t parts = queries * DecodeParts(most_rows),
-                floats = NumThreads() * DecodeScratch::Floats(shape) + parts * shape.heads * PadBlock(shape.latent_dim);
-  return floats * 4 + (queries + 1) * 8 + parts * (static_cast<int64_t>(sizeof(PartialSums)) + PadBlock(shape.heads) * 8) + 64 * 8;
 }
 
 }  // namespace fathom

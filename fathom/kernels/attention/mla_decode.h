@@ -26,8 +26,6 @@ struct MlaDecodeShape {
 void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
                std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch,
                std::span<const BlockTable> tables = {});
-// Scratch of one call for this many queries, each of which sees at most most_rows rows.
-int64_t MlaDecodeScratchBytes(const MlaDecodeShape& shape, int64_t queries, int64_t most_rows);
 
 // The backward over chosen rows; inputs as above. dot [M,H] F32: rowsum(dO o) of each head. Overwrites dq_latent [M,H*R] and dq_rope
 // [M,H*Dr] F32, and o_latent [M,H*R], which the gradient of W_uv needs; adds to d_cache [S,R+Dr] F32, each element in the order of queries.
@@ -36,7 +34,6 @@ struct MlaDecodeGradients {
 };
 void MlaDecodeBackward(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int32_t> chosen,
                        int64_t k, ConstView lse, ConstView dot, ConstView d_o_latent, const MlaDecodeGradients& gradients, Arena& scratch);
-int64_t MlaDecodeBackwardScratchBytes(const MlaDecodeShape& shape, int64_t k);
 
 // y_h = x_h W_h for every head: x [M,H*A], y [M,H*B] F32, overwritten. W_h are the rows of a weight w [H*C,K] (kv_b_proj: C = Dn+Dv,
 // K = R) from row `first` of each head: kToLatent (A = rows, B = K): y = x W; kFromLatent (A = K, B = rows): y = x W^T.

@@ -140,6 +140,7 @@ HWY_AFTER_NAMESPACE();
 #include "fathom/base/threads.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 namespace {
@@ -149,18 +150,18 @@ HWY_EXPORT(AddToRowsJob);
 int64_t KeysOf(const DecodeBackwardArgs& a, int64_t query) { return std::ssize(Choice{a.chosen, a.k}.Of(query)); }
 
 // A few queries: first each by itself, then the columns of the rows' gradients, shared out, query after query.
-void BackwardQueries(const DecodeBackwardArgs& a, int64_t begin, int64_t end, float* workers, int64_t each,
+void BackwardQueries(const DecodeBackwardArgs& a, int64_t begin, int64_t end, const WorkerScratch<float>& workers,
                      std::span<const PackedQuery> packed) {
-  ParallelWorkerJobs(end - begin, [&](int64_t i, int worker) {
-    HWY_DYNAMIC_DISPATCH(BackwardQueryJob)(a, begin + i, KeysOf(a, begin + i), workers + worker * each, packed[static_cast<size_t>(i)]);
+  workers.Run(end - begin, [&](int64_t i, float* own) {
+    HWY_DYNAMIC_DISPATCH(BackwardQueryJob)(a, begin + i, KeysOf(a, begin + i), own, packed[static_cast<size_t>(i)]);
   });
   const int64_t width = a.shape.latent_dim + a.shape.rope_dim, blocks = (width + kBlockPad - 1) / kBlockPad;
   const int64_t ranges = std::min<int64_t>(blocks, NumThreads());
-  ParallelWorkerJobs(ranges, [&](int64_t range, int worker) {
+  workers.Run(ranges, [&](int64_t range, float* own) {
     const int64_t from = blocks * range / ranges * kBlockPad, to = std::min(width, blocks * (range + 1) / ranges * kBlockPad);
     for (int64_t i = 0; i < end - begin; ++i) {
       HWY_DYNAMIC_DISPATCH(AddToRowsJob)
-      (a, begin + i, KeysOf(a, begin + i), from, to, packed[static_cast<size_t>(i)], workers + worker * each);
+      (a, begin + i, KeysOf(a, begin + i), from, to, packed[static_cast<size_t>(i)], own);
     }
   });
 }
@@ -191,19 +192,14 @@ void MlaDecodeBackward(const MlaDecodeShape& shape, ConstView q_latent, ConstVie
   const ArenaScope scope(scratch);
   const bool pairs = cache.dtype() == DType::kBF16 && HasNativeBF16();
   const DecodeBackwardArgs a{{shape, q_latent, q_rope, cache, chosen, k, pairs}, lse, dot, d_o_latent, gradients};
-  const int64_t each = WorkerFloats(shape), pack = PackedQuery::Floats(shape, k);
-  float* workers = scratch.AllocArray<float>(NumWorkers() * each);
+  const int64_t pack = PackedQuery::Floats(shape, k);
+  const WorkerScratch<float> workers(scratch, WorkerFloats(shape));
   float* packs = scratch.AllocArray<float>(kPackedQueries * pack);
   const std::span<PackedQuery> packed = scratch.AllocSpan<PackedQuery>(kPackedQueries);
   for (int64_t i = 0; i < kPackedQueries; ++i) std::construct_at(&packed[static_cast<size_t>(i)], shape, k, packs + i * pack);
   for (int64_t begin = 0; begin < queries; begin += kPackedQueries) {
-    BackwardQueries(a, begin, std::min(queries, begin + kPackedQueries), workers, each, packed);
+    BackwardQueries(a, begin, std::min(queries, begin + kPackedQueries), workers, packed);
   }
-}
-
-int64_t MlaDecodeBackwardScratchBytes(const MlaDecodeShape& shape, int64_t k) {
-  return (NumThreads() * WorkerFloats(shape) + kPackedQueries * PackedQuery::Floats(shape, k)) * 4 +
-         kPackedQueries * static_cast<int64_t>(sizeof(PackedQuery)) + 64 * 8;
 }
 
 }  // namespace fathom

@@ -61,7 +61,7 @@ std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std
   const auto q_latent = ToFloats(d.q_latent), q_rope = ToFloats(d.q_rope);
   std::vector<float> o(q_latent.size(), kNaN);
   const std::span<const float> latent_span(q_latent), rope_span(q_rope);
-  Arena scratch(MlaDecodeScratchBytes(s, m, c.cache_rows));
+  Arena scratch(int64_t{256} << 20);
   MlaDecode(s, ViewOf(latent_span.data(), {m, s.heads * s.latent_dim}), ViewOf(rope_span.data(), {m, s.heads * s.rope_dim}),
             ViewOf(cache.data(), {c.cache_rows, width}, width + 5), c.visible, chosen, k, ViewOf(o.data(), {m, s.heads * s.latent_dim}), {},
             scratch);

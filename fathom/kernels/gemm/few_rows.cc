@@ -277,6 +277,7 @@ HWY_AFTER_NAMESPACE();
 #include "fathom/kernels/gemm/gemm_panel.h"
 #include "fathom/kernels/gemm/gemm_tiles.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 HWY_EXPORT(FewRowsColumns);
@@ -324,29 +325,26 @@ bool IsFewRows(const ConstView& x, const WeightView& w) {
 void RunFewRows(int64_t count, FunctionRef<FewRowsProduct(int64_t)> product, Arena& scratch) {
   FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
   const ArenaScope scope(scratch);
-  int64_t* first = scratch.AllocSpan<int64_t>(count + 1).data();
-  first[0] = 0;
   int64_t bytes = 0, widest = 0, longest = 0;
-  for (int64_t e = 0; e < count; ++e) {
+  const JobTable columns(scratch, count, [&](int64_t e) {
     const FewRowsProduct p = product(e);
     const bool any = p.x.dim(0) > 0;
-    first[e + 1] = first[e] + (any ? p.w.value.dim(0) : 0);
     bytes += any ? p.w.value.NumBytes() : 0;
     widest = std::max(widest, p.w.value.dim(0));
     longest = std::max(longest, p.w.value.dim(1));
-  }
-  const int64_t total = first[count], slices = std::clamp<int64_t>(bytes / kLeastBytes, 1, NumWorkers());
-  const int64_t worker_bytes = WorkerBytes(widest, longest);
-  std::byte* workers = scratch.AllocBytes(NumWorkers() * worker_bytes);
+    return any ? p.w.value.dim(0) : 0;
+  });
+  const int64_t total = columns.size(), slices = std::clamp<int64_t>(bytes / kLeastBytes, 1, NumWorkers());
+  const WorkerScratch<std::byte> workers(scratch, WorkerBytes(widest, longest));
   const bool native_bf16 = HasNativeBF16();
-  ParallelWorkerJobs(slices, [&](int64_t slice, int worker) {
+  workers.Run(slices, [&](int64_t slice, std::byte* converted) {
     const int64_t begin = total * slice / slices, end = total * (slice + 1) / slices;
-    for (int64_t e = std::upper_bound(first, first + count + 1, begin) - first - 1; e < count && first[e] < end; ++e) {
-      if (first[e] == first[e + 1]) continue;
+    for (int64_t e = columns.At(begin).item; e < count && columns.First(e) < end; ++e) {
+      const int64_t first = columns.First(e), last = columns.First(e + 1);
+      if (first == last) continue;
       const FewRowsProduct p = product(e);
-      const int64_t from = std::max(begin, first[e]) - first[e], to = std::min(end, first[e + 1]) - first[e];
+      const int64_t from = std::max(begin, first) - first, to = std::min(end, last) - first;
       const bool pairs = native_bf16 && p.x.dtype() == DType::kBF16;
-      std::byte* converted = workers + worker * worker_bytes;
       std::byte* rest = converted + ConvertedBytes(p.x.dim(1));
       if (IsReadAsStored(p)) {
         HWY_DYNAMIC_DISPATCH(FewRowsColumns)(p, from, to, pairs, rest);

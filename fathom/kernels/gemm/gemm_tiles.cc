@@ -7,6 +7,7 @@
 #include "fathom/kernels/gemm/gemm_onednn.h"
 #include "fathom/kernels/gemm/gemm_panel.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 namespace {
@@ -157,17 +158,15 @@ int64_t TilesToRun(const Product& p) {
 void RunProducts(int64_t count, FunctionRef<Product(int64_t)> product, Arena& scratch) {
   FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
   const ArenaScope scope(scratch);
-  int64_t* first = scratch.AllocSpan<int64_t>(count + 1).data();
-  first[0] = 0;
-  for (int64_t e = 0; e < count; ++e) first[e + 1] = first[e] + TilesToRun(product(e));
-  std::byte* panels = scratch.AllocBytes(NumWorkers() * TileScratch::kBytes);
+  const JobTable tiles(scratch, count, [&](int64_t e) { return TilesToRun(product(e)); });
+  const WorkerScratch<std::byte> panels(scratch, TileScratch::kBytes);
   const bool native_bf16 = HasNativeBF16() || HasMatrixUnit();
-  ParallelWorkerJobs(first[count], [&](int64_t job, int worker) {
+  panels.Run(tiles.size(), [&](int64_t job, std::byte* panel) {
     const OneThread one;
-    const int64_t e = std::upper_bound(first, first + count + 1, job) - first - 1;
+    const auto [e, tile] = tiles.At(job);
     const Product p = product(e);
     const auto run = !native_bf16 || p.a.value.dtype() != DType::kBF16 ? RunTileF32 : p.a_transposed ? RunTokenSumBF16 : RunRowsBF16;
-    run(p, TileOf(p, job - first[e]), TileScratch(panels + worker * TileScratch::kBytes));
+    run(p, TileOf(p, tile), TileScratch(panel));
   });
 }
 

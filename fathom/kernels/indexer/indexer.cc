@@ -50,9 +50,9 @@ HWY_AFTER_NAMESPACE();
 #include <cmath>
 #include <functional>
 
-#include "fathom/base/threads.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 namespace {
@@ -127,10 +127,11 @@ void ChooseAll(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chos
   }
 }
 
-void ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chosen, const View& scores, float* workers) {
-  ParallelWorkerJobs(strip.end - strip.begin, [&](int64_t i, int worker) {
+void ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chosen, const View& scores,
+                const WorkerScratch<float>& workers) {
+  workers.Run(strip.end - strip.begin, [&](int64_t i, float* own) {
     const int64_t t = strip.begin + i;
-    BestOfRow best(top_k, workers + worker * BestOfRow::Floats(top_k));
+    BestOfRow best(top_k, own);
     for (int64_t j = 0; j < strip.Keys(t); ++j)
       best.Add(static_cast<int32_t>(strip.segment.k_begin + j), strip.scores[i * strip.stride + j]);
     best.Write(chosen.data() + t * top_k, scores.empty() ? nullptr : scores.row<float>(t));
@@ -156,11 +157,11 @@ void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, C
   const ArenaScope scope(scratch);
   int64_t longest = 0;
   for (const Segment& s : segments) longest = std::max(longest, s.k_end - s.k_begin);
-  const int64_t stride = PadBlock(longest), each = IndexerScratch::Floats(shape);
+  const int64_t stride = PadBlock(longest);
   float* queries_t = scratch.AllocArray<float>(kStripQueries * a.PanelFloats());
   float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(shape.heads));
   float* strip_scores = scratch.AllocArray<float>(kStripQueries * stride);
-  float* workers = scratch.AllocArray<float>(NumWorkers() * std::max(each, BestOfRow::Floats(top_k)));
+  const WorkerScratch<float> workers(scratch, std::max(IndexerScratch::Floats(shape), BestOfRow::Floats(top_k)));
   if (scratch.counting()) return;  // lists stay full
   std::fill(chosen.begin(), chosen.end(), -1);
   for (size_t i = 0; i < segments.size(); ++i) {
@@ -173,20 +174,13 @@ void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, C
         ChooseAll(strip, top_k, chosen);
         continue;
       }
-      ParallelWorkerJobs(strip.end - t, [&](int64_t j, int worker) {
-        HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + j, workers + worker * each);
-      });
-      ParallelWorkerJobs((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, int worker) {
-        HWY_DYNAMIC_DISPATCH(ScoreKeysJob)(a, strip, block * kKeyBlock, workers + worker * each);
+      workers.Run(strip.end - t, [&](int64_t j, float* own) { HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + j, own); });
+      workers.Run((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, float* own) {
+        HWY_DYNAMIC_DISPATCH(ScoreKeysJob)(a, strip, block * kKeyBlock, own);
       });
       ChooseBest(strip, top_k, chosen, scores, workers);
     }
   }
-}
-
-int64_t IndexerTopKScratchBytes(const IndexerShape& shape, int64_t most_keys, int64_t top_k) {
-  const int64_t strip = kStripQueries * (PadBlock(shape.head_dim) * PadBlock(shape.heads) + PadBlock(shape.heads) + PadBlock(most_keys));
-  return (strip + NumThreads() * std::max(IndexerScratch::Floats(shape), BestOfRow::Floats(top_k))) * 4 + 64 * 8;
 }
 
 }  // namespace fathom

@@ -23,6 +23,5 @@ struct IndexerShape {
 // With `tables`, one per segment, whose keys then count from 0, they lie in blocks as mla_decode.h has it.
 void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
                  std::span<int32_t> chosen, View scores, Arena& scratch, std::span<const BlockTable> tables = {});
-int64_t IndexerTopKScratchBytes(const IndexerShape& shape, int64_t most_keys, int64_t top_k);
 
 }  // namespace fathom

@@ -219,6 +219,7 @@ HWY_AFTER_NAMESPACE();
 #include "fathom/base/threads.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 namespace {
@@ -228,28 +229,20 @@ HWY_EXPORT(PackIndexerQuery);
 HWY_EXPORT(QueryJob);
 HWY_EXPORT(KeyJob);
 
-struct Workers {
-  float* scratch;
-  int64_t each;
-  float* Of(int worker) const { return scratch + worker * each; }
-};
-
-void StripLoss(const IndexerLossArgs& a, const LossStrip& strip, float* kl, const Workers& workers) {
+void StripLoss(const IndexerLossArgs& a, const LossStrip& strip, float* kl, const WorkerScratch<float>& workers) {
   const int64_t queries = strip.end - strip.begin, k_begin = strip.segment.k_begin,
                 keys = VisibleEnd(strip.segment, strip.end - 1) - k_begin;
-  ParallelWorkerJobs(queries, [&](int64_t i, int worker) { HWY_DYNAMIC_DISPATCH(PackIndexerQuery)(a, strip, i, workers.Of(worker)); });
+  workers.Run(queries, [&](int64_t i, float* own) { HWY_DYNAMIC_DISPATCH(PackIndexerQuery)(a, strip, i, own); });
   if (a.Dense()) {
-    ParallelWorkerJobs(a.target.shape.heads, [&](int64_t h, int worker) {
-      HWY_DYNAMIC_DISPATCH(PackMainQueries)(a, strip, h, workers.Of(worker));
-    });
-    ParallelWorkerJobs((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, int worker) {
-      HWY_DYNAMIC_DISPATCH(DenseTargetsJob)(a, strip, block * kKeyBlock, workers.Of(worker));
+    workers.Run(a.target.shape.heads, [&](int64_t h, float* own) { HWY_DYNAMIC_DISPATCH(PackMainQueries)(a, strip, h, own); });
+    workers.Run((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, float* own) {
+      HWY_DYNAMIC_DISPATCH(DenseTargetsJob)(a, strip, block * kKeyBlock, own);
     });
   }
-  ParallelWorkerJobs(queries, [&](int64_t i, int worker) { HWY_DYNAMIC_DISPATCH(QueryJob)(a, strip, i, kl, workers.Of(worker)); });
+  workers.Run(queries, [&](int64_t i, float* own) { HWY_DYNAMIC_DISPATCH(QueryJob)(a, strip, i, kl, own); });
   if (!a.WantsGradients()) return;
-  ParallelWorkerJobs(kKeyParts, [&](int64_t part, int worker) {
-    HWY_DYNAMIC_DISPATCH(KeyJob)(a, strip, k_begin + keys * part / kKeyParts, k_begin + keys * (part + 1) / kKeyParts, workers.Of(worker));
+  workers.Run(kKeyParts, [&](int64_t part, float* own) {
+    HWY_DYNAMIC_DISPATCH(KeyJob)(a, strip, k_begin + keys * part / kKeyParts, k_begin + keys * (part + 1) / kKeyParts, own);
   });
 }
 
@@ -297,8 +290,7 @@ void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std:
                   .queries_t = scratch.AllocArray<float>(kStripQueries * a.PanelFloats()),
                   .weights = scratch.AllocArray<float>(kStripQueries * PadBlock(indexer.shape.heads)),
                   .main_queries_t = scratch.AllocArray<float>(target.shape.heads * wide * kStripQueries)};
-  const int64_t each = LossScratch::Floats(target, indexer.shape, list);
-  const Workers workers{scratch.AllocArray<float>(NumWorkers() * each), each};
+  const WorkerScratch<float> workers(scratch, LossScratch::Floats(target, indexer.shape, list));
   std::fill(kl.begin(), kl.end(), 0.0f);
   if (a.WantsGradients()) {
     for (const View& v : {gradients.dq, gradients.dk, gradients.dweights}) Zero(v);
@@ -310,12 +302,6 @@ void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std:
       StripLoss(a, strip, kl.data(), workers);
     }
   }
-}
-
-int64_t IndexerLossScratchBytes(const IndexerTarget& target, const IndexerShape& shape, int64_t most_keys) {
-  const int64_t list = PadBlock(most_keys), wide = PadBlock(target.shape.nope_dim + target.shape.rope_dim), heads = PadBlock(shape.heads);
-  const int64_t strip = kStripQueries * (2 * list + 2 * heads * PadBlock(shape.head_dim) + heads + target.shape.heads * wide);
-  return (strip + NumThreads() * LossScratch::Floats(target, shape, list)) * 4 + 64 * 8;
 }
 
 }  // namespace fathom

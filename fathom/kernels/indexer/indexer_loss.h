@@ -30,6 +30,5 @@ struct IndexerGradients {
 void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std::span<const Segment> segments,
                  std::span<const int32_t> chosen, int64_t k, float factor, std::span<float> kl, const IndexerGradients& gradients,
                  Arena& scratch);
-int64_t IndexerLossScratchBytes(const IndexerTarget& target, const IndexerShape& shape, int64_t most_keys);
 
 }  // namespace fathom
