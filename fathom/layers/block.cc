@@ -56,7 +56,7 @@ void Block::Forward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, c
   FeedForward(ctx, p, layout.sequence, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
 }
 
-void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView d_scores,
+void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Saved& s, ConstView d_scores,
                      View dh, BlockParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View dx = ctx.scratch.Alloc(DType::kF32, dh.shape());

@@ -34,9 +34,9 @@ class Block {
 
   // h [T,D] F32 is updated in place.
   void Forward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, View h, Saved& saved) const;
-  // dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad.
-  void Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView d_scores,
-                View dh, BlockParams& grad) const;
+  // dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad. The FFN overwrites its part of saved.
+  void Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Saved& saved, ConstView d_scores, View dh,
+                BlockParams& grad) const;
   // See Mla::LearnIndexer.
   double LearnIndexer(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, bool sparse,
                       float factor, BlockParams& grad) const;

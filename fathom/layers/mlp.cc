@@ -19,7 +19,7 @@ void Mlp::Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* save
   LinearForward(ctx, p.down_proj, hidden, y, Write::kAdd);
 }
 
-void Mlp::Backward(Ctx& ctx, const MlpParams& p, const Saved& s, ConstView x, ConstView dy, View dx, MlpParams& grad) const {
+void Mlp::Backward(Ctx& ctx, const MlpParams& p, Saved& s, ConstView x, ConstView dy, View dx, MlpParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View hidden = ctx.scratch.Alloc(ctx.compute, s.gate.shape());
   SwigluForward(s.gate, s.up, {}, hidden);

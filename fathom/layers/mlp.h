@@ -19,8 +19,8 @@ class Mlp {
 
   // x [T,D] compute dtype; y [T,D] F32 is added to. saved == nullptr: inference.
   void Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* saved) const;
-  // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad.
-  void Backward(Ctx& ctx, const MlpParams& p, const Saved& saved, ConstView x, ConstView dy, View dx, MlpParams& grad) const;
+  // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad. saved is overwritten by the gradients of gate and up.
+  void Backward(Ctx& ctx, const MlpParams& p, Saved& saved, ConstView x, ConstView dy, View dx, MlpParams& grad) const;
 
  private:
   int64_t width_;

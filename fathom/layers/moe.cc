@@ -22,7 +22,7 @@ std::span<W* const> MatricesOf(Ctx& ctx, Params& experts, Weight MlpParams::*mat
 
 // The rows that experts run on: as many as slots, but for the dropped ones.
 struct Rows {
-  explicit Rows(const Moe::Saved& s)
+  explicit Rows(Moe::Saved& s)
       : count(s.begin.back()),
         token(s.row_token.first(static_cast<size_t>(count))),
         slot(s.row_slot.first(static_cast<size_t>(count))),
@@ -151,7 +151,7 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   if (!p.shared_experts.gate_proj.value.empty()) shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
 }
 
-void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
+void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
                           MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const Rows rows(s);
@@ -188,8 +188,7 @@ void Moe::BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView
   ExactLinearBackward(ctx, p.gate, AsF32(ctx, x), d_logits, dx, Write::kAdd, grad.gate);
 }
 
-void Moe::Backward(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, ConstView d_scores, View dx,
-                   MoeParams& grad) const {
+void Moe::Backward(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, ConstView dy, ConstView d_scores, View dx, MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const std::span<float> d_slots = ctx.scratch.AllocSpan<float>(std::ssize(s.slot_weight));
   BackwardExperts(ctx, p, s, x, dy, dx, d_slots, grad);

@@ -40,9 +40,8 @@ class Moe {
   // an expert is one of each sequence: of each `sequence` tokens (0: of all).
   void Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, View y, Saved& saved) const;
   // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad. d_scores [T,E] F32, unless empty: a balance loss's gradient on the
-  // scores.
-  void Backward(Ctx& ctx, const MoeParams& p, const Saved& saved, ConstView x, ConstView dy, ConstView d_scores, View dx,
-                MoeParams& grad) const;
+  // scores. saved's gate and up are overwritten by their gradients.
+  void Backward(Ctx& ctx, const MoeParams& p, Saved& saved, ConstView x, ConstView dy, ConstView d_scores, View dx, MoeParams& grad) const;
 
   const RouterShape& router() const { return router_; }
   // Rows of expert work per token.
@@ -55,7 +54,7 @@ class Moe {
   // both take part.
   void PlanRows(int64_t sequence, Saved& s) const;
   std::span<const float> ChosenOf(Ctx& ctx, const Saved& s, std::span<const float> slots) const;
-  void BackwardExperts(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
+  void BackwardExperts(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
                        MoeParams& grad) const;
   void BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, std::span<const float> d_weights, ConstView d_scores,
                       View dx, MoeParams& grad) const;

@@ -39,7 +39,7 @@ void Mtp::Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, co
 }
 
 void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope,
-                   Remat remat, const LayerTerms& terms, ConstView state, const Saved& s, View dh, View d_state, MtpParams& grad) const {
+                   Remat remat, const LayerTerms& terms, ConstView state, Saved& s, View dh, View d_state, MtpParams& grad) const {
   BackwardKept(ctx, block_, p.block, layout, rope, remat, s.block, terms, layer_, dh, grad.block);
   ArenaScope scope(ctx.scratch);
   const View d_joined = ctx.scratch.Alloc(DType::kF32, {dh.dim(0), 2 * hidden_});

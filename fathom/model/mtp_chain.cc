@@ -115,7 +115,7 @@ CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, con
   const View d_own = ctx.scratch.Alloc(DType::kF32, h.shape()), d_state = ctx.scratch.Alloc(DType::kF32, h.shape());
   for (size_t k = links.size(); k-- > 0;) {
     ArenaScope inner(ctx.scratch);
-    const Link& link = links[k];
+    Link& link = links[k];
     sums += BackwardHead(ctx, p.mtp[k], link, options.scale, d_own, grads.mtp[k]);
     if (k + 1 < links.size()) BackwardState(ctx, HeadOf(p.mtp[k]), options.input, link.saved.h, d_state, d_own, HeadOf(grads.mtp[k]));
     const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);

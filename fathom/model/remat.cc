@@ -19,7 +19,7 @@ void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const To
 }
 
 Block::Saved Restored(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                      const Block::Saved& kept) {
+                      Block::Saved& kept) {
   if (remat != Remat::kFull) return kept;
   Block::Saved saved = block.Allocate(ctx.scratch, ctx.compute, kept.h_in.dim(0), false);
   const View h = ctx.scratch.Alloc(DType::kF32, kept.h_in.shape());
@@ -29,9 +29,9 @@ Block::Saved Restored(Ctx& ctx, const Block& block, const BlockParams& p, const 
 }
 
 void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                  const Block::Saved& kept, const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad) {
+                  Block::Saved& kept, const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad) {
   ArenaScope scope(ctx.scratch);
-  const Block::Saved saved = Restored(ctx, block, p, layout, rope, remat, kept);
+  Block::Saved saved = Restored(ctx, block, p, layout, rope, remat, kept);
   const ConstView d_scores = terms.Apply(ctx, block, p, layer, saved, grad);
   block.Backward(ctx, p, layout, rope, saved, d_scores, dh, grad);
 }

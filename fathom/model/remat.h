@@ -12,12 +12,13 @@ Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64
 void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
                     View h, Block::Saved& kept);
 
-// What the backward reads of the layer: kept, or made again in scratch.
+// What the backward uses of the layer: kept's own memory, or made again in scratch.
 Block::Saved Restored(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                      const Block::Saved& kept);
+                      Block::Saved& kept);
 
-// dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad. layer: its number for the terms.
+// dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad; kept is used up. layer: its number for
+// the terms.
 void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                  const Block::Saved& kept, const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad);
+                  Block::Saved& kept, const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad);
 
 }  // namespace fathom
