@@ -1,16 +1,15 @@
 #include "fathom/data/document_reader.h"
 
-#include <zstd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <span>
 #include <utility>
-#include <vector>
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
+#include "fathom/base/zstd.h"
 #include "fathom/data/file_format.h"
 
 namespace fathom {
@@ -42,34 +41,22 @@ class PlainStream final : public ByteStream {
 class ZstdStream final : public ByteStream {
  public:
   explicit ZstdStream(const DataFile& file)
-      : path_(file.path), in_(file.path, std::ios::binary), context_(ZSTD_createDCtx(), &ZSTD_freeDCtx), input_(ZSTD_DStreamInSize()) {
+      : path_(file.path),
+        in_(file.path, std::ios::binary),
+        reader_([this](std::span<std::byte> out) { return Compressed(out); }, file.path.string(), kLongestWindow) {
     if (!in_) Throw(ErrorCode::kInput, "{}: can't be read", path_.string());
-    FATHOM_CHECK(context_ != nullptr);
-    ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, kLongestWindow);
   }
-  size_t Read(char* out, size_t n) override {
-    ZSTD_outBuffer output = {out, n, 0};
-    while (output.pos == 0) {
-      if (pending_.pos == pending_.size && !Refill()) return 0;
-      frame_left_ = ZSTD_decompressStream(context_.get(), &output, &pending_);
-      if (ZSTD_isError(frame_left_)) Throw(ErrorCode::kInput, "{}: damaged zstd file: {}", path_.string(), ZSTD_getErrorName(frame_left_));
-    }
-    return output.pos;
-  }
+  size_t Read(char* out, size_t n) override { return reader_.ReadSome(std::as_writable_bytes(std::span(out, n))); }
 
  private:
-  bool Refill() {
-    in_.read(input_.data(), static_cast<std::streamsize>(input_.size()));
-    pending_ = {input_.data(), static_cast<size_t>(in_.gcount()), 0};
-    if (pending_.size == 0 && frame_left_ != 0) Throw(ErrorCode::kInput, "{}: truncated zstd file", path_.string());
-    return pending_.size > 0;
+  size_t Compressed(std::span<std::byte> out) {
+    in_.read(reinterpret_cast<char*>(out.data()), std::ssize(out));
+    if (in_.bad()) Throw(ErrorCode::kInput, "{}: can't be read", path_.string());
+    return static_cast<size_t>(in_.gcount());
   }
   std::filesystem::path path_;
   std::ifstream in_;
-  std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context_;
-  std::vector<char> input_;
-  ZSTD_inBuffer pending_ = {nullptr, 0, 0};
-  size_t frame_left_ = 0;
+  ZstdReader reader_;
 };
 
 // A byte earlier where a line may have begun before the extent, and on to the end of the file for the last line.
@@ -81,7 +68,7 @@ std::unique_ptr<ByteStream> OpenExtent(const DataFile& file, const Extent& exten
 }  // namespace
 
 std::unique_ptr<ByteStream> OpenByteStream(const DataFile& file, int64_t begin, int64_t end) {
-  if (file.compressed) return std::make_unique<ZstdStream>(file);
+  if (file.compressed && file.bytes > 0) return std::make_unique<ZstdStream>(file);
   return std::make_unique<PlainStream>(file, begin, end);
 }
 

@@ -8,7 +8,7 @@
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
 #include "fathom/checkpoint/orbax/byte_stream.h"
-#include "fathom/checkpoint/orbax/zstd_codec.h"
+#include "fathom/base/zstd.h"
 
 namespace fathom {
 namespace {

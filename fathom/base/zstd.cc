@@ -1,4 +1,4 @@
-#include "fathom/checkpoint/orbax/zstd_codec.h"
+#include "fathom/base/zstd.h"
 
 #include <zstd.h>
 
@@ -19,9 +19,11 @@ ZSTD_DCtx* AsReader(void* context) { return static_cast<ZSTD_DCtx*>(context); }
 void ZstdReader::Free::operator()(void* context) const { ZSTD_freeDCtx(AsReader(context)); }
 void ZstdCompressor::Free::operator()(void* context) const { ZSTD_freeCCtx(static_cast<ZSTD_CCtx*>(context)); }
 
-ZstdReader::ZstdReader(std::function<size_t(std::span<std::byte>)> next, std::string where)
+ZstdReader::ZstdReader(std::function<size_t(std::span<std::byte>)> next, std::string where, int window_log)
     : next_(std::move(next)), where_(std::move(where)), context_(ZSTD_createDCtx()), buffer_(kStep, '\0') {
   if (context_ == nullptr) throw std::bad_alloc();
+  const size_t result = ZSTD_DCtx_setParameter(AsReader(context_.get()), ZSTD_d_windowLogMax, window_log);
+  FATHOM_CHECK(!ZSTD_isError(result), "{}", ZSTD_getErrorName(result));
 }
 
 bool ZstdReader::Refill() {
@@ -31,30 +33,37 @@ bool ZstdReader::Refill() {
   return end_ > 0;
 }
 
-void ZstdReader::Read(std::span<std::byte> out) {
+// What the buffered input gives; 0: more of it is needed, or a frame has ended.
+size_t ZstdReader::Decompress(std::span<std::byte> out) {
   ZSTD_outBuffer to = {out.data(), out.size(), 0};
-  while (to.pos < to.size) {
-    const size_t before = to.pos;
+  ZSTD_inBuffer from = {buffer_.data(), end_, begin_};
+  const size_t result = ZSTD_decompressStream(AsReader(context_.get()), &to, &from);
+  if (ZSTD_isError(result)) Throw(ErrorCode::kInput, "{}: damaged zstd data ({})", where_, ZSTD_getErrorName(result));
+  begin_ = from.pos;
+  frame_open_ = result != 0;
+  return to.pos;
+}
+
+size_t ZstdReader::ReadSome(std::span<std::byte> out) {
+  size_t n = 0;
+  while (n == 0 && Refill()) n = Decompress(out);
+  if (n == 0 && frame_open_) Throw(ErrorCode::kInput, "{}: zstd data ends early: truncated", where_);
+  return n;
+}
+
+void ZstdReader::Read(std::span<std::byte> out) {
+  while (!out.empty()) {
     const bool more = Refill();
-    ZSTD_inBuffer from = {buffer_.data(), end_, begin_};
-    const size_t result = ZSTD_decompressStream(AsReader(context_.get()), &to, &from);
-    if (ZSTD_isError(result)) Throw(ErrorCode::kInput, "{}: damaged zstd data ({})", where_, ZSTD_getErrorName(result));
-    begin_ = from.pos;
-    frame_open_ = result != 0;
-    if (!more && to.pos == before) Throw(ErrorCode::kInput, "{}: zstd data ends early: truncated", where_);
+    const size_t n = Decompress(out);
+    if (!more && n == 0) Throw(ErrorCode::kInput, "{}: zstd data ends early: truncated", where_);
+    out = out.subspan(n);
   }
 }
 
 void ZstdReader::CheckEnd() {
   std::byte beyond;
-  ZSTD_outBuffer to = {&beyond, 1, 0};
   while (frame_open_ && Refill()) {
-    ZSTD_inBuffer from = {buffer_.data(), end_, begin_};
-    const size_t result = ZSTD_decompressStream(AsReader(context_.get()), &to, &from);
-    if (ZSTD_isError(result)) Throw(ErrorCode::kInput, "{}: damaged zstd data ({})", where_, ZSTD_getErrorName(result));
-    begin_ = from.pos;
-    frame_open_ = result != 0;
-    if (to.pos > 0) Throw(ErrorCode::kInput, "{}: zstd data holds more than its shape says", where_);
+    if (Decompress({&beyond, 1}) > 0) Throw(ErrorCode::kInput, "{}: zstd data holds more than its shape says", where_);
   }
   if (frame_open_) Throw(ErrorCode::kInput, "{}: zstd data ends early: truncated", where_);
   if (Refill()) Throw(ErrorCode::kInput, "{}: bytes behind the zstd data", where_);

@@ -17,8 +17,11 @@ std::string ZstdDecompress(std::span<const std::byte> bytes, uint64_t max_size, 
 // Compressed input is asked for piece by piece, content is given out piece by piece: memory does not grow with either.
 class ZstdReader {
  public:
-  // next(buffer) fills the buffer with following input bytes and returns how many (0: the end).
-  ZstdReader(std::function<size_t(std::span<std::byte>)> next, std::string where);
+  // next(buffer) fills the buffer with following input bytes and returns how many (0: the end). A frame whose window is larger than
+  // 2^window_log bytes is refused, for that much memory is what reading it takes.
+  ZstdReader(std::function<size_t(std::span<std::byte>)> next, std::string where, int window_log = 27);
+  // Up to out.size() bytes of the frames' content, at least one; 0 at the end of the last frame. Throws Error(kInput): damaged, truncated.
+  size_t ReadSome(std::span<std::byte> out);
   // Fills out completely. Throws Error(kInput): damaged, or the content ends before.
   void Read(std::span<std::byte> out);
   // Throws Error(kInput) unless the content and its frame end here.
@@ -26,6 +29,7 @@ class ZstdReader {
 
  private:
   bool Refill();
+  size_t Decompress(std::span<std::byte> out);
   struct Free {
     void operator()(void* context) const;
   };
