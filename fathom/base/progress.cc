@@ -5,10 +5,15 @@
 
 #include <cstdio>
 
+#include "fathom/base/log.h"
+
 namespace fathom {
 namespace {
-constexpr double kTerminalPeriod = 0.2, kLogPeriod = 10.0;  // seconds between two lines
-}
+constexpr double kTerminalPeriod = 0.2, kLogPeriod = 30;  // seconds between two lines
+
+std::string Amount(double value) { return value >= 1000 ? fmt::format("{:.0f}", value) : fmt::format("{:.4g}", value); }
+
+}  // namespace
 
 std::string FormatSeconds(double seconds) {
   const auto s = static_cast<int64_t>(seconds + 0.5);
@@ -25,8 +30,8 @@ std::string FormatBytes(double bytes) {
   return fmt::format("{:.0f} B", bytes);
 }
 
-Progress::Progress(std::string what, std::string unit, double total, double unit_size)
-    : what_(std::move(what)), unit_(std::move(unit)), total_(total), unit_size_(unit_size), terminal_(isatty(2) != 0) {}
+Progress::Progress(std::string what, std::string unit, double total, double unit_size, double before)
+    : what_(std::move(what)), unit_(std::move(unit)), total_(total), unit_size_(unit_size), before_(before), terminal_(isatty(2) != 0) {}
 
 Progress::~Progress() {
   if (terminal_ && drawn_) std::fputc('\n', stderr);
@@ -40,13 +45,19 @@ void Progress::Update(double done, const std::string& note) {
 
 void Progress::Finish() { Draw(total_, ""); }
 
+void Progress::Clear() {
+  if (terminal_ && drawn_) std::fputs("\r\033[K", stderr);
+  drawn_ = false;
+}
+
 void Progress::Draw(double done, const std::string& note) {
-  const double seconds = clock_.Seconds(), rate = seconds > 0 ? done / seconds : 0;
-  std::string line =
-      fmt::format("{} {:.4g}/{:.4g} {}, {:.3g} {}/s", what_, done / unit_size_, total_ / unit_size_, unit_, rate / unit_size_, unit_);
+  const double seconds = clock_.Seconds(), rate = seconds > 0 ? (done - before_) / seconds : 0;
+  std::string line = fmt::format("{} {}/{} {}, {} {}/s", what_, Amount(done / unit_size_), Amount(total_ / unit_size_), unit_,
+                                 Amount(rate / unit_size_), unit_);
   if (rate > 0 && done < total_) line += ", " + FormatSeconds((total_ - done) / rate) + " left";
   if (!note.empty()) line += ", " + note;
-  std::fprintf(stderr, terminal_ ? "\r%s\033[K" : "%s\n", line.c_str());
+  if (!terminal_) return spdlog::info("{}", line);
+  std::fprintf(stderr, "\r%s\033[K", line.c_str());
   std::fflush(stderr);
   drawn_ = true;
 }

@@ -1,4 +1,4 @@
-// Progress of long work: one line redrawn in place on a terminal, a plain line now and then in a log.
+// Progress of long work: one line of stderr redrawn in place on a terminal, a line of the log now and then elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,23 @@ namespace fathom {
 
 class Progress {
  public:
-  // what: "converting"; unit: "GB", "steps"; unit_size: how much `done` makes one unit (1e9 for bytes shown as GB).
-  Progress(std::string what, std::string unit, double total, double unit_size = 1);
+  // what: "converting"; unit: "GB", "steps"; unit_size: how much `done` makes one unit (1e9 for bytes shown as GB); before: what was done
+  // by an earlier run.
+  Progress(std::string what, std::string unit, double total, double unit_size = 1, double before = 0);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // done counts from 0 to total; note is appended. Rate and time left come from the time since construction.
+  // done counts up to total, `before` included; note is appended. Rate and time left come from the time since construction.
   void Update(double done, const std::string& note = "");
   void Finish();
+  // Takes the line off the terminal; call before anything else prints there.
+  void Clear();
 
  private:
   void Draw(double done, const std::string& note);
   std::string what_, unit_;
-  double total_, unit_size_;
+  double total_, unit_size_, before_;
   bool terminal_, drawn_ = false;
   double next_ = 0;
   Stopwatch clock_;

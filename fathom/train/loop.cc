@@ -86,7 +86,7 @@ class Run {
         first_step_(resume_ ? resume_->step + 1 : 0),
         done_(first_step_ - 1),
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_)),
-        progress_(first_step_, options_.steps) {
+        progress_("training", "steps", static_cast<double>(options_.steps), 1, static_cast<double>(first_step_)) {
     WarnOfIdleIndexers(loaded_, options_);
     CheckDisk(config);
     lock_.emplace(RunFolder(options_), "run " + options_.run_name);
@@ -181,7 +181,7 @@ class Run {
     seconds_ += timing_.seconds;
     progress_.Clear();
     spdlog::info("{}", ConsoleLine(step_, report_, timing_));
-    progress_.Update(step_, timing_);
+    progress_.Update(static_cast<double>(step_ + 1), ProgressNote(timing_));
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
     AddExpertScalars(session_, scalars);
     Report(scalars);
@@ -322,7 +322,7 @@ class Run {
   bool savable_ = true;  // false while weights move, and once saving has failed
   double flops_per_token_, peak_gflops_ = 1;
   std::vector<std::unique_ptr<ScalarSink>> sinks_;
-  TrainProgress progress_;
+  Progress progress_;
   Batch batch_, eval_batch_;
   StepReport report_;
   StepTiming timing_;

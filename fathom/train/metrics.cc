@@ -1,7 +1,6 @@
 #include "fathom/train/metrics.h"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,14 +13,12 @@
 
 #include "fathom/base/file.h"
 #include "fathom/base/log.h"
-#include "fathom/base/progress.h"
 
 namespace fathom {
 namespace {
 
 constexpr size_t kLongestLine = 1 << 16;  // bytes that reach the file in one call, so that a run that is killed leaves no half line
 constexpr std::string_view kLineStart = "{\"step\":";
-constexpr double kTerminalPeriod = 0.3, kLogPeriod = 30;  // seconds
 
 // A pipe that nobody reads is an error rather than a wait without end.
 std::FILE* OpenToAppend(const std::filesystem::path& path) {
@@ -126,29 +123,9 @@ std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) 
   return line;
 }
 
-TrainProgress::TrainProgress(int64_t first_step, int64_t steps) : first_(first_step), steps_(steps), terminal_(isatty(2) != 0) {}
-
-TrainProgress::~TrainProgress() { Clear(); }
-
-void TrainProgress::Clear() {
-  if (terminal_ && shown_) std::fputs("\r\033[K", stderr);
-  shown_ = false;
-}
-
-void TrainProgress::Update(int64_t step, const StepTiming& t) {
-  if (clock_.Seconds() < next_) return;
-  const double per_step = clock_.Seconds() / static_cast<double>(step + 1 - first_);
-  const std::string line = fmt::format("step {} of {}, {:.0f} tokens/s, {:.0f} % of this machine's product rate, {} left", step + 1, steps_,
-                                       t.tokens / t.seconds, 100 * 1e3 * t.tflops / t.seconds / t.peak_gflops,
-                                       FormatSeconds(per_step * static_cast<double>(steps_ - step - 1)));
-  if (terminal_) {
-    std::fprintf(stderr, "\r%s\033[K", line.c_str());
-    std::fflush(stderr);
-    shown_ = true;
-  } else {
-    spdlog::info("{}", line);
-  }
-  next_ = clock_.Seconds() + (terminal_ ? kTerminalPeriod : kLogPeriod);
+std::string ProgressNote(const StepTiming& t) {
+  return fmt::format("{:.0f} tokens/s, {:.0f} % of this machine's product rate", t.tokens / t.seconds,
+                     100 * 1e3 * t.tflops / t.seconds / t.peak_gflops);
 }
 
 }  // namespace fathom

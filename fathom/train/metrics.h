@@ -1,4 +1,4 @@
-// What a run reports: MaxText's console line, one JSON object per step in metrics/metrics.jsonl, a progress line.
+// What a run reports: MaxText's console line, one JSON object per step in metrics/metrics.jsonl, what its progress line notes.
 #pragma once
 
 #include <filesystem>
@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "fathom/base/clock.h"
 #include "fathom/base/json.h"
 #include "fathom/train/session.h"
 
@@ -47,20 +46,7 @@ Scalars StepScalars(int64_t step, const StepReport& report, const StepTiming& ti
 // "completed step: 3, seconds: 1.23, TFLOP/s/device: ..., loss: ..." as MaxText prints it.
 std::string ConsoleLine(int64_t step, const StepReport& report, const StepTiming& timing);
 
-// The line under the log on a terminal; a plain line every half minute elsewhere.
-class TrainProgress {
- public:
-  TrainProgress(int64_t first_step, int64_t steps);
-  ~TrainProgress();
-  void Update(int64_t step, const StepTiming& timing);
-  // Call before anything else prints to the terminal.
-  void Clear();
-
- private:
-  int64_t first_, steps_;
-  bool terminal_, shown_ = false;
-  double next_ = 0;
-  Stopwatch clock_;
-};
+// What the progress line says of a step: "5210 tokens/s, 61 % of this machine's product rate".
+std::string ProgressNote(const StepTiming& timing);
 
 }  // namespace fathom
