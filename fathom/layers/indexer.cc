@@ -70,12 +70,12 @@ void Indexer::Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const Rop
   if (fp8_) RoundAsOfficial(ctx, k, 1);
 }
 
-void Indexer::Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
+bool Indexer::Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
                      ConstView k, std::span<int32_t> chosen, std::span<const BlockTable> tables) const {
   ArenaScope scope(ctx.scratch);
   const View q = Queries(ctx, p, in, rope), weights = HeadWeights(ctx, p, in);
   if (fp8_) RoundAsOfficial(ctx, q, shape_.heads);
-  IndexerTopK(shape_, segments, q, k, weights, top_k_, chosen, {}, ctx.scratch, tables);
+  return IndexerTopK(shape_, segments, q, k, weights, top_k_, chosen, {}, ctx.scratch, tables);
 }
 
 double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,

@@ -37,9 +37,9 @@ class Indexer {
 
   // Rotated keys [T,Dh] of the tokens, as Choose compares them, compute dtype: overwrites k.
   void Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const;
-  // The keys that every query of the segments sees, as IndexerTopK: chosen [T*top_k] is overwritten. k [S,Dh] are all keys, in decoding
-  // in the blocks of each segment's table.
-  void Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments, ConstView k,
+  // The keys that every query of the segments sees, and false where a score is not finite, as IndexerTopK: chosen [T*top_k] is overwritten.
+  // k [S,Dh] are all keys, in decoding in the blocks of each segment's table.
+  bool Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments, ConstView k,
               std::span<int32_t> chosen, std::span<const BlockTable> tables = {}) const;
   // The sum of the KL of the tokens from the main attention's weights (IndexerLoss), over the chosen keys, or all visible ones if chosen
   // is empty; adds the gradients of factor times it to grad.

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <utility>
 
 #include "fathom/kernels/quant/fp8_quantize.h"
 #include "fathom/kernels/quant/hadamard_ref.h"
@@ -143,6 +145,25 @@ TEST_P(IndexerTest, KeysAndChoiceAreThoseWrittenOut) {
     ++compared;
   }
   EXPECT_GT(compared, 15);
+}
+
+TEST_P(IndexerTest, OneNaNInAnyParameterMakesTheChoiceNone) {
+  Ctx ctx{saved_, scratch_, DType::kF32};
+  const Indexer::Inputs in{x_, q_low_, positions_};
+  const Segment all{0, kTokens, 0, kTokens};
+  std::vector<int32_t> chosen(kTokens * kTopK);
+  const auto choose = [&] {
+    Tensor k(DType::kF32, {kTokens, kDim});
+    indexer_.Keys(ctx, p_, in, rope_, k.mutable_view());
+    return indexer_.Choose(ctx, p_, in, rope_, {&all, 1}, k, chosen);
+  };
+  EXPECT_TRUE(choose());
+  for (Weight* w : {&p_.wq_b, &p_.wk, &p_.k_norm, &p_.k_norm_bias, &p_.weights_proj}) {
+    float& value = w->value.mutable_data<float>()[3];
+    const float good = std::exchange(value, std::numeric_limits<float>::quiet_NaN());
+    EXPECT_FALSE(choose());
+    value = good;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Rounding, IndexerTest, testing::Bool(), [](const auto& test) { return test.param ? "Official" : "None"; });

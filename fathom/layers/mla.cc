@@ -1,8 +1,10 @@
 #include "fathom/layers/mla.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "fathom/kernels/attention/rope.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/latent_attention.h"
 #include "fathom/layers/linear.h"
@@ -12,6 +14,9 @@ namespace {
 
 // Up to this many new tokens the absorbed form is cheaper than expanding the whole cache.
 constexpr int64_t kAbsorbedTokens = 8;
+
+// Queries after a choice that is none: comparisons hide a NaN, attention shows it.
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 int64_t CoveredTokens(const TokenLayout& layout) {
   int64_t tokens = 0;
@@ -75,12 +80,12 @@ ConstView Mla::LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const {
   return rows;
 }
 
-void Mla::Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const {
+bool Mla::Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), layout.positions};
   const View k = ctx.scratch.Alloc(ctx.compute, {x.dim(0), indexer_->head_dim()});
   indexer_->Keys(ctx, p.indexer, in, rope, k);
-  indexer_->Choose(ctx, p.indexer, in, rope, layout.segments, k, s.chosen);
+  return indexer_->Choose(ctx, p.indexer, in, rope, layout.segments, k, s.chosen);
 }
 
 void Mla::Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const {
@@ -114,7 +119,7 @@ void Mla::Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const
   const Division division = Divide(ctx, layout, sparse);
   MlaAttentionForward(shape_, division.dense, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
   if (sparse) {
-    Choose(ctx, p, layout, rope, x, s);
+    if (!Choose(ctx, p, layout, rope, x, s)) Fill(kNaN, s.q);
     const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
     LatentAttentionForward(ctx, a, s.q, s.o, s.lse);
   }
@@ -198,9 +203,10 @@ void Mla::Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, C
   MlaAttentionForward(shape_, {&all, 1}, q, kv, rows.Cols(kv_rank_, kv_rank_ + rope), o, {}, ctx.scratch);
 }
 
-// Writes the tokens' keys; then, once a sequence has more than index_topk, the keys that each token sees.
+// Writes the tokens' keys; then, once a sequence has more than index_topk, the keys that each token sees. A choice among scores that are
+// not finite turns q into NaN.
 std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, const CachedRows& rows,
-                                     LayerCache& cache) const {
+                                     LayerCache& cache, View q) const {
   const int64_t m = rows.count(), k = indexer_->top_k();
   const View keys = ctx.scratch.Alloc(ctx.compute, {m, indexer_->head_dim()});
   indexer_->Keys(ctx, p.indexer, in, rope, keys);
@@ -214,7 +220,7 @@ std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer
     segments[i] = {s.begin, s.end, 0, s.length()};
     tables[i] = s.blocks;
   }
-  indexer_->Choose(ctx, p.indexer, in, rope, segments, cache.indexer_keys.view(), chosen, tables);
+  if (!indexer_->Choose(ctx, p.indexer, in, rope, segments, cache.indexer_keys.view(), chosen, tables)) Fill(kNaN, q);
   return chosen;
 }
 
@@ -254,7 +260,7 @@ void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, co
   Rotate(q, kv_low, rows.positions, rope, false);
   StoreRows(kv_low, rows, cache.latent_rope.mutable_view());
   const std::span<const int32_t> chosen =
-      indexer_ ? ChooseCached(ctx, p, {x, NormedQueryLatent(ctx, p, q_low), rows.positions}, rope, rows, cache)
+      indexer_ ? ChooseCached(ctx, p, {x, NormedQueryLatent(ctx, p, q_low), rows.positions}, rope, rows, cache, q)
                : std::span<const int32_t>();
   const View o = ctx.scratch.Alloc(ctx.compute, {m, shape_.heads * shape_.v_dim});
   AttendCached(ctx, p, rows, chosen, q, cache.latent_rope.view(), o);

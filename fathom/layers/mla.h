@@ -57,9 +57,9 @@ class Mla {
   Division Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) const;
   ConstView LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const;
   bool IsSparse(const TokenLayout& layout) const;
-  void Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const;
+  bool Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const;
   std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, const CachedRows& rows,
-                                  LayerCache& cache) const;
+                                  LayerCache& cache, View q) const;
   void Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const;
   void BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const;
   void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView latent, ConstView dkv, ConstView d_rows,

@@ -47,6 +47,7 @@ void ScoreKeysJob(const IndexerArgs& a, const IndexerStrip& strip, int64_t first
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <atomic>
 #include <cmath>
 #include <functional>
 
@@ -67,6 +68,7 @@ class BestOfRow {
   static int64_t Floats(int64_t k) { return 6 * k; }
 
   void Add(int32_t id, float score) {
+    finite_ &= std::abs(score) <= std::numeric_limits<float>::max();
     if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
     if (full_ && !(score > least_)) return;
     if (count_ == 2 * k_) {
@@ -76,6 +78,7 @@ class BestOfRow {
     scores_[count_] = score;
     ids_[count_++] = id;
   }
+  bool finite() const { return finite_; }
   void Write(int32_t* ids, float* scores) {
     if (count_ > k_) Shrink();
     std::copy_n(ids_, count_, ids);
@@ -103,7 +106,7 @@ class BestOfRow {
     count_ = kept;
   }
   int64_t k_, count_ = 0;
-  bool full_ = false;
+  bool full_ = false, finite_ = true;
   float least_ = 0;
   float *scores_, *order_;  // [2k] each
   int32_t* ids_;            // [2k]
@@ -127,15 +130,19 @@ void ChooseAll(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chos
   }
 }
 
-void ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chosen, const View& scores,
+// False: a score is not finite.
+bool ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> chosen, const View& scores,
                 const WorkerScratch<float>& workers) {
+  std::atomic<bool> finite = true;
   workers.Run(strip.end - strip.begin, [&](int64_t i, float* own) {
     const int64_t t = strip.begin + i;
     BestOfRow best(top_k, own);
     for (int64_t j = 0; j < strip.Keys(t); ++j)
       best.Add(static_cast<int32_t>(strip.segment.k_begin + j), strip.scores[i * strip.stride + j]);
     best.Write(chosen.data() + t * top_k, scores.empty() ? nullptr : scores.row<float>(t));
+    if (!best.finite()) finite = false;
   });
+  return finite;
 }
 
 }  // namespace
@@ -147,7 +154,7 @@ bool CheckIndexerInputs(const IndexerShape& shape, ConstView q, ConstView k, Con
   return q.dtype() == DType::kBF16 && HasNativeBF16();
 }
 
-void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
+bool IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
                  std::span<int32_t> chosen, View scores, Arena& scratch, std::span<const BlockTable> tables) {
   const IndexerArgs a{shape, q, k, weights, CheckIndexerInputs(shape, q, k, weights)};
   FATHOM_CHECK(top_k > 0 && std::ssize(chosen) == q.dim(0) * top_k, "{} chosen, top_k {}", chosen.size(), top_k);
@@ -162,8 +169,9 @@ void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, C
   float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(shape.heads));
   float* strip_scores = scratch.AllocArray<float>(kStripQueries * stride);
   const WorkerScratch<float> workers(scratch, std::max(IndexerScratch::Floats(shape), BestOfRow::Floats(top_k)));
-  if (scratch.counting()) return;  // lists stay full
+  if (scratch.counting()) return true;  // lists stay full
   std::fill(chosen.begin(), chosen.end(), -1);
+  bool finite = true;
   for (size_t i = 0; i < segments.size(); ++i) {
     const Segment& s = segments[i];
     const BlockTable table = tables.empty() ? BlockTable() : tables[i];
@@ -178,9 +186,10 @@ void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, C
       workers.Run((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, float* own) {
         HWY_DYNAMIC_DISPATCH(ScoreKeysJob)(a, strip, block * kKeyBlock, own);
       });
-      ChooseBest(strip, top_k, chosen, scores, workers);
+      finite &= ChooseBest(strip, top_k, chosen, scores, workers);
     }
   }
+  return finite;
 }
 
 }  // namespace fathom

@@ -20,8 +20,9 @@ struct IndexerShape {
 // scores to the lower index, NaN as -inf: chosen [T*top_k] rows of k in rising order, -1 behind them (and outside segments).
 // scores [T,top_k] F32, unless empty: the scores of the chosen; -inf behind them. Work O(T*S) in blocks, none for queries that see
 // no more than top_k keys unless scores are asked for.
+// False: a score that was compared is not finite, and the choice hides it.
 // With `tables`, one per segment, whose keys then count from 0, they lie in blocks as mla_decode.h has it.
-void IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
+bool IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
                  std::span<int32_t> chosen, View scores, Arena& scratch, std::span<const BlockTable> tables = {});
 
 }  // namespace fathom

@@ -38,12 +38,15 @@ void HeadDots(const IndexerShape& s, ConstBlock keys, int64_t n, const float* qu
                 Into::kOverwrite);
 }
 
-// scores[j] = sum_h weights[h] max(0, dots[j][h]). weights are padded with zeros.
+// scores[j] = sum_h weights[h] max(0, dots[j][h]), NaN where a dot is: Max may drop it. weights are padded with zeros.
 inline void SumHeads(const float* dots, int64_t n, int64_t heads, const float* weights, float* scores) {
   const DF d;
   for (int64_t j = 0; j < n; ++j, dots += PadBlock(heads)) {
     VF sum = hn::Zero(d);
-    for (int64_t h = 0; h < heads; h += LanesF()) sum = hn::MulAdd(LoadF(weights + h), hn::Max(hn::Zero(d), LoadF(dots + h)), sum);
+    for (int64_t h = 0; h < heads; h += LanesF()) {
+      const VF dot = LoadF(dots + h);
+      sum = hn::MulAdd(LoadF(weights + h), hn::IfThenZeroElse(hn::Lt(dot, hn::Zero(d)), dot), sum);
+    }
     scores[j] = hn::GetLane(hn::SumOfLanes(d, sum));
   }
 }

@@ -42,6 +42,7 @@ ref::IndexerInputs<double> WholeNumbers(const Case& c) {
 struct Choice {
   std::vector<int32_t> chosen;
   std::vector<float> scores;
+  bool finite = true;
 };
 
 template <class T>
@@ -63,9 +64,9 @@ Choice Choose(const Case& c, const ref::IndexerInputs<double>& in, bool with_sco
   Choice out{std::vector<int32_t>(static_cast<size_t>(c.tokens * c.top_k), 77),
              std::vector<float>(static_cast<size_t>(c.tokens * c.top_k), kNaN)};
   Arena scratch(int64_t{256} << 20);
-  IndexerTopK(c.shape, c.segments, ViewOf(std::as_const(q).data(), {c.tokens, c.shape.heads * c.shape.head_dim}),
-              ViewOf(std::as_const(k).data(), {c.keys, c.shape.head_dim}), ViewOf(weights.data(), {c.tokens, c.shape.heads}), c.top_k,
-              out.chosen, with_scores ? ViewOf(out.scores.data(), {c.tokens, c.top_k}) : View(), scratch);
+  out.finite = IndexerTopK(c.shape, c.segments, ViewOf(std::as_const(q).data(), {c.tokens, c.shape.heads * c.shape.head_dim}),
+                           ViewOf(std::as_const(k).data(), {c.keys, c.shape.head_dim}), ViewOf(weights.data(), {c.tokens, c.shape.heads}),
+                           c.top_k, out.chosen, with_scores ? ViewOf(out.scores.data(), {c.tokens, c.top_k}) : View(), scratch);
   return out;
 }
 
@@ -142,6 +143,20 @@ TEST(IndexerTopK, NaNScoresComeLast) {
   const Choice got = Choose<float>(c, in, true);
   EXPECT_EQ(got.chosen, (std::vector<int32_t>{0, 20, 39}));
   EXPECT_EQ(got.scores, (std::vector<float>{-kInfinity, 1, 3}));
+}
+
+TEST(IndexerTopK, SaysThatAScoreIsNotFinite) {
+  const Case c{{2, 1}, {{0, 1, 0, 40}}, 1, 40, 3};
+  const ref::IndexerInputs<double> good{{1.0, -1.0}, std::vector<double>(40, 1.0), {1.0, 1.0}};
+  EXPECT_TRUE(Choose<float>(c, good, false).finite);
+  for (const double bad : {kNaN, kInfinity}) {
+    auto query = good, key = good, weight = good;
+    query.q[0] = key.k[7] = weight.weights[0] = bad;
+    for (const auto& in : {query, key, weight}) {
+      EXPECT_FALSE(Choose<float>(c, in, false).finite);
+      EXPECT_FALSE(Choose<BF16>(c, in, false).finite);
+    }
+  }
 }
 
 TEST(IndexerTopK, SameForAnyNumberOfThreads) {
