@@ -238,7 +238,7 @@ int Run(std::vector<std::string> words) {
   ReportCutFiles();
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));
   const bool reads_parameters = std::ranges::find(command.flags, "load_parameters_path") != command.flags.end();
-  const auto readable = reads_parameters ? std::make_unique<ReadableCheckpoint>(config) : nullptr;
+  const auto readable = reads_parameters ? std::make_unique<ReadableCheckpoint>(command.name, config) : nullptr;
   return command.run(config);
 }
 

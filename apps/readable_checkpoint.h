@@ -15,9 +15,10 @@ Checkpoint OpenCheckpoint(const RunConfig& config, const std::filesystem::path& 
 class ReadableCheckpoint {
  public:
   // If load_parameters_path or load_full_state_path names an Orbax checkpoint: converts it into a folder of its own below the system's one
-  // for temporary files (TMPDIR) that goes with the process, with ConvertOptions' memory, and sets the flag to that folder. Throws Error as
-  // Convert does, and Error(kInput) for a file or a run's folder.
-  explicit ReadableCheckpoint(RunConfig& config);
+  // for temporary files (TMPDIR) that goes with the process, with ConvertOptions' memory, and sets the flag to that folder. `plan` gets one
+  // with the sizes alone, `train` no copy where the run goes on from a step of its own. Throws Error as Convert does, and Error(kInput) for
+  // a file or a run's folder.
+  ReadableCheckpoint(const std::string& command, RunConfig& config);
 
  private:
   std::optional<ScratchFolder> folder_;

@@ -75,6 +75,13 @@ diff -r $trained/train_state trained/train_state || fail "the training state is 
 "$fathom" check files input=hf against=orbax >stdout 2>&1 || fail "Hugging Face is not Orbax's: $(cat stdout)"
 ids() { "$fathom" decode load_parameters_path="$1" prompt_ids=5,6,7,8 max_new_tokens=8 ignore_eos=true json=- log_level=error | grep -A9 '"ids"'; }
 [[ -n $(ids "$hub") && $(ids "$hub") == "$(TMPDIR=$work ids orbax)" ]] || fail "decoding from Orbax gives other tokens"
+# A plan needs sizes alone, from either format; what needs a copy says how large it is, before it is written.
+sizes() { "$fathom" plan "$2" load_parameters_path="$1" max_target_length=64 2>stderr | sed -n '/^memory/,/in all/p'; }
+for planned in decode train; do
+  [[ -n $(sizes "$hub" $planned) && $(sizes "$hub" $planned) == "$(TMPDIR=$work sizes orbax $planned)" ]] || fail "plan $planned of Orbax: $(sizes orbax $planned)"
+  ! grep -q 'through a copy' stderr || fail "plan $planned copies: $(cat stderr)"
+done
+TMPDIR=$work "$fathom" decode load_parameters_path=orbax prompt_ids=5 max_new_tokens=1 2>&1 | grep -q 'a copy of .*B in .*TMPDIR' || fail "the copy is not named"
 ls "$work" | grep fathom && fail "a temporary folder is left behind"
 same_after_kills "$hub" orbax "${to_orbax[@]}"
 same_after_kills orbax hf "${to_hf[@]}"

@@ -52,7 +52,8 @@ double FeedForward(const ModelConfig& c, bool moe) {
 double TrainFlopsPerToken(const ModelConfig& c, const TrainOptions& o) {
   const bool trains_model = o.lm_loss || !c.has_indexer(),
              sparse = c.has_indexer() && o.length > c.index_topk && !o.indexer.dense_attention;
-  const double passes = trains_model ? 3 : 1;  // a backward is two products for each of the forward
+  // A backward is two products for each of the forward; under adapters the weights' own gradients are left out.
+  const double passes = !trains_model ? 1 : o.lora.enabled ? 2 : 3;
   double flops = trains_model ? passes * 2 * static_cast<double>(c.hidden_size) * static_cast<double>(c.vocab_size) : 0;
   for (int64_t i = 0; i < c.num_hidden_layers + o.mtp.modules; ++i) {
     const double attention = AttentionProjections(c) + VisibleKeys(c, o.length, sparse) * KeyPair(c);

@@ -9,7 +9,8 @@
 namespace fathom {
 
 // FLOP per token of a step. An MTP module counts as a layer, without its head. The indexers' warm-up has a forward of the main model alone,
-// over all keys and without the head, and the indexers' loss; sparse training has the loss besides.
+// over all keys and without the head, and the indexers' loss; sparse training has the loss besides. With adapters no gradients of the
+// weights below them count, nor do the adapters' own small products.
 double TrainFlopsPerToken(const ModelConfig& config, const TrainOptions& options);
 
 }  // namespace fathom

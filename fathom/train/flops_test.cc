@@ -33,6 +33,12 @@ TEST_F(TrainFlops, SparseAttentionIsOfTheChosenKeysAndAsksTheIndexer) {
   EXPECT_DOUBLE_EQ(Of(dense_), Of(TinyConfig(ModelFamily::kV3, 41)));
 }
 
+TEST_F(TrainFlops, AdaptersLeaveTheGradientsOfTheWeightsOut) {
+  TrainOptions lora = Options();
+  lora.lora.enabled = true;
+  EXPECT_DOUBLE_EQ(Of(dense_, lora), Of(dense_) * 2 / 3);
+}
+
 TEST_F(TrainFlops, WarmUpIsOneForwardAndTheIndexersLoss) {
   const double head = 2 * 24 * 41, forward = Of(dense_) / 3 - head;
   EXPECT_DOUBLE_EQ(Of(sparse_, Options(0.1f)), forward + 2 * (2 * kProjections + 6 * (56 + 3 * kScore)));
