@@ -196,12 +196,13 @@ void AddStored(Report& report, const std::vector<TensorInfo>& stored) {
 
 void PlanDecoding(const RunConfig& flags, Machine& machine, Report& report) {
   const Planned model = OpenModel(flags, HubModel(flags));
-  const int64_t capacity = flags.Int("max_target_length");
-  const DecodePlan plan = PlanDecode(model.config, model.stored, ParseComputeDType(flags, "dtype"), capacity);
+  const int64_t capacity = flags.Int("max_target_length"), sequences = flags.Int("batch_size");
+  DecodePlan plan = PlanDecode(model.config, model.stored, ParseComputeDType(flags, "dtype"), capacity);
+  plan.cache_bytes *= sequences;
   AddModel(report, model.config);
   report.Section("memory");
   AddStored(report, model.stored);
-  report.Bytes("cache", plan.cache_bytes, fmt::format("{} tokens", capacity));
+  report.Bytes("cache", plan.cache_bytes, fmt::format("{} tokens", sequences * capacity));
   report.Bytes("scratch", plan.scratch_bytes, "at most");
   AddMemoryTotal(report, machine, plan.weight_bytes + plan.cache_bytes + plan.scratch_bytes);
   AddDecodeRate(report, machine, plan);
@@ -247,7 +248,7 @@ int Run(const RunConfig& config) {
 
 // Those of the planned commands, and its own.
 std::vector<std::string> PlanFlags() {
-  std::vector<std::string> flags = {"machine", "disk_gb_s"};
+  std::vector<std::string> flags = {"machine", "disk_gb_s", "batch_size"};
   for (const std::vector<std::string>& more : {TrainCommand().flags, ConvertFlags()}) {
     for (const std::string& flag : more) {
       if (std::ranges::find(flags, flag) == flags.end()) flags.push_back(flag);
