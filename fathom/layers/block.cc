@@ -48,16 +48,16 @@ void Block::FeedForward(Ctx& ctx, const BlockParams& p, int64_t sequence, ConstV
   }
 }
 
-void Block::Forward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, View h, Saved& s) const {
+void Block::Forward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, View h, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   Cast(h, s.h_in);
-  attention_.Forward(ctx, p.self_attn, layout, rope, Normed(ctx, h, p.input_layernorm, s.x_attention, s.rstd_attention), h, s.attention);
+  attention_.Forward(ctx, p.self_attn, inputs, Normed(ctx, h, p.input_layernorm, s.x_attention, s.rstd_attention), h, s.attention);
   Cast(h, s.h_mid);
-  FeedForward(ctx, p, layout.sequence, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
+  FeedForward(ctx, p, inputs.layout.sequence, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
 }
 
-void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Saved& s, ConstView d_scores,
-                     View dh, BlockParams& grad) const {
+void Block::Backward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, Saved& s, ConstView d_scores, View dh,
+                     BlockParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View dx = ctx.scratch.Alloc(DType::kF32, dh.shape());
   {
@@ -73,14 +73,14 @@ void Block::Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, 
   RmsNormBackward(dx, s.h_mid, p.post_attention_layernorm.value, s.rstd_ffn, dh, true, GradView(grad.post_attention_layernorm),
                   ctx.scratch);
   Fill(0, dx);
-  attention_.Backward(ctx, p.self_attn, layout, rope, s.attention, AttentionInput(ctx, p, s), AsCompute(ctx, dh), dx, grad.self_attn);
+  attention_.Backward(ctx, p.self_attn, inputs, s.attention, AttentionInput(ctx, p, s), AsCompute(ctx, dh), dx, grad.self_attn);
   RmsNormBackward(dx, s.h_in, p.input_layernorm.value, s.rstd_attention, dh, true, GradView(grad.input_layernorm), ctx.scratch);
 }
 
-double Block::LearnIndexer(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, bool sparse,
-                           float factor, BlockParams& grad) const {
+double Block::LearnIndexer(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, const Saved& s, bool sparse, float factor,
+                           BlockParams& grad) const {
   ArenaScope scope(ctx.scratch);
-  return attention_.LearnIndexer(ctx, p.self_attn, layout, rope, s.attention, AttentionInput(ctx, p, s), sparse, factor, grad.self_attn);
+  return attention_.LearnIndexer(ctx, p.self_attn, inputs, s.attention, AttentionInput(ctx, p, s), sparse, factor, grad.self_attn);
 }
 
 void Block::ForwardCached(Ctx& ctx, const BlockParams& p, const CachedRows& rows, const RopeTable& rope, View h, LayerCache& cache) const {

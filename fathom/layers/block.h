@@ -33,13 +33,13 @@ class Block {
   Saved Allocate(Arena& arena, DType compute, int64_t tokens, bool keep_normed) const;
 
   // h [T,D] F32 is updated in place.
-  void Forward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, View h, Saved& saved) const;
+  void Forward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, View h, Saved& saved) const;
   // dh [T,D] F32 holds the gradient of the output and is turned into that of the input; adds to grad. The FFN overwrites its part of saved.
-  void Backward(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Saved& saved, ConstView d_scores, View dh,
+  void Backward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, Saved& saved, ConstView d_scores, View dh,
                 BlockParams& grad) const;
   // See Mla::LearnIndexer.
-  double LearnIndexer(Ctx& ctx, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, bool sparse,
-                      float factor, BlockParams& grad) const;
+  double LearnIndexer(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, const Saved& saved, bool sparse, float factor,
+                      BlockParams& grad) const;
   // For decoding, see Mla::ForwardCached.
   void ForwardCached(Ctx& ctx, const BlockParams& p, const CachedRows& rows, const RopeTable& rope, View h, LayerCache& cache) const;
 

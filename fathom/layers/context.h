@@ -28,6 +28,13 @@ struct TokenLayout {
   bool dense_attention = false;        // V3.2: see every key, whatever the indexer would choose (its warm-up)
 };
 
+struct RopeTable;
+// What all layers of one pass share: how its tokens lie and the angles that rotate them.
+struct BlockInputs {
+  const TokenLayout& layout;
+  const RopeTable& rope;
+};
+
 // x itself if it has the compute dtype, else a copy in scratch that has.
 inline ConstView AsCompute(Ctx& ctx, ConstView x) {
   if (x.dtype() == ctx.compute) return x;

@@ -80,12 +80,12 @@ ConstView Mla::LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const {
   return rows;
 }
 
-bool Mla::Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const {
+bool Mla::Choose(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, ConstView x, Saved& s) const {
   ArenaScope scope(ctx.scratch);
-  const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), layout.positions};
+  const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), inputs.layout.positions};
   const View k = ctx.scratch.Alloc(ctx.compute, {x.dim(0), indexer_->head_dim()});
-  indexer_->Keys(ctx, p.indexer, in, rope, k);
-  return indexer_->Choose(ctx, p.indexer, in, rope, layout.segments, k, s.chosen);
+  indexer_->Keys(ctx, p.indexer, in, inputs.rope, k);
+  return indexer_->Choose(ctx, p.indexer, in, inputs.rope, inputs.layout.segments, k, s.chosen);
 }
 
 void Mla::Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const {
@@ -104,30 +104,30 @@ void Mla::Rotate(View q, View kv_low, std::span<const int32_t> positions, const 
   RopeRotate(kv_low, 1, shape_.rope_dim, kv_rank_, rope.cos, rope.sin, positions, RopePairs::kInterleaved, direction);
 }
 
-void Mla::Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, View y, Saved& s) const {
+void Mla::Forward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, ConstView x, View y, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   Queries(ctx, p, x, s.q_low, s.q_low_rstd, s.q);
   LinearForward(ctx, p.kv_a_proj_with_mqa, x, s.kv_low);
   const View latent = ctx.scratch.Alloc(ctx.compute, {x.dim(0), kv_rank_});
   RmsNormForward(s.kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, latent, s.latent_rstd);
   LinearForward(ctx, p.kv_b_proj, latent, s.kv);
-  Rotate(s.q, s.kv_low, layout.positions, rope, false);
+  Rotate(s.q, s.kv_low, inputs.layout.positions, inputs.rope, false);
   const View k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
-  if (CoveredTokens(layout) < x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
-  const bool sparse = IsSparse(layout);
+  if (CoveredTokens(inputs.layout) < x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
+  const bool sparse = IsSparse(inputs.layout);
   if (!sparse) s.chosen = {};
-  const Division division = Divide(ctx, layout, sparse);
+  const Division division = Divide(ctx, inputs.layout, sparse);
   MlaAttentionForward(shape_, division.dense, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
   if (sparse) {
-    if (!Choose(ctx, p, layout, rope, x, s)) Fill(kNaN, s.q);
+    if (!Choose(ctx, p, inputs, x, s)) Fill(kNaN, s.q);
     const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
     LatentAttentionForward(ctx, a, s.q, s.o, s.lse);
   }
   LinearForward(ctx, p.o_proj, s.o, y, Write::kAdd);
 }
 
-void Mla::Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView x,
-                   ConstView dy, View dx, MlaParams& grad) const {
+void Mla::Backward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, const Saved& s, ConstView x, ConstView dy, View dx,
+                   MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View d_o = ctx.scratch.Alloc(ctx.compute, s.o.shape());
   LinearBackward(ctx, p.o_proj, s.o, dy, d_o, Write::kOverwrite, grad.o_proj);
@@ -138,7 +138,7 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, cons
   const View dk_rope = dkv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   const View latent = ctx.scratch.Alloc(ctx.compute, {x.dim(0), kv_rank_});
   RmsNormForward(s.kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, latent, {});
-  const Division division = Divide(ctx, layout, !s.chosen.empty());
+  const Division division = Divide(ctx, inputs.layout, !s.chosen.empty());
   MlaAttentionBackward(shape_, division.dense, s.q, s.kv, k_rope, s.o, s.lse, d_o, dq, dkv, dk_rope, ctx.scratch);  // zeros all other rows
   View d_rows;
   if (!s.chosen.empty()) {
@@ -149,7 +149,7 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, cons
     AddScaled(1, dk_rope, d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
     Cast(d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim), dk_rope);
   }
-  Rotate(dq, dkv_low, layout.positions, rope, true);
+  Rotate(dq, dkv_low, inputs.layout.positions, inputs.rope, true);
   BackwardQueries(ctx, p, s, x, dq, dx, grad);
   BackwardLatent(ctx, p, s, x, latent, dkv, d_rows, dkv_low, dx, grad);
 }
@@ -176,18 +176,18 @@ void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView
   LinearBackward(ctx, p.kv_a_proj_with_mqa, x, dkv_low, dx, Write::kAdd, grad.kv_a_proj_with_mqa);
 }
 
-double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& s, ConstView x,
-                         bool sparse, float factor, MlaParams& grad) const {
+double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, const Saved& s, ConstView x, bool sparse, float factor,
+                         MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const ConstView k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   IndexerTarget target{shape_, s.q, s.kv, k_rope, s.lse};
   if (!sparse && !s.chosen.empty()) {  // attention saw the chosen keys alone: its sums over all of them are wanted
     const View o = ctx.scratch.Alloc(ctx.compute, s.o.shape()), lse = ctx.scratch.Alloc(DType::kF32, s.lse.shape());
-    MlaAttentionForward(shape_, layout.segments, s.q, s.kv, k_rope, o, lse, ctx.scratch);
+    MlaAttentionForward(shape_, inputs.layout.segments, s.q, s.kv, k_rope, o, lse, ctx.scratch);
     target.lse = lse;
   }
-  const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), layout.positions};
-  return indexer_->Learn(ctx, p.indexer, in, rope, layout.segments, target,
+  const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), inputs.layout.positions};
+  return indexer_->Learn(ctx, p.indexer, in, inputs.rope, inputs.layout.segments, target,
                          sparse ? std::span<const int32_t>(s.chosen) : std::span<const int32_t>(), factor, grad.indexer);
 }
 

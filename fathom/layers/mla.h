@@ -35,14 +35,14 @@ class Mla {
   Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
 
   // Expanded form, for training: x [T,D] compute dtype; y [T,D] F32 is added to.
-  void Forward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, View y, Saved& saved) const;
+  void Forward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, ConstView x, View y, Saved& saved) const;
   // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad.
-  void Backward(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView x,
-                ConstView dy, View dx, MlaParams& grad) const;
+  void Backward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, const Saved& saved, ConstView x, ConstView dy, View dx,
+                MlaParams& grad) const;
   // The indexer's loss against this layer's attention, a constant: over the chosen keys if sparse, else over all visible ones. Adds the
   // gradients of factor times its sum over tokens to grad.indexer and returns the sum.
-  double LearnIndexer(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, const Saved& saved, ConstView x,
-                      bool sparse, float factor, MlaParams& grad) const;
+  double LearnIndexer(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, const Saved& saved, ConstView x, bool sparse, float factor,
+                      MlaParams& grad) const;
   // For decoding: x [M,D] are rows of several sequences, whose latents are written to their places in the cache. A sequence's few tokens
   // take the absorbed form, many the expanded one unless ctx asks for arithmetic by row. y [M,D] F32 is added to.
   void ForwardCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, const RopeTable& rope, ConstView x, View y,
@@ -57,7 +57,7 @@ class Mla {
   Division Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) const;
   ConstView LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const;
   bool IsSparse(const TokenLayout& layout) const;
-  bool Choose(Ctx& ctx, const MlaParams& p, const TokenLayout& layout, const RopeTable& rope, ConstView x, Saved& s) const;
+  bool Choose(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, ConstView x, Saved& s) const;
   std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, const CachedRows& rows,
                                   LayerCache& cache, View q) const;
   void Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const;

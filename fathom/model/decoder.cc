@@ -24,7 +24,7 @@ void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t>
   for (size_t i = 0; i < blocks_.size(); ++i) {
     ArenaScope scope(ctx.scratch);
     Block::Saved saved = blocks_[i].Allocate(ctx.scratch, ctx.compute, h.dim(0), false);
-    blocks_[i].Forward(ctx, p.layers[i], layout, *rope_, h, saved);
+    blocks_[i].Forward(ctx, p.layers[i], {layout, *rope_}, h, saved);
     if (observer) observer(static_cast<int64_t>(i), h, saved);
   }
 }
@@ -34,7 +34,7 @@ void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& bat
   EmbeddingForward(p.embed_tokens.value, batch.ids, h);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     std::construct_at(&saved[i], AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
-    ForwardKeeping(ctx, blocks_[i], p.layers[i], batch.layout, *rope_, remat, h, saved[i]);
+    ForwardKeeping(ctx, blocks_[i], p.layers[i], {batch.layout, *rope_}, remat, h, saved[i]);
   }
 }
 
@@ -78,7 +78,8 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenB
   const LayerTerms terms(ctx, batch.layout, *rope_, options);
   if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, batch, *rope_, terms, options.mtp, remat, h, dh, grads);
   for (size_t i = blocks_.size(); i-- > 0;) {
-    BackwardKept(ctx, blocks_[i], p.layers[i], batch.layout, *rope_, remat, saved[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);
+    BackwardKept(ctx, blocks_[i], p.layers[i], {batch.layout, *rope_}, remat, saved[i], terms, static_cast<int64_t>(i), dh,
+                 grads.layers[i]);
   }
   if (!grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
   return sums;

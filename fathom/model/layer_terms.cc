@@ -41,7 +41,7 @@ ConstView LayerTerms::Apply(Ctx& ctx, const Block& block, const BlockParams& p, 
 
 void LayerTerms::LearnIndexer(Ctx& ctx, const Block& block, const BlockParams& p, int64_t layer, const Block::Saved& saved,
                               BlockParams& grad) const {
-  const double kl = block.LearnIndexer(ctx, p, layout_, rope_, saved, options_.indexer.sparse, options_.indexer.factor, grad);
+  const double kl = block.LearnIndexer(ctx, p, {layout_, rope_}, saved, options_.indexer.sparse, options_.indexer.factor, grad);
   if (!options_.totals.indexer_kl.empty()) options_.totals.indexer_kl[static_cast<size_t>(layer)] += kl;
 }
 

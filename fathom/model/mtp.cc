@@ -29,18 +29,18 @@ View Mtp::Join(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, Const
   return joined;
 }
 
-void Mtp::Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                  ConstView state, Saved& s) const {
+void Mtp::Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const BlockInputs& inputs, Remat remat, ConstView state,
+                  Saved& s) const {
   {
     ArenaScope scope(ctx.scratch);
     ExactLinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, s.rstd_embedding, s.rstd_state), s.h);
   }
-  ForwardKeeping(ctx, block_, p.block, layout, rope, remat, s.h, s.block);
+  ForwardKeeping(ctx, block_, p.block, inputs, remat, s.h, s.block);
 }
 
-void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope,
-                   Remat remat, const LayerTerms& terms, ConstView state, Saved& s, View dh, View d_state, MtpParams& grad) const {
-  BackwardKept(ctx, block_, p.block, layout, rope, remat, s.block, terms, layer_, dh, grad.block);
+void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const BlockInputs& inputs, Remat remat,
+                   const LayerTerms& terms, ConstView state, Saved& s, View dh, View d_state, MtpParams& grad) const {
+  BackwardKept(ctx, block_, p.block, inputs, remat, s.block, terms, layer_, dh, grad.block);
   ArenaScope scope(ctx.scratch);
   const View d_joined = ctx.scratch.Alloc(DType::kF32, {dh.dim(0), 2 * hidden_});
   {

@@ -25,11 +25,11 @@ class Mtp {
   Saved Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat) const;
 
   // ids [T]: token t+k at each position; state [T,D] F32. Fills saved; saved.h is the result.
-  void Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-               ConstView state, Saved& saved) const;
+  void Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const BlockInputs& inputs, Remat remat, ConstView state,
+               Saved& saved) const;
   // dh [T,D] F32, the gradient of saved.h, and saved are used up; d_state [T,D] F32 is overwritten; adds to grad.
-  void Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                const LayerTerms& terms, ConstView state, Saved& saved, View dh, View d_state, MtpParams& grad) const;
+  void Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const BlockInputs& inputs, Remat remat, const LayerTerms& terms,
+                ConstView state, Saved& saved, View dh, View d_state, MtpParams& grad) const;
   // For drafting: rows past..past+M of one sequence are appended to the cache. h [M,D] F32 is overwritten with the residual stream.
   void ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const CachedRows& rows, const RopeTable& rope,
                      ConstView state, View h, LayerCache& cache) const;

@@ -89,7 +89,7 @@ void MtpChain::ForwardLinks(Ctx& ctx, const DecoderParams& p, const TokenBatch& 
     tokens = {link.ids, link.targets, link.weights, batch.layout};
     ArenaScope scope(ctx.scratch);
     const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);
-    modules_[k].Forward(ctx, p.mtp[k], link.ids, batch.layout, rope, remat, state, link.saved);
+    modules_[k].Forward(ctx, p.mtp[k], link.ids, {batch.layout, rope}, remat, state, link.saved);
   }
 }
 
@@ -119,7 +119,7 @@ CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, con
     sums += BackwardHead(ctx, p.mtp[k], link, options.scale, d_own, grads.mtp[k]);
     if (k + 1 < links.size()) BackwardState(ctx, HeadOf(p.mtp[k]), options.input, link.saved.h, d_state, d_own, HeadOf(grads.mtp[k]));
     const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);
-    modules_[k].Backward(ctx, p.mtp[k], link.ids, batch.layout, rope, remat, terms, state, link.saved, d_own, d_state, grads.mtp[k]);
+    modules_[k].Backward(ctx, p.mtp[k], link.ids, {batch.layout, rope}, remat, terms, state, link.saved, d_own, d_state, grads.mtp[k]);
   }
   if (!links.empty()) BackwardState(ctx, {p.norm, p.lm_head}, options.input, h, d_state, dh, {grads.norm, grads.lm_head});
   return sums;
@@ -133,7 +133,7 @@ void MtpChain::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch&
   for (size_t k = 0; k < links.size(); ++k) {
     ArenaScope scope(ctx.scratch);
     const Block& block = modules_[k].block();
-    const Block::Saved saved = Restored(ctx, block, p.mtp[k].block, batch.layout, rope, Remat::kFull, links[k].saved.block);
+    const Block::Saved saved = Restored(ctx, block, p.mtp[k].block, {batch.layout, rope}, Remat::kFull, links[k].saved.block);
     terms.Apply(ctx, block, p.mtp[k].block, modules_[k].layer(), saved, grads.mtp[k].block);
   }
 }

@@ -9,31 +9,30 @@ Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64
   return kept;
 }
 
-void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                    View h, Block::Saved& kept) {
-  if (remat != Remat::kFull) return block.Forward(ctx, p, layout, rope, h, kept);
+void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const BlockInputs& inputs, Remat remat, View h,
+                    Block::Saved& kept) {
+  if (remat != Remat::kFull) return block.Forward(ctx, p, inputs, h, kept);
   ArenaScope scope(ctx.scratch);
   Cast(h, kept.h_in);
   Block::Saved passing = block.Allocate(ctx.scratch, ctx.compute, h.dim(0), false);
-  block.Forward(ctx, p, layout, rope, h, passing);
+  block.Forward(ctx, p, inputs, h, passing);
 }
 
-Block::Saved Restored(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                      Block::Saved& kept) {
+Block::Saved Restored(Ctx& ctx, const Block& block, const BlockParams& p, const BlockInputs& inputs, Remat remat, Block::Saved& kept) {
   if (remat != Remat::kFull) return kept;
   Block::Saved saved = block.Allocate(ctx.scratch, ctx.compute, kept.h_in.dim(0), false);
   const View h = ctx.scratch.Alloc(DType::kF32, kept.h_in.shape());
   Cast(kept.h_in, h);
-  block.Forward(ctx, p, layout, rope, h, saved);
+  block.Forward(ctx, p, inputs, h, saved);
   return saved;
 }
 
-void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const TokenLayout& layout, const RopeTable& rope, Remat remat,
-                  Block::Saved& kept, const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad) {
+void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const BlockInputs& inputs, Remat remat, Block::Saved& kept,
+                  const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad) {
   ArenaScope scope(ctx.scratch);
-  Block::Saved saved = Restored(ctx, block, p, layout, rope, remat, kept);
+  Block::Saved saved = Restored(ctx, block, p, inputs, remat, kept);
   const ConstView d_scores = terms.Apply(ctx, block, p, layer, saved, grad);
-  block.Backward(ctx, p, layout, rope, saved, d_scores, dh, grad);
+  block.Backward(ctx, p, inputs, saved, d_scores, dh, grad);
 }
 
 }  // namespace fathom
