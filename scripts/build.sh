@@ -5,8 +5,8 @@ source "$(dirname "$0")/common.sh"
 install_packages "${BUILD_PACKAGES[@]}"
 say "Building build/release/fathom"
 if [ -f build/release/CMakeCache.txt ]; then
-  configure
+  configure release
 else
-  configure -DFATHOM_BUILD_TESTS=OFF
+  configure release -DFATHOM_BUILD_TESTS=OFF
 fi
-build fathom
+build release fathom

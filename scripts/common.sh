@@ -33,21 +33,23 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 }
 
-# configure [-DNAME=VALUE...]: the release preset in build/release.
+# configure PRESET [-DNAME=VALUE...]: in build/PRESET.
 configure() {
-  local log
+  local log preset=$1
+  shift
   log=$(mktemp)
-  if ! cmake --preset release "$@" >"$log" 2>&1; then
+  if ! cmake --preset "$preset" "$@" >"$log" 2>&1; then
     cat "$log" >&2
     rm -f "$log"
-    die "cmake could not configure build/release; if packages changed, remove that folder and try again"
+    die "cmake could not configure build/$preset; if packages changed, remove that folder and try again"
   fi
   rm -f "$log"
 }
 
-# build [TARGET...]: everything if none is named.
+# build PRESET [TARGET...]: everything if none is named.
 build() {
-  local targets=()
+  local targets=() preset=$1
+  shift
   [ $# -eq 0 ] || targets=(--target "$@")
-  NINJA_STATUS='[%f/%t %es] ' cmake --build build/release --parallel "$(nproc)" "${targets[@]}"
+  NINJA_STATUS='[%f/%t %es] ' cmake --build "build/$preset" --parallel "$(nproc)" "${targets[@]}"
 }
