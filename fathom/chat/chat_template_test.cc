@@ -132,7 +132,8 @@ TEST(RecogniseChatTemplate, ByWhatItSays) {
 }
 
 TEST(RecogniseChatTemplate, AnUnknownOneIsOneLineWithTheKnownNames) {
-  for (const std::string jinja : {"", "{{ messages }}", "<|im_start|>", (std::string(kV31Like) + "{{ tool | tojson }}").c_str()}) {
+  for (const std::string& jinja :
+       {std::string(), std::string("{{ messages }}"), std::string("<|im_start|>"), kV31Like + std::string("{{ tool | tojson }}")}) {
     try {
       RecogniseChatTemplate(jinja, "here");
       ADD_FAILURE() << jinja;
