@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "fathom/base/error.h"
-#include "fathom/checkpoint/orbax/byte_stream.h"
 #include "fathom/base/zstd.h"
+#include "fathom/checkpoint/orbax/byte_stream.h"
 
 namespace fathom {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
-#include "fathom/checkpoint/orbax/byte_stream.h"
 #include "fathom/base/zstd.h"
+#include "fathom/checkpoint/orbax/byte_stream.h"
 
 namespace fathom {
 namespace {
