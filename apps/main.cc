@@ -188,6 +188,14 @@ bool IsMisplaced(const RunConfig& config, const std::string& key) {
   return spec.role == FlagRole::kOwn && flag->second.value != spec.default_value;
 }
 
+// Without its adapter a checkpoint is another model.
+void RefuseUnreadAdapter(const Command& command, const RunConfig& config) {
+  constexpr const char* kAdapter = "hf_lora_adapter_path";
+  if (config.String(kAdapter).empty() || ReadBy(command).contains(kAdapter)) return;
+  Throw(ErrorCode::kUsage, "{}={}: fathom {} takes no adapter; fathom convert merges it into its base", kAdapter, config.String(kAdapter),
+        command.name);
+}
+
 void NameUnread(const Command& command, const RunConfig& config) {
   const auto unread = Unread(command, config);
   if (unread.empty()) return;
@@ -231,6 +239,7 @@ int Run(std::vector<std::string> words) {
   if (!config.words().empty() && command.operands.empty()) RefuseWord(command, config.words()[0]);
   if (command.name != "config") {  // which shows what was given, and does nothing with it
     CheckHonoured(config);
+    RefuseUnreadAdapter(command, config);
     NameUnread(command, config);
   }
   SetThreads(static_cast<int>(config.Int("threads")));

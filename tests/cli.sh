@@ -64,6 +64,10 @@ expect 0 0 '^learning_rate +2e-05 +sft.yml' config src/maxtext/configs/post_trai
 expect 2 1 "$yml: use_sft=true: " train "$yml"
 expect 0 0 '^use_sft +true' config "$yml"
 rm "$yml"
+# An adapter that the command would leave out.
+for command in train 'check golden' 'check files' inspect 'plan decode'; do
+  expect 2 1 'error: hf_lora_adapter_path=a: fathom .* takes no adapter' $command hf_lora_adapter_path=a log_level=off
+done
 # Flags that would change the result and can't be honoured, and URLs, whatever the command and the log level.
 for flag in use_dpo=true ici_tensor_parallelism=4 dropout_rate=0.1 quantize_kvcache=true; do
   for command in train decode 'plan train' 'eval perplexity'; do
