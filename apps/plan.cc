@@ -231,6 +231,8 @@ void PlanConversion(const RunConfig& flags, Machine& machine, Report& report) {
 
 int Run(const RunConfig& config) {
   const std::string what = config.words().empty() ? "train" : config.words()[0];
+  if (what != "convert" && !config.String("hf_lora_adapter_path").empty())
+    Throw(ErrorCode::kUsage, "hf_lora_adapter_path={}: fathom plan {} takes no adapter", config.String("hf_lora_adapter_path"), what);
   Machine machine(config);
   Report report;
   if (what == "train") {
