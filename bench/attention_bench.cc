@@ -73,12 +73,12 @@ void BM_Training(benchmark::State& state) {
   const View o = b.Matrix(tokens, s.heads * s.v_dim), d_o = b.Matrix(tokens, s.heads * s.v_dim),
              lse = b.Matrix(tokens, s.heads, DType::kF32);
   const View dq = b.Matrix(q.dim(0), q.dim(1)), dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(tokens, s.rope_dim);
-  MlaAttentionForward(s, segments, q, kv, k_rope, o, lse, b.scratch());
+  MlaAttentionForward(s, segments, {q, kv, k_rope}, o, lse, b.scratch());
   for (auto _ : state) {
     if (state.range(4) != 0) {
-      MlaAttentionBackward(s, segments, q, kv, k_rope, o, lse, d_o, dq, dkv, dk_rope, b.scratch());
+      MlaAttentionBackward(s, segments, {q, kv, k_rope}, {o, lse, d_o}, {dq, dkv, dk_rope}, b.scratch());
     } else {
-      MlaAttentionForward(s, segments, q, kv, k_rope, o, lse, b.scratch());
+      MlaAttentionForward(s, segments, {q, kv, k_rope}, o, lse, b.scratch());
     }
   }
   const double pairs = static_cast<double>(count * s.heads) * static_cast<double>(length * (length + 1)) / 2;
@@ -127,7 +127,7 @@ void BM_Decode(benchmark::State& state) {
   int64_t copy = 0;
   for (auto _ : state) {
     const ConstView cache = caches.Rows(copy * context, (copy + 1) * context);
-    MlaDecode(s, q_latent, q_rope, cache, visible, chosen, kTopK, o, {}, b.scratch());
+    MlaDecode(s, {q_latent, q_rope, cache, visible, chosen, kTopK}, o, {}, b.scratch());
     copy = (copy + 1) % copies;
   }
   const double rows = static_cast<double>(chosen.empty() ? context : std::min(context, kTopK));
@@ -191,7 +191,7 @@ void BM_Prefill(benchmark::State& state) {
     for (auto _ : state) LatentAttentionForward(ctx, a.Of(s, segments, chosen), q, o, {});
   } else {
     const View kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(context, s.rope_dim);
-    for (auto _ : state) MlaAttentionForward(s, segments, q, kv, k_rope, o, View(), b.scratch());
+    for (auto _ : state) MlaAttentionForward(s, segments, {q, kv, k_rope}, o, View(), b.scratch());
   }
   ReportTokens(state, kTokens);
 }
@@ -213,14 +213,14 @@ void BM_TrainingStep(benchmark::State& state) {
     Weight grad{Tensor(DType::kF32, a.weight.value.shape()), {}};
     for (auto _ : state) {
       LatentAttentionForward(ctx, a.Of(s, segments, chosen), q, o, lse);
-      LatentAttentionBackward(ctx, a.Of(s, segments, chosen), q, o, lse, o, dq, d_rows, grad);
+      LatentAttentionBackward(ctx, a.Of(s, segments, chosen), {q, o, lse, o, dq}, d_rows, grad);
     }
   } else {
     const View kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(context, s.rope_dim);
     const View dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(context, s.rope_dim);
     for (auto _ : state) {
-      MlaAttentionForward(s, segments, q, kv, k_rope, o, lse, b.scratch());
-      MlaAttentionBackward(s, segments, q, kv, k_rope, o, lse, o, dq, dkv, dk_rope, b.scratch());
+      MlaAttentionForward(s, segments, {q, kv, k_rope}, o, lse, b.scratch());
+      MlaAttentionBackward(s, segments, {q, kv, k_rope}, {o, lse, o}, {dq, dkv, dk_rope}, b.scratch());
     }
   }
   ReportTokens(state, tokens);
@@ -238,7 +238,7 @@ void BM_Indexer(benchmark::State& state) {
   const View weights = b.Matrix(tokens, kIndexer.heads, DType::kF32);
   const std::vector<Segment> segments{{0, tokens, 0, context}};
   std::vector<int32_t> chosen(static_cast<size_t>(tokens * kTopK));
-  for (auto _ : state) IndexerTopK(kIndexer, segments, q, k, weights, kTopK, chosen, View(), b.scratch());
+  for (auto _ : state) IndexerTopK({kIndexer, q, k, weights}, segments, kTopK, chosen, View(), b.scratch());
   Report(state, 2.0 * static_cast<double>(tokens * context * kIndexer.heads * kIndexer.head_dim), static_cast<double>(tokens),
          DType::kBF16);
 }

@@ -63,7 +63,7 @@ void Norms(std::vector<Case>& cases) {
     cases.push_back({"rms_norm_forward" + tail, 2 * t * d * size,
                      [=]() mutable { RmsNormForward(x, w, 1e-6f, y.mutable_view(), rstd.mutable_view()); }});
     cases.push_back({"rms_norm_backward" + tail, 3 * t * d * size,
-                     [=]() mutable { RmsNormBackward(dy, x, w, rstd, y.mutable_view(), false, dw.mutable_view(), *scratch); }});
+                     [=]() mutable { RmsNormBackward(dy, x, w, rstd, {.dx = y.mutable_view(), .dw = dw.mutable_view()}, *scratch); }});
   }
 }
 
@@ -87,7 +87,7 @@ void Rotation(std::vector<Case>& cases) {
   auto positions = RandomIds(t, 512);
   for (const auto& [name, pairs] : {std::pair{"rope/interleaved", RopePairs::kInterleaved}, std::pair{"rope/halves", RopePairs::kHalves}}) {
     cases.push_back({name, 2 * t * heads * d * 4, [=, pairs = pairs]() mutable {
-                       RopeRotate(x.mutable_view(), heads, width, width - d, cos, sin, positions, pairs, RopeDirection::kForward);
+                       RopeRotate(x.mutable_view(), {heads, width, width - d}, {cos, sin, positions}, pairs, RopeDirection::kForward);
                      }});
   }
 }
@@ -106,7 +106,7 @@ void Experts(std::vector<Case>& cases) {
                    [=]() mutable { RouterBackward(shape, scores, ids, Floats(weights), ConstView(), dlogits.mutable_view()); }});
   const std::vector<int64_t> sequences = {0, t / 2, t};
   cases.push_back({"balance_loss", 3 * t * e * 4, [=]() mutable {
-                     BalanceLoss(BalanceForm::kNormalizedScores, k, scores, ids, {}, sequences, 1.0f, dlogits.mutable_view(), *scratch);
+                     BalanceLoss(BalanceForm::kNormalizedScores, {scores, k, ids, {}, sequences}, 1.0f, dlogits.mutable_view(), *scratch);
                    }});
   std::vector<int64_t> begin(static_cast<size_t>(e + 1));
   std::vector<int32_t> row_token(ids.size()), row_slot(ids.size()), slot_row(ids.size());
@@ -122,8 +122,9 @@ void Losses(std::vector<Case>& cases) {
     auto logits = RandomMatrix(t, v), d = RandomMatrix(t, v);
     auto targets = RandomIds(t, v);
     const std::vector<float> weight(static_cast<size_t>(t), 1.0f);
-    cases.push_back({"cross_entropy/" + std::to_string(t) + "x" + std::to_string(v), 2 * t * v * 4,
-                     [=]() mutable { CrossEntropy(logits, targets, weight, 1e-4f, 1.0f, d.mutable_view(), {}); }});
+    cases.push_back({"cross_entropy/" + std::to_string(t) + "x" + std::to_string(v), 2 * t * v * 4, [=]() mutable {
+                       CrossEntropy(logits, {targets, weight, 1e-4f, 1.0f}, d.mutable_view(), {});
+                     }});
   }
   const int64_t t = 8192, v = 32000, d = 512;
   auto table = RandomMatrix(v, d), out = RandomMatrix(t, d);
@@ -138,7 +139,7 @@ void Parameters(std::vector<Case>& cases) {
   Scale(0.0f, v.mutable_view());
   const AdamWStep step = {
       .learning_rate = 1e-3f, .b1 = 0.9f, .b2 = 0.95f, .eps = 1e-8f, .eps_root = 0, .weight_decay = 0.1f, .t = 10, .grad_scale = 1};
-  cases.push_back({"adamw", 28 * n, [=]() mutable { AdamWUpdate(step, w.mutable_view(), m.mutable_view(), v.mutable_view(), g, View()); }});
+  cases.push_back({"adamw", 28 * n, [=]() mutable { AdamWUpdate(step, {w.mutable_view(), m.mutable_view(), v.mutable_view(), g}); }});
   cases.push_back({"sum_squares", 4 * n, [=] { benchmark::DoNotOptimize(SumSquares(g)); }});
   cases.push_back({"has_non_finite", 4 * n, [=] { benchmark::DoNotOptimize(HasNonFinite(g)); }});
   auto b = RandomMatrix(1, n, DType::kBF16);

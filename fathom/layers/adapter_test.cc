@@ -211,7 +211,7 @@ TEST_F(AdapterTest, AbsorbedAttentionTakesFp8AndAdapters) {
              Tensor(DType::kF32, rows.shape()), std::move(grad)};
     const LatentAttention a{shape, weight, {&segment, 1}, chosen, kChosen, rows};
     LatentAttentionForward(ctx_, a, q, r.o.mutable_view(), r.lse.mutable_view());
-    LatentAttentionBackward(ctx_, a, q, r.o, r.lse, d_o, r.dq.mutable_view(), r.d_rows.mutable_view(), r.grad);
+    LatentAttentionBackward(ctx_, a, {q, r.o, r.lse, d_o, r.dq.mutable_view()}, r.d_rows.mutable_view(), r.grad);
     return r;
   };
   const Result got = run(w, AdapterGradient(w)), want = run(merged, {Tensor(DType::kF32, w.value.shape()), {}});

@@ -51,7 +51,8 @@ void Block::FeedForward(Ctx& ctx, const BlockParams& p, int64_t sequence, ConstV
 void Block::Forward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, View h, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   Cast(h, s.h_in);
-  attention_.Forward(ctx, p.self_attn, inputs, Normed(ctx, h, p.input_layernorm, s.x_attention, s.rstd_attention), h, s.attention);
+  const ConstView x = Normed(ctx, h, p.input_layernorm, s.x_attention, s.rstd_attention);
+  attention_.Forward(ctx, p.self_attn, {inputs, x}, h, s.attention);
   Cast(h, s.h_mid);
   FeedForward(ctx, p, inputs.layout.sequence, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
 }
@@ -65,27 +66,27 @@ void Block::Backward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, 
     const ConstView x = s.x_ffn.empty() ? Normed(ctx, s.h_mid, p.post_attention_layernorm, {}, {}) : s.x_ffn;
     Fill(0, dx);
     if (moe_) {
-      moe_->Backward(ctx, p.moe, s.moe, x, AsCompute(ctx, dh), d_scores, dx, grad.moe);
+      moe_->Backward(ctx, p.moe, s.moe, x, {AsCompute(ctx, dh), d_scores}, dx, grad.moe);
     } else {
       dense_->Backward(ctx, p.dense, s.dense, x, AsCompute(ctx, dh), dx, grad.dense);
     }
   }
-  RmsNormBackward(dx, s.h_mid, p.post_attention_layernorm.value, s.rstd_ffn, dh, true, GradView(grad.post_attention_layernorm),
+  RmsNormBackward(dx, s.h_mid, p.post_attention_layernorm.value, s.rstd_ffn, {dh, true, GradView(grad.post_attention_layernorm)},
                   ctx.scratch);
   Fill(0, dx);
-  attention_.Backward(ctx, p.self_attn, inputs, s.attention, AttentionInput(ctx, p, s), AsCompute(ctx, dh), dx, grad.self_attn);
-  RmsNormBackward(dx, s.h_in, p.input_layernorm.value, s.rstd_attention, dh, true, GradView(grad.input_layernorm), ctx.scratch);
+  attention_.Backward(ctx, p.self_attn, {inputs, AttentionInput(ctx, p, s)}, s.attention, AsCompute(ctx, dh), dx, grad.self_attn);
+  RmsNormBackward(dx, s.h_in, p.input_layernorm.value, s.rstd_attention, {dh, true, GradView(grad.input_layernorm)}, ctx.scratch);
 }
 
 double Block::LearnIndexer(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, const Saved& s, bool sparse, float factor,
                            BlockParams& grad) const {
   ArenaScope scope(ctx.scratch);
-  return attention_.LearnIndexer(ctx, p.self_attn, inputs, s.attention, AttentionInput(ctx, p, s), sparse, factor, grad.self_attn);
+  return attention_.LearnIndexer(ctx, p.self_attn, {inputs, AttentionInput(ctx, p, s)}, s.attention, sparse, factor, grad.self_attn);
 }
 
-void Block::ForwardCached(Ctx& ctx, const BlockParams& p, const CachedRows& rows, const RopeTable& rope, View h, LayerCache& cache) const {
+void Block::ForwardCached(Ctx& ctx, const BlockParams& p, const CachedInputs& in, View h) const {
   ArenaScope scope(ctx.scratch);
-  attention_.ForwardCached(ctx, p.self_attn, rows, rope, Normed(ctx, h, p.input_layernorm, {}, {}), h, cache);
+  attention_.ForwardCached(ctx, p.self_attn, in, Normed(ctx, h, p.input_layernorm, {}, {}), h);
   Moe::Saved routing;
   if (moe_) routing = moe_->Allocate(ctx.scratch, ctx.compute, h.dim(0));
   FeedForward(ctx, p, 0, Normed(ctx, h, p.post_attention_layernorm, {}, {}), h, nullptr, routing);

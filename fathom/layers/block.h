@@ -41,7 +41,7 @@ class Block {
   double LearnIndexer(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, const Saved& saved, bool sparse, float factor,
                       BlockParams& grad) const;
   // For decoding, see Mla::ForwardCached.
-  void ForwardCached(Ctx& ctx, const BlockParams& p, const CachedRows& rows, const RopeTable& rope, View h, LayerCache& cache) const;
+  void ForwardCached(Ctx& ctx, const BlockParams& p, const CachedInputs& in, View h) const;
 
   int64_t hidden() const { return hidden_; }
   bool is_moe() const { return moe_.has_value(); }

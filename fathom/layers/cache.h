@@ -94,6 +94,14 @@ struct CachedRows {
   }
 };
 
+struct RopeTable;
+// What all layers of one decoding pass share, and the cache of this one.
+struct CachedInputs {
+  const CachedRows& rows;
+  const RopeTable& rope;
+  LayerCache& cache;
+};
+
 // x [M,W] to the rows' own places in `cache` [.,W], of the same dtype.
 void StoreRows(ConstView x, const CachedRows& rows, View cache);
 // The tokens of one segment's sequence, up to its end, one after the other: y [length,W], overwritten.

@@ -34,6 +34,10 @@ struct BlockInputs {
   const TokenLayout& layout;
   const RopeTable& rope;
 };
+// The same, and the layer's normed input x [T,D], compute dtype.
+struct AttentionInputs : BlockInputs {
+  ConstView x;
+};
 
 // x itself if it has the compute dtype, else a copy in scratch that has.
 inline ConstView AsCompute(Ctx& ctx, ConstView x) {

@@ -51,9 +51,8 @@ void Head::Predict(Ctx& ctx, const HeadParams& p, ConstView x, std::span<int32_t
 CrossEntropySums Head::Loss(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& t, std::span<float> nll) const {
   CrossEntropySums total;
   ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
-    const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(rows.dim(0));
-    total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, {},
-                          nll.empty() ? nll : nll.subspan(at, count));
+    const auto part = nll.empty() ? nll : nll.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows.dim(0)));
+    total += CrossEntropy(logits, t.Part(begin, begin + rows.dim(0)), {}, part);
   });
   return total;
 }
@@ -61,16 +60,16 @@ CrossEntropySums Head::Loss(Ctx& ctx, const HeadParams& p, ConstView x, const Lo
 CrossEntropySums Head::LossAndGradient(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& t, View dx, HeadGrads grad) const {
   CrossEntropySums total;
   ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
-    const auto at = static_cast<size_t>(begin), count = static_cast<size_t>(rows.dim(0));
+    const int64_t end = begin + rows.dim(0);
     const View d_logits = ctx.compute == DType::kF32 ? logits : ctx.scratch.Alloc(ctx.compute, logits.shape());
-    total += CrossEntropy(logits, t.ids.subspan(at, count), t.weights.subspan(at, count), t.z_loss, t.scale, d_logits, {});
-    ExactLinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, begin + rows.dim(0)), Write::kOverwrite, grad.lm_head);
+    total += CrossEntropy(logits, t.Part(begin, end), d_logits, {});
+    ExactLinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, end), Write::kOverwrite, grad.lm_head);
   });
   return total;
 }
 
-void Head::BackwardNorm(Ctx& ctx, const HeadParams& p, ConstView dx, ConstView h, ConstView rstd, View dh, bool add, HeadGrads grad) const {
-  RmsNormBackward(dx, h, p.norm.value, rstd, dh, add, GradView(grad.norm), ctx.scratch);
+void Head::BackwardNorm(Ctx& ctx, const HeadParams& p, ConstView dx, const Normed& normed, View dh, bool add, HeadGrads grad) const {
+  RmsNormBackward(dx, normed.h, p.norm.value, normed.rstd, {dh, add, GradView(grad.norm)}, ctx.scratch);
 }
 
 }  // namespace fathom

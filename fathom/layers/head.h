@@ -18,14 +18,6 @@ struct HeadGrads {
   Weight& lm_head;
 };
 
-// What the loss is measured on.
-struct LossTargets {
-  std::span<const int32_t> ids;    // [T] the token to predict at each position
-  std::span<const float> weights;  // [T] 0: not counted
-  float z_loss = 0;                // z_loss_multiplier
-  float scale = 1;                 // factor on every gradient: 1 / total weight of the step
-};
-
 class Head {
  public:
   Head(int64_t vocab, float eps) : vocab_(vocab), eps_(eps) {}
@@ -45,8 +37,12 @@ class Head {
   CrossEntropySums Loss(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& targets, std::span<float> nll) const;
   // Sums and gradients: overwrites dx [T,D] F32 (of the normed x), adds to grad.lm_head.
   CrossEntropySums LossAndGradient(Ctx& ctx, const HeadParams& p, ConstView x, const LossTargets& targets, View dx, HeadGrads grad) const;
+  // What was normed, and what Normalize made of it.
+  struct Normed {
+    ConstView h, rstd;
+  };
   // dh [T,D] F32: overwritten, or added to.
-  void BackwardNorm(Ctx& ctx, const HeadParams& p, ConstView dx, ConstView h, ConstView rstd, View dh, bool add, HeadGrads grad) const;
+  void BackwardNorm(Ctx& ctx, const HeadParams& p, ConstView dx, const Normed& normed, View dh, bool add, HeadGrads grad) const;
 
  private:
   // f(begin, rows, logits) for the tokens begin, begin + 1, ...: their rows of x, and logits that live until f returns.

@@ -28,8 +28,8 @@ Indexer::Indexer(const ModelConfig& c, bool fp8)
 }
 
 // The rotated part comes first in each head, and its pairs are halves: unlike the main attention's.
-void Indexer::Rotate(View x, int64_t heads, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const {
-  RopeRotate(x, heads, shape_.head_dim, 0, rope.cos, rope.sin, positions, RopePairs::kHalves, direction);
+void Indexer::Rotate(View x, int64_t heads, const Inputs& in, RopeDirection direction) const {
+  RopeRotate(x, {heads, shape_.head_dim, 0}, {in.rope.cos, in.rope.sin, in.positions}, RopePairs::kHalves, direction);
 }
 
 // In exact arithmetic the rotation, orthogonal and on both sides, cancels; it is there for the rounding. The official code multiplies codes
@@ -43,10 +43,10 @@ void Indexer::RoundAsOfficial(Ctx& ctx, View x, int64_t heads) const {
   Cast(rows.Reshape(x.shape()), x);
 }
 
-View Indexer::Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope) const {
+View Indexer::Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in) const {
   const View q = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), shape_.heads * shape_.head_dim});
   LinearForward(ctx, p.wq_b, in.q_low, q);
-  Rotate(q, shape_.heads, in.positions, rope, RopeDirection::kForward);
+  Rotate(q, shape_.heads, in, RopeDirection::kForward);
   return q;
 }
 
@@ -57,53 +57,53 @@ View Indexer::HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) co
   return weights;
 }
 
-void Indexer::ExactKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const {
+void Indexer::ExactKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View k) const {
   ArenaScope scope(ctx.scratch);
   const View low = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), shape_.head_dim});
   LinearForward(ctx, p.wk, in.x, low);
   LayerNormForward(low, p.k_norm.value, p.k_norm_bias.value, kKeyNormEps, k, {});
-  Rotate(k, 1, in.positions, rope, RopeDirection::kForward);
+  Rotate(k, 1, in, RopeDirection::kForward);
 }
 
-void Indexer::Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const {
-  ExactKeys(ctx, p, in, rope, k);
+void Indexer::Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View k) const {
+  ExactKeys(ctx, p, in, k);
   if (fp8_) RoundAsOfficial(ctx, k, 1);
 }
 
-bool Indexer::Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
-                     ConstView k, std::span<int32_t> chosen, std::span<const BlockTable> tables) const {
+bool Indexer::Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, std::span<const Segment> segments, ConstView k,
+                     std::span<int32_t> chosen, std::span<const BlockTable> tables) const {
   ArenaScope scope(ctx.scratch);
-  const View q = Queries(ctx, p, in, rope), weights = HeadWeights(ctx, p, in);
+  const View q = Queries(ctx, p, in), weights = HeadWeights(ctx, p, in);
   if (fp8_) RoundAsOfficial(ctx, q, shape_.heads);
-  return IndexerTopK(shape_, segments, q, k, weights, top_k_, chosen, {}, ctx.scratch, tables);
+  return IndexerTopK({shape_, q, k, weights}, segments, top_k_, chosen, {}, ctx.scratch, tables);
 }
 
-double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
-                      const IndexerTarget& target, std::span<const int32_t> chosen, float factor, IndexerParams& grad) const {
+double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const IndexerTarget& target, const IndexerKeys& keys,
+                      float factor, IndexerParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const int64_t tokens = in.x.dim(0);
   const View k = ctx.scratch.Alloc(ctx.compute, {tokens, shape_.head_dim});
-  ExactKeys(ctx, p, in, rope, k);
-  const View q = Queries(ctx, p, in, rope), weights = HeadWeights(ctx, p, in);
+  ExactKeys(ctx, p, in, k);
+  const View q = Queries(ctx, p, in), weights = HeadWeights(ctx, p, in);
   const std::span<float> kl = ctx.scratch.AllocSpan<float>(tokens);
   const IndexerGradients d{ctx.scratch.Alloc(DType::kF32, q.shape()), ctx.scratch.Alloc(DType::kF32, k.shape()),
                            ctx.scratch.Alloc(DType::kF32, weights.shape())};
-  IndexerLoss(target, {shape_, q, k, weights}, segments, chosen, top_k_, factor, kl, d, ctx.scratch);
-  Rotate(d.dq, shape_.heads, in.positions, rope, RopeDirection::kInverse);
+  IndexerLoss(target, {shape_, q, k, weights}, keys, factor, kl, d, ctx.scratch);
+  Rotate(d.dq, shape_.heads, in, RopeDirection::kInverse);
   LinearBackward(ctx, p.wq_b, in.q_low, AsCompute(ctx, d.dq), {}, Write::kOverwrite, grad.wq_b);
   Scale(weight_scale_, d.dweights);
   ExactLinearBackward(ctx, p.weights_proj, in.x, AsCompute(ctx, d.dweights), {}, Write::kOverwrite, grad.weights_proj);
-  BackwardKeys(ctx, p, in, rope, d.dk, grad);
+  BackwardKeys(ctx, p, in, d.dk, grad);
   return std::accumulate(kl.begin(), kl.end(), 0.0);
 }
 
-void Indexer::BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View dk, IndexerParams& grad) const {
-  Rotate(dk, 1, in.positions, rope, RopeDirection::kInverse);
+void Indexer::BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View dk, IndexerParams& grad) const {
+  Rotate(dk, 1, in, RopeDirection::kInverse);
   const View low = ctx.scratch.Alloc(ctx.compute, dk.shape()), normed = ctx.scratch.Alloc(ctx.compute, dk.shape());
   const View stats = ctx.scratch.Alloc(DType::kF32, {dk.dim(0), 2}), d_low = ctx.scratch.Alloc(DType::kF32, dk.shape());
   LinearForward(ctx, p.wk, in.x, low);
   LayerNormForward(low, p.k_norm.value, p.k_norm_bias.value, kKeyNormEps, normed, stats);
-  LayerNormBackward(dk, low, p.k_norm.value, stats, d_low, GradView(grad.k_norm), GradView(grad.k_norm_bias), ctx.scratch);
+  LayerNormBackward(dk, low, p.k_norm.value, stats, {d_low, GradView(grad.k_norm), GradView(grad.k_norm_bias)}, ctx.scratch);
   LinearBackward(ctx, p.wk, in.x, AsCompute(ctx, d_low), {}, Write::kOverwrite, grad.wk);
 }
 

@@ -33,26 +33,27 @@ class Indexer {
     ConstView x;      // [T,D] normed, compute dtype
     ConstView q_low;  // [T,Q] the queries' latent after its norm, compute dtype
     std::span<const int32_t> positions;
+    const RopeTable& rope;
   };
 
   // Rotated keys [T,Dh] of the tokens, as Choose compares them, compute dtype: overwrites k.
-  void Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const;
+  void Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View k) const;
   // The keys that every query of the segments sees, and false where a score is not finite, as IndexerTopK: chosen [T*top_k] is overwritten.
   // k [S,Dh] are all keys, in decoding in the blocks of each segment's table.
-  bool Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments, ConstView k,
-              std::span<int32_t> chosen, std::span<const BlockTable> tables = {}) const;
-  // The sum of the KL of the tokens from the main attention's weights (IndexerLoss), over the chosen keys, or all visible ones if chosen
-  // is empty; adds the gradients of factor times it to grad.
-  double Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, std::span<const Segment> segments,
-               const IndexerTarget& target, std::span<const int32_t> chosen, float factor, IndexerParams& grad) const;
+  bool Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, std::span<const Segment> segments, ConstView k, std::span<int32_t> chosen,
+              std::span<const BlockTable> tables = {}) const;
+  // The sum of the KL of the tokens from the main attention's weights over `keys` (IndexerLoss); adds the gradients of factor times it to
+  // grad.
+  double Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const IndexerTarget& target, const IndexerKeys& keys, float factor,
+               IndexerParams& grad) const;
 
  private:
-  void Rotate(View x, int64_t heads, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const;
-  View Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope) const;
-  void ExactKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View k) const;
+  void Rotate(View x, int64_t heads, const Inputs& in, RopeDirection direction) const;
+  View Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in) const;
+  void ExactKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View k) const;
   void RoundAsOfficial(Ctx& ctx, View x, int64_t heads) const;
   View HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) const;
-  void BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, const RopeTable& rope, View dk, IndexerParams& grad) const;
+  void BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View dk, IndexerParams& grad) const;
 
   IndexerShape shape_;
   int64_t top_k_;

@@ -117,9 +117,9 @@ class IndexerTest : public testing::TestWithParam<bool> {
 
 TEST_P(IndexerTest, KeysAndChoiceAreThoseWrittenOut) {
   Ctx ctx{saved_, scratch_, DType::kF32};
-  const Indexer::Inputs in{x_, q_low_, positions_};
+  const Indexer::Inputs in{x_, q_low_, positions_, rope_};
   Tensor k(DType::kF32, {kTokens, kDim});
-  indexer_.Keys(ctx, p_, in, rope_, k.mutable_view());
+  indexer_.Keys(ctx, p_, in, k.mutable_view());
   std::vector<double> keys;
   for (const auto& row : ExpectedKeys()) keys.insert(keys.end(), row.begin(), row.end());
   // A value next to the middle of two codes may go either way.
@@ -127,7 +127,7 @@ TEST_P(IndexerTest, KeysAndChoiceAreThoseWrittenOut) {
 
   std::vector<int32_t> chosen(kTokens * kTopK);
   const Segment all{0, kTokens, 0, kTokens};
-  indexer_.Choose(ctx, p_, in, rope_, {&all, 1}, k, chosen);
+  indexer_.Choose(ctx, p_, in, {&all, 1}, k, chosen);
   const Rows scores = ExpectedScores();
   int64_t compared = 0;
   for (size_t t = kTopK; t < kTokens; ++t) {
@@ -149,13 +149,13 @@ TEST_P(IndexerTest, KeysAndChoiceAreThoseWrittenOut) {
 
 TEST_P(IndexerTest, OneNaNInAnyParameterMakesTheChoiceNone) {
   Ctx ctx{saved_, scratch_, DType::kF32};
-  const Indexer::Inputs in{x_, q_low_, positions_};
+  const Indexer::Inputs in{x_, q_low_, positions_, rope_};
   const Segment all{0, kTokens, 0, kTokens};
   std::vector<int32_t> chosen(kTokens * kTopK);
   const auto choose = [&] {
     Tensor k(DType::kF32, {kTokens, kDim});
-    indexer_.Keys(ctx, p_, in, rope_, k.mutable_view());
-    return indexer_.Choose(ctx, p_, in, rope_, {&all, 1}, k, chosen);
+    indexer_.Keys(ctx, p_, in, k.mutable_view());
+    return indexer_.Choose(ctx, p_, in, {&all, 1}, k, chosen);
   };
   EXPECT_TRUE(choose());
   for (Weight* w : {&p_.wq_b, &p_.wk, &p_.k_norm, &p_.k_norm_bias, &p_.weights_proj}) {

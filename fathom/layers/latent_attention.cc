@@ -108,14 +108,14 @@ View ToLatentByRow(Ctx& ctx, const Heads& heads, ConstView q) {
              x = ctx.scratch.Alloc(DType::kF32, {q.dim(0), s.heads * s.nope_dim});
   const int64_t rows = q.dim(0) * s.heads;
   Cast(q.Reshape({rows, s.nope_dim + s.rope_dim}).Cols(0, s.nope_dim), x.Reshape({rows, s.nope_dim}));
-  PerHeadMatMul(HeadProduct::kToLatent, s.heads, heads.weight, 0, s.nope_dim, x, y, ctx.scratch);
+  PerHeadMatMul(HeadProduct::kToLatent, {s.heads, heads.weight, 0, s.nope_dim}, x, y, ctx.scratch);
   return y;
 }
 
 void FromLatentByRow(Ctx& ctx, const Heads& heads, ConstView o_latent, View o) {
   const View y = ctx.scratch.Alloc(DType::kF32, o.shape());
-  PerHeadMatMul(HeadProduct::kFromLatent, heads.shape.heads, heads.weight, heads.shape.nope_dim, heads.shape.v_dim, o_latent, y,
-                ctx.scratch);
+  const HeadWeights values{heads.shape.heads, heads.weight, heads.shape.nope_dim, heads.shape.v_dim};
+  PerHeadMatMul(HeadProduct::kFromLatent, values, o_latent, y, ctx.scratch);
   Cast(y, o);
 }
 
@@ -125,8 +125,8 @@ void ForwardQueries(Ctx& ctx, const LatentAttention& a, int64_t begin, ConstView
   const bool by_row = ctx.arithmetic == Arithmetic::kByRow || q.dim(0) <= kFewQueries || !heads.weight.scale.empty();
   const View q_latent = by_row ? ToLatentByRow(ctx, heads, q) : ToLatent(ctx, heads, q);
   const View o_latent = ctx.scratch.Alloc(DType::kF32, q_latent.shape());
-  MlaDecode(heads.Decode(), q_latent, RopeOf(ctx, a.shape, q), a.rows, visible, ChosenOf(a, begin, end), a.k, o_latent, lse, ctx.scratch,
-            TablesOf(a, begin, end));
+  const MlaDecodeInputs in{q_latent, RopeOf(ctx, a.shape, q), a.rows, visible, ChosenOf(a, begin, end), a.k, TablesOf(a, begin, end)};
+  MlaDecode(heads.Decode(), in, o_latent, lse, ctx.scratch);
   if (by_row) {
     FromLatentByRow(ctx, heads, o_latent, o);
   } else {
@@ -134,12 +134,8 @@ void ForwardQueries(Ctx& ctx, const LatentAttention& a, int64_t begin, ConstView
   }
 }
 
-struct BackwardRows {
-  ConstView q, o, lse, d_o;
-  View dq;
-};
-
-void BackwardQueries(Ctx& ctx, const LatentAttention& a, const BackwardRows& r, std::span<const int32_t> chosen, View d_rows, View grad) {
+void BackwardQueries(Ctx& ctx, const LatentAttention& a, const LatentAttentionQueries& r, std::span<const int32_t> chosen, View d_rows,
+                     View grad) {
   ArenaScope scope(ctx.scratch);
   const Heads heads(a);
   const int64_t m = r.q.dim(0), h_all = a.shape.heads, v = a.shape.v_dim;
@@ -151,8 +147,8 @@ void BackwardQueries(Ctx& ctx, const LatentAttention& a, const BackwardRows& r, 
   }
   const View dot = ctx.scratch.Alloc(DType::kF32, {m, h_all});
   RowDots(r.o.Reshape({m * h_all, v}), r.d_o.Reshape({m * h_all, v}), dot.Reshape({m * h_all}));
-  MlaDecodeBackward(heads.Decode(), q_latent, q_rope, a.rows, chosen, a.k, r.lse, dot, d_o_latent, {o_latent, dq_latent, dq_rope, d_rows},
-                    ctx.scratch);
+  const MlaDecodeInputs in{.q_latent = q_latent, .q_rope = q_rope, .cache = a.rows, .visible = {}, .chosen = chosen, .k = a.k};
+  MlaDecodeBackward(heads.Decode(), in, {r.lse, dot, d_o_latent}, {o_latent, dq_latent, dq_rope, d_rows}, ctx.scratch);
   Cast(dq_rope.Reshape({m * h_all, a.shape.rope_dim}), Ropes(r.dq, a.shape));
   const ConstView dq_low = AsCompute(ctx, dq_latent), o_low = AsCompute(ctx, o_latent);
   for (int64_t h = 0; h < h_all; ++h) {
@@ -166,7 +162,7 @@ void BackwardQueries(Ctx& ctx, const LatentAttention& a, const BackwardRows& r, 
 // The weight as heads can be cut out of it.
 Weight Merged(Ctx& ctx, const Weight& w) { return {.value = Tensor(nullptr, MergedWeight(ctx, w))}; }
 
-void BackwardAll(Ctx& ctx, const LatentAttention& a, const BackwardRows& all, View d_rows, View grad) {
+void BackwardAll(Ctx& ctx, const LatentAttention& a, const LatentAttentionQueries& all, View d_rows, View grad) {
   ForQueries(ctx, a, [&](int64_t begin, int64_t end, const Segment&) {
     const auto rows = [&](const auto& x) { return x.Rows(begin, end); };
     BackwardQueries(ctx, a, {rows(all.q), rows(all.o), rows(all.lse), rows(all.d_o), rows(all.dq)}, ChosenOf(a, begin, end), d_rows, grad);
@@ -189,15 +185,14 @@ void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, Vie
 }
 
 // An FP8 weight's scales may straddle heads, and an adapter has none: both are merged into one matrix first.
-void LatentAttentionBackward(Ctx& ctx, const LatentAttention& a, ConstView q, ConstView o, ConstView lse, ConstView d_o, View dq,
-                             View d_rows, Weight& grad) {
+void LatentAttentionBackward(Ctx& ctx, const LatentAttention& a, const LatentAttentionQueries& queries, View d_rows, Weight& grad) {
   const Weight& w = a.kv_b_proj;
-  if (w.scale_inv.empty() && !w.adapter) return BackwardAll(ctx, a, {q, o, lse, d_o, dq}, d_rows, GradView(grad));
+  if (w.scale_inv.empty() && !w.adapter) return BackwardAll(ctx, a, queries, d_rows, GradView(grad));
   ArenaScope scope(ctx.scratch);
   const bool learns = !grad.value.empty() || grad.adapter;
   const View dw = learns ? ctx.scratch.Alloc(DType::kF32, w.value.shape()) : View();
   if (learns) Fill(0, dw);
-  BackwardAll(ctx, {a.shape, Merged(ctx, w), a.segments, a.chosen, a.k, a.rows}, {q, o, lse, d_o, dq}, d_rows, dw);
+  BackwardAll(ctx, {a.shape, Merged(ctx, w), a.segments, a.chosen, a.k, a.rows}, queries, d_rows, dw);
   if (learns) AddMergedGradient(ctx, w, dw, grad);
 }
 

@@ -27,9 +27,13 @@ struct LatentAttention {
 // F32. Other rows are left alone.
 void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, View o, View lse);
 
-// d_o [T,H*Dv] compute dtype, contiguous as o is. Overwrites the segments' rows of dq (as q); adds to d_rows [S,R+Dr] F32 and to grad, the
-// gradient of kv_b_proj (F32 or BF16). The choice, which is not empty, is a constant.
-void LatentAttentionBackward(Ctx& ctx, const LatentAttention& a, ConstView q, ConstView o, ConstView lse, ConstView d_o, View dq,
-                             View d_rows, Weight& grad);
+// The queries of a backward: q, o and lse as in the forward; d_o [T,H*Dv] compute dtype, contiguous as o is. The segments' rows of dq (as
+// q) are overwritten.
+struct LatentAttentionQueries {
+  ConstView q, o, lse, d_o;
+  View dq;
+};
+// Adds to d_rows [S,R+Dr] F32 and to grad, the gradient of kv_b_proj (F32 or BF16). The choice, which is not empty, is a constant.
+void LatentAttentionBackward(Ctx& ctx, const LatentAttention& a, const LatentAttentionQueries& queries, View d_rows, Weight& grad);
 
 }  // namespace fathom

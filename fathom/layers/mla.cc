@@ -80,12 +80,16 @@ ConstView Mla::LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const {
   return rows;
 }
 
-bool Mla::Choose(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, ConstView x, Saved& s) const {
+Indexer::Inputs Mla::IndexerInput(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s) const {
+  return {in.x, NormedQueryLatent(ctx, p, s.q_low), in.layout.positions, in.rope};
+}
+
+bool Mla::Choose(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, Saved& s) const {
   ArenaScope scope(ctx.scratch);
-  const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), inputs.layout.positions};
-  const View k = ctx.scratch.Alloc(ctx.compute, {x.dim(0), indexer_->head_dim()});
-  indexer_->Keys(ctx, p.indexer, in, inputs.rope, k);
-  return indexer_->Choose(ctx, p.indexer, in, inputs.rope, inputs.layout.segments, k, s.chosen);
+  const Indexer::Inputs input = IndexerInput(ctx, p, in, s);
+  const View k = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), indexer_->head_dim()});
+  indexer_->Keys(ctx, p.indexer, input, k);
+  return indexer_->Choose(ctx, p.indexer, input, in.layout.segments, k, s.chosen);
 }
 
 void Mla::Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const {
@@ -100,34 +104,34 @@ void Mla::Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_
 void Mla::Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const {
   const auto direction = inverse ? RopeDirection::kInverse : RopeDirection::kForward;
   const int64_t width = shape_.nope_dim + shape_.rope_dim;
-  RopeRotate(q, shape_.heads, width, shape_.nope_dim, rope.cos, rope.sin, positions, RopePairs::kInterleaved, direction);
-  RopeRotate(kv_low, 1, shape_.rope_dim, kv_rank_, rope.cos, rope.sin, positions, RopePairs::kInterleaved, direction);
+  const RopeAngles angles{rope.cos, rope.sin, positions};
+  RopeRotate(q, {shape_.heads, width, shape_.nope_dim}, angles, RopePairs::kInterleaved, direction);
+  RopeRotate(kv_low, {1, shape_.rope_dim, kv_rank_}, angles, RopePairs::kInterleaved, direction);
 }
 
-void Mla::Forward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, ConstView x, View y, Saved& s) const {
+void Mla::Forward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View y, Saved& s) const {
   ArenaScope scope(ctx.scratch);
-  Queries(ctx, p, x, s.q_low, s.q_low_rstd, s.q);
-  LinearForward(ctx, p.kv_a_proj_with_mqa, x, s.kv_low);
-  const View latent = ctx.scratch.Alloc(ctx.compute, {x.dim(0), kv_rank_});
+  Queries(ctx, p, in.x, s.q_low, s.q_low_rstd, s.q);
+  LinearForward(ctx, p.kv_a_proj_with_mqa, in.x, s.kv_low);
+  const View latent = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), kv_rank_});
   RmsNormForward(s.kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, latent, s.latent_rstd);
   LinearForward(ctx, p.kv_b_proj, latent, s.kv);
-  Rotate(s.q, s.kv_low, inputs.layout.positions, inputs.rope, false);
+  Rotate(s.q, s.kv_low, in.layout.positions, in.rope, false);
   const View k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
-  if (CoveredTokens(inputs.layout) < x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
-  const bool sparse = IsSparse(inputs.layout);
+  if (CoveredTokens(in.layout) < in.x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
+  const bool sparse = IsSparse(in.layout);
   if (!sparse) s.chosen = {};
-  const Division division = Divide(ctx, inputs.layout, sparse);
-  MlaAttentionForward(shape_, division.dense, s.q, s.kv, k_rope, s.o, s.lse, ctx.scratch);
+  const Division division = Divide(ctx, in.layout, sparse);
+  MlaAttentionForward(shape_, division.dense, {s.q, s.kv, k_rope}, s.o, s.lse, ctx.scratch);
   if (sparse) {
-    if (!Choose(ctx, p, inputs, x, s)) Fill(kNaN, s.q);
+    if (!Choose(ctx, p, in, s)) Fill(kNaN, s.q);
     const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
     LatentAttentionForward(ctx, a, s.q, s.o, s.lse);
   }
   LinearForward(ctx, p.o_proj, s.o, y, Write::kAdd);
 }
 
-void Mla::Backward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, const Saved& s, ConstView x, ConstView dy, View dx,
-                   MlaParams& grad) const {
+void Mla::Backward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s, ConstView dy, View dx, MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View d_o = ctx.scratch.Alloc(ctx.compute, s.o.shape());
   LinearBackward(ctx, p.o_proj, s.o, dy, d_o, Write::kOverwrite, grad.o_proj);
@@ -136,22 +140,22 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, cons
   const View dkv_low = ctx.scratch.Alloc(ctx.compute, s.kv_low.shape());
   const ConstView k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   const View dk_rope = dkv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
-  const View latent = ctx.scratch.Alloc(ctx.compute, {x.dim(0), kv_rank_});
+  const View latent = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), kv_rank_});
   RmsNormForward(s.kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, latent, {});
-  const Division division = Divide(ctx, inputs.layout, !s.chosen.empty());
-  MlaAttentionBackward(shape_, division.dense, s.q, s.kv, k_rope, s.o, s.lse, d_o, dq, dkv, dk_rope, ctx.scratch);  // zeros all other rows
+  const Division division = Divide(ctx, in.layout, !s.chosen.empty());
+  MlaAttentionBackward(shape_, division.dense, {s.q, s.kv, k_rope}, {s.o, s.lse, d_o}, {dq, dkv, dk_rope}, ctx.scratch);  // zeros the rest
   View d_rows;
   if (!s.chosen.empty()) {
     d_rows = ctx.scratch.Alloc(DType::kF32, s.kv_low.shape());
     Fill(0, d_rows);
     const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
-    LatentAttentionBackward(ctx, a, s.q, s.o, s.lse, d_o, dq, d_rows, grad.kv_b_proj);
+    LatentAttentionBackward(ctx, a, {s.q, s.o, s.lse, d_o, dq}, d_rows, grad.kv_b_proj);
     AddScaled(1, dk_rope, d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
     Cast(d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim), dk_rope);
   }
-  Rotate(dq, dkv_low, inputs.layout.positions, inputs.rope, true);
-  BackwardQueries(ctx, p, s, x, dq, dx, grad);
-  BackwardLatent(ctx, p, s, x, latent, dkv, d_rows, dkv_low, dx, grad);
+  Rotate(dq, dkv_low, in.layout.positions, in.rope, true);
+  BackwardQueries(ctx, p, s, in.x, dq, dx, grad);
+  BackwardLatent(ctx, p, s, in.x, {latent, dkv, d_rows, dkv_low}, dx, grad);
 }
 
 void Mla::BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const {
@@ -160,35 +164,35 @@ void Mla::BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstVie
   const ConstView normed = NormedQueryLatent(ctx, p, s.q_low);
   const View d_low = ctx.scratch.Alloc(ctx.compute, s.q_low.shape());
   LinearBackward(ctx, p.q_b_proj, normed, dq, d_low, Write::kOverwrite, grad.q_b_proj);
-  RmsNormBackward(d_low, s.q_low, p.q_a_layernorm.value, s.q_low_rstd, d_low, false, GradView(grad.q_a_layernorm), ctx.scratch);
+  RmsNormBackward(d_low, s.q_low, p.q_a_layernorm.value, s.q_low_rstd, {.dx = d_low, .dw = GradView(grad.q_a_layernorm)}, ctx.scratch);
   LinearBackward(ctx, p.q_a_proj, x, d_low, dx, Write::kAdd, grad.q_a_proj);
 }
 
-void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView latent, ConstView dkv, ConstView d_rows,
-                         View dkv_low, View dx, MlaParams& grad) const {
+void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, const LatentBackward& d, View dx,
+                         MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View low = s.kv_low.Cols(0, kv_rank_);
-  const View d_latent = ctx.scratch.Alloc(d_rows.empty() ? ctx.compute : DType::kF32, low.shape());
-  LinearBackward(ctx, p.kv_b_proj, latent, dkv, d_latent, Write::kOverwrite, grad.kv_b_proj);
-  if (!d_rows.empty()) AddScaled(1, d_rows.Cols(0, kv_rank_), d_latent);
-  RmsNormBackward(d_latent, low, p.kv_a_layernorm.value, s.latent_rstd, dkv_low.Cols(0, kv_rank_), false, GradView(grad.kv_a_layernorm),
-                  ctx.scratch);
-  LinearBackward(ctx, p.kv_a_proj_with_mqa, x, dkv_low, dx, Write::kAdd, grad.kv_a_proj_with_mqa);
+  const View d_latent = ctx.scratch.Alloc(d.d_rows.empty() ? ctx.compute : DType::kF32, low.shape());
+  LinearBackward(ctx, p.kv_b_proj, d.latent, d.dkv, d_latent, Write::kOverwrite, grad.kv_b_proj);
+  if (!d.d_rows.empty()) AddScaled(1, d.d_rows.Cols(0, kv_rank_), d_latent);
+  RmsNormBackward(d_latent, low, p.kv_a_layernorm.value, s.latent_rstd,
+                  {.dx = d.dkv_low.Cols(0, kv_rank_), .dw = GradView(grad.kv_a_layernorm)}, ctx.scratch);
+  LinearBackward(ctx, p.kv_a_proj_with_mqa, x, d.dkv_low, dx, Write::kAdd, grad.kv_a_proj_with_mqa);
 }
 
-double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, const Saved& s, ConstView x, bool sparse, float factor,
+double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s, bool sparse, float factor,
                          MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const ConstView k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   IndexerTarget target{shape_, s.q, s.kv, k_rope, s.lse};
   if (!sparse && !s.chosen.empty()) {  // attention saw the chosen keys alone: its sums over all of them are wanted
     const View o = ctx.scratch.Alloc(ctx.compute, s.o.shape()), lse = ctx.scratch.Alloc(DType::kF32, s.lse.shape());
-    MlaAttentionForward(shape_, inputs.layout.segments, s.q, s.kv, k_rope, o, lse, ctx.scratch);
+    MlaAttentionForward(shape_, in.layout.segments, {s.q, s.kv, k_rope}, o, lse, ctx.scratch);
     target.lse = lse;
   }
-  const Indexer::Inputs in{x, NormedQueryLatent(ctx, p, s.q_low), inputs.layout.positions};
-  return indexer_->Learn(ctx, p.indexer, in, inputs.rope, inputs.layout.segments, target,
-                         sparse ? std::span<const int32_t>(s.chosen) : std::span<const int32_t>(), factor, grad.indexer);
+  const std::span<const int32_t> chosen = sparse ? std::span<const int32_t>(s.chosen) : std::span<const int32_t>();
+  return indexer_->Learn(ctx, p.indexer, IndexerInput(ctx, p, in, s), target, {in.layout.segments, chosen, indexer_->top_k()}, factor,
+                         grad.indexer);
 }
 
 void Mla::Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, ConstView q, ConstView cache, View o) const {
@@ -200,17 +204,17 @@ void Mla::Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, C
   GatherSequence(segment, cache, rows);
   LinearForward(ctx, p.kv_b_proj, rows.Cols(0, kv_rank_), kv);
   const Segment all{0, m, 0, length};
-  MlaAttentionForward(shape_, {&all, 1}, q, kv, rows.Cols(kv_rank_, kv_rank_ + rope), o, {}, ctx.scratch);
+  MlaAttentionForward(shape_, {&all, 1}, {q, kv, rows.Cols(kv_rank_, kv_rank_ + rope)}, o, {}, ctx.scratch);
 }
 
 // Writes the tokens' keys; then, once a sequence has more than index_topk, the keys that each token sees. A choice among scores that are
 // not finite turns q into NaN.
-std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, const CachedRows& rows,
-                                     LayerCache& cache, View q) const {
+std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& input, const CachedInputs& in, View q) const {
+  const CachedRows& rows = in.rows;
   const int64_t m = rows.count(), k = indexer_->top_k();
   const View keys = ctx.scratch.Alloc(ctx.compute, {m, indexer_->head_dim()});
-  indexer_->Keys(ctx, p.indexer, in, rope, keys);
-  StoreRows(keys, rows, cache.indexer_keys.mutable_view());
+  indexer_->Keys(ctx, p.indexer, input, keys);
+  StoreRows(keys, rows, in.cache.indexer_keys.mutable_view());
   if (std::ranges::all_of(rows.segments, [&](const CachedSegment& s) { return s.length() <= k; })) return {};
   const std::span<int32_t> chosen = ctx.scratch.AllocSpan<int32_t>(m * k);
   const std::span<Segment> segments = ctx.scratch.AllocSpan<Segment>(std::ssize(rows.segments));
@@ -220,7 +224,7 @@ std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer
     segments[i] = {s.begin, s.end, 0, s.length()};
     tables[i] = s.blocks;
   }
-  if (!indexer_->Choose(ctx, p.indexer, in, rope, segments, cache.indexer_keys.view(), chosen, tables)) Fill(kNaN, q);
+  if (!indexer_->Choose(ctx, p.indexer, input, segments, in.cache.indexer_keys.view(), chosen, tables)) Fill(kNaN, q);
   return chosen;
 }
 
@@ -230,8 +234,9 @@ bool Mla::IsExpanded(const Ctx& ctx, const CachedSegment& s) const {
 }
 
 // Neighbouring sequences in the absorbed form share its products.
-void Mla::AttendCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, std::span<const int32_t> chosen, ConstView q, ConstView cache,
-                       View o) const {
+void Mla::AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std::span<const int32_t> chosen, ConstView q, View o) const {
+  const CachedRows& rows = in.rows;
+  const ConstView cache = in.cache.latent_rope.view();
   for (size_t i = 0; i < rows.segments.size();) {
     const CachedSegment& first = rows.segments[i++];
     if (IsExpanded(ctx, first)) {
@@ -247,8 +252,7 @@ void Mla::AttendCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, std
   }
 }
 
-void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, const RopeTable& rope, ConstView x, View y,
-                        LayerCache& cache) const {
+void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, ConstView x, View y) const {
   ArenaScope scope(ctx.scratch);
   const int64_t m = x.dim(0);
   const View q = ctx.scratch.Alloc(ctx.compute, {m, shape_.heads * (shape_.nope_dim + shape_.rope_dim)});
@@ -257,13 +261,12 @@ void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, co
   const View kv_low = ctx.scratch.Alloc(ctx.compute, {m, kv_rank_ + shape_.rope_dim});
   LinearForward(ctx, p.kv_a_proj_with_mqa, x, kv_low);
   RmsNormForward(kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, kv_low.Cols(0, kv_rank_), {});
-  Rotate(q, kv_low, rows.positions, rope, false);
-  StoreRows(kv_low, rows, cache.latent_rope.mutable_view());
-  const std::span<const int32_t> chosen =
-      indexer_ ? ChooseCached(ctx, p, {x, NormedQueryLatent(ctx, p, q_low), rows.positions}, rope, rows, cache, q)
-               : std::span<const int32_t>();
+  Rotate(q, kv_low, in.rows.positions, in.rope, false);
+  StoreRows(kv_low, in.rows, in.cache.latent_rope.mutable_view());
+  std::span<const int32_t> chosen;
+  if (indexer_) chosen = ChooseCached(ctx, p, {x, NormedQueryLatent(ctx, p, q_low), in.rows.positions, in.rope}, in, q);
   const View o = ctx.scratch.Alloc(ctx.compute, {m, shape_.heads * shape_.v_dim});
-  AttendCached(ctx, p, rows, chosen, q, cache.latent_rope.view(), o);
+  AttendCached(ctx, p, in, chosen, q, o);
   LinearForward(ctx, p.o_proj, o, y, Write::kAdd);
 }
 

@@ -34,19 +34,17 @@ class Mla {
   };
   Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
 
-  // Expanded form, for training: x [T,D] compute dtype; y [T,D] F32 is added to.
-  void Forward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, ConstView x, View y, Saved& saved) const;
+  // Expanded form, for training: y [T,D] F32 is added to.
+  void Forward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View y, Saved& saved) const;
   // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad.
-  void Backward(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, const Saved& saved, ConstView x, ConstView dy, View dx,
-                MlaParams& grad) const;
+  void Backward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& saved, ConstView dy, View dx, MlaParams& grad) const;
   // The indexer's loss against this layer's attention, a constant: over the chosen keys if sparse, else over all visible ones. Adds the
   // gradients of factor times its sum over tokens to grad.indexer and returns the sum.
-  double LearnIndexer(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, const Saved& saved, ConstView x, bool sparse, float factor,
+  double LearnIndexer(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& saved, bool sparse, float factor,
                       MlaParams& grad) const;
   // For decoding: x [M,D] are rows of several sequences, whose latents are written to their places in the cache. A sequence's few tokens
   // take the absorbed form, many the expanded one unless ctx asks for arithmetic by row. y [M,D] F32 is added to.
-  void ForwardCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, const RopeTable& rope, ConstView x, View y,
-                     LayerCache& cache) const;
+  void ForwardCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, ConstView x, View y) const;
 
  private:
   void Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_low_rstd, View q) const;
@@ -57,17 +55,21 @@ class Mla {
   Division Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) const;
   ConstView LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const;
   bool IsSparse(const TokenLayout& layout) const;
-  bool Choose(Ctx& ctx, const MlaParams& p, const BlockInputs& inputs, ConstView x, Saved& s) const;
-  std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& in, const RopeTable& rope, const CachedRows& rows,
-                                  LayerCache& cache, View q) const;
+  Indexer::Inputs IndexerInput(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s) const;
+  bool Choose(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, Saved& s) const;
+  std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& input, const CachedInputs& in, View q) const;
   void Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const;
   void BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const;
-  void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView latent, ConstView dkv, ConstView d_rows,
-                      View dkv_low, View dx, MlaParams& grad) const;
+  // The normed latent and what comes down to it: dkv from expanded keys and values, d_rows [T,R+Dr] from absorbed attention, unless empty.
+  // dkv_low holds the rotated key's gradient already, the latent's is written beside it.
+  struct LatentBackward {
+    ConstView latent, dkv, d_rows;
+    View dkv_low;
+  };
+  void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, const LatentBackward& d, View dx, MlaParams& grad) const;
   bool IsExpanded(const Ctx& ctx, const CachedSegment& segment) const;
   void Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, ConstView q, ConstView cache, View o) const;
-  void AttendCached(Ctx& ctx, const MlaParams& p, const CachedRows& rows, std::span<const int32_t> chosen, ConstView q, ConstView cache,
-                    View o) const;
+  void AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std::span<const int32_t> chosen, ConstView q, View o) const;
 
   MlaShape shape_;
   int64_t q_rank_, kv_rank_;

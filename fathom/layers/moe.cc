@@ -151,9 +151,11 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   if (!p.shared_experts.gate_proj.value.empty()) shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
 }
 
-void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
-                          MoeParams& grad) const {
+void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std::span<float> d_slots) const {
   ArenaScope scope(ctx.scratch);
+  const MoeParams& p = pass.p;
+  MoeParams& grad = pass.grad;
+  Saved& s = pass.s;
   const Rows rows(s);
   const std::span<float> row_weight = ctx.scratch.AllocSpan<float>(rows.count);
   GatherSlots(s.slot_weight, rows.slot, row_weight);
@@ -169,31 +171,31 @@ void Moe::BackwardExperts(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, C
   add_gradients(&MlpParams::down_proj, hidden, wide);
   const std::span<float> d_row_weight = ctx.scratch.AllocSpan<float>(rows.count);
   SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
-                 d_row_weight);        // the saved branches are not needed after this
-  std::ranges::fill(d_weights, 0.0f);  // of dropped slots
-  ScatterSlots(d_row_weight, rows.slot, d_weights);
-  GatherRows(x, rows.token, wide);
+                 d_row_weight);      // the saved branches are not needed after this
+  std::ranges::fill(d_slots, 0.0f);  // of dropped ones
+  ScatterSlots(d_row_weight, rows.slot, d_slots);
+  GatherRows(pass.x, rows.token, wide);
   add_gradients(&MlpParams::gate_proj, wide, rows.gate);
   add_gradients(&MlpParams::up_proj, wide, rows.up);
   ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), s.begin, rows.gate, wide, Write::kOverwrite);
   ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), s.begin, rows.up, wide, Write::kAdd);
-  CombineRows(wide, s.slot_row, slots(), dx, true);
+  CombineRows(wide, s.slot_row, slots(), pass.dx, true);
 }
 
-void Moe::BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, std::span<const float> d_weights, ConstView d_scores,
-                         View dx, MoeParams& grad) const {
+void Moe::BackwardRouter(Ctx& ctx, const BackwardPass& pass, std::span<const float> d_weights, ConstView d_scores) const {
   ArenaScope scope(ctx.scratch);
-  const View d_logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
-  RouterBackward(router_, s.scores, s.ids, d_weights, d_scores, d_logits);
-  ExactLinearBackward(ctx, p.gate, AsF32(ctx, x), d_logits, dx, Write::kAdd, grad.gate);
+  const View d_logits = ctx.scratch.Alloc(DType::kF32, pass.s.scores.shape());
+  RouterBackward(router_, pass.s.scores, pass.s.ids, d_weights, d_scores, d_logits);
+  ExactLinearBackward(ctx, pass.p.gate, AsF32(ctx, pass.x), d_logits, pass.dx, Write::kAdd, pass.grad.gate);
 }
 
-void Moe::Backward(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, ConstView dy, ConstView d_scores, View dx, MoeParams& grad) const {
+void Moe::Backward(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, const Cotangent& d, View dx, MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const std::span<float> d_slots = ctx.scratch.AllocSpan<float>(std::ssize(s.slot_weight));
-  BackwardExperts(ctx, p, s, x, dy, dx, d_slots, grad);
-  BackwardRouter(ctx, p, s, x, ChosenOf(ctx, s, d_slots), d_scores, dx, grad);
-  if (!p.shared_experts.gate_proj.value.empty()) shared_.Backward(ctx, p.shared_experts, s.shared, x, dy, dx, grad.shared_experts);
+  const BackwardPass pass{p, s, x, dx, grad};
+  BackwardExperts(ctx, pass, d.dy, d_slots);
+  BackwardRouter(ctx, pass, ChosenOf(ctx, s, d_slots), d.d_scores);
+  if (!p.shared_experts.gate_proj.value.empty()) shared_.Backward(ctx, p.shared_experts, s.shared, x, d.dy, dx, grad.shared_experts);
 }
 
 }  // namespace fathom

@@ -39,9 +39,13 @@ class Moe {
   // x [T,D] compute dtype; y [T,D] F32 is added to. saved is filled; without a backward it may lie in the caller's scratch. The capacity of
   // an expert is one of each sequence: of each `sequence` tokens (0: of all).
   void Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, View y, Saved& saved) const;
-  // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad. d_scores [T,E] F32, unless empty: a balance loss's gradient on the
-  // scores. saved's gate and up are overwritten by their gradients.
-  void Backward(Ctx& ctx, const MoeParams& p, Saved& saved, ConstView x, ConstView dy, ConstView d_scores, View dx, MoeParams& grad) const;
+  // What comes from above.
+  struct Cotangent {
+    ConstView dy;        // [T,D] compute dtype
+    ConstView d_scores;  // [T,E] F32, unless empty: a balance loss's gradient on the scores
+  };
+  // dx [T,D] F32 is added to; adds to grad. saved's gate and up are overwritten by their gradients.
+  void Backward(Ctx& ctx, const MoeParams& p, Saved& saved, ConstView x, const Cotangent& d, View dx, MoeParams& grad) const;
 
   const RouterShape& router() const { return router_; }
   // Rows of expert work per token.
@@ -54,10 +58,16 @@ class Moe {
   // both take part.
   void PlanRows(int64_t sequence, Saved& s) const;
   std::span<const float> ChosenOf(Ctx& ctx, const Saved& s, std::span<const float> slots) const;
-  void BackwardExperts(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, ConstView dy, View dx, std::span<float> d_weights,
-                       MoeParams& grad) const;
-  void BackwardRouter(Ctx& ctx, const MoeParams& p, const Saved& s, ConstView x, std::span<const float> d_weights, ConstView d_scores,
-                      View dx, MoeParams& grad) const;
+  struct BackwardPass {
+    const MoeParams& p;
+    Saved& s;
+    ConstView x;
+    View dx;
+    MoeParams& grad;
+  };
+  // Overwrites d_slots [T*S], the gradient on the slots' weights.
+  void BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std::span<float> d_slots) const;
+  void BackwardRouter(Ctx& ctx, const BackwardPass& pass, std::span<const float> d_weights, ConstView d_scores) const;
 
   RouterShape router_;
   ExpertRun run_;

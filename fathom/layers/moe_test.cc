@@ -134,7 +134,7 @@ TEST_P(MoeTest, ForwardAndBackwardEqualReference) {
   for (const Complex& v : MoeRef(p_, s, Doubles(p_.gate.value), Doubles(x_))) want.push_back(v.real());
   EXPECT_TRUE(Close(Every(y, 1), want, 1e-5, 1e-5));
   MoeParams grad = ZeroGradients();
-  moe_.Backward(ctx, p_, s, x_, c_, {}, dx.mutable_view(), grad);
+  moe_.Backward(ctx, p_, s, x_, {c_, {}}, dx.mutable_view(), grad);
   EXPECT_TRUE(Close(Every(dx, 3), Gradient(s, true, 3), 1e-4, 1e-4));
   EXPECT_TRUE(Close(Every(grad.gate.value, 1), Gradient(s, false, 1), 1e-4, 1e-4));
 }

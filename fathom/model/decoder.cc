@@ -34,7 +34,7 @@ void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& bat
   EmbeddingForward(p.embed_tokens.value, batch.ids, h);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     std::construct_at(&saved[i], AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
-    ForwardKeeping(ctx, blocks_[i], p.layers[i], {batch.layout, *rope_}, remat, h, saved[i]);
+    ForwardKeeping(ctx, {blocks_[i], p.layers[i], {batch.layout, *rope_}, remat}, h, saved[i]);
   }
 }
 
@@ -48,7 +48,7 @@ void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& 
     const auto i = static_cast<size_t>(layer);
     terms.Apply(ctx, blocks_[i], p.layers[i], layer, saved, grads.layers[i]);
   });
-  if (options.mtp.modules > 0) mtp_.LearnIndexers(ctx, p, batch, *rope_, terms, options.mtp, h, grads);
+  if (options.mtp.modules > 0) mtp_.LearnIndexers(ctx, p, {batch, *rope_, options.mtp, h}, terms, grads);
 }
 
 LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
@@ -73,13 +73,13 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenB
     const View x = ctx.scratch.Alloc(ctx.compute, h.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {tokens});
     head_.Normalize(ctx, head, h, x, rstd);
     sums.main = head_.LossAndGradient(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, dh, head_grads);
-    head_.BackwardNorm(ctx, head, dh, h, rstd, dh, false, head_grads);
+    head_.BackwardNorm(ctx, head, dh, {h, rstd}, dh, false, head_grads);
   }
   const LayerTerms terms(ctx, batch.layout, *rope_, options);
-  if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, batch, *rope_, terms, options.mtp, remat, h, dh, grads);
+  if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, {batch, *rope_, options.mtp, h}, terms, remat, dh, grads);
   for (size_t i = blocks_.size(); i-- > 0;) {
-    BackwardKept(ctx, blocks_[i], p.layers[i], {batch.layout, *rope_}, remat, saved[i], terms, static_cast<int64_t>(i), dh,
-                 grads.layers[i]);
+    const LayerPass pass{blocks_[i], p.layers[i], {batch.layout, *rope_}, remat};
+    BackwardKept(ctx, pass, saved[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);
   }
   if (!grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
   return sums;
@@ -98,7 +98,7 @@ LossSums Decoder::Loss(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch
   if (options.mtp.eval_module > 0) {
     const std::span<int32_t> best = ctx.scratch.AllocSpan<int32_t>(tokens);
     head_.Predict(ctx, head, x, best);
-    mtp_.Compare(ctx, p, batch, *rope_, options.mtp, h, best, sums);
+    mtp_.Compare(ctx, p, {batch, *rope_, options.mtp, h}, best, sums);
   }
   return sums;
 }
@@ -107,7 +107,7 @@ void Decoder::MtpLogits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batc
   ArenaScope scope(ctx.scratch);
   const View h = ctx.scratch.Alloc(DType::kF32, {static_cast<int64_t>(batch.ids.size()), config_.hidden_size});
   Forward(ctx, p, batch.ids, batch.layout, h);
-  mtp_.Logits(ctx, p, batch, *rope_, input, module, h, logits);
+  mtp_.Logits(ctx, p, {batch, *rope_, {.modules = module, .input = input}, h}, logits);
 }
 
 CachedRows Decoder::RowsOf(Ctx& ctx, std::span<const CachedSegment> segments, int64_t m) const {
@@ -136,7 +136,7 @@ void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> 
   const CachedRows rows = RowsOf(ctx, segments, h.dim(0));
   EmbeddingForward(p.embed_tokens.value, ids, h);
   for (size_t i = 0; i < blocks_.size(); ++i)
-    blocks_[i].ForwardCached(ctx, p.layers[i], rows, *rope_, h, pool.layer(static_cast<int64_t>(i)));
+    blocks_[i].ForwardCached(ctx, p.layers[i], {rows, *rope_, pool.layer(static_cast<int64_t>(i))}, h);
 }
 
 void Decoder::Logits(Ctx& ctx, const DecoderParams& p, ConstView h, View logits) const {
@@ -152,7 +152,7 @@ void Decoder::Draft(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> i
                     std::span<const CachedSegment> segments, CachePool& pool, View h) const {
   ArenaScope scope(ctx.scratch);
   const CachedRows rows = RowsOf(ctx, segments, h.dim(0));
-  mtp_.module(0).ForwardCached(ctx, p.mtp[0], ids, rows, *rope_, state, h, pool.layer(config_.num_hidden_layers));
+  mtp_.module(0).ForwardCached(ctx, p.mtp[0], ids, {rows, *rope_, pool.layer(config_.num_hidden_layers)}, state, h);
 }
 
 void Decoder::DraftLogits(Ctx& ctx, const DecoderParams& p, MtpInput input, ConstView h, View logits, View next_state) const {

@@ -68,7 +68,7 @@ ConstView LayerTerms::Balance(Ctx& ctx, const Moe& moe, int64_t layer, const Moe
   }
   const std::span<const int64_t> begin = Sequences(ctx, layout_);
   const auto sequences = static_cast<double>(begin.size() - 1);
-  const double mean = BalanceLoss(how.form, moe.router().chosen, saved.scores, counted, in_document_, begin,
+  const double mean = BalanceLoss(how.form, {saved.scores, moe.router().chosen, counted, in_document_, begin},
                                   how.factor * static_cast<float>(sequences), d_scores, ctx.scratch);
   if (!options_.totals.balance.empty()) options_.totals.balance[static_cast<size_t>(layer)] += sequences * mean;
   return d_scores;

@@ -29,37 +29,37 @@ View Mtp::Join(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, Const
   return joined;
 }
 
-void Mtp::Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const BlockInputs& inputs, Remat remat, ConstView state,
-                  Saved& s) const {
+void Mtp::Forward(Ctx& ctx, const MtpParams& p, const Inputs& in, Saved& s) const {
   {
     ArenaScope scope(ctx.scratch);
-    ExactLinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, s.rstd_embedding, s.rstd_state), s.h);
+    ExactLinearForward(ctx, p.eh_proj, Join(ctx, p, in.ids, in.state, s.rstd_embedding, s.rstd_state), s.h);
   }
-  ForwardKeeping(ctx, block_, p.block, inputs, remat, s.h, s.block);
+  ForwardKeeping(ctx, {block_, p.block, in.block, in.remat}, s.h, s.block);
 }
 
-void Mtp::Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const BlockInputs& inputs, Remat remat,
-                   const LayerTerms& terms, ConstView state, Saved& s, View dh, View d_state, MtpParams& grad) const {
-  BackwardKept(ctx, block_, p.block, inputs, remat, s.block, terms, layer_, dh, grad.block);
+void Mtp::Backward(Ctx& ctx, const MtpParams& p, const Inputs& in, const LayerTerms& terms, Saved& s, const Gradients& d,
+                   MtpParams& grad) const {
+  BackwardKept(ctx, {block_, p.block, in.block, in.remat}, s.block, terms, layer_, d.dh, grad.block);
   ArenaScope scope(ctx.scratch);
-  const View d_joined = ctx.scratch.Alloc(DType::kF32, {dh.dim(0), 2 * hidden_});
+  const View d_joined = ctx.scratch.Alloc(DType::kF32, {d.dh.dim(0), 2 * hidden_});
   {
     ArenaScope inner(ctx.scratch);
-    ExactLinearBackward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), AsCompute(ctx, dh), d_joined, Write::kOverwrite, grad.eh_proj);
+    const View joined = Join(ctx, p, in.ids, in.state, {}, {});
+    ExactLinearBackward(ctx, p.eh_proj, joined, AsCompute(ctx, d.dh), d_joined, Write::kOverwrite, grad.eh_proj);
   }
-  RmsNormBackward(d_joined.Cols(hidden_, 2 * hidden_), state, p.hnorm.value, s.rstd_state, d_state, false, GradView(grad.hnorm),
+  RmsNormBackward(d_joined.Cols(hidden_, 2 * hidden_), in.state, p.hnorm.value, s.rstd_state, {.dx = d.d_state, .dw = GradView(grad.hnorm)},
                   ctx.scratch);
-  const View embedding = ctx.scratch.Alloc(DType::kF32, dh.shape());
-  EmbeddingForward(p.embed_tokens.value, ids, embedding);
-  RmsNormBackward(d_joined.Cols(0, hidden_), embedding, p.enorm.value, s.rstd_embedding, dh, false, GradView(grad.enorm), ctx.scratch);
-  if (!grad.embed_tokens.value.empty()) EmbeddingBackward(dh, ids, grad.embed_tokens.value.mutable_view());
+  const View embedding = ctx.scratch.Alloc(DType::kF32, d.dh.shape());
+  EmbeddingForward(p.embed_tokens.value, in.ids, embedding);
+  RmsNormBackward(d_joined.Cols(0, hidden_), embedding, p.enorm.value, s.rstd_embedding, {.dx = d.dh, .dw = GradView(grad.enorm)},
+                  ctx.scratch);
+  if (!grad.embed_tokens.value.empty()) EmbeddingBackward(d.dh, in.ids, grad.embed_tokens.value.mutable_view());
 }
 
-void Mtp::ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const CachedRows& rows, const RopeTable& rope,
-                        ConstView state, View h, LayerCache& cache) const {
+void Mtp::ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const CachedInputs& in, ConstView state, View h) const {
   ArenaScope scope(ctx.scratch);
   ExactLinearForward(ctx, p.eh_proj, Join(ctx, p, ids, state, {}, {}), h);
-  block_.ForwardCached(ctx, p.block, rows, rope, h, cache);
+  block_.ForwardCached(ctx, p.block, in, h);
 }
 
 }  // namespace fathom

@@ -24,15 +24,23 @@ class Mtp {
   };
   Saved Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat) const;
 
-  // ids [T]: token t+k at each position; state [T,D] F32. Fills saved; saved.h is the result.
-  void Forward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const BlockInputs& inputs, Remat remat, ConstView state,
-               Saved& saved) const;
-  // dh [T,D] F32, the gradient of saved.h, and saved are used up; d_state [T,D] F32 is overwritten; adds to grad.
-  void Backward(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const BlockInputs& inputs, Remat remat, const LayerTerms& terms,
-                ConstView state, Saved& saved, View dh, View d_state, MtpParams& grad) const;
+  struct Inputs {
+    std::span<const int32_t> ids;  // [T] token t+k at each position
+    ConstView state;               // [T,D] F32
+    BlockInputs block;
+    Remat remat;
+  };
+  // Fills saved; saved.h is the result.
+  void Forward(Ctx& ctx, const MtpParams& p, const Inputs& in, Saved& saved) const;
+  struct Gradients {
+    View dh;       // [T,D] F32: on saved.h; used up
+    View d_state;  // [T,D] F32: overwritten
+  };
+  // saved is used up; adds to grad.
+  void Backward(Ctx& ctx, const MtpParams& p, const Inputs& in, const LayerTerms& terms, Saved& saved, const Gradients& d,
+                MtpParams& grad) const;
   // For drafting: rows past..past+M of one sequence are appended to the cache. h [M,D] F32 is overwritten with the residual stream.
-  void ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const CachedRows& rows, const RopeTable& rope,
-                     ConstView state, View h, LayerCache& cache) const;
+  void ForwardCached(Ctx& ctx, const MtpParams& p, std::span<const int32_t> ids, const CachedInputs& in, ConstView state, View h) const;
 
   const Block& block() const { return block_; }
   int64_t layer() const { return layer_; }

@@ -77,19 +77,24 @@ void MtpChain::BackwardState(Ctx& ctx, const HeadParams& head, MtpInput input, C
   ArenaScope scope(ctx.scratch);
   const View state = ctx.scratch.Alloc(DType::kF32, h.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {h.dim(0)});
   head_.Normalize(ctx, head, h, state, rstd);
-  head_.BackwardNorm(ctx, head, d_state, h, rstd, dh, true, grad);
+  head_.BackwardNorm(ctx, head, d_state, {h, rstd}, dh, true, grad);
 }
 
-void MtpChain::ForwardLinks(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options,
-                            Remat remat, ConstView h, std::span<Link> links) const {
-  TokenBatch tokens = batch;
-  for (size_t k = 0; k < static_cast<size_t>(options.modules); ++k) {
-    Link& link = *std::construct_at(&links[k], AllocateLink(ctx.saved, ctx.compute, modules_[k], h.dim(0), remat));
+// What module k is fed, from what the modules below it left; in scratch.
+Mtp::Inputs MtpChain::LinkInputs(Ctx& ctx, const DecoderParams& p, const Inputs& in, Remat remat, std::span<const Link> links,
+                                 size_t k) const {
+  const ConstView below = k == 0 ? in.h : ConstView(links[k - 1].saved.h);
+  return {links[k].ids, State(ctx, HeadBelow(p, k), in.options.input, below), {in.batch.layout, in.rope}, remat};
+}
+
+void MtpChain::ForwardLinks(Ctx& ctx, const DecoderParams& p, const Inputs& in, Remat remat, std::span<Link> links) const {
+  TokenBatch tokens = in.batch;
+  for (size_t k = 0; k < links.size(); ++k) {
+    Link& link = *std::construct_at(&links[k], AllocateLink(ctx.saved, ctx.compute, modules_[k], in.h.dim(0), remat));
     RollWithinSegments(tokens, link.ids, link.targets, link.weights);
-    tokens = {link.ids, link.targets, link.weights, batch.layout};
+    tokens = {link.ids, link.targets, link.weights, in.batch.layout};
     ArenaScope scope(ctx.scratch);
-    const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);
-    modules_[k].Forward(ctx, p.mtp[k], link.ids, {batch.layout, rope}, remat, state, link.saved);
+    modules_[k].Forward(ctx, p.mtp[k], LinkInputs(ctx, p, in, remat, links, k), link.saved);
   }
 }
 
@@ -99,64 +104,65 @@ CrossEntropySums MtpChain::BackwardHead(Ctx& ctx, const MtpParams& p, const Link
   const View x = ctx.scratch.Alloc(ctx.compute, dh.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {dh.dim(0)});
   head_.Normalize(ctx, HeadOf(p), link.saved.h, x, rstd);
   const CrossEntropySums sums = head_.LossAndGradient(ctx, HeadOf(p), x, {link.targets, link.weights, 0, scale}, dh, HeadOf(grad));
-  head_.BackwardNorm(ctx, HeadOf(p), dh, link.saved.h, rstd, dh, false, HeadOf(grad));
+  head_.BackwardNorm(ctx, HeadOf(p), dh, {link.saved.h, rstd}, dh, false, HeadOf(grad));
   return sums;
 }
 
-CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope,
-                                           const LayerTerms& terms, const MtpOptions& options, Remat remat, ConstView h, View dh,
-                                           DecoderParams& grads) const {
+CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, const Inputs& in, const LayerTerms& terms, Remat remat,
+                                           View dh, DecoderParams& grads) const {
+  const MtpOptions& options = in.options;
   FATHOM_CHECK(options.modules <= size(), "{} of {} MTP modules", options.modules, size());
   ArenaScope keep(ctx.saved);
   ArenaScope scope(ctx.scratch);
   const std::span<Link> links = ctx.saved.AllocSpan<Link>(options.modules);
-  ForwardLinks(ctx, p, batch, rope, options, remat, h, links);
+  ForwardLinks(ctx, p, in, remat, links);
   CrossEntropySums sums;
-  const View d_own = ctx.scratch.Alloc(DType::kF32, h.shape()), d_state = ctx.scratch.Alloc(DType::kF32, h.shape());
+  const View d_own = ctx.scratch.Alloc(DType::kF32, in.h.shape()), d_state = ctx.scratch.Alloc(DType::kF32, in.h.shape());
   for (size_t k = links.size(); k-- > 0;) {
     ArenaScope inner(ctx.scratch);
     Link& link = links[k];
     sums += BackwardHead(ctx, p.mtp[k], link, options.scale, d_own, grads.mtp[k]);
     if (k + 1 < links.size()) BackwardState(ctx, HeadOf(p.mtp[k]), options.input, link.saved.h, d_state, d_own, HeadOf(grads.mtp[k]));
-    const ConstView state = State(ctx, HeadBelow(p, k), options.input, k == 0 ? h : links[k - 1].saved.h);
-    modules_[k].Backward(ctx, p.mtp[k], link.ids, {batch.layout, rope}, remat, terms, state, link.saved, d_own, d_state, grads.mtp[k]);
+    modules_[k].Backward(ctx, p.mtp[k], LinkInputs(ctx, p, in, remat, links, k), terms, link.saved, {d_own, d_state}, grads.mtp[k]);
   }
-  if (!links.empty()) BackwardState(ctx, {p.norm, p.lm_head}, options.input, h, d_state, dh, {grads.norm, grads.lm_head});
+  if (!links.empty()) BackwardState(ctx, {p.norm, p.lm_head}, options.input, in.h, d_state, dh, {grads.norm, grads.lm_head});
   return sums;
 }
 
-void MtpChain::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const LayerTerms& terms,
-                             const MtpOptions& options, ConstView h, DecoderParams& grads) const {
+void MtpChain::LearnIndexers(Ctx& ctx, const DecoderParams& p, const Inputs& in, const LayerTerms& terms, DecoderParams& grads) const {
   ArenaScope keep(ctx.saved);
-  const std::span<Link> links = ctx.saved.AllocSpan<Link>(options.modules);
-  ForwardLinks(ctx, p, batch, rope, options, Remat::kFull, h, links);
+  const std::span<Link> links = ctx.saved.AllocSpan<Link>(in.options.modules);
+  ForwardLinks(ctx, p, in, Remat::kFull, links);
   for (size_t k = 0; k < links.size(); ++k) {
     ArenaScope scope(ctx.scratch);
     const Block& block = modules_[k].block();
-    const Block::Saved saved = Restored(ctx, block, p.mtp[k].block, {batch.layout, rope}, Remat::kFull, links[k].saved.block);
+    const LayerPass pass{block, p.mtp[k].block, {in.batch.layout, in.rope}, Remat::kFull};
+    const Block::Saved saved = Restored(ctx, pass, links[k].saved.block);
     terms.Apply(ctx, block, p.mtp[k].block, modules_[k].layer(), saved, grads.mtp[k].block);
   }
 }
 
-ConstView MtpChain::Output(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input,
-                           int64_t modules, ConstView h, std::span<float> weights) const {
+// The last module's normed stream [T,D], in scratch; overwrites weights [T] with those of its targets.
+ConstView MtpChain::Output(Ctx& ctx, const DecoderParams& p, const Inputs& in, std::span<float> weights) const {
+  const int64_t modules = in.options.modules;
   FATHOM_CHECK(0 < modules && modules <= size(), "module {} of {}", modules, size());
-  const View x = ctx.scratch.Alloc(ctx.compute, h.shape());
+  const View x = ctx.scratch.Alloc(ctx.compute, in.h.shape());
   ArenaScope keep(ctx.saved);
   const std::span<Link> links = ctx.saved.AllocSpan<Link>(modules);
-  ForwardLinks(ctx, p, batch, rope, {.modules = modules, .input = input}, Remat::kFull, h, links);
+  ForwardLinks(ctx, p, in, Remat::kFull, links);
   std::ranges::copy(links.back().weights, weights.begin());
   head_.Normalize(ctx, HeadOf(p.mtp[static_cast<size_t>(modules - 1)]), links.back().saved.h, x, {});
   return x;
 }
 
-void MtpChain::Compare(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options,
-                       ConstView h, std::span<const int32_t> best, LossSums& sums) const {
+void MtpChain::Compare(Ctx& ctx, const DecoderParams& p, const Inputs& in, std::span<const int32_t> best, LossSums& sums) const {
   ArenaScope scope(ctx.scratch);
-  const auto k = static_cast<size_t>(options.eval_module);
-  const std::span<float> weights = ctx.scratch.AllocSpan<float>(h.dim(0));
-  const std::span<int32_t> predicted = ctx.scratch.AllocSpan<int32_t>(h.dim(0));
-  const ConstView x = Output(ctx, p, batch, rope, options.input, options.eval_module, h, weights);
+  const auto k = static_cast<size_t>(in.options.eval_module);
+  const std::span<float> weights = ctx.scratch.AllocSpan<float>(in.h.dim(0));
+  const std::span<int32_t> predicted = ctx.scratch.AllocSpan<int32_t>(in.h.dim(0));
+  Inputs up_to = in;
+  up_to.options.modules = in.options.eval_module;
+  const ConstView x = Output(ctx, p, up_to, weights);
   head_.Predict(ctx, HeadOf(p.mtp[k - 1]), x, predicted);
   for (size_t t = 0; t + k < best.size(); ++t) {
     const auto weight = static_cast<double>(weights[t]);
@@ -165,12 +171,11 @@ void MtpChain::Compare(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch
   }
 }
 
-void MtpChain::Logits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input, int64_t modules,
-                      ConstView h, View logits) const {
+void MtpChain::Logits(Ctx& ctx, const DecoderParams& p, const Inputs& in, View logits) const {
   ArenaScope scope(ctx.scratch);
-  const std::span<float> weights = ctx.scratch.AllocSpan<float>(h.dim(0));
-  const ConstView x = Output(ctx, p, batch, rope, input, modules, h, weights);
-  head_.Logits(ctx, HeadOf(p.mtp[static_cast<size_t>(modules - 1)]), x, logits);
+  const std::span<float> weights = ctx.scratch.AllocSpan<float>(in.h.dim(0));
+  const ConstView x = Output(ctx, p, in, weights);
+  head_.Logits(ctx, HeadOf(p.mtp[static_cast<size_t>(in.options.modules - 1)]), x, logits);
 }
 
 }  // namespace fathom

@@ -21,34 +21,35 @@ class MtpChain {
   int64_t size() const { return std::ssize(modules_); }
   const Mtp& module(int64_t k) const { return modules_[static_cast<size_t>(k)]; }
 
-  // h [T,D] F32: the main model's residual stream after its last layer. Adds the gradient of options.modules modules' loss to dh [T,D] F32
-  // and to grads, and returns the sums.
-  CrossEntropySums ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope,
-                                   const LayerTerms& terms, const MtpOptions& options, Remat remat, ConstView h, View dh,
+  struct Inputs {
+    const TokenBatch& batch;
+    const RopeTable& rope;
+    MtpOptions options;
+    ConstView h;  // [T,D] F32: the main model's residual stream after its last layer
+  };
+
+  // Adds the gradient of options.modules modules' loss to dh [T,D] F32 and to grads, and returns the sums.
+  CrossEntropySums ForwardBackward(Ctx& ctx, const DecoderParams& p, const Inputs& in, const LayerTerms& terms, Remat remat, View dh,
                                    DecoderParams& grads) const;
 
-  // The indexers' warm-up: adds the gradients of options.modules modules' indexers to grads, and nothing else. h as above.
-  void LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const LayerTerms& terms,
-                     const MtpOptions& options, ConstView h, DecoderParams& grads) const;
+  // The indexers' warm-up: adds the gradients of options.modules modules' indexers to grads, and nothing else.
+  void LearnIndexers(Ctx& ctx, const DecoderParams& p, const Inputs& in, const LayerTerms& terms, DecoderParams& grads) const;
 
   // How often module options.eval_module predicts what the main model predicts one module earlier in time, as MaxText measures it: best [T]
   // are the main model's most likely tokens. Adds to the two sums of `sums`.
-  void Compare(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options, ConstView h,
-               std::span<const int32_t> best, LossSums& sums) const;
+  void Compare(Ctx& ctx, const DecoderParams& p, const Inputs& in, std::span<const int32_t> best, LossSums& sums) const;
 
-  // Logits [T,V] F32 of the last of `modules` modules, overwritten: at position t for token t + modules + 1 of the document.
-  void Logits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input, int64_t modules,
-              ConstView h, View logits) const;
+  // Logits [T,V] F32 of the last of options.modules modules, overwritten: at position t for token t + modules + 1 of the document.
+  void Logits(Ctx& ctx, const DecoderParams& p, const Inputs& in, View logits) const;
 
   // The state [T,D] F32 that the module above is fed: h itself, or normed in scratch.
   ConstView State(Ctx& ctx, const HeadParams& head, MtpInput input, ConstView h) const;
 
  private:
   struct Link;  // what is kept of one module
-  void ForwardLinks(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, const MtpOptions& options,
-                    Remat remat, ConstView h, std::span<Link> links) const;
-  ConstView Output(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const RopeTable& rope, MtpInput input, int64_t modules,
-                   ConstView h, std::span<float> weights) const;
+  void ForwardLinks(Ctx& ctx, const DecoderParams& p, const Inputs& in, Remat remat, std::span<Link> links) const;
+  Mtp::Inputs LinkInputs(Ctx& ctx, const DecoderParams& p, const Inputs& in, Remat remat, std::span<const Link> links, size_t k) const;
+  ConstView Output(Ctx& ctx, const DecoderParams& p, const Inputs& in, std::span<float> weights) const;
   Link AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat) const;
   CrossEntropySums BackwardHead(Ctx& ctx, const MtpParams& p, const Link& link, float scale, View dh, MtpParams& grad) const;
   void BackwardState(Ctx& ctx, const HeadParams& head, MtpInput input, ConstView h, ConstView d_state, View dh, HeadGrads grad) const;

@@ -9,8 +9,8 @@ Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64
   return kept;
 }
 
-void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const BlockInputs& inputs, Remat remat, View h,
-                    Block::Saved& kept) {
+void ForwardKeeping(Ctx& ctx, const LayerPass& pass, View h, Block::Saved& kept) {
+  const auto& [block, p, inputs, remat] = pass;
   if (remat != Remat::kFull) return block.Forward(ctx, p, inputs, h, kept);
   ArenaScope scope(ctx.scratch);
   Cast(h, kept.h_in);
@@ -18,7 +18,8 @@ void ForwardKeeping(Ctx& ctx, const Block& block, const BlockParams& p, const Bl
   block.Forward(ctx, p, inputs, h, passing);
 }
 
-Block::Saved Restored(Ctx& ctx, const Block& block, const BlockParams& p, const BlockInputs& inputs, Remat remat, Block::Saved& kept) {
+Block::Saved Restored(Ctx& ctx, const LayerPass& pass, Block::Saved& kept) {
+  const auto& [block, p, inputs, remat] = pass;
   if (remat != Remat::kFull) return kept;
   Block::Saved saved = block.Allocate(ctx.scratch, ctx.compute, kept.h_in.dim(0), false);
   const View h = ctx.scratch.Alloc(DType::kF32, kept.h_in.shape());
@@ -27,12 +28,11 @@ Block::Saved Restored(Ctx& ctx, const Block& block, const BlockParams& p, const 
   return saved;
 }
 
-void BackwardKept(Ctx& ctx, const Block& block, const BlockParams& p, const BlockInputs& inputs, Remat remat, Block::Saved& kept,
-                  const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad) {
+void BackwardKept(Ctx& ctx, const LayerPass& pass, Block::Saved& kept, const LayerTerms& terms, int64_t layer, View dh, BlockParams& grad) {
   ArenaScope scope(ctx.scratch);
-  Block::Saved saved = Restored(ctx, block, p, inputs, remat, kept);
-  const ConstView d_scores = terms.Apply(ctx, block, p, layer, saved, grad);
-  block.Backward(ctx, p, inputs, saved, d_scores, dh, grad);
+  Block::Saved saved = Restored(ctx, pass, kept);
+  const ConstView d_scores = terms.Apply(ctx, pass.block, pass.p, layer, saved, grad);
+  pass.block.Backward(ctx, pass.p, pass.inputs, saved, d_scores, dh, grad);
 }
 
 }  // namespace fathom

@@ -93,12 +93,12 @@ void Optimizer::UpdatePart(const Part& part, double learning_rate, double grad_s
   const View g = Slice(p.grad, part.begin, part.end);
   const int64_t moments = moments_of_[part.param];
   if (moments < 0) {
-    SgdUpdate(static_cast<float>(learning_rate), 0, static_cast<float>(grad_scale), w, g, copy);
+    SgdUpdate({static_cast<float>(learning_rate), 0, static_cast<float>(grad_scale)}, w, g, copy);
     return;
   }
   const Moments& state = moments_[static_cast<size_t>(moments)];
-  AdamWUpdate(StepValues(config_, p.decayed, step_count_ + 1, learning_rate, grad_scale), w, Slice(state.m, part.begin, part.end),
-              Slice(state.v, part.begin, part.end), g, copy);
+  AdamWUpdate(StepValues(config_, p.decayed, step_count_ + 1, learning_rate, grad_scale),
+              {w, Slice(state.m, part.begin, part.end), Slice(state.v, part.begin, part.end), g, copy});
 }
 
 double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {

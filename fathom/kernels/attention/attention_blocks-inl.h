@@ -181,8 +181,8 @@ struct F32Path {
   static constexpr int64_t kStep = 1;
   bool rounds;
 
-  static void Product(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr) {
-    BlockProduct(m, n, k, a, b, c, into, factor);
+  static void Product(const BlockSizes& sizes, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr) {
+    BlockProduct(sizes, a, b, c, into, factor);
   }
   // scores [keys][Wide()] as left factors: (query, key) and (key, query). They may stand in the scores' own place.
   BlockLeft ByQuery(float* scores, const BlockSight& sight, float*) const {
@@ -214,8 +214,8 @@ struct PairPath {
   using Element = BF16;
   static constexpr int64_t kStep = 2;
 
-  static void Product(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr) {
-    BlockPairProduct(m, n, k, a, b, c, into, factor);
+  static void Product(const BlockSizes& sizes, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr) {
+    BlockPairProduct(sizes, a, b, c, into, factor);
   }
   static BlockLeft ByQuery(const float* scores, const BlockSight& sight, float* to) {
     const DU du;
@@ -289,7 +289,7 @@ void ScoreBlock(const BlockSight& sight, int64_t width, ConstBlock keys, const f
   const int64_t last = sight.Seen(sight.rows - 1), group = sight.Whole() ? kKeyBlock : kTriangleStep;
   for (int64_t j = 0; j < last; j += group) {
     const int64_t begin = std::max<int64_t>(0, j - sight.base + 1) / kBlockPad * kBlockPad;
-    Path::Product(std::min(group, last - j), sight.rows - begin, Steps<Path>(width), {keys.data + j * keys.stride, keys.stride, 1},
+    Path::Product({std::min(group, last - j), sight.rows - begin, Steps<Path>(width)}, {keys.data + j * keys.stride, keys.stride, 1},
                   ConstBlock(queries_t + begin, sight.Wide()), {scores + j * sight.Wide() + begin, sight.Wide()}, Into::kOverwrite);
   }
 }
@@ -301,7 +301,7 @@ void SumOverKeys(const BlockSight& sight, int64_t n, BlockLeft p, ConstBlock rig
   for (int64_t i = 0; i < sight.rows; i += group) {
     const int64_t rows = std::min(group, sight.rows - i), seen = sight.Seen(i + rows - 1);
     if (seen == 0) continue;
-    Path::Product(rows, n, Steps<Path>(seen), {p.data + i * p.row, p.row, p.col}, right, {out.data + i * out.stride, out.stride}, into,
+    Path::Product({rows, n, Steps<Path>(seen)}, {p.data + i * p.row, p.row, p.col}, right, {out.data + i * out.stride, out.stride}, into,
                   factor == nullptr ? nullptr : factor + i);
   }
 }
@@ -312,7 +312,7 @@ void SumOverQueries(const BlockSight& sight, int64_t n, BlockLeft p, ConstBlock 
   const int64_t last = sight.Seen(sight.rows - 1), group = sight.Whole() ? kKeyBlock : kTriangleStep;
   for (int64_t j = 0; j < last; j += group) {
     const int64_t begin = std::max<int64_t>(0, j - sight.base + 1) / Path::kStep;
-    Path::Product(std::min(group, last - j), n, Steps<Path>(sight.rows) - begin, {p.data + j * p.row + begin * p.col, p.row, p.col},
+    Path::Product({std::min(group, last - j), n, Steps<Path>(sight.rows) - begin}, {p.data + j * p.row + begin * p.col, p.row, p.col},
                   ConstBlock(right.data + begin * right.stride, right.stride), {out.data + j * out.stride, out.stride}, Into::kAdd);
   }
 }

@@ -87,7 +87,8 @@ void CheckSegments(std::span<const Segment> segments, int64_t queries, int64_t k
   }
 }
 
-bool CheckMlaInputs(const MlaShape& s, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope) {
+bool CheckMlaInputs(const MlaShape& s, std::span<const Segment> segments, const MlaInputs& in) {
+  const auto& [q, kv, k_rope] = in;
   const int64_t tokens = q.dim(0), keys = kv.dim(0);
   FATHOM_CHECK(IsMatrix(q, tokens, s.heads * (s.nope_dim + s.rope_dim)) && IsMatrix(kv, keys, s.heads * (s.nope_dim + s.v_dim)) &&
                    IsMatrix(k_rope, keys, s.rope_dim),
@@ -98,11 +99,10 @@ bool CheckMlaInputs(const MlaShape& s, std::span<const Segment> segments, ConstV
   return q.dtype() == DType::kBF16 && HasNativeBF16();
 }
 
-void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, View o,
-                         View lse, Arena& scratch) {
-  const MlaForwardArgs a{{shape, q, kv, k_rope, CheckMlaInputs(shape, segments, q, kv, k_rope)}, o, lse};
-  FATHOM_CHECK(IsMatrix(o, q.dim(0), shape.heads * shape.v_dim) && o.dtype() == q.dtype(), "o {}", o.shape().ToString());
-  FATHOM_CHECK(lse.empty() || (IsMatrix(lse, q.dim(0), shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
+void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch) {
+  const MlaForwardArgs a{{in, shape, CheckMlaInputs(shape, segments, in)}, o, lse};
+  FATHOM_CHECK(IsMatrix(o, in.q.dim(0), shape.heads * shape.v_dim) && o.dtype() == in.q.dtype(), "o {}", o.shape().ToString());
+  FATHOM_CHECK(lse.empty() || (IsMatrix(lse, in.q.dim(0), shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
   const ArenaScope scope(scratch);
   const JobTable chunks(scratch, std::ssize(segments), [&](int64_t i) { return QueryChunks(segments[static_cast<size_t>(i)]); });
   const WorkerScratch<float> workers(scratch, ForwardScratch::Floats(shape));

@@ -21,14 +21,25 @@ struct Segment {
   int64_t q_begin, q_end, k_begin, k_end;
 };
 
-// q [T,H*(Dn+Dr)] and k_rope [S,Dr] are rotated already; kv [S,H*(Dn+Dv)] holds each head's nope key, then its value.
-// o [T,H*Dv] is overwritten; lse [T,H] F32, the log of each row's sum, is overwritten unless empty. All but lse F32 or all BF16.
-void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope, View o,
-                         View lse, Arena& scratch);
+// q [T,H*(Dn+Dr)] and k_rope [S,Dr] are rotated already; kv [S,H*(Dn+Dv)] holds each head's nope key, then its value. All F32 or all BF16.
+struct MlaInputs {
+  ConstView q, kv, k_rope;
+};
 
-// From d_o [T,H*Dv]: overwrites dq, dkv, dk_rope (shapes and dtypes of q, kv, k_rope). o and lse are the forward's.
-// Tokens outside every segment get zero gradients. Segments do not overlap; q and k ranges are equal (training).
-void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope,
-                          ConstView o, ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch);
+// o [T,H*Dv], of the inputs' dtype, is overwritten; lse [T,H] F32, the log of each row's sum, is overwritten unless empty.
+void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch);
+
+// o and lse as the forward left them, and the gradient d_o [T,H*Dv] on o.
+struct MlaOutputs {
+  ConstView o, lse, d_o;
+};
+// Shapes and dtypes of q, kv, k_rope.
+struct MlaGradients {
+  View dq, dkv, dk_rope;
+};
+
+// Overwrites the gradients. Tokens outside every segment get zeros. Segments do not overlap; q and k ranges are equal (training).
+void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, const MlaOutputs& out,
+                          const MlaGradients& gradients, Arena& scratch);
 
 }  // namespace fathom

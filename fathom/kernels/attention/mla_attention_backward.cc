@@ -158,11 +158,11 @@ void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> s
   }
 }
 
-void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope,
-                          ConstView o, ConstView lse, ConstView d_o, View dq, View dkv, View dk_rope, Arena& scratch) {
-  const MlaBackwardArgs a{{shape, q, kv, k_rope, CheckMlaInputs(shape, segments, q, kv, k_rope)}, o, lse, d_o, dq, dkv, dk_rope};
+void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, const MlaOutputs& out,
+                          const MlaGradients& gradients, Arena& scratch) {
+  const MlaBackwardArgs a{{in, shape, CheckMlaInputs(shape, segments, in)}, out, gradients};
   CheckMlaGradients(a);
-  const int64_t tokens = q.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
+  const int64_t tokens = in.q.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
   const ArenaScope scope(scratch);
   uint8_t* covered = scratch.AllocSpan<uint8_t>(tokens).data();
   std::memset(covered, 0, static_cast<size_t>(tokens));
@@ -173,7 +173,7 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
     std::memset(covered + s.q_begin, 1, static_cast<size_t>(s.q_end - s.q_begin));
     longest = std::max(longest, s.q_end - s.q_begin);
   }
-  for (const View& v : {dq, dkv, dk_rope}) ZeroUncovered(v, covered);
+  for (const View& v : {a.dq, a.dkv, a.dk_rope}) ZeroUncovered(v, covered);
   const RopeGradientParts d_rope{scratch.AllocArray<float>(groups * tokens * shape.rope_dim), groups, tokens, shape.rope_dim};
   const WorkerScratch<float> workers(scratch, BackwardScratch::Floats(shape, longest));
   workers.Run(count * groups, [&](int64_t job, float* own) {
@@ -181,7 +181,7 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
     HWY_DYNAMIC_DISPATCH(BackwardJob)
     (a, segments[static_cast<size_t>(job / groups)], begin, end, own, d_rope.Group(group));
   });
-  AddRopeGradients(d_rope, segments, dk_rope);
+  AddRopeGradients(d_rope, segments, a.dk_rope);
 }
 
 }  // namespace fathom

@@ -12,23 +12,19 @@ namespace fathom {
 
 inline constexpr int64_t kQueryChunk = 256;  // queries per forward job at most: a block of keys is packed once for all of them
 
-struct MlaAttentionArgs {
+struct MlaAttentionArgs : MlaInputs {
   MlaShape shape;
-  ConstView q, kv, k_rope;
   bool pairs;  // products over pairs of BF16
   int64_t width() const { return shape.nope_dim + shape.rope_dim; }
 };
 struct MlaForwardArgs : MlaAttentionArgs {
   View o, lse;
 };
-struct MlaBackwardArgs : MlaAttentionArgs {
-  ConstView o, lse, d_o;
-  View dq, dkv, dk_rope;
-};
+struct MlaBackwardArgs : MlaAttentionArgs, MlaOutputs, MlaGradients {};
 
 void CheckSegments(std::span<const Segment> segments, int64_t queries, int64_t keys);
 // Checks shapes, dtypes and segments; says whether products may take pairs of BF16.
-bool CheckMlaInputs(const MlaShape& shape, std::span<const Segment> segments, ConstView q, ConstView kv, ConstView k_rope);
+bool CheckMlaInputs(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in);
 
 void CheckMlaGradients(const MlaBackwardArgs& a);
 

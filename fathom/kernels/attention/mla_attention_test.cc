@@ -109,11 +109,11 @@ Results RunKernels(const Case& c, const Data& d, bool backward) {
   Matrix<T> dq(c.tokens, q.view().dim(1)), dkv(c.keys, kv.view().dim(1)), dk_rope(c.keys, s.rope_dim);
   Matrix<float> lse(c.tokens, s.heads);
   Arena scratch(int64_t{256} << 20);
-  MlaAttentionForward(s, c.segments, q.view(), kv.view(), k_rope.view(), o.view(), lse.view(), scratch);
+  const MlaInputs in{q.view(), kv.view(), k_rope.view()};
+  MlaAttentionForward(s, c.segments, in, o.view(), lse.view(), scratch);
   Results r{o.Values(), lse.Values()};
   if (backward) {
-    MlaAttentionBackward(s, c.segments, q.view(), kv.view(), k_rope.view(), o.view(), lse.view(), d_o.view(), dq.view(), dkv.view(),
-                         dk_rope.view(), scratch);
+    MlaAttentionBackward(s, c.segments, in, {o.view(), lse.view(), d_o.view()}, {dq.view(), dkv.view(), dk_rope.view()}, scratch);
     r.dq = dq.Values();
     r.dkv = dkv.Values();
     r.dk_rope = dk_rope.Values();
@@ -245,7 +245,7 @@ TEST(MlaAttention, EmptyLseIsNotWritten) {
   std::vector<float> o(static_cast<size_t>(c.tokens * c.shape.heads * c.shape.v_dim));
   Arena scratch(int64_t{256} << 20);
   const auto matrix = [&](const std::vector<float>& x) { return ViewOf(x.data(), {c.tokens, std::ssize(x) / c.tokens}); };
-  MlaAttentionForward(c.shape, c.segments, matrix(q), matrix(kv), matrix(k_rope), ViewOf(o.data(), {c.tokens, std::ssize(o) / c.tokens}),
+  MlaAttentionForward(c.shape, c.segments, {matrix(q), matrix(kv), matrix(k_rope)}, ViewOf(o.data(), {c.tokens, std::ssize(o) / c.tokens}),
                       View(), scratch);
   EXPECT_TRUE(RelativeL2(o, ref::MlaForward(c.shape, ref::VisibleKeys(c.segments, c.tokens), d.in).o, 2e-6));
 }

@@ -128,30 +128,30 @@ HWY_EXPORT(DecodeJob);
 HWY_EXPORT(CombineParts);
 HWY_EXPORT(HeadProductJob);
 
-int64_t RowsOf(const DecodeArgs& a, std::span<const int64_t> visible, int64_t query) {
-  return a.chosen.empty() ? visible[static_cast<size_t>(query)] : std::ssize(Choice{a.chosen, a.k}.Of(query));
+int64_t RowsOf(const DecodeArgs& a, int64_t query) {
+  return a.chosen.empty() ? a.visible[static_cast<size_t>(query)] : std::ssize(Choice{a.chosen, a.k}.Of(query));
 }
 
 // Every row that a query sees is one of the cache's.
-void CheckRows(std::span<const int64_t> visible, std::span<const int32_t> chosen, int64_t k, int64_t rows,
-               std::span<const BlockTable> tables) {
-  const auto rows_of = [&](size_t query) { return tables.empty() ? rows : std::ssize(tables[query]) * kCacheBlock; };
-  for (size_t m = 0; m < visible.size(); ++m)
-    FATHOM_CHECK(0 <= visible[m] && visible[m] <= rows_of(m), "{} visible of {}", visible[m], rows_of(m));
-  for (size_t i = 0; i < chosen.size(); ++i) {
-    const int64_t most = rows_of(i / static_cast<size_t>(k));
-    FATHOM_CHECK(chosen[i] < most, "row {} of {}", chosen[i], most);
+void CheckRows(const MlaDecodeInputs& in) {
+  const int64_t rows = in.cache.dim(0);
+  const auto rows_of = [&](size_t query) { return in.tables.empty() ? rows : std::ssize(in.tables[query]) * kCacheBlock; };
+  for (size_t m = 0; m < in.visible.size(); ++m)
+    FATHOM_CHECK(0 <= in.visible[m] && in.visible[m] <= rows_of(m), "{} visible of {}", in.visible[m], rows_of(m));
+  for (size_t i = 0; i < in.chosen.size(); ++i) {
+    const int64_t most = rows_of(i / static_cast<size_t>(in.k));
+    FATHOM_CHECK(in.chosen[i] < most, "row {} of {}", in.chosen[i], most);
   }
-  for (const BlockTable& table : tables) {
+  for (const BlockTable& table : in.tables) {
     for (const int32_t block : table)
       FATHOM_CHECK(0 <= block && (block + 1) * kCacheBlock <= rows, "block {} in a cache of {} rows", block, rows);
   }
 }
 
-void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o_latent, View lse, Arena& scratch) {
+void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
   const int64_t queries = a.q_latent.dim(0), heads = PadBlock(s.heads), sums = s.heads * PadBlock(s.latent_dim);
-  const JobTable jobs(scratch, queries, [&](int64_t m) { return DecodeParts(RowsOf(a, visible, m)); });
+  const JobTable jobs(scratch, queries, [&](int64_t m) { return DecodeParts(RowsOf(a, m)); });
   const WorkerScratch<float> workers(scratch, DecodeScratch::Floats(s));
   auto* parts = scratch.AllocArray<PartialSums>(jobs.size());
   float* states = scratch.AllocArray<float>(jobs.size() * 2 * heads);
@@ -159,7 +159,7 @@ void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o
   workers.Run(jobs.size(), [&](int64_t job, float* own) {
     const auto [m, part] = jobs.At(job);
     parts[job] = {partial + job * sums, states + 2 * job * heads, states + (2 * job + 1) * heads};
-    const auto [begin, end] = DecodeRange(RowsOf(a, visible, m), part);
+    const auto [begin, end] = DecodeRange(RowsOf(a, m), part);
     HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, begin, end}, own, parts[job]);
   });
   ParallelRanges(queries * s.heads, 8, [&](int64_t begin, int64_t end) {
@@ -174,8 +174,8 @@ void DecodeQueries(const DecodeArgs& a, std::span<const int64_t> visible, View o
 
 }  // namespace
 
-void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
-               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch, std::span<const BlockTable> tables) {
+void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_latent, View lse, Arena& scratch) {
+  const auto& [q_latent, q_rope, cache, visible, chosen, k, tables] = in;
   const int64_t queries = q_latent.dim(0);
   FATHOM_CHECK(IsMatrix(q_latent, queries, shape.heads * shape.latent_dim) && q_latent.dtype() == DType::kF32 &&
                    IsMatrix(q_rope, queries, shape.heads * shape.rope_dim) && q_rope.dtype() == DType::kF32 &&
@@ -185,13 +185,14 @@ void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope
   FATHOM_CHECK(lse.empty() || (IsMatrix(lse, queries, shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
   FATHOM_CHECK(chosen.empty() ? std::ssize(visible) == queries : std::ssize(chosen) == queries * k, "{} visible, {} chosen", visible.size(),
                chosen.size());
-  CheckRows(visible, chosen, k, cache.dim(0), tables);
+  FATHOM_CHECK(tables.empty() || std::ssize(tables) == queries, "{} tables, {} queries", tables.size(), queries);
+  CheckRows(in);
   const ArenaScope scope(scratch);
-  DecodeQueries({shape, q_latent, q_rope, cache, chosen, k, cache.dtype() == DType::kBF16 && HasNativeBF16(), tables}, visible, o_latent,
-                lse, scratch);
+  DecodeQueries({in, shape, cache.dtype() == DType::kBF16 && HasNativeBF16()}, o_latent, lse, scratch);
 }
 
-void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t first, int64_t rows, ConstView x, View y, Arena& scratch) {
+void PerHeadMatMul(HeadProduct kind, const HeadWeights& weight, ConstView x, View y, Arena& scratch) {
+  const auto& [heads, w, first, rows] = weight;
   const int64_t columns = w.value.dim(1), per_head = w.value.dim(0) / heads;
   const bool to_latent = kind == HeadProduct::kToLatent;
   FATHOM_CHECK(w.value.rank() == 2 && w.value.dim(0) == heads * per_head && 0 <= first && first + rows <= per_head,
@@ -201,9 +202,7 @@ void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t
                "x {}, y {}", x.shape().ToString(), y.shape().ToString());
   const ArenaScope scope(scratch);
   const WorkerScratch<float> workers(scratch, PadBlock(columns));
-  workers.Run(heads, [&](int64_t h, float* row) {
-    HWY_DYNAMIC_DISPATCH(HeadProductJob)({kind, heads, w, first, rows, x, y}, h, h + 1, row);
-  });
+  workers.Run(heads, [&](int64_t h, float* row) { HWY_DYNAMIC_DISPATCH(HeadProductJob)({weight, kind, x, y}, h, h + 1, row); });
 }
 
 }  // namespace fathom

@@ -11,33 +11,48 @@
 
 namespace fathom {
 
-// q_latent [M,H*R] F32: q_nope W_uk per head; q_rope [M,H*Dr] F32, rotated. cache [S,R+Dr] F32 or BF16: normed latent, then
-// the rotated key. Query m attends to rows 0..visible[m]-1, or, when chosen is not empty, to the rows chosen[m*k..m*k+k)
-// (as IndexerTopK leaves them: negative entries behind the last). o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times
-// the latents; lse [M,H] F32, unless empty, with the log of each row's sum (-inf where nothing is seen).
-// With `tables`, one per query, a sequence's rows lie in blocks of kCacheBlock: its row i is row tables[m][i / kCacheBlock] * kCacheBlock +
-// i % kCacheBlock of the cache. A query's bits depend on its own row and the rows that it sees alone.
 inline constexpr int64_t kCacheBlock = 64;
 using BlockTable = std::span<const int32_t>;
 struct MlaDecodeShape {
   int64_t heads, latent_dim, rope_dim;  // H, R, Dr
   float scale;
 };
-void MlaDecode(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int64_t> visible,
-               std::span<const int32_t> chosen, int64_t k, View o_latent, View lse, Arena& scratch,
-               std::span<const BlockTable> tables = {});
 
-// The backward over chosen rows; inputs as above. dot [M,H] F32: rowsum(dO o) of each head. Overwrites dq_latent [M,H*R] and dq_rope
+// M queries and what they see. With `tables`, one per query, a sequence's rows lie in blocks of kCacheBlock: its row i is row
+// tables[m][i / kCacheBlock] * kCacheBlock + i % kCacheBlock of the cache.
+struct MlaDecodeInputs {
+  ConstView q_latent, q_rope;            // [M,H*R] F32: q_nope W_uk per head; [M,H*Dr] F32, rotated
+  ConstView cache;                       // [S,R+Dr] F32 or BF16: normed latent, then the rotated key
+  std::span<const int64_t> visible;      // query m attends to rows 0..visible[m]-1,
+  std::span<const int32_t> chosen = {};  // or, unless empty, to chosen[m*k..m*k+k), as IndexerTopK leaves them: -1 behind the last
+  int64_t k = 0;
+  std::span<const BlockTable> tables = {};
+};
+
+// o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times the latents; lse [M,H] F32, unless empty, with the log of each
+// row's sum (-inf where nothing is seen). A query's bits depend on its own row and the rows that it sees alone.
+void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_latent, View lse, Arena& scratch);
+
+// The backward over chosen rows, without tables. dot [M,H] F32: rowsum(dO o) of each head. Overwrites dq_latent [M,H*R] and dq_rope
 // [M,H*Dr] F32, and o_latent [M,H*R], which the gradient of W_uv needs; adds to d_cache [S,R+Dr] F32, each element in the order of queries.
+struct MlaDecodeOutputs {
+  ConstView lse, dot, d_o_latent;
+};
 struct MlaDecodeGradients {
   View o_latent, dq_latent, dq_rope, d_cache;
 };
-void MlaDecodeBackward(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int32_t> chosen,
-                       int64_t k, ConstView lse, ConstView dot, ConstView d_o_latent, const MlaDecodeGradients& gradients, Arena& scratch);
+void MlaDecodeBackward(const MlaDecodeShape& shape, const MlaDecodeInputs& in, const MlaDecodeOutputs& out,
+                       const MlaDecodeGradients& gradients, Arena& scratch);
 
-// y_h = x_h W_h for every head: x [M,H*A], y [M,H*B] F32, overwritten. W_h are the rows of a weight w [H*C,K] (kv_b_proj: C = Dn+Dv,
-// K = R) from row `first` of each head: kToLatent (A = rows, B = K): y = x W; kFromLatent (A = K, B = rows): y = x W^T.
+// The rows [first, first + rows) of each head of a weight w [H*C,K] (kv_b_proj: C = Dn+Dv, K = R).
+struct HeadWeights {
+  int64_t heads;
+  WeightView w;
+  int64_t first, rows;
+};
+// y_h = x_h W_h for every head, W_h its rows: x [M,H*A], y [M,H*B] F32, overwritten. kToLatent (A = rows, B = K): y = x W; kFromLatent
+// (A = K, B = rows): y = x W^T.
 enum class HeadProduct { kToLatent, kFromLatent };
-void PerHeadMatMul(HeadProduct kind, int64_t heads, const WeightView& w, int64_t first, int64_t rows, ConstView x, View y, Arena& scratch);
+void PerHeadMatMul(HeadProduct kind, const HeadWeights& weight, ConstView x, View y, Arena& scratch);
 
 }  // namespace fathom

@@ -174,8 +174,11 @@ int64_t WorkerFloats(const MlaDecodeShape& shape) {
 
 }  // namespace
 
-void MlaDecodeBackward(const MlaDecodeShape& shape, ConstView q_latent, ConstView q_rope, ConstView cache, std::span<const int32_t> chosen,
-                       int64_t k, ConstView lse, ConstView dot, ConstView d_o_latent, const MlaDecodeGradients& gradients, Arena& scratch) {
+void MlaDecodeBackward(const MlaDecodeShape& shape, const MlaDecodeInputs& in, const MlaDecodeOutputs& out,
+                       const MlaDecodeGradients& gradients, Arena& scratch) {
+  const auto& [q_latent, q_rope, cache, visible, chosen, k, tables] = in;
+  const auto& [lse, dot, d_o_latent] = out;
+  FATHOM_CHECK(visible.empty() && tables.empty(), "only chosen rows of one cache have a backward");
   const int64_t queries = q_latent.dim(0), latents = shape.heads * shape.latent_dim, ropes = shape.heads * shape.rope_dim;
   FATHOM_CHECK(IsF32Matrix(q_latent, queries, latents) && IsF32Matrix(d_o_latent, queries, latents) &&
                    IsF32Matrix(gradients.o_latent, queries, latents) && IsF32Matrix(gradients.dq_latent, queries, latents),
@@ -191,7 +194,7 @@ void MlaDecodeBackward(const MlaDecodeShape& shape, ConstView q_latent, ConstVie
   for (const int32_t row : chosen) FATHOM_CHECK(row < cache.dim(0), "row {} of {}", row, cache.dim(0));
   const ArenaScope scope(scratch);
   const bool pairs = cache.dtype() == DType::kBF16 && HasNativeBF16();
-  const DecodeBackwardArgs a{{shape, q_latent, q_rope, cache, chosen, k, pairs}, lse, dot, d_o_latent, gradients};
+  const DecodeBackwardArgs a{{in, shape, pairs}, out, gradients};
   const int64_t pack = PackedQuery::Floats(shape, k);
   const WorkerScratch<float> workers(scratch, WorkerFloats(shape));
   float* packs = scratch.AllocArray<float>(kPackedQueries * pack);

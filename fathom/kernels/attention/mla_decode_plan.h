@@ -12,13 +12,9 @@
 
 namespace fathom {
 
-struct DecodeArgs {
+struct DecodeArgs : MlaDecodeInputs {
   MlaDecodeShape shape;
-  ConstView q_latent, q_rope, cache;
-  std::span<const int32_t> chosen;
-  int64_t k;
   bool pairs;  // products over pairs of BF16
-  std::span<const BlockTable> tables = {};
 };
 static_assert(kCacheBlock == kKeyBlock, "a block of keys lies in one block of the cache");
 // Rows [begin, end) of what one query attends to.
@@ -29,17 +25,13 @@ struct PartialSums {
   float* sums;       // [H, PadBlock(R)]
   float *top, *sum;  // [PadBlock(H)]: largest score times log2(e), sum of e^(score - largest)
 };
-struct HeadProductArgs {
+struct HeadProductArgs : HeadWeights {
   HeadProduct kind;
-  int64_t heads;
-  WeightView w;
-  int64_t first, rows;
   ConstView x;
   View y;
 };
 
-struct DecodeBackwardArgs : DecodeArgs {
-  ConstView lse, dot, d_o_latent;
+struct DecodeBackwardArgs : DecodeArgs, MlaDecodeOutputs {
   MlaDecodeGradients out;
 };
 inline constexpr int64_t kPackedQueries = 16;

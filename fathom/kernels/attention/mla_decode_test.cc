@@ -62,9 +62,14 @@ std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std
   std::vector<float> o(q_latent.size(), kNaN);
   const std::span<const float> latent_span(q_latent), rope_span(q_rope);
   Arena scratch(int64_t{256} << 20);
-  MlaDecode(s, ViewOf(latent_span.data(), {m, s.heads * s.latent_dim}), ViewOf(rope_span.data(), {m, s.heads * s.rope_dim}),
-            ViewOf(cache.data(), {c.cache_rows, width}, width + 5), c.visible, chosen, k, ViewOf(o.data(), {m, s.heads * s.latent_dim}), {},
-            scratch);
+  MlaDecode(s,
+            {.q_latent = ViewOf(latent_span.data(), {m, s.heads * s.latent_dim}),
+             .q_rope = ViewOf(rope_span.data(), {m, s.heads * s.rope_dim}),
+             .cache = ViewOf(cache.data(), {c.cache_rows, width}, width + 5),
+             .visible = c.visible,
+             .chosen = chosen,
+             .k = k},
+            ViewOf(o.data(), {m, s.heads * s.latent_dim}), {}, scratch);
   return o;
 }
 
@@ -182,12 +187,14 @@ Gradients RunBackward(const BackwardCase& c, const Data& d, std::span<const int3
   Arena scratch(int64_t{64} << 20);
   const ConstView ql = ViewOf(q_latent.data(), {m, latents}), qr = ViewOf(q_rope.data(), {m, ropes});
   const ConstView rows = ViewOf(std::as_const(cache).data(), {c.keys, width});
-  MlaDecode(s, ql, qr, rows, {}, chosen, c.k, ViewOf(o.data(), {m, latents}), ViewOf(lse.data(), {m, s.heads}), scratch);
+  const MlaDecodeInputs in{.q_latent = ql, .q_rope = qr, .cache = rows, .visible = {}, .chosen = chosen, .k = c.k};
+  MlaDecode(s, in, ViewOf(o.data(), {m, latents}), ViewOf(lse.data(), {m, s.heads}), scratch);
   for (size_t i = 0; i < o.size(); ++i) dot[i / static_cast<size_t>(s.latent_dim)] += o[i] * d_o_f32[i];
   Gradients g{std::vector<float>(o.size(), kNaN), std::vector<float>(o.size(), kNaN), std::vector<float>(q_rope.size(), kNaN),
               std::vector<float>(cache.size(), 0.5f)};
-  MlaDecodeBackward(s, ql, qr, rows, chosen, c.k, ViewOf(std::as_const(lse).data(), {m, s.heads}),
-                    ViewOf(std::as_const(dot).data(), {m, s.heads}), ViewOf(d_o_f32.data(), {m, latents}),
+  MlaDecodeBackward(s, in,
+                    {ViewOf(std::as_const(lse).data(), {m, s.heads}), ViewOf(std::as_const(dot).data(), {m, s.heads}),
+                     ViewOf(d_o_f32.data(), {m, latents})},
                     {ViewOf(g.o.data(), {m, latents}), ViewOf(g.dq_latent.data(), {m, latents}), ViewOf(g.dq_rope.data(), {m, ropes}),
                      ViewOf(g.d_cache.data(), {c.keys, width})},
                     scratch);
@@ -256,7 +263,7 @@ void CheckProduct(const ProductCase& c) {
     const int64_t in = c.heads * (to_latent ? rows : c.latent_dim), out = c.heads * (to_latent ? c.latent_dim : rows);
     const auto x = ToFloats(RandomVector(c.queries * in, 6));
     std::vector<float> y(static_cast<size_t>(c.queries * out), kNaN);
-    PerHeadMatMul(kind, c.heads, weight, first, rows, ViewOf(x.data(), {c.queries, in}), ViewOf(y.data(), {c.queries, out}), scratch);
+    PerHeadMatMul(kind, {c.heads, weight, first, rows}, ViewOf(x.data(), {c.queries, in}), ViewOf(y.data(), {c.queries, out}), scratch);
     EXPECT_TRUE(RelativeL2(y, ref::PerHeadMatMul(kind, c.heads, w, c.latent_dim, first, rows, ToDoubles(x)), 2e-6));
   }
 }
@@ -286,7 +293,7 @@ TEST(PerHeadMatMul, BlockScaledFP8) {
   std::vector<float> y(3 * kHeads * kColumns);
   Arena scratch(1 << 20);
   ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
-    PerHeadMatMul(HeadProduct::kToLatent, kHeads, weight, 0, 60, ViewOf(x.data(), {3, kHeads * 60}),
+    PerHeadMatMul(HeadProduct::kToLatent, {kHeads, weight, 0, 60}, ViewOf(x.data(), {3, kHeads * 60}),
                   ViewOf(y.data(), {3, kHeads * kColumns}), scratch);
     EXPECT_TRUE(RelativeL2(y, ref::PerHeadMatMul(HeadProduct::kToLatent, kHeads, w, kColumns, 0, 60, ToDoubles(x)), 2e-6));
   });

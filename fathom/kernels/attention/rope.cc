@@ -11,11 +11,6 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-struct Rotation {
-  int64_t heads, head_stride, offset, half;  // half: pairs per head
-  float sign;                                // of the sine: -1 turns back
-};
-
 // (a, b) -> (a c - b s, b c + a s).
 HWY_INLINE void Turn(VF& a, VF& b, VF c, VF s) {
   const VF turned = hn::NegMulAdd(b, s, hn::Mul(a, c));
@@ -71,27 +66,28 @@ void RotateHalves(T* x, int64_t half, float sign, const float* cos, const float*
 }
 
 template <class T>
-void RotateRows(const View& x, const Rotation& r, const ConstView& cos, const ConstView& sin, const int32_t* positions, RopePairs pairs) {
+void RotateRows(const View& x, const RopeColumns& columns, const RopeAngles& angles, RopePairs pairs, float sign) {
+  const int64_t half = angles.cos.dim(1);
   for (int64_t t = 0; t < x.dim(0); ++t) {
-    const float *c = cos.row<float>(positions[t]), *s = sin.row<float>(positions[t]);
-    for (int64_t h = 0; h < r.heads; ++h) {
-      T* head = x.row<T>(t) + r.offset + h * r.head_stride;
+    const int32_t position = angles.positions[static_cast<size_t>(t)];
+    const float *c = angles.cos.row<float>(position), *s = angles.sin.row<float>(position);
+    for (int64_t h = 0; h < columns.heads; ++h) {
+      T* head = x.row<T>(t) + columns.offset + h * columns.head_stride;
       if (pairs == RopePairs::kInterleaved) {
-        RotateInterleaved(head, r.half, r.sign, c, s);
+        RotateInterleaved(head, half, sign, c, s);
       } else {
-        RotateHalves(head, r.half, r.sign, c, s);
+        RotateHalves(head, half, sign, c, s);
       }
     }
   }
 }
 
-void RopeRows(const View& x, int64_t heads, int64_t head_stride, int64_t offset, float sign, const ConstView& cos, const ConstView& sin,
-              const int32_t* positions, RopePairs pairs) {
-  const Rotation r = {heads, head_stride, offset, cos.dim(1), sign};
+// sign: of the sine, -1 turns back.
+void RopeRows(const View& x, const RopeColumns& columns, const RopeAngles& angles, RopePairs pairs, float sign) {
   if (x.dtype() == DType::kF32) {
-    RotateRows<float>(x, r, cos, sin, positions, pairs);
+    RotateRows<float>(x, columns, angles, pairs, sign);
   } else {
-    RotateRows<BF16>(x, r, cos, sin, positions, pairs);
+    RotateRows<BF16>(x, columns, angles, pairs, sign);
   }
 }
 
@@ -106,8 +102,10 @@ HWY_AFTER_NAMESPACE();
 namespace fathom {
 HWY_EXPORT(RopeRows);
 
-void RopeRotate(View x, int64_t heads, int64_t head_stride, int64_t offset, ConstView cos, ConstView sin,
-                std::span<const int32_t> positions, RopePairs pairs, RopeDirection direction) {
+void RopeRotate(View x, const RopeColumns& columns, const RopeAngles& angles, RopePairs pairs, RopeDirection direction) {
+  const auto& [heads, head_stride, offset] = columns;
+  const ConstView &cos = angles.cos, &sin = angles.sin;
+  const std::span<const int32_t> positions = angles.positions;
   const int64_t rows = x.dim(0), d = 2 * cos.dim(1);
   FATHOM_CHECK(IsMatrix(x, rows, x.dim(1)) && offset + (heads - 1) * head_stride + d <= x.dim(1),
                "x {}, {} heads of {} columns apart, {} rotated from {}", x.shape().ToString(), heads, head_stride, d, offset);
@@ -116,7 +114,8 @@ void RopeRotate(View x, int64_t heads, int64_t head_stride, int64_t offset, Cons
   for (const int32_t p : positions) FATHOM_CHECK(0 <= p && p < cos.dim(0), "position {} of a table of {}", p, cos.dim(0));
   const float sign = direction == RopeDirection::kForward ? 1.0f : -1.0f;
   ParallelRanges(rows, RowGrain(heads * d), [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(RopeRows)(x.Rows(begin, end), heads, head_stride, offset, sign, cos, sin, positions.data() + begin, pairs);
+    const auto part = positions.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    HWY_DYNAMIC_DISPATCH(RopeRows)(x.Rows(begin, end), columns, {cos, sin, part}, pairs, sign);
   });
 }
 

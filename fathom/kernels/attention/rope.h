@@ -13,10 +13,16 @@ namespace fathom {
 enum class RopePairs { kInterleaved, kHalves };
 enum class RopeDirection { kForward, kInverse };  // kInverse: by minus the angle, the backward of kForward up to the table's scale
 
-// cos [L,d/2] and sin [L,d/2] F32, one row per position (scaled by the model's table scale already).
-// x [T,*] F32|BF16 is rotated in place: for each of `heads` heads the d columns from offset + h * head_stride.
-// positions [T] in 0..L-1.
-void RopeRotate(View x, int64_t heads, int64_t head_stride, int64_t offset, ConstView cos, ConstView sin,
-                std::span<const int32_t> positions, RopePairs pairs, RopeDirection direction);
+// Of each of `heads` heads, head_stride columns apart, the columns from `offset` on.
+struct RopeColumns {
+  int64_t heads, head_stride, offset;
+};
+struct RopeAngles {
+  ConstView cos, sin;                  // [L,d/2] F32, one row per position (scaled by the model's table scale already)
+  std::span<const int32_t> positions;  // [T] in 0..L-1
+};
+
+// x [T,*] F32|BF16 is rotated in place: d columns of every head.
+void RopeRotate(View x, const RopeColumns& columns, const RopeAngles& angles, RopePairs pairs, RopeDirection direction);
 
 }  // namespace fathom

@@ -48,7 +48,7 @@ void CheckRope(const Case& c, RopePairs pairs, RopeDirection direction) {
       std::copy(turned.begin(), turned.end(), head);
     }
   }
-  RopeRotate(x.view(), c.heads, c.head_stride, c.offset, cos.view(), sin.view(), positions, pairs, direction);
+  RopeRotate(x.view(), {c.heads, c.head_stride, c.offset}, {cos.view(), sin.view(), positions}, pairs, direction);
   EXPECT_TRUE(Close(x.Floats(), want, 3e-7, sizeof(T) == 4 ? 1e-6 : 0.005));
   EXPECT_TRUE(x.PaddingUntouched());
 }
@@ -83,14 +83,14 @@ TEST(Rope, KeepsNormsAndUndoesItself) {
   PaddedMatrix<float> x(tokens, d, 0, 0, values), cos(tokens, d / 2, 0, 0, Table(tokens, d / 2, Cos)),
       sin(tokens, d / 2, 0, 0, Table(tokens, d / 2, Sin));
   const std::vector<int32_t> positions = {0, 1, 2, 3, 4, 5, 6, 7, 8};
-  RopeRotate(x.view(), 1, 0, 0, cos.view(), sin.view(), positions, RopePairs::kInterleaved, RopeDirection::kForward);
+  RopeRotate(x.view(), {1, 0, 0}, {cos.view(), sin.view(), positions}, RopePairs::kInterleaved, RopeDirection::kForward);
   for (int64_t t = 0; t < tokens; ++t) {
     double before = 0, after = 0;
     for (int64_t i = 0; i < d; ++i) before += values[static_cast<size_t>(t * d + i)] * values[static_cast<size_t>(t * d + i)];
     for (const double v : Row(x.Values(), t, d)) after += v * v;
     EXPECT_NEAR(after, before, 1e-5 * before);
   }
-  RopeRotate(x.view(), 1, 0, 0, cos.view(), sin.view(), positions, RopePairs::kInterleaved, RopeDirection::kInverse);
+  RopeRotate(x.view(), {1, 0, 0}, {cos.view(), sin.view(), positions}, RopePairs::kInterleaved, RopeDirection::kInverse);
   EXPECT_TRUE(Close(x.Floats(), values, 1e-6, 1e-6));
 }
 
@@ -101,7 +101,7 @@ TEST(Rope, BitsDoNotDependOnThreads) {
     PaddedMatrix<float> cos(8, d / 2, 0, 0, Table(8, d / 2, Cos)), sin(8, d / 2, 0, 0, Table(8, d / 2, Sin));
     std::vector<int32_t> positions;
     for (int32_t t = 0; t < tokens; ++t) positions.push_back(t % 8);
-    RopeRotate(x.view(), 4, d, 0, cos.view(), sin.view(), positions, RopePairs::kHalves, RopeDirection::kForward);
+    RopeRotate(x.view(), {4, d, 0}, {cos.view(), sin.view(), positions}, RopePairs::kHalves, RopeDirection::kForward);
     return x.Floats();
   });
 }

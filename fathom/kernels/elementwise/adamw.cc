@@ -33,19 +33,20 @@ void AdamWRange(const Factors& f, const OutRow& w, const OutRow& m, float* v, co
   });
 }
 
-void SgdRange(float learning_rate, float decay, float grad_scale, const OutRow& w, const InRow& g, BF16* copy, int64_t n) {
+void SgdRange(const SgdStep& s, const OutRow& w, const InRow& g, BF16* copy, int64_t n) {
   const DF d;
   ForVectors(n, [&](auto at) {
     const VF weight = Load(at, w);
-    const VF step = hn::MulAdd(weight, hn::Set(d, decay), hn::Mul(Load(at, g), hn::Set(d, grad_scale)));
-    const VF updated = hn::NegMulAdd(hn::Set(d, learning_rate), step, weight);
+    const VF step = hn::MulAdd(weight, hn::Set(d, s.weight_decay), hn::Mul(Load(at, g), hn::Set(d, s.grad_scale)));
+    const VF updated = hn::NegMulAdd(hn::Set(d, s.learning_rate), step, weight);
     Store(at, updated, w);
     if (copy != nullptr) at.Store(updated, copy);
   });
 }
 
-void AdamWSlice(const AdamWStep& s, const View& w, const View& m, const View& v, const ConstView& g, const View& copy, int64_t begin,
-                int64_t end) {
+BF16* CopyAt(const View& copy, int64_t begin) { return copy.empty() ? nullptr : copy.data<BF16>() + begin; }
+
+void AdamWSlice(const AdamWStep& s, const AdamWTensors& x, int64_t begin, int64_t end) {
   const double t = static_cast<double>(s.t), b1 = s.b1, b2 = s.b2;
   const Factors f = {.b1 = s.b1,
                      .one_minus_b1 = static_cast<float>(1 - b1),
@@ -58,14 +59,12 @@ void AdamWSlice(const AdamWStep& s, const View& w, const View& m, const View& v,
                      .learning_rate = s.learning_rate,
                      .decay = s.weight_decay,
                      .grad_scale = s.grad_scale};
-  AdamWRange(f, ElementsAt(w, begin), ElementsAt(m, begin), v.data<float>() + begin, ElementsAt(g, begin),
-             copy.empty() ? nullptr : copy.data<BF16>() + begin, end - begin);
+  AdamWRange(f, ElementsAt(x.w, begin), ElementsAt(x.m, begin), x.v.data<float>() + begin, ElementsAt(x.g, begin),
+             CopyAt(x.bf16_copy, begin), end - begin);
 }
 
-void SgdSlice(float learning_rate, float decay, float grad_scale, const View& w, const ConstView& g, const View& copy, int64_t begin,
-              int64_t end) {
-  SgdRange(learning_rate, decay, grad_scale, ElementsAt(w, begin), ElementsAt(g, begin), copy.empty() ? nullptr : copy.data<BF16>() + begin,
-           end - begin);
+void SgdSlice(const SgdStep& s, const View& w, const ConstView& g, const View& copy, int64_t begin, int64_t end) {
+  SgdRange(s, ElementsAt(w, begin), ElementsAt(g, begin), CopyAt(copy, begin), end - begin);
 }
 
 }  // namespace
@@ -80,23 +79,20 @@ namespace fathom {
 HWY_EXPORT(AdamWSlice);
 HWY_EXPORT(SgdSlice);
 
-void AdamWUpdate(const AdamWStep& step, View w, View m, View v, ConstView g, View bf16_copy) {
+void AdamWUpdate(const AdamWStep& step, const AdamWTensors& t) {
+  const auto& [w, m, v, g, copy] = t;
   const int64_t n = w.NumElements();
   FATHOM_CHECK(IsVector(w, n) && IsVector(m, n) && IsF32Vector(v, n) && IsF32Vector(g, n) && step.t >= 1, "w {}, m {}, v {}, g {}, step {}",
                w.shape().ToString(), m.shape().ToString(), v.shape().ToString(), g.shape().ToString(), step.t);
-  FATHOM_CHECK(bf16_copy.empty() || IsVector(bf16_copy, n), "copy {}", bf16_copy.shape().ToString());
-  ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(AdamWSlice)(step, w, m, v, g, bf16_copy, begin, end);
-  });
+  FATHOM_CHECK(copy.empty() || IsVector(copy, n), "copy {}", copy.shape().ToString());
+  ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(AdamWSlice)(step, t, begin, end); });
 }
 
-void SgdUpdate(float learning_rate, float weight_decay, float grad_scale, View w, ConstView g, View bf16_copy) {
+void SgdUpdate(const SgdStep& step, View w, ConstView g, View bf16_copy) {
   const int64_t n = w.NumElements();
   FATHOM_CHECK(IsVector(w, n) && IsF32Vector(g, n) && (bf16_copy.empty() || IsVector(bf16_copy, n)), "w {}, g {}, copy {}",
                w.shape().ToString(), g.shape().ToString(), bf16_copy.shape().ToString());
-  ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(SgdSlice)(learning_rate, weight_decay, grad_scale, w, g, bf16_copy, begin, end);
-  });
+  ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(SgdSlice)(step, w, g, bf16_copy, begin, end); });
 }
 
 }  // namespace fathom

@@ -14,11 +14,19 @@ struct AdamWStep {
   float grad_scale;  // multiplies g first: clipping
 };
 
-// w, m, v, g: the same number of elements, contiguous. w F32 or BF16 (updated in f32, then rounded), m F32|BF16, v F32, g F32. Updates w,
-// m, v. bf16_copy, unless empty, gets the new w rounded to BF16.
-void AdamWUpdate(const AdamWStep& step, View w, View m, View v, ConstView g, View bf16_copy);
+// The same number of elements each, contiguous. w F32 or BF16 (updated in f32, then rounded), m F32|BF16, v F32, g F32.
+struct AdamWTensors {
+  View w, m, v;
+  ConstView g;
+  View bf16_copy = {};  // unless empty, gets the new w rounded to BF16
+};
+// Updates w, m, v.
+void AdamWUpdate(const AdamWStep& step, const AdamWTensors& t);
 
 // w -= lr (g * grad_scale + decay w): plain SGD.
-void SgdUpdate(float learning_rate, float weight_decay, float grad_scale, View w, ConstView g, View bf16_copy);
+struct SgdStep {
+  float learning_rate, weight_decay, grad_scale;
+};
+void SgdUpdate(const SgdStep& step, View w, ConstView g, View bf16_copy);
 
 }  // namespace fathom

@@ -31,7 +31,7 @@ void CheckAdamW(int64_t n, int64_t shift, bool copied) {
     want_m.push_back(e.m);
     want_v.push_back(e.v);
   }
-  AdamWUpdate(kStep, w.view(), m.view(), v.view(), g.view(), copied ? copy.view() : View());
+  AdamWUpdate(kStep, {w.view(), m.view(), v.view(), g.view(), copied ? copy.view() : View()});
   EXPECT_TRUE(Close(w.Floats(), want_w, 5e-7, sizeof(W) == 4 ? 1e-6 : 0.005));
   EXPECT_TRUE(Close(m.Floats(), want_m, 1e-7, sizeof(M) == 4 ? 3e-7 : 0.005));
   EXPECT_TRUE(Close(v.Floats(), want_v, 0, 3e-7));
@@ -64,7 +64,7 @@ TEST(AdamW, FirstStepMovesByTheLearningRate) {
   PaddedMatrix<float> w(1, 2, 0, 0, std::vector<double>{1, 1}), m(1, 2, 0, 0, std::vector<double>{0, 0}),
       v(1, 2, 0, 0, std::vector<double>{0, 0});
   PaddedMatrix<float> g(1, 2, 0, 0, std::vector<double>{123, -1e-3});
-  AdamWUpdate(step, w.view(), m.view(), v.view(), g.view(), View());
+  AdamWUpdate(step, {w.view(), m.view(), v.view(), g.view()});
   EXPECT_TRUE(Close(w.Floats(), std::vector<double>{0.99, 1.01}, 1e-6, 0));
 }
 
@@ -75,7 +75,7 @@ TEST(AdamW, SgdEqualsReference) {
       PaddedMatrix<BF16> copy(1, n, 0, 1), rounded(1, n);
       std::vector<double> want;
       for (size_t i = 0; i < static_cast<size_t>(n); ++i) want.push_back(SgdRef(0.1, 0.01, 0.5, w.Values()[i], g.Values()[i]));
-      SgdUpdate(0.1f, 0.01f, 0.5f, w.view(), g.view(), copy.view());
+      SgdUpdate({0.1f, 0.01f, 0.5f}, w.view(), g.view(), copy.view());
       EXPECT_TRUE(Close(w.Floats(), want, 1e-7, 3e-7));
       EXPECT_TRUE(w.PaddingUntouched());
       rounded.Set(w.Values());
@@ -89,7 +89,7 @@ TEST(AdamW, BitsDoNotDependOnThreads) {
   ExpectSameForAnyThreads([&] {
     PaddedMatrix<float> w(1, n, 0, 0, RandomVector(n, 1)), m(1, n, 0, 0, RandomVector(n, 2)), v(1, n, 0, 0, Squares(n, 3)),
         g(1, n, 0, 0, RandomVector(n, 4));
-    AdamWUpdate(kStep, w.view(), m.view(), v.view(), g.view(), View());
+    AdamWUpdate(kStep, {w.view(), m.view(), v.view(), g.view()});
     return w.Floats();
   });
 }

@@ -15,10 +15,10 @@ namespace HWY_NAMESPACE {
 // c [m,n] = a b, c + a b, or factor_i c_i + a b (row by row), with a [m,k] and b [k,n]. n is rounded up to whole vectors: rows of b and c
 // must be readable and writable up to PadBlock(n). Every element is one chain of multiply-adds over k from zero, added to c at the end, so
 // its bits do not depend on which rows and columns are computed with it.
-void BlockProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr);
+void BlockProduct(const BlockSizes& sizes, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr);
 
 // The same over pairs of BF16 (k counts pairs), summed in f32. Only where HasNativeBF16().
-void BlockPairProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr);
+void BlockPairProduct(const BlockSizes& sizes, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor = nullptr);
 
 }  // namespace HWY_NAMESPACE
 }  // namespace fathom

@@ -110,12 +110,12 @@ void Product(int64_t m, int64_t n, const TileArgs& whole) {
 
 }  // namespace
 
-void BlockProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
-  Product<F32>(m, n, {k, a, b, c, into, factor});
+void BlockProduct(const BlockSizes& sizes, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
+  Product<F32>(sizes.m, sizes.n, {sizes.k, a, b, c, into, factor});
 }
 
-void BlockPairProduct(int64_t m, int64_t n, int64_t k, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
-  Product<PairsOfBF16>(m, n, {k, a, b, c, into, factor});
+void BlockPairProduct(const BlockSizes& sizes, BlockLeft a, ConstBlock b, Block c, Into into, const float* factor) {
+  Product<PairsOfBF16>(sizes.m, sizes.n, {sizes.k, a, b, c, into, factor});
 }
 
 }  // namespace HWY_NAMESPACE

@@ -27,6 +27,11 @@ struct ConstBlock {
   ConstBlock(const Block& b) : data(b.data), stride(b.stride) {}
 };
 
+// Of a product: c is m x n, the sum runs over k.
+struct BlockSizes {
+  int64_t m, n, k;
+};
+
 enum class Into { kOverwrite, kAdd, kScaleAdd };
 
 }  // namespace fathom

@@ -104,15 +104,19 @@ class ProductsBF16 {
 OneThread::OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
 OneThread::~OneThread() { omp_set_num_threads(threads_); }
 
-void MultiplyF32(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, float* c, int64_t ldc) {
-  const auto status = dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, static_cast<const float*>(a.data),
-                                 a.stride, static_cast<const float*>(b.data), b.stride, add ? 1.0f : 0.0f, c, ldc);
+void MultiplyF32(const BlockMultiply& p) {
+  const auto& [m, n, k, a, b, add, c_dtype, c, c_stride] = p;
+  FATHOM_CHECK(c_dtype == DType::kF32, "a product of F32 into {}", DTypeName(c_dtype));
+  const auto status =
+      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, static_cast<const float*>(a.data), a.stride,
+                 static_cast<const float*>(b.data), b.stride, add ? 1.0f : 0.0f, static_cast<float*>(c), c_stride);
   CheckStatus(status, "sgemm");
 }
 
-void MultiplyBF16(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, DType c_dtype, void* c, int64_t ldc) {
+void MultiplyBF16(const BlockMultiply& p) {
   thread_local ProductsBF16 products;
-  products.Run({m, n, k, a.stride, b.stride, ldc, a.transposed, b.transposed, add, c_dtype}, a.data, b.data, c);
+  const ProductKind kind{p.m, p.n, p.k, p.a.stride, p.b.stride, p.c_stride, p.a.transposed, p.b.transposed, p.add, p.c_dtype};
+  products.Run(kind, p.a.data, p.b.data, p.c);
 }
 
 }  // namespace fathom

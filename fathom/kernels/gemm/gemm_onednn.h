@@ -14,12 +14,22 @@ struct Factor {
   bool transposed;
 };
 
-// c [m,n] F32, rows ldc apart, = a b (or c + a b), all F32.
-void MultiplyF32(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, float* c, int64_t ldc);
+// c [m,n] = a b, or c + a b.
+struct BlockMultiply {
+  int64_t m, n, k;
+  Factor a, b;
+  bool add;
+  DType c_dtype;  // F32 or BF16
+  void* c;
+  int64_t c_stride;
+};
 
-// The same with a and b BF16, c F32 or BF16 and sums in F32. Each new combination of sizes and strides costs a compilation of some
+// All F32.
+void MultiplyF32(const BlockMultiply& p);
+
+// a and b BF16, sums in F32. Each new combination of sizes and strides costs a compilation of some
 // 0.2 ms; oneDNN keeps the last thousand for the whole process, each thread its handles to those that it ran.
-void MultiplyBF16(int64_t m, int64_t n, int64_t k, Factor a, Factor b, bool add, DType c_dtype, void* c, int64_t ldc);
+void MultiplyBF16(const BlockMultiply& p);
 
 // oneDNN must not split a sum over threads of its own: while this lives, products of this thread run on it alone.
 class OneThread {

@@ -105,7 +105,7 @@ void RunTileF32(const Product& p, const Tile& t, const TileScratch& scratch) {
     const int64_t chunk = std::min(step, p.k - k);
     const Factor a = FactorF32(p.a, PartOf(p.a_transposed, t.row, t.rows, k, chunk), false, p.a_transposed, scratch.a);
     const Factor b = RightFactorF32(p, t, k, chunk, round, scratch.b);
-    MultiplyF32(t.rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), static_cast<float*>(sum.data), sum.stride);
+    MultiplyF32({t.rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), sum.dtype, sum.data, sum.stride});
   }
   if (!sum.in_place) StorePanel(scratch.c, t.range(), add, p.c);
 }
@@ -121,7 +121,7 @@ void RunRowsBF16(const Product& p, const Tile& t, const TileScratch& scratch) {
     const PanelRange a_part{t.row, t.rows, k, chunk}, b_part = PartOf(!p.b_transposed, t.column, t.columns, k, chunk);
     const Factor a = readable ? InPlace(p.a.value, a_part, false) : FactorBF16(p.a, a_part, rows, false, scratch.a);
     const Factor b = FactorBF16(p.b, b_part, b_part.rows, p.b_transposed, scratch.b);
-    MultiplyBF16(rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), sum.dtype, sum.data, sum.stride);
+    MultiplyBF16({rows, t.columns, chunk, a, b, k > 0 || (add && sum.in_place), sum.dtype, sum.data, sum.stride});
   }
   if (!sum.in_place) StorePanel(scratch.c, t.range(), add, p.c);
 }
@@ -135,7 +135,7 @@ void RunTokenSumBF16(const Product& p, const Tile& t, const TileScratch& scratch
     const int64_t padded = RoundUp(chunk, kTokenUnit);
     const Factor a = FactorBF16(p.a, {k, chunk, t.row, t.rows}, padded, true, scratch.a);
     const Factor b = FactorBF16(p.b, {k, chunk, t.column, t.columns}, padded, false, scratch.b);
-    MultiplyBF16(t.rows, t.columns, padded, a, b, k > 0 || p.write == Write::kAdd, sum.dtype, sum.data, sum.stride);
+    MultiplyBF16({t.rows, t.columns, padded, a, b, k > 0 || p.write == Write::kAdd, sum.dtype, sum.data, sum.stride});
   }
 }
 

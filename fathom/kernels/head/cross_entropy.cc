@@ -49,9 +49,10 @@ void StoreElement(const OutRow& row, int64_t i, float value) {
   }
 }
 
-// One token; returns lse - logit[target] and updates sums. d.data == nullptr: no gradient.
-double TokenLoss(const float* x, int64_t n, int32_t target, float weight, float z_loss, float scale, const OutRow& d,
-                 CrossEntropySums& sums) {
+// Token i, with logits x; returns lse - logit[target] and updates sums. d.data == nullptr: no gradient.
+double TokenLoss(const float* x, int64_t n, const LossTargets& targets, size_t i, const OutRow& d, CrossEntropySums& sums) {
+  const int32_t target = targets.ids[i];
+  const float weight = targets.weights[i], z_loss = targets.z_loss;
   const float largest = RowMax(x, n);
   const double sum = ExpSum(x, n, largest);
   const double log_sum = std::log(sum), lse = static_cast<double>(largest) + log_sum;
@@ -62,7 +63,7 @@ double TokenLoss(const float* x, int64_t n, int32_t target, float weight, float 
   sums.weight += weight;
   sums.max_logit = std::max(sums.max_logit, largest);
   if (d.data != nullptr) {
-    const double outer = static_cast<double>(weight) * scale, z = 2.0 * z_loss * lse;
+    const double outer = static_cast<double>(weight) * targets.scale, z = 2.0 * z_loss * lse;
     SoftmaxRow(x, n, largest, static_cast<float>(outer * (1 + z) / sum), d);
     // expm1 because p - 1 would cancel.
     StoreElement(d, target, static_cast<float>(outer * (std::expm1(log_p) + z * std::exp(log_p))));
@@ -70,19 +71,19 @@ double TokenLoss(const float* x, int64_t n, int32_t target, float weight, float 
   return -log_p;
 }
 
-void CrossEntropyRows(const ConstView& logits, const int32_t* targets, const float* weight, float z_loss, float scale, const View& dlogits,
-                      float* nll, CrossEntropySums& sums) {
+void CrossEntropyRows(const ConstView& logits, const LossTargets& targets, const View& dlogits, float* nll, CrossEntropySums& sums) {
   const int64_t n = logits.dim(1);
   for (int64_t t = 0; t < logits.dim(0); ++t) {
+    const auto i = static_cast<size_t>(t);
+    const bool counted = targets.weights[i] != 0, valid = 0 <= targets.ids[i] && targets.ids[i] < n;
     const OutRow d = dlogits.empty() ? OutRow{nullptr, DType::kF32} : RowAt(dlogits, t);
-    const bool valid = 0 <= targets[t] && targets[t] < n;
-    if (weight[t] == 0 && (nll == nullptr || !valid)) {
+    if (!counted && (nll == nullptr || !valid)) {
       if (nll != nullptr) nll[t] = 0;
       if (d.data != nullptr) std::memset(d.data, 0, static_cast<size_t>(n * DTypeSize(d.dtype)));
       continue;
     }
     CrossEntropySums uncounted;
-    const double loss = TokenLoss(logits.row<float>(t), n, targets[t], weight[t], z_loss, scale, d, weight[t] == 0 ? uncounted : sums);
+    const double loss = TokenLoss(logits.row<float>(t), n, targets, i, d, counted ? sums : uncounted);
     if (nll != nullptr) nll[t] = static_cast<float>(loss);
   }
 }
@@ -100,15 +101,16 @@ HWY_AFTER_NAMESPACE();
 namespace fathom {
 HWY_EXPORT(CrossEntropyRows);
 
-CrossEntropySums CrossEntropy(ConstView logits, std::span<const int32_t> targets, std::span<const float> weight, float z_loss, float scale,
-                              View dlogits, std::span<float> nll) {
+CrossEntropySums CrossEntropy(ConstView logits, const LossTargets& targets, View dlogits, std::span<float> nll) {
+  const std::span<const int32_t> ids = targets.ids;
+  const std::span<const float> weights = targets.weights;
   const int64_t rows = logits.dim(0), n = logits.dim(1);
   FATHOM_CHECK(
-      IsMatrix(logits, rows, n) && std::ssize(targets) == rows && std::ssize(weight) == rows && (nll.empty() || std::ssize(nll) == rows),
-      "logits {}, {} targets, {} weights", logits.shape().ToString(), targets.size(), weight.size());
+      IsMatrix(logits, rows, n) && std::ssize(ids) == rows && std::ssize(weights) == rows && (nll.empty() || std::ssize(nll) == rows),
+      "logits {}, {} targets, {} weights", logits.shape().ToString(), ids.size(), weights.size());
   FATHOM_CHECK(dlogits.empty() || IsMatrix(dlogits, rows, n), "dlogits {}", dlogits.shape().ToString());
-  for (size_t t = 0; t < targets.size(); ++t) {
-    FATHOM_CHECK(weight[t] == 0 || (0 <= targets[t] && targets[t] < n), "target {} of {}", targets[t], n);
+  for (size_t t = 0; t < ids.size(); ++t) {
+    FATHOM_CHECK(weights[t] == 0 || (0 <= ids[t] && ids[t] < n), "target {} of {}", ids[t], n);
   }
   // Sums of chunks cut by the number of rows alone, added in order: the same bits for any number of threads.
   std::array<CrossEntropySums, kMaxChunks> partial;
@@ -117,8 +119,8 @@ CrossEntropySums CrossEntropy(ConstView logits, std::span<const int32_t> targets
     for (int64_t c = first; c < last; ++c) {
       const int64_t begin = c * chunk, end = std::min(rows, begin + chunk);
       HWY_DYNAMIC_DISPATCH(CrossEntropyRows)
-      (logits.Rows(begin, end), targets.data() + begin, weight.data() + begin, z_loss, scale,
-       dlogits.empty() ? View() : dlogits.Rows(begin, end), nll.empty() ? nullptr : nll.data() + begin, partial[static_cast<size_t>(c)]);
+      (logits.Rows(begin, end), targets.Part(begin, end), dlogits.empty() ? View() : dlogits.Rows(begin, end),
+       nll.empty() ? nullptr : nll.data() + begin, partial[static_cast<size_t>(c)]);
     }
   });
   CrossEntropySums total;

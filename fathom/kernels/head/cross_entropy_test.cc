@@ -34,7 +34,7 @@ void Check(int64_t rows, int64_t n, int64_t gap, int64_t shift) {
   PaddedMatrix<float> logits(rows, n, gap, shift, b.logits);
   PaddedMatrix<G> d(rows, n, gap, 1);
   std::vector<float> nll(b.targets.size());
-  const CrossEntropySums sums = CrossEntropy(logits.view(), b.targets, b.weight, kZ, kScale, d.view(), nll);
+  const CrossEntropySums sums = CrossEntropy(logits.view(), {b.targets, b.weight, kZ, kScale}, d.view(), nll);
   const auto weight = ToDoubles(b.weight);
   const double want = CrossEntropyRef(b.logits, b.targets, weight, 0.0), want_z = CrossEntropyRef(b.logits, b.targets, weight, kZ) - want;
   EXPECT_NEAR(sums.loss, want, 2e-7 * std::fabs(want) + 1e-6);
@@ -47,9 +47,9 @@ void Check(int64_t rows, int64_t n, int64_t gap, int64_t shift) {
   EXPECT_TRUE(Close(d.Floats(), gradient, 1e-12, sizeof(G) == 4 ? 2e-6 : 0.005));
   EXPECT_TRUE(d.PaddingUntouched());
   // Without a gradient, and with the gradient in the logits' place.
-  const CrossEntropySums plain = CrossEntropy(logits.view(), b.targets, b.weight, kZ, kScale, View(), {});
+  const CrossEntropySums plain = CrossEntropy(logits.view(), {b.targets, b.weight, kZ, kScale}, View(), {});
   EXPECT_EQ(plain.loss, sums.loss);
-  CrossEntropy(logits.view(), b.targets, b.weight, kZ, kScale, logits.view(), nll);
+  CrossEntropy(logits.view(), {b.targets, b.weight, kZ, kScale}, logits.view(), nll);
   EXPECT_TRUE(Close(logits.Floats(), gradient, 1e-12, 2e-6));
 }
 
@@ -69,7 +69,7 @@ TEST(CrossEntropy, CertainTargetsKeepTheirSmallGradient) {
   PaddedMatrix<float> logits(1, 4, 0, 0, std::vector<double>{30.0, 0.0, 1.0, -2.0}), d(1, 4);
   const std::vector<int32_t> targets = {0};
   const std::vector<float> weight = {1.0f};
-  CrossEntropy(logits.view(), targets, weight, 0.0f, 1.0f, d.view(), {});
+  CrossEntropy(logits.view(), {targets, weight, 0.0f, 1.0f}, d.view(), {});
   const double a = std::exp(-30.0), b = std::exp(-29.0), c = std::exp(-32.0);
   EXPECT_TRUE(Close(d.Floats(), std::vector<double>{-a - b - c, a, b, c}, 0, 1e-3));
 }
@@ -80,13 +80,13 @@ TEST(CrossEntropy, ExtremeLogits) {
     PaddedMatrix<float> logits(1, 5, 0, 0, std::vector<double>{3e4, -3e4, -3e38, 2.99e4, 3e4}), d(1, 5);
     const std::vector<int32_t> targets = {1};
     const std::vector<float> weight = {1.0f};
-    const CrossEntropySums sums = CrossEntropy(logits.view(), targets, weight, 0.0f, 1.0f, d.view(), {});
+    const CrossEntropySums sums = CrossEntropy(logits.view(), {targets, weight, 0.0f, 1.0f}, d.view(), {});
     EXPECT_NEAR(sums.loss, 6e4 + std::log(2.0), 1e-2);
     EXPECT_EQ(sums.max_logit, 3e4f);
     EXPECT_TRUE(Close(d.Floats(), std::vector<double>{0.5, -1, 0, 0, 0.5}, 1e-6, 0));
     for (const double broken : {std::nan(""), inf, -inf}) {
       logits.Set(std::vector<double>{1, 2, broken, 3, 4});
-      EXPECT_TRUE(std::isnan(CrossEntropy(logits.view(), targets, weight, 0.0f, 1.0f, d.view(), {}).loss)) << broken;
+      EXPECT_TRUE(std::isnan(CrossEntropy(logits.view(), {targets, weight, 0.0f, 1.0f}, d.view(), {}).loss)) << broken;
     }
   });
 }
@@ -96,7 +96,7 @@ TEST(CrossEntropy, UncountedTokensMayHaveNoTarget) {
   const std::vector<int32_t> targets = {-1, 3};
   const std::vector<float> weight = {0.0f, 1.0f};
   std::vector<float> nll(2);
-  CrossEntropy(logits.view(), targets, weight, 0.0f, 1.0f, d.view(), nll);
+  CrossEntropy(logits.view(), {targets, weight, 0.0f, 1.0f}, d.view(), nll);
   EXPECT_EQ(nll[0], 0.0f);
   const auto gradient = d.Floats();
   for (size_t i = 0; i < 20; ++i) EXPECT_EQ(gradient[i], 0.0f);
@@ -115,7 +115,7 @@ TEST(CrossEntropy, BitsDoNotDependOnThreads) {
   const Batch b = MakeBatch(rows, n);
   ExpectSameForAnyThreads([&] {
     PaddedMatrix<float> logits(rows, n, 0, 0, b.logits);
-    const CrossEntropySums sums = CrossEntropy(logits.view(), b.targets, b.weight, kZ, kScale, logits.view(), {});
+    const CrossEntropySums sums = CrossEntropy(logits.view(), {b.targets, b.weight, kZ, kScale}, logits.view(), {});
     std::vector<float> all = logits.Floats();
     all.push_back(static_cast<float>(sums.loss));
     all.push_back(static_cast<float>((sums.loss - static_cast<double>(all.back())) * 1e7));

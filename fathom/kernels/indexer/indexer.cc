@@ -147,28 +147,30 @@ bool ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> cho
 
 }  // namespace
 
-bool CheckIndexerInputs(const IndexerShape& shape, ConstView q, ConstView k, ConstView weights) {
+bool CheckIndexerInputs(const IndexerInputs& in) {
+  const auto& [shape, q, k, weights] = in;
   FATHOM_CHECK(IsMatrix(q, q.dim(0), shape.heads * shape.head_dim) && IsMatrix(k, k.dim(0), shape.head_dim) && q.dtype() == k.dtype(),
                "q {}, k {}", q.shape().ToString(), k.shape().ToString());
   FATHOM_CHECK(IsMatrix(weights, q.dim(0), shape.heads) && weights.dtype() == DType::kF32, "weights {}", weights.shape().ToString());
   return q.dtype() == DType::kBF16 && HasNativeBF16();
 }
 
-bool IndexerTopK(const IndexerShape& shape, std::span<const Segment> segments, ConstView q, ConstView k, ConstView weights, int64_t top_k,
-                 std::span<int32_t> chosen, View scores, Arena& scratch, std::span<const BlockTable> tables) {
-  const IndexerArgs a{shape, q, k, weights, CheckIndexerInputs(shape, q, k, weights)};
-  FATHOM_CHECK(top_k > 0 && std::ssize(chosen) == q.dim(0) * top_k, "{} chosen, top_k {}", chosen.size(), top_k);
-  FATHOM_CHECK(scores.empty() || (IsMatrix(scores, q.dim(0), top_k) && scores.dtype() == DType::kF32), "scores {}",
+bool IndexerTopK(const IndexerInputs& in, std::span<const Segment> segments, int64_t top_k, std::span<int32_t> chosen, View scores,
+                 Arena& scratch, std::span<const BlockTable> tables) {
+  const IndexerArgs a{in, CheckIndexerInputs(in)};
+  const int64_t queries = in.q.dim(0);
+  FATHOM_CHECK(top_k > 0 && std::ssize(chosen) == queries * top_k, "{} chosen, top_k {}", chosen.size(), top_k);
+  FATHOM_CHECK(scores.empty() || (IsMatrix(scores, queries, top_k) && scores.dtype() == DType::kF32), "scores {}",
                scores.shape().ToString());
-  CheckKeys(segments, q.dim(0), k.dim(0), tables);
+  CheckKeys(segments, queries, in.k.dim(0), tables);
   const ArenaScope scope(scratch);
   int64_t longest = 0;
   for (const Segment& s : segments) longest = std::max(longest, s.k_end - s.k_begin);
   const int64_t stride = PadBlock(longest);
   float* queries_t = scratch.AllocArray<float>(kStripQueries * a.PanelFloats());
-  float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(shape.heads));
+  float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(in.shape.heads));
   float* strip_scores = scratch.AllocArray<float>(kStripQueries * stride);
-  const WorkerScratch<float> workers(scratch, std::max(IndexerScratch::Floats(shape), BestOfRow::Floats(top_k)));
+  const WorkerScratch<float> workers(scratch, std::max(IndexerScratch::Floats(in.shape), BestOfRow::Floats(top_k)));
   if (scratch.counting()) return true;  // lists stay full
   std::fill(chosen.begin(), chosen.end(), -1);
   bool finite = true;

@@ -34,7 +34,7 @@ void LoadHeadsTransposed(const ConstView& q, int64_t t, const IndexerShape& s, B
 template <class Path>
 void HeadDots(const IndexerShape& s, ConstBlock keys, int64_t n, const float* queries_t, float* dots) {
   const int64_t wide = PadBlock(s.heads);
-  Path::Product(n, s.heads, Steps<Path>(s.head_dim), {keys.data, keys.stride, 1}, ConstBlock(queries_t, wide), {dots, wide},
+  Path::Product({n, s.heads, Steps<Path>(s.head_dim)}, {keys.data, keys.stride, 1}, ConstBlock(queries_t, wide), {dots, wide},
                 Into::kOverwrite);
 }
 

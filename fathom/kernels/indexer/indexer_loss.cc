@@ -59,7 +59,7 @@ void DenseTargets(const IndexerLossArgs& a, const LossStrip& strip, int64_t firs
   const Block keys{w.rows, RowStride<Path>(width)};
   std::fill(w.target, w.target + kKeyBlock * kStripQueries, 0.0f);
   for (int64_t head = 0; head < t.shape.heads; ++head) {
-    LoadKeys<Path>({t.shape, t.q, t.kv, t.k_rope, a.pairs}, head, begin, n, keys);
+    LoadKeys<Path>({{t.q, t.kv, t.k_rope}, t.shape, a.pairs}, head, begin, n, keys);
     ScoreBlock<Path>(sight, width, keys, strip.main_queries_t + head * PadBlock(width) * kStripQueries, w.scores);
     AddProbabilities(a, strip, head, sight, w.scores, w.target);
   }
@@ -99,15 +99,20 @@ void LoadListedKeys(const IndexerLossArgs& a, const KeyList& list, int64_t first
   }
 }
 
-// f(begin, n, w.dots [n][PadBlock(Hi)], w.keys) for blocks of positions [begin, end) of a query's list.
+// Positions [begin, end) of the list of keys of a strip's query i.
+struct ListRange {
+  int64_t i;
+  const KeyList& list;
+  int64_t begin, end;
+};
+// f(begin, n) with w.dots [n][PadBlock(Hi)] and w.keys, block by block.
 template <class F>
-void ForBlocks(const IndexerLossArgs& a, const LossStrip& strip, int64_t i, const KeyList& list, int64_t begin, int64_t end,
-               const LossScratch& w, const F& f) {
+void ForBlocks(const IndexerLossArgs& a, const LossStrip& strip, const ListRange& range, const LossScratch& w, const F& f) {
   const Block keys{w.keys, PadBlock(a.indexer.shape.head_dim)};
-  for (; begin < end; begin += kKeyBlock) {
-    const int64_t n = std::min(kKeyBlock, end - begin);
-    LoadListedKeys(a, list, begin, n, keys);
-    HeadDots<F32Path>(a.indexer.shape, keys, n, strip.queries_t + i * a.PanelFloats(), w.dots);
+  for (int64_t begin = range.begin; begin < range.end; begin += kKeyBlock) {
+    const int64_t n = std::min(kKeyBlock, range.end - begin);
+    LoadListedKeys(a, range.list, begin, n, keys);
+    HeadDots<F32Path>(a.indexer.shape, keys, n, strip.queries_t + range.i * a.PanelFloats(), w.dots);
     f(begin, n);
   }
 }
@@ -163,9 +168,9 @@ void QueryGradients(const IndexerLossArgs& a, const LossStrip& strip, int64_t i,
   const int64_t dim = PadBlock(s.head_dim), heads = PadBlock(s.heads), t = strip.begin + i;
   std::fill(w.product, w.product + heads * dim, 0.0f);
   std::fill(w.dweights, w.dweights + heads, 0.0f);
-  ForBlocks(a, strip, i, list, 0, list.n, w, [&](int64_t begin, int64_t n) {
+  ForBlocks(a, strip, {i, list, 0, list.n}, w, [&](int64_t begin, int64_t n) {
     DotGradients(w.dots, strip.scores + i * strip.stride + begin, n, s.heads, strip.weights + i * heads, w.dweights);
-    F32Path::Product(s.heads, s.head_dim, n, {w.dots, 1, heads}, ConstBlock(w.keys, dim), {w.product, dim}, Into::kAdd);
+    F32Path::Product({s.heads, s.head_dim, n}, {w.dots, 1, heads}, ConstBlock(w.keys, dim), {w.product, dim}, Into::kAdd);
   });
   for (int64_t h = 0; h < s.heads; ++h) StoreRow(w.product + h * dim, 1, s.head_dim, RowAt(a.gradients.dq, t, h * s.head_dim));
   std::copy_n(w.dweights, s.heads, a.gradients.dweights.row<float>(t));
@@ -184,7 +189,7 @@ void QueryJob(const IndexerLossArgs& a, const LossStrip& strip, int64_t i, float
   const int64_t t = strip.begin + i, heads = a.indexer.shape.heads;
   const KeyList list = a.Keys(strip.segment, t);
   float *scores = strip.scores + i * strip.stride, *targets = strip.targets + i * strip.stride;
-  ForBlocks(a, strip, i, list, 0, list.n, w,
+  ForBlocks(a, strip, {i, list, 0, list.n}, w,
             [&](int64_t begin, int64_t n) { SumHeads(w.dots, n, heads, strip.weights + i * PadBlock(heads), scores + begin); });
   if (!a.Dense()) {
     const std::span<const int32_t> rows(list.rows, static_cast<size_t>(list.n));
@@ -201,9 +206,9 @@ void KeyJob(const IndexerLossArgs& a, const LossStrip& strip, int64_t k_begin, i
   const int64_t dim = PadBlock(s.head_dim), heads = PadBlock(s.heads);
   for (int64_t i = 0; i < strip.end - strip.begin; ++i) {
     const KeyList list = a.Keys(strip.segment, strip.begin + i);
-    ForBlocks(a, strip, i, list, list.Position(k_begin), list.Position(k_end), w, [&](int64_t begin, int64_t n) {
+    ForBlocks(a, strip, {i, list, list.Position(k_begin), list.Position(k_end)}, w, [&](int64_t begin, int64_t n) {
       DotGradients(w.dots, strip.scores + i * strip.stride + begin, n, s.heads, strip.weights + i * heads, nullptr);
-      F32Path::Product(n, s.head_dim, s.heads, {w.dots, heads, 1}, ConstBlock(strip.queries + i * a.PanelFloats(), dim), {w.product, dim},
+      F32Path::Product({n, s.head_dim, s.heads}, {w.dots, heads, 1}, ConstBlock(strip.queries + i * a.PanelFloats(), dim), {w.product, dim},
                        Into::kOverwrite);
       for (int64_t j = 0; j < n; ++j) AddRow(w.product + j * dim, s.head_dim, a.gradients.dk.row<float>(list.Row(begin + j)));
     });
@@ -272,12 +277,12 @@ int64_t LongestList(bool dense, int64_t most_keys, int64_t k) { return dense ? m
 
 }  // namespace
 
-void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, std::span<const Segment> segments,
-                 std::span<const int32_t> chosen, int64_t k, float factor, std::span<float> kl, const IndexerGradients& gradients,
-                 Arena& scratch) {
-  CheckIndexerInputs(indexer.shape, indexer.q, indexer.k, indexer.weights);
-  const IndexerLossArgs a{target, indexer,   {chosen, k},
-                          factor, gradients, CheckMlaInputs(target.shape, segments, target.q, target.kv, target.k_rope)};
+void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, const IndexerKeys& keys, float factor, std::span<float> kl,
+                 const IndexerGradients& gradients, Arena& scratch) {
+  CheckIndexerInputs(indexer);
+  const auto& [segments, chosen, k] = keys;
+  const bool pairs = CheckMlaInputs(target.shape, segments, {target.q, target.kv, target.k_rope});
+  const IndexerLossArgs a{target, indexer, {chosen, k}, factor, gradients, pairs};
   CheckLoss(a, segments, kl);
   const ArenaScope scope(scratch);
   int64_t longest = 0;

@@ -98,7 +98,7 @@ Results RunLoss(const Case& c, const Data& d, float factor, bool gradients = tru
   const IndexerTarget target{c.main, matrix(q), matrix(kv), matrix(k_rope), matrix(d.lse)};
   const IndexerGradients out = gradients ? IndexerGradients{matrix(r.dq), matrix(r.dk), matrix(r.dweights)} : IndexerGradients{};
   Arena scratch(int64_t{256} << 20);
-  IndexerLoss(target, {c.shape, matrix(iq), matrix(ik), matrix(weights)}, c.segments, d.chosen, c.k, factor, r.kl, out, scratch);
+  IndexerLoss(target, {c.shape, matrix(iq), matrix(ik), matrix(weights)}, {c.segments, d.chosen, c.k}, factor, r.kl, out, scratch);
   return r;
 }
 

@@ -10,14 +10,12 @@
 
 namespace fathom {
 
-struct IndexerArgs {
-  IndexerShape shape;
-  ConstView q, k, weights;
+struct IndexerArgs : IndexerInputs {
   bool pairs;  // products over pairs of BF16
   int64_t PanelFloats() const { return PadBlock(shape.head_dim) * PadBlock(shape.heads); }
 };
 // Checks shapes and dtypes; says whether products may take pairs of BF16.
-bool CheckIndexerInputs(const IndexerShape& shape, ConstView q, ConstView k, ConstView weights);
+bool CheckIndexerInputs(const IndexerInputs& in);
 
 // Queries whose scores are in memory at a time: a strip of [kStripQueries][visible].
 inline constexpr int64_t kStripQueries = 32;

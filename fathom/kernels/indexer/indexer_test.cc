@@ -64,9 +64,11 @@ Choice Choose(const Case& c, const ref::IndexerInputs<double>& in, bool with_sco
   Choice out{std::vector<int32_t>(static_cast<size_t>(c.tokens * c.top_k), 77),
              std::vector<float>(static_cast<size_t>(c.tokens * c.top_k), kNaN)};
   Arena scratch(int64_t{256} << 20);
-  out.finite = IndexerTopK(c.shape, c.segments, ViewOf(std::as_const(q).data(), {c.tokens, c.shape.heads * c.shape.head_dim}),
-                           ViewOf(std::as_const(k).data(), {c.keys, c.shape.head_dim}), ViewOf(weights.data(), {c.tokens, c.shape.heads}),
-                           c.top_k, out.chosen, with_scores ? ViewOf(out.scores.data(), {c.tokens, c.top_k}) : View(), scratch);
+  const IndexerInputs inputs{c.shape, ViewOf(std::as_const(q).data(), {c.tokens, c.shape.heads * c.shape.head_dim}),
+                             ViewOf(std::as_const(k).data(), {c.keys, c.shape.head_dim}),
+                             ViewOf(weights.data(), {c.tokens, c.shape.heads})};
+  out.finite =
+      IndexerTopK(inputs, c.segments, c.top_k, out.chosen, with_scores ? ViewOf(out.scores.data(), {c.tokens, c.top_k}) : View(), scratch);
   return out;
 }
 

@@ -117,8 +117,8 @@ double SequenceLoss(const Sequence& s, bool softmax, int64_t chosen, double grad
 
 }  // namespace
 
-double BalanceLoss(BalanceForm form, int64_t chosen, ConstView scores, std::span<const int32_t> ids, std::span<const float> weight,
-                   std::span<const int64_t> begin, float scale, View d_scores, Arena& scratch) {
+double BalanceLoss(BalanceForm form, const BalanceInputs& in, float scale, View d_scores, Arena& scratch) {
+  const auto& [scores, chosen, ids, weight, begin] = in;
   const int64_t rows = scores.dim(0), experts = scores.dim(1);
   FATHOM_CHECK(IsMatrix(scores, rows, experts) && IsMatrix(d_scores, rows, experts) && std::ssize(ids) == rows * chosen,
                "scores {}, d_scores {}, {} ids", scores.shape().ToString(), d_scores.shape().ToString(), ids.size());

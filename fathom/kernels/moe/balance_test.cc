@@ -32,7 +32,7 @@ void Check(BalanceForm form, int64_t experts, int64_t chosen, int64_t gap, int64
   weight[10] = weight[11] = weight[12] = 0.0f;
   const std::vector<int64_t> begin = {0, 5, 13};
   Arena scratch(1 << 20);
-  const double loss = BalanceLoss(form, chosen, scores.view(), ids, weight, begin, scale, d.view(), scratch);
+  const double loss = BalanceLoss(form, {scores.view(), chosen, ids, weight, begin}, scale, d.view(), scratch);
   const auto values = scores.Values();
   double want = 0;
   std::vector<double> gradient;
@@ -76,7 +76,7 @@ TEST(Balance, EqualLoadGivesOne) {
   const std::vector<int64_t> begin = {0, tokens};
   Arena scratch(1 << 16);
   for (const BalanceForm form : {BalanceForm::kNormalizedScores, BalanceForm::kSoftmaxOfScores}) {
-    EXPECT_NEAR(BalanceLoss(form, 2, scores.view(), ids, {}, begin, 1.0f, d.view(), scratch), 1.0, 1e-6);
+    EXPECT_NEAR(BalanceLoss(form, {scores.view(), 2, ids, {}, begin}, 1.0f, d.view(), scratch), 1.0, 1e-6);
   }
 }
 
@@ -87,7 +87,7 @@ TEST(Balance, BitsDoNotDependOnThreads) {
   ExpectSameForAnyThreads([&] {
     PaddedMatrix<float> scores(tokens, experts, 0, 0, Scores(tokens * experts, 5)), d(tokens, experts);
     Arena scratch(1 << 20);
-    const double loss = BalanceLoss(BalanceForm::kSoftmaxOfScores, chosen, scores.view(), ids, {}, begin, 1.0f, d.view(), scratch);
+    const double loss = BalanceLoss(BalanceForm::kSoftmaxOfScores, {scores.view(), chosen, ids, {}, begin}, 1.0f, d.view(), scratch);
     std::vector<float> all = d.Floats();
     all.push_back(static_cast<float>((loss - 1.0) * 1e6));
     return all;

@@ -87,7 +87,8 @@ void LayerNormForward(ConstView x, ConstView w, ConstView b, float eps, View y, 
   });
 }
 
-void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, View dx, View dw, View db, Arena& scratch) {
+void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, const LayerNormGradients& gradients, Arena& scratch) {
+  const View &dx = gradients.dx, &dw = gradients.dw, &db = gradients.db;
   const int64_t rows = x.dim(0), d = x.dim(1);
   FATHOM_CHECK(IsMatrix(dy, rows, d) && IsMatrix(x, rows, d) && IsMatrix(dx, rows, d) && IsVector(w, d), "dy {}, x {}, dx {}, w {}",
                dy.shape().ToString(), x.shape().ToString(), dx.shape().ToString(), w.shape().ToString());

@@ -11,7 +11,10 @@ namespace fathom {
 // x [T,D] F32|BF16, w and b [D] F32|BF16; overwrites y [T,D] F32|BF16 and, unless empty, stats [T,2] F32 (mean, rstd).
 void LayerNormForward(ConstView x, ConstView w, ConstView b, float eps, View y, View stats);
 
-// Overwrites dx [T,D] F32; adds to dw, db [D] F32 unless empty (fixed order of the sum).
-void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, View dx, View dw, View db, Arena& scratch);
+// dx [T,D] F32 is overwritten; dw, db [D] F32 are added to, unless empty (fixed order of the sum).
+struct LayerNormGradients {
+  View dx, dw, db;
+};
+void LayerNormBackward(ConstView dy, ConstView x, ConstView w, ConstView stats, const LayerNormGradients& gradients, Arena& scratch);
 
 }  // namespace fathom

@@ -31,7 +31,7 @@ void CheckBackward(int64_t rows, int64_t d, int64_t gap, int64_t shift) {
   const auto dw_before = dw.Values(), db_before = db.Values();
   Arena scratch(1 << 23);
   LayerNormForward(x.view(), w.view(), b.view(), kEpsF, y.view(), stats.view());
-  LayerNormBackward(dy.view(), x.view(), w.view(), stats.view(), dx.view(), dw.view(), db.view(), scratch);
+  LayerNormBackward(dy.view(), x.view(), w.view(), stats.view(), {dx.view(), dw.view(), db.view()}, scratch);
   auto want = LayerNormBackwardRef(dy.Values(), x.Values(), w.Values(), kEps);
   for (size_t i = 0; i < want.dw.size(); ++i) {
     want.dw[i] += dw_before[i];
@@ -91,7 +91,7 @@ TEST(LayerNorm, BitsDoNotDependOnThreads) {
     PaddedMatrix<float> sums(2, d, 0, 0, RandomVector(2 * d, 5));
     Arena scratch(1 << 20);
     LayerNormForward(x.view(), w.view(), b.view(), kEpsF, y.view(), stats.view());
-    LayerNormBackward(dy.view(), x.view(), w.view(), stats.view(), dx.view(), sums.view().Rows(0, 1), sums.view().Rows(1, 2), scratch);
+    LayerNormBackward(dy.view(), x.view(), w.view(), stats.view(), {dx.view(), sums.view().Rows(0, 1), sums.view().Rows(1, 2)}, scratch);
     std::vector<float> all = dx.Floats(), rest = sums.Floats();
     all.insert(all.end(), rest.begin(), rest.end());
     return all;

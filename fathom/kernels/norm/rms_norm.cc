@@ -75,7 +75,9 @@ void RmsNormForward(ConstView x, ConstView w, float eps, View y, View rstd) {
   });
 }
 
-void RmsNormBackward(ConstView dy, ConstView x, ConstView w, ConstView rstd, View dx, bool add_dx, View dw, Arena& scratch) {
+void RmsNormBackward(ConstView dy, ConstView x, ConstView w, ConstView rstd, const RmsNormGradients& gradients, Arena& scratch) {
+  const View &dx = gradients.dx, &dw = gradients.dw;
+  const bool add_dx = gradients.add_dx;
   const int64_t rows = x.dim(0), d = x.dim(1);
   FATHOM_CHECK(IsMatrix(dy, rows, d) && IsMatrix(x, rows, d) && IsMatrix(dx, rows, d) && IsVector(w, d), "dy {}, x {}, dx {}, w {}",
                dy.shape().ToString(), x.shape().ToString(), dx.shape().ToString(), w.shape().ToString());

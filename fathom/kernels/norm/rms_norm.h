@@ -11,8 +11,12 @@ namespace fathom {
 // x [T,D] F32|BF16 (rows may be strided), w [D] F32|BF16; overwrites y [T,D] F32|BF16 and, unless empty, rstd [T] F32. y may be x.
 void RmsNormForward(ConstView x, ConstView w, float eps, View y, View rstd);
 
-// dy [T,D], x [T,D] as in the forward. dx [T,D] F32|BF16: overwritten, or added to (add_dx, F32 only). dw [D] F32: added to, in an order
-// that does not depend on the number of threads; empty: not wanted. rstd as the forward gave it. dx may be dy.
-void RmsNormBackward(ConstView dy, ConstView x, ConstView w, ConstView rstd, View dx, bool add_dx, View dw, Arena& scratch);
+struct RmsNormGradients {
+  View dx;              // [T,D] F32|BF16: overwritten, or added to
+  bool add_dx = false;  // F32 only
+  View dw;              // [D] F32: added to, in an order that does not depend on the number of threads; empty: not wanted
+};
+// dy [T,D], x [T,D] as in the forward, rstd as it gave it. dx may be dy.
+void RmsNormBackward(ConstView dy, ConstView x, ConstView w, ConstView rstd, const RmsNormGradients& gradients, Arena& scratch);
 
 }  // namespace fathom

@@ -38,7 +38,7 @@ void CheckBackward(int64_t rows, int64_t d, int64_t gap, int64_t shift, bool add
   const auto dx_before = dx.Values(), dw_before = dw.Values();
   Arena scratch(1 << 22);
   RmsNormForward(x.view(), w.view(), kEpsF, y.view(), rstd.view());
-  RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), dx.view(), add, dw.view(), scratch);
+  RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), {dx.view(), add, dw.view()}, scratch);
   auto want = RmsNormBackwardRef(dy.Values(), x.Values(), w.Values(), kEps);
   for (size_t i = 0; i < want.dw.size(); ++i) want.dw[i] += dw_before[i];
   if (add) {
@@ -90,8 +90,8 @@ TEST(RmsNorm, WorksInPlaceAndWithoutOptionalOutputs) {
   PaddedMatrix<float> y(rows, d), rstd(rows, 1), dx(rows, d), dy(rows, d, 0, 0, RandomVector(rows * d, 3));
   RmsNormForward(x.view(), w.view(), kEpsF, y.view(), rstd.view());
   Arena scratch(1 << 20);
-  RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), dx.view(), false, View(), scratch);
-  RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), dy.view(), false, View(), scratch);
+  RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), {.dx = dx.view()}, scratch);
+  RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), {.dx = dy.view()}, scratch);
   EXPECT_TRUE(SameBits(dy.Floats(), dx.Floats()));
   RmsNormForward(x.view(), w.view(), kEpsF, x.view(), View());
   EXPECT_TRUE(SameBits(x.Floats(), y.Floats()));
@@ -104,7 +104,7 @@ TEST(RmsNorm, BitsDoNotDependOnThreads) {
     PaddedMatrix<float> rstd(rows, 1), dx(rows, d), dy(rows, d, 0, 0, RandomVector(rows * d, 3));
     Arena scratch(1 << 20);
     RmsNormForward(x.view(), w.view(), kEpsF, dx.view(), rstd.view());
-    RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), dx.view(), true, dw.view(), scratch);
+    RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), {dx.view(), true, dw.view()}, scratch);
     std::vector<float> all = dx.Floats(), sums = dw.Floats();
     all.insert(all.end(), sums.begin(), sums.end());
     return all;
