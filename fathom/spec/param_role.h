@@ -91,5 +91,9 @@ constexpr std::optional<ParamRole> CopyOf(ParamRole role) {
   if (role == ParamRole::kMtpHead) return ParamRole::kHead;
   return std::nullopt;
 }
+// The root's parameter that MaxText's model takes where this one is not there: an MTP module need not have a final norm of its own.
+constexpr std::optional<ParamRole> StandIn(ParamRole role) {
+  return role == ParamRole::kMtpFinalNorm ? std::optional(ParamRole::kFinalNorm) : std::nullopt;
+}
 
 }  // namespace fathom

@@ -98,12 +98,12 @@ class OrbaxOutput : public ConvertOutput {
     small_ = SmallArraysOf(source_.state(), config_, options_.scan_layers, options_.arrays.zarr3);
     if (source_.state() == nullptr || source_.state()->slots.empty()) return;
     for (const MaxTextArray& layout : layouts) {
-      if (layout.router_bias) arrays_.push_back(PlanOrbaxArray(layout, kAuxState, weights, options_.arrays));
+      if (LearnsByCounting(layout.role)) arrays_.push_back(PlanOrbaxArray(layout, kAuxState, weights, options_.arrays));
     }
     for (const auto& [slot, moments] : source_.state()->slots) {
       const TaskTable table(*moments, {}, config_, true);
       for (const MaxTextArray& layout : layouts) {
-        if (!layout.router_bias) arrays_.push_back(PlanOrbaxArray(layout, kAdamState + slot + ".params.", table, options_.arrays));
+        if (!LearnsByCounting(layout.role)) arrays_.push_back(PlanOrbaxArray(layout, kAdamState + slot + ".params.", table, options_.arrays));
       }
     }
   }

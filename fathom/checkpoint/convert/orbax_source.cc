@@ -51,7 +51,7 @@ class StackedSource : public ConvertSource {
   void AddArray(MaxTextArray array, const std::string& name) {
     if (!checkpoint_->Has(name)) Throw(ErrorCode::kInput, "{}: array {} is missing", items().string(), name);
     ZarrReader reader = checkpoint_->Open(name);
-    if (array.router_bias && array.layer_axis == 0 && reader.array().shape != array.shape()) array.layer_axis = 1;
+    if (array.role == ParamRole::kRouterBias && array.layer_axis == 0 && reader.array().shape != array.shape()) array.layer_axis = 1;
     if (reader.array().shape != array.shape()) {
       Throw(ErrorCode::kInput, "{}: array {} has shape {}, the model's config says {}", items().string(), name,
             reader.array().shape.ToString(), array.shape().ToString());
@@ -158,7 +158,7 @@ class MomentsSource : public StackedSource {
       : StackedSource(std::move(checkpoint), cache_bytes) {
     for (MaxTextArray& array : MaxTextArrays(config, this->checkpoint().scanned())) {
       const std::string name = this->checkpoint().optimizer() + slot + ".params." + array.name;
-      if (!array.router_bias) AddArray(std::move(array), name);
+      if (!LearnsByCounting(array.role)) AddArray(std::move(array), name);
     }
     Finish(config, false);
   }
@@ -219,12 +219,13 @@ class OrbaxSource : public StackedSource {
     }
   }
 
-  // An MTP module may lack its own final norm.
+  // Some parameters may be missing.
   std::string NameOf(const MaxTextArray& array) const {
-    auto name = checkpoint().FindParameter(array.name);
-    if (!name && array.name.ends_with("_final_norm.scale")) {
-      spdlog::warn("{}: no {}; decoder_norm takes its place", items().string(), array.name);
-      name = checkpoint().FindParameter("decoder.decoder_norm.scale");
+    auto name = checkpoint().FindParameter(array.role, array.name);
+    if (const auto other = StandIn(array.role); !name && other) {
+      const std::string_view stand_in = FactsOf(*other).maxtext;
+      spdlog::warn("{}: no {}; {} takes its place", items().string(), array.name, stand_in);
+      name = checkpoint().FindParameter(*other, std::string(stand_in));
     }
     return name.value_or(checkpoint().prefix() + array.name);
   }

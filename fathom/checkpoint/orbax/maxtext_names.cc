@@ -73,10 +73,10 @@ class Builder {
     array.layers = std::max<int64_t>(1, target.layers);
     array.tensors.resize(static_cast<size_t>(array.experts * array.layers));
     array.transposed = param.facts().form != MaxTextForm::kEmbedding;
-    array.router_bias = param.facts().form == MaxTextForm::kRouterBias;
+    array.role = param.role;
     SetAxes(param.shape, param.facts().form, array);
     if (param.is_expert()) array.expert_axis = 0;
-    if (target.layers > 0) array.layer_axis = array.router_bias ? 0 : 1;
+    if (target.layers > 0) array.layer_axis = param.facts().form == MaxTextForm::kRouterBias ? 0 : 1;
     return array;
   }
 

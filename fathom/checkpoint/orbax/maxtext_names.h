@@ -21,7 +21,7 @@ struct MaxTextArray {
   int expert_axis = -1, layer_axis = -1;  // -1: no such axis
   std::vector<int64_t> columns, rows;     // the other axes: columns of the hub matrix first, then its rows. A vector has columns only
   bool transposed = true;                 // false: rows first (the embedding)
-  bool router_bias = false;
+  ParamRole role = ParamRole::kEmbedding;  // of all its tensors
 
   Shape shape() const;
   int64_t Columns() const;  // of each hub tensor, as a matrix [rows, columns]; a vector is one row

@@ -13,7 +13,6 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kMetadata = "_METADATA";
 constexpr const char* kCheckpointMetadata = "_CHECKPOINT_METADATA";
-constexpr std::string_view kEmbedding = "token_embedder.embedding";
 constexpr std::string_view kAux = "nnx_aux.model.";
 
 bool IsItems(const fs::path& path) { return fs::exists(path / kOcdbtManifest) || fs::exists(path / kMetadata); }
@@ -39,14 +38,15 @@ std::optional<fs::path> LatestStepWithItems(const fs::path& path) {
 
 // The prefix of the parameters: the one array of that name that is no optimizer's.
 std::string FindPrefix(const std::vector<std::string>& names, const fs::path& items) {
+  const std::string_view embedding = FactsOf(ParamRole::kEmbedding).maxtext;
   for (const std::string& name : names) {
-    if (name.ends_with(kEmbedding) && !name.starts_with("opt_state")) return name.substr(0, name.size() - kEmbedding.size());
+    if (name.ends_with(embedding) && !name.starts_with("opt_state")) return name.substr(0, name.size() - embedding.size());
   }
-  Throw(ErrorCode::kInput, "{}: no array {}: not a checkpoint of MaxText, or an incomplete one", items.string(), kEmbedding);
+  Throw(ErrorCode::kInput, "{}: no array {}: not a checkpoint of MaxText, or an incomplete one", items.string(), embedding);
 }
 
 std::string FindOptimizer(const std::vector<std::string>& names) {
-  const std::string ending = "mu.params." + std::string(kEmbedding);
+  const std::string ending = "mu.params." + std::string(FactsOf(ParamRole::kEmbedding).maxtext);
   for (const std::string& name : names) {
     if (name.starts_with("opt_state.") && name.ends_with("." + ending)) return name.substr(0, name.size() - ending.size());
   }
@@ -113,10 +113,10 @@ OrbaxCheckpoint::OrbaxCheckpoint(const fs::path& items, std::shared_ptr<ChunkCac
 
 bool OrbaxCheckpoint::Has(const std::string& name) const { return std::ranges::binary_search(names_, name); }
 
-std::optional<std::string> OrbaxCheckpoint::FindParameter(const std::string& below) const {
+std::optional<std::string> OrbaxCheckpoint::FindParameter(ParamRole role, const std::string& below) const {
   if (Has(prefix_ + below)) return prefix_ + below;
   const std::string aux = std::string(kAux) + below;
-  if (below.ends_with("gate.bias") && Has(aux)) return aux;
+  if (LearnsByCounting(role) && Has(aux)) return aux;
   return std::nullopt;
 }
 

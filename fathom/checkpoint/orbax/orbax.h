@@ -37,8 +37,8 @@ class OrbaxCheckpoint {
   int64_t num_mtp_modules() const { return num_mtp_modules_; }
   // "params.params.": what stands before "token_embedder.embedding".
   const std::string& prefix() const { return prefix_; }
-  // An array below the prefix; the router bias also where a training state of MaxText keeps it.
-  std::optional<std::string> FindParameter(const std::string& below) const;
+  // The array `below` the prefix; of what is learned by counting, also where a training state of MaxText keeps it.
+  std::optional<std::string> FindParameter(ParamRole role, const std::string& below) const;
   const Json& custom() const { return custom_; }  // custom_metadata, an object; empty if there is none
   // "opt_state.0.": what stands before "mu.params.token_embedder.embedding" in a training state of AdamW; empty: there is none.
   const std::string& optimizer() const { return optimizer_; }
