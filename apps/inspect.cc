@@ -10,8 +10,8 @@
 #include "fathom/base/file.h"
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
-#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/checkpoint/hub/train_state.h"
+#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/checkpoint/orbax/orbax.h"
 #include "fathom/checkpoint/orbax/zarr.h"
 

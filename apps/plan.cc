@@ -13,7 +13,7 @@
 #include "fathom/base/progress.h"
 #include "fathom/base/threads.h"
 #include "fathom/checkpoint/convert/hub_tensors.h"
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/infer/decode_plan.h"
 #include "fathom/machine/limits.h"

@@ -5,7 +5,7 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/validate.h"
 
 namespace {
 

@@ -6,8 +6,8 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
-#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/checkpoint/hub/test_checkpoint.h"
+#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/testing/folder.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/loop.h"

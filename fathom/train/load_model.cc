@@ -5,7 +5,7 @@
 
 #include "fathom/base/log.h"
 #include "fathom/base/plan_scope.h"
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/model/adapters.h"

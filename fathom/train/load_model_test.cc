@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/testing/close.h"
 #include "fathom/testing/folder.h"
 #include "fathom/train/loop.h"

@@ -9,7 +9,7 @@
 
 #include "fathom/base/progress.h"
 #include "fathom/base/threads.h"
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/checkpoint/orbax/orbax.h"
 #include "fathom/checkpoint/safetensors/manifest.h"
 #include "fathom/kernels/elementwise/vector_ops.h"

@@ -10,8 +10,8 @@
 #include "fathom/base/progress.h"
 #include "fathom/checkpoint/convert/convert_journal.h"
 #include "fathom/checkpoint/convert/hub_tensors.h"
-#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/checkpoint/hub/staged_folder.h"
+#include "fathom/checkpoint/hub/validate.h"
 
 namespace fathom {
 namespace {

@@ -5,7 +5,7 @@
 #include <map>
 
 #include "fathom/checkpoint/convert/convert.h"
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/config/model_from_flags.h"
 
 namespace fathom {

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "fathom/base/log.h"
-#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/checkpoint/hub/train_state.h"
+#include "fathom/checkpoint/hub/validate.h"
 
 namespace fathom {
 

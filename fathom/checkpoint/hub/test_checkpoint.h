@@ -9,9 +9,9 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/rng.h"
-#include "fathom/checkpoint/hub/hf_names.h"
 #include "fathom/checkpoint/hub/save.h"
 #include "fathom/checkpoint/hub/staged_folder.h"
+#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/checkpoint/safetensors/safetensors.h"
 
 namespace fathom {

@@ -1,4 +1,4 @@
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/validate.h"
 
 #include <algorithm>
 #include <array>

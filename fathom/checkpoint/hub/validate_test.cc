@@ -1,4 +1,4 @@
-#include "fathom/checkpoint/hub/hf_names.h"
+#include "fathom/checkpoint/hub/validate.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,7 +15,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-class HfNamesTest : public testing::TestWithParam<std::string> {
+class ValidateTest : public testing::TestWithParam<std::string> {
  protected:
   std::vector<std::string> Differences(const ValidateOptions& options = {}) {
     WriteCheckpoint(folder_.path(), config_, tensors_);
@@ -43,14 +43,14 @@ class HfNamesTest : public testing::TestWithParam<std::string> {
   std::vector<TestTensor> tensors_;
 };
 
-TEST_P(HfNamesTest, ListedTensorsAreAccepted) {
+TEST_P(ValidateTest, ListedTensorsAreAccepted) {
   Use(TinyConfig(GetParam()));
   EXPECT_THAT(Differences(), IsEmpty());
   Use(WithFp8(config_));
   EXPECT_THAT(Differences(), IsEmpty());
 }
 
-TEST_P(HfNamesTest, EveryMissingTensorIsNamed) {
+TEST_P(ValidateTest, EveryMissingTensorIsNamed) {
   Use(TinyConfig(GetParam()));
   const auto all = tensors_;
   for (const TestTensor& victim : all) {
@@ -61,9 +61,9 @@ TEST_P(HfNamesTest, EveryMissingTensorIsNamed) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, HfNamesTest, testing::Values("deepseek_v2", "deepseek_v3", "deepseek_v32"));
+INSTANTIATE_TEST_SUITE_P(Families, ValidateTest, testing::Values("deepseek_v2", "deepseek_v3", "deepseek_v32"));
 
-TEST_F(HfNamesTest, ShapesAndDTypes) {
+TEST_F(ValidateTest, ShapesAndDTypes) {
   Use(TinyConfig());
   FindTensor(tensors_, "lm_head.weight").tensor = Tensor(DType::kF32, {24, 17});
   FindTensor(tensors_, "model.norm.weight").tensor = Tensor(DType::kI32, {16});
@@ -77,7 +77,7 @@ TEST_F(HfNamesTest, ShapesAndDTypes) {
                                  testing::AllOf(HasSubstr("model.layers.7.mlp.up_proj.weight"), HasSubstr("extra"))));
 }
 
-TEST_F(HfNamesTest, Fp8) {
+TEST_F(ValidateTest, Fp8) {
   Use(WithFp8(TinyConfig()));
   FindTensor(tensors_, "model.layers.0.mlp.up_proj.weight_scale_inv").tensor = Tensor(DType::kF32, {2, 1});
   FindTensor(tensors_, "model.layers.0.mlp.gate_proj.weight").tensor = Tensor(DType::kBF16, {20, 16});
@@ -90,7 +90,7 @@ TEST_F(HfNamesTest, Fp8) {
                                                            HasSubstr("lm_head.weight_scale_inv: F32 [1, 1] is extra")));
 }
 
-TEST_F(HfNamesTest, SharedCopiesMayBeAbsentTogether) {
+TEST_F(ValidateTest, SharedCopiesMayBeAbsentTogether) {
   Use(TinyConfig());
   EraseTensor(tensors_, "model.layers.2.embed_tokens.weight");
   EXPECT_THAT(Differences(), ElementsAre(HasSubstr("model.layers.2.embed_tokens.weight is missing")));
@@ -98,7 +98,7 @@ TEST_F(HfNamesTest, SharedCopiesMayBeAbsentTogether) {
   EXPECT_THAT(Differences(), IsEmpty());
 }
 
-TEST_F(HfNamesTest, MissingParts) {
+TEST_F(ValidateTest, MissingParts) {
   Use(TinyConfig("deepseek_v32"));
   std::erase_if(tensors_, [](const TestTensor& t) { return t.name.starts_with("model.layers.2."); });
   EXPECT_THAT(Differences(), IsEmpty());
@@ -108,7 +108,7 @@ TEST_F(HfNamesTest, MissingParts) {
   EXPECT_THAT(Differences({.allow_missing_indexer = true}), IsEmpty());
 }
 
-TEST_F(HfNamesTest, OfficialShapes) {
+TEST_F(ValidateTest, OfficialShapes) {
   Json json = TinyConfig();
   json.update({{"vocab_size", 129280},
                {"hidden_size", 7168},
@@ -139,7 +139,7 @@ TEST_F(HfNamesTest, OfficialShapes) {
   EXPECT_EQ(shape_of("model.layers.61.eh_proj.weight"), (Shape{7168, 14336}));
 }
 
-TEST_F(HfNamesTest, MoreTensorsThanAnyModelHas) {
+TEST_F(ValidateTest, MoreTensorsThanAnyModelHas) {
   Json json = TinyConfig();
   json.update({{"num_hidden_layers", 10000}, {"n_routed_experts", 65536}});
   EXPECT_THROW(ModelSpec(ParseModelConfig(json, "test")), Error);
