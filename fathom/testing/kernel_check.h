@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -15,6 +16,7 @@
 
 #include "fathom/base/threads.h"
 #include "fathom/base/types.h"
+#include "fathom/tensor/arena.h"
 #include "fathom/tensor/view.h"
 #include "fathom/testing/close.h"
 
@@ -22,6 +24,16 @@ namespace fathom {
 
 // Row lengths around every vector length, then the models'.
 inline constexpr int64_t kRowSizes[] = {1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 128, 512, 576, 1536, 2048, 7168};
+
+// Scratch whose first bytes, as many as any test's kernel takes, are ones: a NaN in every type. What a kernel reads of it without having
+// written it shows.
+inline Arena DirtyArena(int64_t bytes) {
+  Arena arena(bytes);
+  const ArenaScope scope(arena);
+  const int64_t dirty = std::min<int64_t>(bytes, 16 << 20) / 64 * 64;
+  std::memset(arena.AllocBytes(dirty), 0xff, static_cast<size_t>(dirty));
+  return arena;
+}
 
 // A NaN with a payload of its own, so that a copied or computed NaN can't pass for it.
 template <class T>

@@ -8,6 +8,7 @@
 #include "fathom/kernels/attention/mla_attention_ref.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/testing/close.h"
+#include "fathom/testing/kernel_check.h"
 
 namespace fathom {
 namespace {
@@ -108,7 +109,7 @@ Results RunKernels(const Case& c, const Data& d, bool backward) {
   Matrix<T> o(c.tokens, s.heads * s.v_dim), d_o(d.d_o, c.tokens, queries);
   Matrix<T> dq(c.tokens, q.view().dim(1)), dkv(c.keys, kv.view().dim(1)), dk_rope(c.keys, s.rope_dim);
   Matrix<float> lse(c.tokens, s.heads);
-  Arena scratch(int64_t{256} << 20);
+  Arena scratch = DirtyArena(int64_t{256} << 20);
   const MlaInputs in{q.view(), kv.view(), k_rope.view()};
   MlaAttentionForward(s, c.segments, in, o.view(), lse.view(), scratch);
   Results r{o.Values(), lse.Values()};
@@ -243,7 +244,7 @@ TEST(MlaAttention, EmptyLseIsNotWritten) {
   Data d = MakeData(c, false);
   const auto q = ToFloats(d.in.q), kv = ToFloats(d.in.kv), k_rope = ToFloats(d.in.k_rope);
   std::vector<float> o(static_cast<size_t>(c.tokens * c.shape.heads * c.shape.v_dim));
-  Arena scratch(int64_t{256} << 20);
+  Arena scratch = DirtyArena(int64_t{256} << 20);
   const auto matrix = [&](const std::vector<float>& x) { return ViewOf(x.data(), {c.tokens, std::ssize(x) / c.tokens}); };
   MlaAttentionForward(c.shape, c.segments, {matrix(q), matrix(kv), matrix(k_rope)}, ViewOf(o.data(), {c.tokens, std::ssize(o) / c.tokens}),
                       View(), scratch);

@@ -9,6 +9,7 @@
 #include "fathom/kernels/attention/mla_decode_ref.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/testing/close.h"
+#include "fathom/testing/kernel_check.h"
 
 namespace fathom {
 namespace {
@@ -61,7 +62,7 @@ std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std
   const auto q_latent = ToFloats(d.q_latent), q_rope = ToFloats(d.q_rope);
   std::vector<float> o(q_latent.size(), kNaN);
   const std::span<const float> latent_span(q_latent), rope_span(q_rope);
-  Arena scratch(int64_t{256} << 20);
+  Arena scratch = DirtyArena(int64_t{256} << 20);
   MlaDecode(s,
             {.q_latent = ViewOf(latent_span.data(), {m, s.heads * s.latent_dim}),
              .q_rope = ViewOf(rope_span.data(), {m, s.heads * s.rope_dim}),
@@ -129,6 +130,98 @@ TEST(MlaDecode, SameBitsForAnyNumberOfThreads) {
   SetThreads(0);
 }
 
+// Rows of sequences scattered over the blocks of one cache: a sequence's blocks stand apart and in falling order. What no sequence holds,
+// and the gap behind each row, is NaN.
+template <class T>
+struct BlockCache {
+  static constexpr int64_t kGap = 3;
+  BlockCache(std::span<const int64_t> lengths, std::span<const double> rows, int64_t columns) : width(columns) {
+    int64_t used = 0, first = 0;
+    for (const int64_t n : lengths) used += (n + kCacheBlock - 1) / kCacheBlock;
+    values.assign(static_cast<size_t>(2 * used * kCacheBlock * (width + kGap)), FromFloat<T>(kNaN));
+    for (const int64_t n : lengths) {
+      tables.emplace_back();
+      for (int64_t i = 0; i < n; ++i) {
+        if (i % kCacheBlock == 0) tables.back().push_back(static_cast<int32_t>(2 * --used + 1));
+        const int64_t at = (tables.back().back() * kCacheBlock + i % kCacheBlock) * (width + kGap);
+        for (int64_t j = 0; j < width; ++j)
+          values[static_cast<size_t>(at + j)] = FromFloat<T>(static_cast<float>(rows[static_cast<size_t>((first + i) * width + j)]));
+      }
+      first += n;
+    }
+    for (const auto& table : tables) views.emplace_back(table);
+  }
+  ConstView view() const { return ViewOf(values.data(), {std::ssize(values) / (width + kGap), width}, width + kGap); }
+  int64_t width;
+  std::vector<T> values;
+  std::vector<std::vector<int32_t>> tables;
+  std::vector<BlockTable> views;
+};
+
+// Each query has a sequence of its own, of `visible` rows; those of all stand in d.cache one behind the other.
+template <class T>
+std::vector<float> RunBlocks(const Case& c, const Data& d, std::span<const int32_t> chosen, int64_t k) {
+  const int64_t m = std::ssize(c.visible), latents = c.shape.heads * c.shape.latent_dim;
+  const BlockCache<T> cache(c.visible, d.cache, c.shape.latent_dim + c.shape.rope_dim);
+  const auto q_latent = ToFloats(d.q_latent), q_rope = ToFloats(d.q_rope);
+  std::vector<float> o(q_latent.size(), kNaN);
+  Arena scratch = DirtyArena(int64_t{256} << 20);
+  MlaDecode(c.shape,
+            {ViewOf(q_latent.data(), {m, latents}), ViewOf(q_rope.data(), {m, c.shape.heads * c.shape.rope_dim}), cache.view(), c.visible,
+             chosen, k, cache.views},
+            ViewOf(o.data(), {m, latents}), {}, scratch);
+  return o;
+}
+
+// Where sequence m's first row stands in d.cache.
+int64_t FirstRow(const Case& c, size_t m) {
+  return std::accumulate(c.visible.begin(), c.visible.begin() + static_cast<int64_t>(m), int64_t{0});
+}
+
+TEST(MlaDecode, ReadsSequencesThroughTheirBlocks) {
+  for (const Case& c :
+       {Case{{3, 7, 2, 0.4f}, {5, 64, 65, 1}, 135}, {{16, 512, 64, 0.07f}, {700, 63}, 763}, {{70, 16, 8, 0.2f}, {190, 129}, 319}}) {
+    Rows rows = FirstRows(c.visible);
+    for (size_t m = 0; m < rows.size(); ++m) {
+      for (int32_t& r : rows[m]) r += static_cast<int32_t>(FirstRow(c, m));
+    }
+    for (const bool bf16 : {false, true}) {
+      const Data d = MakeData(c, bf16);
+      const auto want = ref::MlaDecode(c.shape, d.q_latent, d.q_rope, d.cache, rows);
+      ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+        EXPECT_TRUE(RelativeL2(bf16 ? RunBlocks<BF16>(c, d, {}, 0) : RunBlocks<float>(c, d, {}, 0), want, bf16 ? 6e-3 : 2e-6));
+      });
+    }
+  }
+}
+
+// Chosen rows count from the sequence's first; the bits are those of the same rows in one piece.
+TEST(MlaDecode, ChosenRowsAreFoundInBlocks) {
+  const Case c{{4, 32, 16, 0.2f}, {200, 90, 64}, 354};
+  const int64_t k = 70;
+  std::vector<int32_t> in_sequence(static_cast<size_t>(3 * k), -1), in_cache = in_sequence;
+  Rows rows(3);
+  for (size_t m = 0; m < 3; ++m) {
+    for (int32_t r = static_cast<int32_t>(m); r < c.visible[m] && std::ssize(rows[m]) < k; r += 2) {
+      const size_t at = m * static_cast<size_t>(k) + rows[m].size();
+      in_sequence[at] = r;
+      in_cache[at] = r + static_cast<int32_t>(FirstRow(c, m));
+      rows[m].push_back(in_cache[at]);
+    }
+  }
+  for (const bool bf16 : {false, true}) {
+    const Data d = MakeData(c, bf16);
+    const auto want = ref::MlaDecode(c.shape, d.q_latent, d.q_rope, d.cache, rows);
+    Case plain = c;
+    plain.visible.assign(3, 0);
+    ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+      const auto got = bf16 ? RunBlocks<BF16>(c, d, in_sequence, k) : RunBlocks<float>(c, d, in_sequence, k);
+      EXPECT_TRUE(RelativeL2(got, want, bf16 ? 6e-3 : 2e-6));
+      EXPECT_TRUE(SameBits(got, bf16 ? RunDecode<BF16>(plain, d, rows, in_cache, k) : RunDecode<float>(plain, d, rows, in_cache, k)));
+    });
+  }
+}
+
 // Queries with their own lists of rows, ended by -1; no query attends to rows beyond `keys`.
 struct BackwardCase {
   MlaDecodeShape shape;
@@ -184,7 +277,7 @@ Gradients RunBackward(const BackwardCase& c, const Data& d, std::span<const int3
   for (const double x : d.cache) cache.push_back(FromFloat<T>(static_cast<float>(x)));
   const auto q_latent = ToFloats(d.q_latent), q_rope = ToFloats(d.q_rope), d_o_f32 = ToFloats(d_o);
   std::vector<float> o(q_latent.size(), kNaN), lse(static_cast<size_t>(m * s.heads), kNaN), dot(lse.size());
-  Arena scratch(int64_t{64} << 20);
+  Arena scratch = DirtyArena(int64_t{64} << 20);
   const ConstView ql = ViewOf(q_latent.data(), {m, latents}), qr = ViewOf(q_rope.data(), {m, ropes});
   const ConstView rows = ViewOf(std::as_const(cache).data(), {c.keys, width});
   const MlaDecodeInputs in{.q_latent = ql, .q_rope = qr, .cache = rows, .visible = {}, .chosen = chosen, .k = c.k};
@@ -256,7 +349,7 @@ void CheckProduct(const ProductCase& c) {
     w.push_back(ToFloat(stored.back()));
   }
   const WeightView weight{ViewOf(std::as_const(stored).data(), {c.heads * per_head, c.latent_dim}), {}};
-  Arena scratch(1 << 20);
+  Arena scratch = DirtyArena(1 << 20);
   for (const bool to_latent : {true, false}) {
     const HeadProduct kind = to_latent ? HeadProduct::kToLatent : HeadProduct::kFromLatent;
     const int64_t first = to_latent ? 0 : c.nope_dim, rows = to_latent ? c.nope_dim : c.v_dim;
@@ -291,7 +384,7 @@ TEST(PerHeadMatMul, BlockScaledFP8) {
   const WeightView weight{ViewOf(std::as_const(codes).data(), {kHeads * kPerHead, kColumns}), ViewOf(std::as_const(scale).data(), {2, 3})};
   const auto x = ToFloats(RandomVector(3 * kHeads * 60, 10));
   std::vector<float> y(3 * kHeads * kColumns);
-  Arena scratch(1 << 20);
+  Arena scratch = DirtyArena(1 << 20);
   ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
     PerHeadMatMul(HeadProduct::kToLatent, {kHeads, weight, 0, 60}, ViewOf(x.data(), {3, kHeads * 60}),
                   ViewOf(y.data(), {3, kHeads * kColumns}), scratch);

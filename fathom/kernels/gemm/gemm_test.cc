@@ -34,7 +34,7 @@ void CheckLinear(Kind kind, Sizes s, DType weight, bool e8m0, Write write, int64
   if (write == Write::kAdd) y.Set(Integers(s.m * out, 5));
   std::vector<double> want = write == Write::kAdd ? y.Values() : std::vector<double>(static_cast<size_t>(s.m * out), 0.0);
   AddReference(kind, s, x.Values(), w.Values(), want);
-  Arena scratch(GemmScratchBytes(s.m, s.n, s.k));
+  Arena scratch = DirtyArena(GemmScratchBytes(s.m, s.n, s.k));
   if (kind == Kind::kNT)
     MatMulNT(x.view(), w.view(), y.view(), write, scratch);
   else
@@ -52,7 +52,7 @@ void CheckWeightGradient(Sizes s, Write write, int64_t gap) {
   if (write == Write::kAdd) dw.Set(Integers(s.n * s.k, 5));
   std::vector<double> want = write == Write::kAdd ? dw.Values() : std::vector<double>(static_cast<size_t>(s.n * s.k), 0.0);
   AddReference(Kind::kTN, s, dy.Values(), x.Values(), want);
-  Arena scratch(GemmScratchBytes(s.m, s.n, s.k));
+  Arena scratch = DirtyArena(GemmScratchBytes(s.m, s.n, s.k));
   MatMulTN(dy.view(), x.view(), dw.view(), write, scratch);
   EXPECT_TRUE(SameBits(dw.Floats(), Rounded<float>(want)));
   EXPECT_TRUE(dw.PaddingUntouched());
@@ -85,7 +85,7 @@ TEST(Gemm, RoundsWeightsOnlyForBF16Activations) {
       const auto weights = RandomVector(n * k, 1);
       PaddedMatrix<float> w(n, k, 0, 0, weights), y(m, n), x(m, k, 0, 0, RandomVector(m * k, 2));
       PaddedMatrix<BF16> w16(n, k, 0, 0, weights), x16(m, k, 0, 0, RandomVector(m * k, 2));
-      Arena scratch(GemmScratchBytes(m, n, k));
+      Arena scratch = DirtyArena(GemmScratchBytes(m, n, k));
       std::vector<double> want(static_cast<size_t>(m * n), 0.0), want16 = want;
       MatMulNTRef(m, n, k, x.Values().data(), w.Values().data(), want.data());
       MatMulNTRef(m, n, k, x16.Values().data(), w16.Values().data(), want16.data());
@@ -128,7 +128,7 @@ void CheckGrouped() {
   const int64_t rows = c.rows(), n = c.n, k = c.k;
   PaddedMatrix<X> x(rows, k, 2, 1, Integers(rows * k, 1)), dy(rows, n, 3, 0, Integers(rows * n, 2));
   PaddedMatrix<float> y(rows, n, 1, 1), dx(rows, k, 5, 2);
-  Arena scratch(GemmScratchBytes(rows, n, k));
+  Arena scratch = DirtyArena(GemmScratchBytes(rows, n, k));
   GroupedMatMulNT(x.view(), c.begin, c.views, y.view(), Write::kOverwrite, scratch);
   GroupedMatMulNN(dy.view(), c.begin, c.views, dx.view(), Write::kOverwrite, scratch);
   GroupedMatMulTN(dy.view(), x.view(), c.begin, c.gradient_views, Write::kOverwrite, scratch);
@@ -161,7 +161,7 @@ template <class X>
 std::vector<float> RandomProducts(Sizes s) {
   PaddedMatrix<X> x(s.m, s.k, 0, 0, RandomVector(s.m * s.k, 1)), dy(s.m, s.n, 0, 0, RandomVector(s.m * s.n, 2));
   PaddedMatrix<float> w(s.n, s.k, 0, 0, RandomVector(s.n * s.k, 3)), y(s.m, s.n), dx(s.m, s.k), dw(s.n, s.k);
-  Arena scratch(GemmScratchBytes(s.m, s.n, s.k));
+  Arena scratch = DirtyArena(GemmScratchBytes(s.m, s.n, s.k));
   MatMulNT(x.view(), {w.view(), {}}, y.view(), Write::kOverwrite, scratch);
   MatMulNN(dy.view(), {w.view(), {}}, dx.view(), Write::kOverwrite, scratch);
   MatMulTN(dy.view(), x.view(), dw.view(), Write::kOverwrite, scratch);
@@ -187,7 +187,7 @@ TEST(Gemm, NaNStaysWithItsRow) {
   auto values = Integers(m * k, 1);
   values[static_cast<size_t>(7 * k + 3)] = std::nan("");
   PaddedMatrix<float> x(m, k, 0, 0, values), w(n, k, 0, 0, Integers(n * k, 2)), y(m, n);
-  Arena scratch(GemmScratchBytes(m, n, k));
+  Arena scratch = DirtyArena(GemmScratchBytes(m, n, k));
   MatMulNT(x.view(), {w.view(), {}}, y.view(), Write::kOverwrite, scratch);
   const auto got = y.Floats();
   for (int64_t i = 0; i < m * n; ++i) EXPECT_EQ(std::isnan(got[static_cast<size_t>(i)]), i / n == 7);

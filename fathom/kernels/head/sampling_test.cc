@@ -23,7 +23,7 @@ const SamplingRule kRules[] = {
 
 std::vector<float> Distribution(const SamplingRule& rule, std::span<const float> logits) {
   std::vector<float> p(logits.size());
-  Arena scratch(1 << 22);
+  Arena scratch = DirtyArena(1 << 22);
   SamplingDistribution(rule, logits, p, scratch);
   return p;
 }

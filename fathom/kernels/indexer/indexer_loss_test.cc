@@ -8,6 +8,7 @@
 #include "fathom/kernels/indexer/indexer_loss_ref.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/testing/close.h"
+#include "fathom/testing/kernel_check.h"
 
 namespace fathom {
 namespace {
@@ -97,7 +98,7 @@ Results RunLoss(const Case& c, const Data& d, float factor, bool gradients = tru
             std::vector<float>(weights.size(), 9)};
   const IndexerTarget target{c.main, matrix(q), matrix(kv), matrix(k_rope), matrix(d.lse)};
   const IndexerGradients out = gradients ? IndexerGradients{matrix(r.dq), matrix(r.dk), matrix(r.dweights)} : IndexerGradients{};
-  Arena scratch(int64_t{256} << 20);
+  Arena scratch = DirtyArena(int64_t{256} << 20);
   IndexerLoss(target, {c.shape, matrix(iq), matrix(ik), matrix(weights)}, {c.segments, d.chosen, c.k}, factor, r.kl, out, scratch);
   return r;
 }

@@ -8,6 +8,7 @@
 #include "fathom/kernels/indexer/indexer_ref.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/testing/close.h"
+#include "fathom/testing/kernel_check.h"
 
 namespace fathom {
 namespace {
@@ -63,7 +64,7 @@ Choice Choose(const Case& c, const ref::IndexerInputs<double>& in, bool with_sco
   }
   Choice out{std::vector<int32_t>(static_cast<size_t>(c.tokens * c.top_k), 77),
              std::vector<float>(static_cast<size_t>(c.tokens * c.top_k), kNaN)};
-  Arena scratch(int64_t{256} << 20);
+  Arena scratch = DirtyArena(int64_t{256} << 20);
   const IndexerInputs inputs{c.shape, ViewOf(std::as_const(q).data(), {c.tokens, c.shape.heads * c.shape.head_dim}),
                              ViewOf(std::as_const(k).data(), {c.keys, c.shape.head_dim}),
                              ViewOf(weights.data(), {c.tokens, c.shape.heads})};
@@ -107,6 +108,62 @@ TEST(IndexerTopK, ChoosesTheBestOnEveryTarget) {
       for (const bool with_scores : {false, true}) {
         ExpectBest(c, scores, Choose<float>(c, in, with_scores), with_scores);
         ExpectBest(c, scores, Choose<BF16>(c, in, with_scores), with_scores);
+      }
+    });
+  }
+}
+
+// Every segment's keys lie in blocks of its own, apart and in falling order; other rows are NaN. Keys are counted from the segment's first.
+template <class T>
+Choice ChooseInBlocks(const Case& c, const ref::IndexerInputs<double>& in, bool with_scores) {
+  const auto q = Convert<T>(in.q), flat = Convert<T>(in.k);
+  const auto weights = ToFloats(in.weights);
+  const int64_t dim = c.shape.head_dim;
+  int64_t used = 0;
+  for (const Segment& s : c.segments) used += (s.k_end - s.k_begin + kCacheBlock - 1) / kCacheBlock;
+  std::vector<T> k(static_cast<size_t>(2 * used * kCacheBlock * dim), FromFloat<T>(kNaN));
+  std::vector<std::vector<int32_t>> tables;
+  std::vector<Segment> segments = c.segments;
+  for (Segment& s : segments) {
+    tables.emplace_back();
+    for (int64_t i = 0; i < s.k_end - s.k_begin; ++i) {
+      if (i % kCacheBlock == 0) tables.back().push_back(static_cast<int32_t>(2 * --used + 1));
+      std::copy_n(flat.begin() + (s.k_begin + i) * dim, dim, k.begin() + (tables.back().back() * kCacheBlock + i % kCacheBlock) * dim);
+    }
+    s = {s.q_begin, s.q_end, 0, s.k_end - s.k_begin};
+  }
+  const std::vector<BlockTable> views(tables.begin(), tables.end());
+  Choice out{std::vector<int32_t>(static_cast<size_t>(c.tokens * c.top_k), 77),
+             std::vector<float>(static_cast<size_t>(c.tokens * c.top_k), kNaN)};
+  Arena scratch = DirtyArena(int64_t{256} << 20);
+  const IndexerInputs inputs{c.shape, ViewOf(q.data(), {c.tokens, c.shape.heads * dim}),
+                             ViewOf(std::as_const(k).data(), {std::ssize(k) / dim, dim}),
+                             ViewOf(weights.data(), {c.tokens, c.shape.heads})};
+  out.finite = IndexerTopK(inputs, segments, c.top_k, out.chosen, with_scores ? ViewOf(out.scores.data(), {c.tokens, c.top_k}) : View(),
+                           scratch, views);
+  for (const Segment& s : c.segments) {
+    for (int64_t i = s.q_begin * c.top_k; i < s.q_end * c.top_k; ++i) {
+      int32_t& key = out.chosen[static_cast<size_t>(i)];
+      if (key >= 0) key += static_cast<int32_t>(s.k_begin);
+    }
+  }
+  return out;
+}
+
+TEST(IndexerTopK, FindsKeysInBlocksOnEveryTarget) {
+  const std::vector<Case> cases{{{3, 5}, {{0, 1, 0, 64}, {1, 3, 64, 129}, {3, 4, 129, 130}}, 4, 130, 10},
+                                {{20, 17}, {{0, 3, 0, 300}, {3, 4, 300, 430}}, 4, 430, 64},
+                                {{64, 128}, {{0, 40, 0, 190}, {40, 41, 190, 260}}, 41, 260, 32}};
+  for (const Case& c : cases) {
+    const auto in = WholeNumbers(c);
+    const Scores scores = AllScores(c, in);
+    ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+      for (const bool with_scores : {false, true}) {
+        for (const bool bf16 : {false, true}) {
+          const Choice got = bf16 ? ChooseInBlocks<BF16>(c, in, with_scores) : ChooseInBlocks<float>(c, in, with_scores);
+          ExpectBest(c, scores, got, with_scores);
+          EXPECT_TRUE(got.finite);
+        }
       }
     });
   }

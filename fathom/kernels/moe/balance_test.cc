@@ -31,7 +31,7 @@ void Check(BalanceForm form, int64_t experts, int64_t chosen, int64_t gap, int64
   std::vector<float> weight(tokens, 1.0f);
   weight[10] = weight[11] = weight[12] = 0.0f;
   const std::vector<int64_t> begin = {0, 5, 13};
-  Arena scratch(1 << 20);
+  Arena scratch = DirtyArena(1 << 20);
   const double loss = BalanceLoss(form, {scores.view(), chosen, ids, weight, begin}, scale, d.view(), scratch);
   const auto values = scores.Values();
   double want = 0;
@@ -74,7 +74,7 @@ TEST(Balance, EqualLoadGivesOne) {
   PaddedMatrix<float> scores(tokens, experts, 0, 0, Scores(tokens * experts, 5)), d(tokens, experts);
   const std::vector<int32_t> ids = {0, 1, 2, 3, 4, 5, 6, 7};
   const std::vector<int64_t> begin = {0, tokens};
-  Arena scratch(1 << 16);
+  Arena scratch = DirtyArena(1 << 16);
   for (const BalanceForm form : {BalanceForm::kNormalizedScores, BalanceForm::kSoftmaxOfScores}) {
     EXPECT_NEAR(BalanceLoss(form, {scores.view(), 2, ids, {}, begin}, 1.0f, d.view(), scratch), 1.0, 1e-6);
   }
@@ -86,7 +86,7 @@ TEST(Balance, BitsDoNotDependOnThreads) {
   const std::vector<int64_t> begin = {0, 100, 300};
   ExpectSameForAnyThreads([&] {
     PaddedMatrix<float> scores(tokens, experts, 0, 0, Scores(tokens * experts, 5)), d(tokens, experts);
-    Arena scratch(1 << 20);
+    Arena scratch = DirtyArena(1 << 20);
     const double loss = BalanceLoss(BalanceForm::kSoftmaxOfScores, {scores.view(), chosen, ids, {}, begin}, 1.0f, d.view(), scratch);
     std::vector<float> all = d.Floats();
     all.push_back(static_cast<float>((loss - 1.0) * 1e6));

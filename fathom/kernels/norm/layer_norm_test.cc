@@ -29,7 +29,7 @@ void CheckBackward(int64_t rows, int64_t d, int64_t gap, int64_t shift) {
   PaddedMatrix<float> w(1, d, 0, shift, RandomVector(d, 2)), b(1, d, 0, 1, RandomVector(d, 3)), stats(rows, 2), y(rows, d);
   PaddedMatrix<float> dw(1, d, 0, 0, RandomVector(d, 5)), db(1, d, 0, 2, RandomVector(d, 6));
   const auto dw_before = dw.Values(), db_before = db.Values();
-  Arena scratch(1 << 23);
+  Arena scratch = DirtyArena(1 << 23);
   LayerNormForward(x.view(), w.view(), b.view(), kEpsF, y.view(), stats.view());
   LayerNormBackward(dy.view(), x.view(), w.view(), stats.view(), {dx.view(), dw.view(), db.view()}, scratch);
   auto want = LayerNormBackwardRef(dy.Values(), x.Values(), w.Values(), kEps);
@@ -89,7 +89,7 @@ TEST(LayerNorm, BitsDoNotDependOnThreads) {
     PaddedMatrix<float> x(rows, d, 0, 0, RandomVector(rows * d, 1)), dy(rows, d, 0, 0, RandomVector(rows * d, 4)), dx(rows, d), y(rows, d);
     PaddedMatrix<float> w(1, d, 0, 0, RandomVector(d, 2)), b(1, d, 0, 0, RandomVector(d, 3)), stats(rows, 2);
     PaddedMatrix<float> sums(2, d, 0, 0, RandomVector(2 * d, 5));
-    Arena scratch(1 << 20);
+    Arena scratch = DirtyArena(1 << 20);
     LayerNormForward(x.view(), w.view(), b.view(), kEpsF, y.view(), stats.view());
     LayerNormBackward(dy.view(), x.view(), w.view(), stats.view(), {dx.view(), sums.view().Rows(0, 1), sums.view().Rows(1, 2)}, scratch);
     std::vector<float> all = dx.Floats(), rest = sums.Floats();

@@ -36,7 +36,7 @@ void CheckBackward(int64_t rows, int64_t d, int64_t gap, int64_t shift, bool add
   PaddedMatrix<float> w(1, d, 0, shift, RandomVector(d, 2)), y(rows, d), rstd(rows, 1), dw(1, d, 0, shift, RandomVector(d, 4));
   PaddedMatrix<Dx> dx(rows, d, gap, shift, RandomVector(rows * d, 5));
   const auto dx_before = dx.Values(), dw_before = dw.Values();
-  Arena scratch(1 << 22);
+  Arena scratch = DirtyArena(1 << 22);
   RmsNormForward(x.view(), w.view(), kEpsF, y.view(), rstd.view());
   RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), {dx.view(), add, dw.view()}, scratch);
   auto want = RmsNormBackwardRef(dy.Values(), x.Values(), w.Values(), kEps);
@@ -89,7 +89,7 @@ TEST(RmsNorm, WorksInPlaceAndWithoutOptionalOutputs) {
   PaddedMatrix<float> x(rows, d, 0, 0, RandomVector(rows * d, 1)), w(1, d, 0, 0, RandomVector(d, 2));
   PaddedMatrix<float> y(rows, d), rstd(rows, 1), dx(rows, d), dy(rows, d, 0, 0, RandomVector(rows * d, 3));
   RmsNormForward(x.view(), w.view(), kEpsF, y.view(), rstd.view());
-  Arena scratch(1 << 20);
+  Arena scratch = DirtyArena(1 << 20);
   RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), {.dx = dx.view()}, scratch);
   RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), {.dx = dy.view()}, scratch);
   EXPECT_TRUE(SameBits(dy.Floats(), dx.Floats()));
@@ -102,7 +102,7 @@ TEST(RmsNorm, BitsDoNotDependOnThreads) {
   ExpectSameForAnyThreads([&] {
     PaddedMatrix<float> x(rows, d, 0, 0, RandomVector(rows * d, 1)), w(1, d, 0, 0, RandomVector(d, 2)), dw(1, d, 0, 0, RandomVector(d, 4));
     PaddedMatrix<float> rstd(rows, 1), dx(rows, d), dy(rows, d, 0, 0, RandomVector(rows * d, 3));
-    Arena scratch(1 << 20);
+    Arena scratch = DirtyArena(1 << 20);
     RmsNormForward(x.view(), w.view(), kEpsF, dx.view(), rstd.view());
     RmsNormBackward(dy.view(), x.view(), w.view(), rstd.view(), {dx.view(), true, dw.view()}, scratch);
     std::vector<float> all = dx.Floats(), sums = dw.Floats();
