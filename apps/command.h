@@ -38,5 +38,7 @@ Command ConfigCommand();
 Command PlanCommand();
 Command BenchCommand();
 Command EvalPerplexityCommand();
+Command EvalMmluCommand();
+Command EvalMultipleChoiceCommand();
 
 }  // namespace fathom

@@ -11,9 +11,23 @@ std::vector<std::string> WithModelFlags(std::vector<std::string> flags) {
 
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {
-      TrainCommand(),         DecodeCommand(),         ConvertCommand(),        CheckFilesCommand(),      CheckGoldenCommand(),
-      CheckLogitsCommand(),   EvalPerplexityCommand(), TokenizerTrainCommand(), TokenizerEncodeCommand(), TokenizerDecodeCommand(),
-      TokenizerChatCommand(), PlanCommand(),           BenchCommand(),          InspectCommand(),         ConfigCommand(),
+      TrainCommand(),
+      DecodeCommand(),
+      ConvertCommand(),
+      CheckFilesCommand(),
+      CheckGoldenCommand(),
+      CheckLogitsCommand(),
+      EvalPerplexityCommand(),
+      EvalMmluCommand(),
+      EvalMultipleChoiceCommand(),
+      TokenizerTrainCommand(),
+      TokenizerEncodeCommand(),
+      TokenizerDecodeCommand(),
+      TokenizerChatCommand(),
+      PlanCommand(),
+      BenchCommand(),
+      InspectCommand(),
+      ConfigCommand(),
   };
   return commands;
 }

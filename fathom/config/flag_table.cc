@@ -55,6 +55,7 @@ constexpr Choice kChoices[] = {
     {"mu_dtype", "|float32|bfloat16"},
     {"opt_type", "adamw|adam_pax|sgd"},
     {"profiler", "|xplane|nsys"},
+    {"prompt_style", "original|lm_eval|maxtext"},
     {"quantization", "|fp8_block"},
     {"remat_policy",
      "full|minimal|none|minimal_with_context|minimal_with_quantization|minimal_with_context_and_quantization|save_dot_with_context_except_"
@@ -64,6 +65,7 @@ constexpr Choice kChoices[] = {
     {"routed_score_func", "|softmax|sigmoid"},
     {"save_dtype", "|float32|bfloat16|float16"},
     {"scale_fmt", "|float32|ue8m0"},
+    {"scoring", "|letters|continuations|generated"},
     {"source_checkpoint_layout", "orbax|safetensors|safetensors_dynamic"},
     {"speculative", "|mtp"},
     {"to", "|hf|orbax"},
@@ -102,6 +104,7 @@ constexpr Range kRanges[] = {
     {"learning_rate", 0, kMax},
     {"learning_rate_final_fraction", 0, kMax},
     {"learning_rate_schedule_steps", -1, kMax},
+    {"limit", 0, kMax},
     {"load_balance_loss_weight", 0, kMax},
     {"log_period", 1, kMax},
     {"max_kl_div", 0, kMax},
@@ -116,6 +119,7 @@ constexpr Range kRanges[] = {
     {"mtp_loss_scaling_factor", 0, kMax},
     {"mtp_num_layers", 0, 64},
     {"num_epoch", 0, kMax},
+    {"num_shots", 0, 5},
     {"per_device_batch_size", 1e-9, kMax},
     {"routed_bias_update_rate", 0, kMax},
     {"rtol", 0, kMax},
@@ -135,6 +139,7 @@ constexpr std::string_view kSizes[] = {"checkpoint_storage_target_data_file_size
 constexpr std::string_view kPaths[] = {"against",
                                        "base_config",
                                        "base_output_directory",
+                                       "data_dir",
                                        "dataset_path",
                                        "dump",
                                        "eval_dataset_path",
@@ -157,9 +162,11 @@ constexpr std::string_view kPaths[] = {"against",
                                        "output_logits_path",
                                        "output_path",
                                        "prompt_file",
+                                       "prompts_output",
                                        "run_name",
+                                       "samples_output",
                                        "tokenizer_path"};
-constexpr std::string_view kLiterals[] = {"prompt", "text"};
+constexpr std::string_view kLiterals[] = {"prompt", "prompt_template", "text"};
 constexpr std::string_view kRepeats[] = {"input", "stop"};
 
 std::vector<std::string> Split(std::string_view words, char separator) {

@@ -11,26 +11,36 @@ double PerplexityResult::NllPerToken() const { return nll / static_cast<double>(
 double PerplexityResult::Perplexity() const { return std::exp(NllPerToken()); }
 double PerplexityResult::BitsPerByte() const { return nll / std::log(2.0) / static_cast<double>(target_bytes); }
 
-PerplexityMeter::PerplexityMeter(ForwardModel& model, const PerplexityOptions& options) : model_(model), options_(options) {
-  const int64_t context = model.config().max_position_embeddings;
-  if (options.window < 1 || options.window > context)
-    Throw(ErrorCode::kUsage, "a window of {} tokens: the model's context is {}", options.window, context);
-  if (options.stride < 1 || options.stride > options.window) {
-    Throw(ErrorCode::kUsage, "stride={}: from 1 to the window's {} tokens is possible", options.stride, options.window);
+void ForEachWindow(int64_t targets, int64_t window, int64_t stride,
+                   const std::function<void(int64_t begin, int64_t end, int64_t counted)>& f) {
+  int64_t counted = 0;
+  for (int64_t begin = 0; counted < targets; begin += stride) {
+    const int64_t end = std::min(begin + window, targets);
+    f(begin, end, counted);
+    counted = end;
   }
+}
+
+void CheckWindow(const ModelConfig& config, int64_t window, int64_t stride) {
+  const int64_t context = config.max_position_embeddings;
+  if (window < 1 || window > context) Throw(ErrorCode::kUsage, "a window of {} tokens: the model's context is {}", window, context);
+  if (stride < 1 || stride > window) {
+    Throw(ErrorCode::kUsage, "stride={}: from 1 to the window's {} tokens is possible", stride, window);
+  }
+}
+
+PerplexityMeter::PerplexityMeter(ForwardModel& model, const PerplexityOptions& options) : model_(model), options_(options) {
+  CheckWindow(model.config(), options.window, options.stride);
 }
 
 void PerplexityMeter::Add(std::span<const int32_t> ids, int64_t text_bytes, int64_t target_bytes) {
   ++result_.documents;
   const auto targets = static_cast<int64_t>(ids.size()) - 1;  // target i follows token i
-  int64_t counted = 0;
-  for (int64_t begin = 0; counted < targets; begin += options_.stride) {
-    const int64_t end = std::min(begin + options_.window, targets);
+  ForEachWindow(targets, options_.window, options_.stride, [&](int64_t begin, int64_t end, int64_t counted) {
     AddWindow(ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin + 1)), counted - begin);
-    counted = end;
     if (options_.progress)
-      options_.progress(static_cast<double>(result_.text_bytes) + static_cast<double>(text_bytes * counted) / static_cast<double>(targets));
-  }
+      options_.progress(static_cast<double>(result_.text_bytes) + static_cast<double>(text_bytes * end) / static_cast<double>(targets));
+  });
   result_.text_bytes += text_bytes;
   result_.target_bytes += target_bytes;
 }

@@ -17,6 +17,12 @@ struct PerplexityOptions {
   std::function<void(double)> progress;  // gets the bytes of text that are done, now and then; may be empty
 };
 
+// The windows of a document with so many targets: targets [begin, end) are shown, those from `counted` on for the first time.
+void ForEachWindow(int64_t targets, int64_t window, int64_t stride,
+                   const std::function<void(int64_t begin, int64_t end, int64_t counted)>& f);
+// Throws Error(kUsage): a window or stride that the model's context does not allow.
+void CheckWindow(const ModelConfig& config, int64_t window, int64_t stride);
+
 struct PerplexityResult {
   double nll = 0;  // sum over the targets, natural logarithm
   int64_t targets = 0, documents = 0, text_bytes = 0;

@@ -29,6 +29,11 @@ void Answer::Take(int32_t id) {
   ended_ = stop || room() == 0;
 }
 
+void Answer::End() {
+  result.finish_reason = "stop";
+  ended_ = true;
+}
+
 void Answer::Finish() {
   if (!stream_ || filter_.stopped()) return;
   if (Show(filter_.Push(stream_->Flush())) || Show(filter_.Flush())) result.finish_reason = "stop";

@@ -47,6 +47,8 @@ class Answer {
   bool ended() const { return ended_; }
   // The next token of a growing answer; it may end it.
   void Take(int32_t id);
+  // Here, as if a stop string had come.
+  void End();
   // Shows what was held back. After the end, once.
   void Finish();
 

@@ -64,6 +64,7 @@ class Batch {
   int64_t DraftsOf(const Active& a) const;
   void Draft();
   void Propose(ConstView logits, std::span<Active* const> drafting, int64_t place);
+  void Take(Active& a, int32_t id);
   void Judge(Active& a, ConstView logits);
   int64_t FeedPrompts(int64_t room);
 
@@ -169,9 +170,14 @@ void Batch::Step() {
     if (!a.prefilled()) continue;
     a.answer.result.prefill_seconds = a.clock.Seconds();
     a.clock.Restart();
-    if (!a.answer.ended()) a.answer.Take(sampler_.Sample({logits.row<float>(row), static_cast<size_t>(logits.dim(1))}, 0));
+    if (!a.answer.ended()) Take(a, sampler_.Sample({logits.row<float>(row), static_cast<size_t>(logits.dim(1))}, 0));
   }
   if (may_draft && fed == 0) cost_.Note(made, clock.Seconds());
+}
+
+void Batch::Take(Active& a, int32_t id) {
+  a.answer.Take(id);
+  if (!a.answer.ended() && events_.suffices && events_.suffices(a.index)) a.answer.End();
 }
 
 // Each token is the one that the model alone gives here; behind it the pass is of use only if that was the draft.
@@ -180,7 +186,7 @@ void Batch::Judge(Active& a, ConstView logits) {
   int64_t taken = 0;
   for (bool as_drafted = true; as_drafted && taken < rows && !a.answer.ended();) {
     const int32_t id = sampler_.Sample({logits.row<float>(taken), static_cast<size_t>(logits.dim(1))}, a.answer.made());
-    a.answer.Take(id);
+    Take(a, id);
     ++taken;
     as_drafted = taken < rows && a.candidates[static_cast<size_t>(taken)] == id;
     if (as_drafted) ++a.answer.result.accepted;

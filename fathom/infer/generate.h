@@ -16,10 +16,11 @@ struct Request {
 };
 
 // What becomes of the requests, by their number. text gets pieces as they come; done is called once for each, in the order in which they
-// end.
+// end; suffices, if there is one, is asked after every token whether the answer may end here.
 struct GenerateEvents {
   std::function<void(size_t, std::string_view)> text;
   std::function<void(size_t, GenerateResult)> done;
+  std::function<bool(size_t)> suffices = {};
 };
 
 // Up to `batch` prompts at a time, which share passes; a new one joins when another ends. An answer, sampled or not, is a function of the

@@ -10,6 +10,8 @@ namespace fathom {
 
 struct Sequence {
   explicit Sequence(CachePool& pool) : cache(pool) {}
+  // The first `length` tokens of another one, in the same blocks; what waits for a drafting module is not taken along.
+  Sequence(const Sequence& from, int64_t length) : cache(from.cache.Fork(length)), ids(from.ids.begin(), from.ids.begin() + length) {}
   int64_t length() const { return cache.length(); }
 
   CachedSequence cache;

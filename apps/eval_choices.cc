@@ -1,0 +1,147 @@
+#include "apps/eval_choices.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "apps/command.h"
+#include "apps/readable_checkpoint.h"
+#include "fathom/base/error.h"
+#include "fathom/base/file.h"
+#include "fathom/base/progress.h"
+#include "fathom/config/model_from_flags.h"
+#include "fathom/eval/choice_eval.h"
+#include "fathom/eval/run_identity.h"
+#include "fathom/model/layer_flags.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kTemplate = "prompt_template";
+
+ChoiceScoring ReadScoring(const RunConfig& config) {
+  const std::string& scoring = config.String("scoring");
+  const bool maxtext = config.String("compat") == "maxtext";
+  if (scoring == "generated" || (scoring.empty() && maxtext)) return ChoiceScoring::kGenerated;
+  if (maxtext)
+    Throw(ErrorCode::kUsage, "compat=maxtext: MaxText scores the answer that the model writes; leave scoring={} or compat out", scoring);
+  return scoring == "continuations" ? ChoiceScoring::kContinuations : ChoiceScoring::kLetters;
+}
+
+void RefuseStyle(const RunConfig& config, const char* scoring, const std::string& own) {
+  if (config.Given("prompt_style") && config.String("prompt_style") != own)
+    Throw(ErrorCode::kUsage, "prompt_style={}: scoring={} has one kind of prompt, {}'s", config.String("prompt_style"), scoring, own);
+}
+
+fs::path TokenizerPath(const RunConfig& config) {
+  return config.String("tokenizer_path").empty() ? config.String("load_parameters_path") : config.String("tokenizer_path");
+}
+
+Json SettingsJson(const RunConfig& config, const ChoiceSettings& s) {
+  return {{"scoring", static_cast<int>(s.scoring)},    {"add_bos", s.add_bos},
+          {"longest_prompt", s.longest_prompt},        {"longest_sequence", s.longest_sequence},
+          {"dtype", config.String("dtype")},           {"batch_invariant", config.Bool("batch_invariant")},
+          {"indexer_fp8", config.Bool("indexer_fp8")}, {"ignore_config_keys", config.Strings("ignore_config_keys")}};
+}
+
+// A converted copy of the model is new in every run.
+Json Identity(const RunConfig& config, const ChoiceSettings& settings) {
+  std::vector<fs::path> paths = {config.String("load_parameters_path")};
+  const bool converted = config.flags().at("load_parameters_path").source == "converted";
+  Json model = FilesIdentity(paths, converted);
+  paths = {TokenizerPath(config)};
+  if (!config.String("hf_lora_adapter_path").empty()) paths.emplace_back(config.String("hf_lora_adapter_path"));
+  return {{"model", model}, {"beside", FilesIdentity(paths, converted)}, {"settings", SettingsJson(config, settings)}};
+}
+
+bool AddBos(const RunConfig& config, const Tokenizer& tokenizer) {
+  const bool wanted = config.Given("add_bos") ? config.Bool("add_bos") : tokenizer.add_bos_token();
+  return wanted && tokenizer.bos_id().has_value();
+}
+
+void CheckFits(const Tokenizer& tokenizer, const ModelConfig& model, int64_t capacity) {
+  if (tokenizer.vocab_size() > model.vocab_size)
+    Throw(ErrorCode::kUsage, "the tokenizer has {} tokens, the model's vocab_size is {}", tokenizer.vocab_size(), model.vocab_size);
+  if (capacity > model.max_position_embeddings) {
+    Throw(ErrorCode::kUsage,
+          "the longest question takes {} tokens, the model's max_position_embeddings is {}: fewer examples (num_shots=)?", capacity,
+          model.max_position_embeddings);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> ChoiceFlags() {
+  return {"load_parameters_path",
+          "ignore_config_keys",
+          "tokenizer_path",
+          "limit",
+          "prompt_style",
+          "scoring",
+          kTemplate,
+          "samples_output",
+          "prompts_output",
+          "add_bos",
+          "dtype",
+          "batch_invariant",
+          "indexer_fp8",
+          "hf_lora_adapter_path",
+          "max_prefill_predict_length",
+          "max_target_length",
+          "compat"};
+}
+
+ChoiceSettings ReadChoiceSettings(const RunConfig& config) {
+  ChoiceSettings s;
+  s.scoring = ReadScoring(config);
+  s.style = ParsePromptStyle(config.String("prompt_style"));
+  s.prompt_template = config.String(kTemplate).empty() ? kMaxTextTemplate : config.String(kTemplate);
+  if (s.scoring != ChoiceScoring::kGenerated) {
+    if (config.Given(kTemplate)) Throw(ErrorCode::kUsage, "prompt_template: of scoring=generated (compat=maxtext) alone");
+    if (s.scoring == ChoiceScoring::kContinuations) RefuseStyle(config, "continuations", "lm_eval");
+    return s;
+  }
+  RefuseStyle(config, "generated", "maxtext");
+  if (config.Given("max_prefill_predict_length")) s.longest_prompt = config.Int("max_prefill_predict_length");
+  s.longest_sequence = config.Int("max_target_length");
+  return s;
+}
+
+std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::string& command, const std::vector<ChoiceSubject>& subjects,
+                                          const ChoiceSettings& settings) {
+  const fs::path dir = config.String("load_parameters_path");
+  if (dir.empty()) Throw(ErrorCode::kUsage, "{} needs load_parameters_path= (a checkpoint's folder)", command);
+  Checkpoint checkpoint = OpenCheckpoint(config, dir);
+  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
+  const Tokenizer tokenizer = Tokenizer::Load(TokenizerPath(config));
+  ChoiceRun run{settings, {}, config.String("samples_output"), config.String("prompts_output"), {}};
+  run.settings.add_bos = AddBos(config, tokenizer);
+  run.identity = Identity(config, run.settings);
+  ChoiceEvaluation evaluation(subjects, tokenizer, run);
+  CheckFits(tokenizer, checkpoint.config(), evaluation.Capacity());
+  const bool by_row = config.Bool("batch_invariant");
+  if (evaluation.done() == evaluation.questions()) return evaluation.Run(nullptr, by_row);
+  const MappedModel model(std::move(checkpoint), ParseComputeDType(config, "dtype"), evaluation.Capacity(), {},
+                          {.indexer_fp8 = config.Bool("indexer_fp8")}, config.String("hf_lora_adapter_path"));
+  Progress progress(command, "questions", static_cast<double>(evaluation.questions()), 1, static_cast<double>(evaluation.done()));
+  run.progress = [&](int64_t done, double accuracy) {
+    progress.Update(static_cast<double>(done), fmt::format("{:.2f} % right", 100 * accuracy));
+  };
+  auto scores = evaluation.Run(&model, by_row);
+  progress.Finish();
+  return scores;
+}
+
+bool WriteChoiceJson(const RunConfig& config, Json json) {
+  const std::string& path = config.String("json");
+  for (const char* key : {"limit"}) json["config"][key] = config.Int(key);
+  for (const char* key : {"prompt_style", "scoring", "dtype", "load_parameters_path", "hf_lora_adapter_path", "compat"})
+    json["config"][key] = config.String(key);
+  if (!path.empty()) WriteOutput(path, json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  const auto is_standard = [](const std::string& name) { return name == "-" || name == "/dev/stdout"; };
+  return !is_standard(path) && !is_standard(config.String("samples_output")) && !is_standard(config.String("prompts_output"));
+}
+
+}  // namespace fathom

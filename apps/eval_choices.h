@@ -1,0 +1,27 @@
+// What `eval mmlu` and `eval multiple_choice` share: the model, the flags of scoring, an earlier run's rows.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fathom/config/run_config.h"
+#include "fathom/eval/choice_results.h"
+#include "fathom/eval/choice_scorer.h"
+
+namespace fathom {
+
+// The flags that EvaluateChoices reads.
+std::vector<std::string> ChoiceFlags();
+
+// scoring=, prompt_style= and what belongs to each; add_bos is the model's tokenizer's, later. Throws Error(kUsage): flags that don't go
+// together.
+ChoiceSettings ReadChoiceSettings(const RunConfig& config);
+
+// Asks the model of load_parameters_path= everything that an earlier run has not asked it. command: for messages, "eval mmlu".
+std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::string& command, const std::vector<ChoiceSubject>& subjects,
+                                          const ChoiceSettings& settings);
+
+// json=: results, with the settings under "config". Says whether standard output is free for a table.
+bool WriteChoiceJson(const RunConfig& config, Json json);
+
+}  // namespace fathom

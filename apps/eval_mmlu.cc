@@ -1,0 +1,46 @@
+// fathom eval mmlu: 57 subjects, four choices each.
+#include <fmt/format.h>
+
+#include "apps/command.h"
+#include "apps/eval_choices.h"
+#include "fathom/base/error.h"
+#include "fathom/eval/mmlu_data.h"
+#include "fathom/eval/mmlu_subjects.h"
+
+namespace fathom {
+namespace {
+
+// MaxText knows no examples, and its expression would find the first one's answer.
+int64_t Shots(const RunConfig& config, ChoiceScoring scoring) {
+  if (scoring != ChoiceScoring::kGenerated) return config.Int("num_shots");
+  if (config.Given("num_shots") && config.Int("num_shots") > 0)
+    Throw(ErrorCode::kUsage, "num_shots={}: scoring=generated would take an example's answer for the model's; give 0",
+          config.Int("num_shots"));
+  return 0;
+}
+
+int Run(const RunConfig& config) {
+  const ChoiceSettings settings = ReadChoiceSettings(config);
+  const int64_t shots = Shots(config, settings.scoring);
+  if (config.String("data_dir").empty()) Throw(ErrorCode::kUsage, "eval mmlu needs data_dir= (a folder with test/ and dev/)");
+  const auto subjects = ReadMmlu({.dir = config.String("data_dir"),
+                                  .subjects = ChooseMmluSubjects(config.Strings("subjects")),
+                                  .examples = shots,
+                                  .limit = config.Int("limit")});
+  const auto scores = EvaluateChoices(config, "eval mmlu", subjects, settings);
+  if (WriteChoiceJson(config, MmluJson(scores, shots))) fmt::print("{}", MmluTable(scores));
+  return 0;
+}
+
+}  // namespace
+
+Command EvalMmluCommand() {
+  Command command{.name = "eval mmlu",
+                  .summary = "accuracy on MMLU: by subject, subcategory, category and overall",
+                  .flags = ChoiceFlags(),
+                  .run = Run};
+  command.flags.insert(command.flags.end(), {"data_dir", "num_shots", "subjects"});
+  return command;
+}
+
+}  // namespace fathom

@@ -1,0 +1,99 @@
+// fathom eval multiple_choice: a user's own questions.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "apps/command.h"
+#include "apps/eval_choices.h"
+#include "apps/json_rows.h"
+#include "fathom/base/error.h"
+
+namespace fathom {
+namespace {
+
+// 0 for the first choice, or "A".
+int64_t ReadAnswer(const Json& answer, int64_t choices, const std::string& where) {
+  int64_t index = -1;
+  if (answer.is_number_integer()) index = answer.get<int64_t>();
+  if (answer.is_string() && answer.get<std::string>().size() == 1) index = answer.get<std::string>()[0] - 'A';
+  if (index < 0 || index >= choices)
+    Throw(ErrorCode::kInput, "{}: the answer is {}: a whole number from 0 to {} is needed, or a letter from A to {}", where, answer.dump(),
+          choices - 1, ChoiceLetter(choices - 1));
+  return index;
+}
+
+ChoiceQuestion ReadQuestion(const Json& row, const std::string& where) {
+  const auto field = [&](const char* name, bool ok) {
+    if (!ok)
+      Throw(ErrorCode::kInput, "{}: \"{}\": an object with \"question\", \"choices\" (two to {} texts) and \"answer\" is needed", where,
+            name, kMostChoices);
+  };
+  field("question", row.is_object() && row.contains("question") && row["question"].is_string());
+  const Json choices = row.value("choices", Json());
+  field("choices", choices.is_array() && choices.size() >= 2 && choices.size() <= kMostChoices &&
+                       std::ranges::all_of(choices, [](const Json& c) { return c.is_string(); }));
+  field("answer", row.contains("answer"));
+  field("subject", !row.contains("subject") || row["subject"].is_string());
+  return {row["question"].get<std::string>(), choices.get<std::vector<std::string>>(),
+          ReadAnswer(row["answer"], std::ssize(choices), where)};
+}
+
+// Questions by "subject", in the order in which the subjects first appear.
+std::vector<ChoiceSubject> ReadSubjects(const RunConfig& config) {
+  std::vector<ChoiceSubject> subjects;
+  if (config.Strings("input").empty())
+    Throw(ErrorCode::kUsage, "eval multiple_choice needs input= (JSON lines with question, choices, answer)");
+  ForEachInputLine(config, [&](std::string_view line, const std::string& where) {
+    const Json row = ParseJson(line, where);
+    ChoiceQuestion question = ReadQuestion(row, where);
+    const std::string name = row.value("subject", "");
+    auto subject = std::ranges::find(subjects, name, &ChoiceSubject::name);
+    if (subject == subjects.end()) subject = subjects.insert(subjects.end(), {.name = name});
+    ++subject->available;
+    if (config.Int("limit") == 0 || subject->available <= config.Int("limit")) subject->questions.push_back(std::move(question));
+  });
+  if (subjects.empty()) Throw(ErrorCode::kInput, "{}: no question in it", fmt::join(config.Strings("input"), ", "));
+  return subjects;
+}
+
+SubjectScore Sum(const std::vector<SubjectScore>& scores) {
+  SubjectScore all;
+  for (const SubjectScore& s : scores) {
+    all.available += s.available;
+    all.asked += s.asked;
+    all.correct += s.correct;
+    if (s.correct_norm) all.correct_norm = all.correct_norm.value_or(0) + *s.correct_norm;
+  }
+  return all;
+}
+
+int Run(const RunConfig& config) {
+  const ChoiceSettings settings = ReadChoiceSettings(config);
+  const auto subjects = ReadSubjects(config);
+  const auto scores = EvaluateChoices(config, "eval multiple_choice", subjects, settings);
+  const SubjectScore all = Sum(scores);
+  Json json = TaskJson("multiple_choice", all, 0);
+  std::string table;
+  for (const SubjectScore& s : scores) {
+    if (s.name.empty()) continue;
+    json.merge_patch(TaskJson("multiple_choice_" + s.name, s, 0));
+    const SubjectScore* one = &s;
+    table += ScoreLine(s.name, {&one, 1});
+  }
+  const SubjectScore* one = &all;
+  if (WriteChoiceJson(config, json)) fmt::print("{}{}", table, ScoreLine("all", {&one, 1}));
+  return 0;
+}
+
+}  // namespace
+
+Command EvalMultipleChoiceCommand() {
+  Command command{.name = "eval multiple_choice",
+                  .summary = "accuracy on questions with choices of your own (JSON lines)",
+                  .flags = ChoiceFlags(),
+                  .run = Run};
+  command.flags.emplace_back("input");
+  return command;
+}
+
+}  // namespace fathom
