@@ -25,7 +25,7 @@ struct ChoiceRun {
 class ChoiceEvaluation {
  public:
   // Makes the prompts and reads the rows that an earlier run has left. Everything that is given outlives this. Throws Error as ReadSamples
-  // and MakeChoiceScorer do.
+  // and ChoiceScorer::Add do.
   ChoiceEvaluation(const std::vector<ChoiceSubject>& subjects, const Tokenizer& tokenizer, const ChoiceRun& run);
 
   int64_t questions() const { return questions_; }

@@ -251,9 +251,31 @@ TEST_F(ChoiceEvalTest, PromptsAreWritten) {
   EXPECT_EQ(row["prompt"], LetterPrompt(subjects[0], subjects[0].questions[0], PromptStyle::kOriginal));
 }
 
-TEST_F(ChoiceEvalTest, ATokenizerWithoutLetters) {
-  const Tokenizer bare = Tokenizer::Load(fs::path(FATHOM_TEST_DATA) / "tokenizer" / "deepseek");
-  EXPECT_THROW(ChoiceEvaluation(Subjects(0), bare, run_), Error);
+TEST_F(ChoiceEvalTest, LettersThatAreCutDifferently) {
+  const Tokenizer bare = Tokenizer::Load(fs::path(FATHOM_TEST_DATA) / "tokenizer" / "deepseek");  // has a token for " A", none for " B"
+  const auto subjects = Subjects(0);
+  EXPECT_THROW(ChoiceEvaluation(subjects, bare, run_), Error);
+}
+
+// " A" and " B" as a blank and a letter: what follows the blank decides.
+TEST_F(ChoiceEvalTest, LettersOfTwoTokens) {
+  Json json = ReadJsonFile(folder_.path() / "tokenizer.json");
+  std::erase_if(json["model"]["merges"].get_ref<Json::array_t&>(), [](const Json& merge) {
+    const std::string text = merge.is_array() ? merge[0].get<std::string>() + " " + merge[1].get<std::string>() : merge.get<std::string>();
+    return text.size() == 4 && text.starts_with("\u0120 ") && text[3] >= 'A' && text[3] <= 'D';
+  });
+  WriteFileAtomically(folder_.path() / "tokenizer.json", json.dump());
+  tokenizer_ = Tokenizer::Load(folder_.path());
+  const auto subjects = Subjects(1);
+  const auto rows = Evaluate(subjects);
+  ForwardModel model(checkpoint_, DType::kF32);
+  const std::string prompt = LetterPrompt(subjects[0], subjects[0].questions[0], PromptStyle::kOriginal);
+  const auto with_a = Encode(prompt + " A"), with_b = Encode(prompt + " B");
+  ASSERT_EQ(std::ssize(with_a), std::ssize(Encode(prompt)) + 2);
+  const Tensor logits = model.Logits(std::span(with_a).first(with_a.size() - 1));
+  const float* last = logits.data<float>() + (logits.dim(0) - 1) * kVocab;
+  EXPECT_TRUE(std::abs(rows[0]["logits"]["A"].get<double>() - last[with_a.back()]) <= 2e-5) << rows[0];
+  EXPECT_TRUE(std::abs(rows[0]["logits"]["B"].get<double>() - last[with_b.back()]) <= 2e-5) << rows[0];
 }
 
 }  // namespace

@@ -76,29 +76,37 @@ class LogitScorer : public ChoiceScorer {
   std::vector<Values> values_;
 };
 
+// Where a blank and a letter are more than one token, those before the last belong to the prompt.
 class LetterScorer final : public LogitScorer {
  public:
   LetterScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer) : LogitScorer(settings, tokenizer) {
     for (int64_t i = 0; i < kMostChoices; ++i) {
-      const auto ids = tokenizer.Encode(fmt::format(" {}", ChoiceLetter(i)));
-      letters_.push_back(ids.size() == 1 ? ids[0] : -1);
+      auto ids = tokenizer.Encode(fmt::format(" {}", ChoiceLetter(i)));
+      letters_.push_back(ids.back());
+      ids.pop_back();
+      leads_.push_back(std::move(ids));
     }
-    RequireLetters(2);
   }
 
  private:
-  void RequireLetters(size_t count) const {
-    for (size_t i = 0; i < count; ++i) {
-      if (letters_[i] >= 0) continue;
-      Throw(ErrorCode::kInput, "this tokenizer has no token for \" {}\", so that letters have no logits; scoring=continuations needs none",
+  // Throws unless the letters differ in one last token.
+  void CheckLetters(size_t count) const {
+    for (size_t i = 1; i < count; ++i) {
+      if (leads_[i] == leads_[0] && std::count(letters_.begin(), letters_.begin() + static_cast<std::ptrdiff_t>(i), letters_[i]) == 0)
+        continue;
+      Throw(ErrorCode::kInput,
+            "this tokenizer cuts \" A\" and \" {}\" differently, so that no logits tell them apart; try scoring=continuations",
             ChoiceLetter(static_cast<int64_t>(i)));
     }
   }
 
   void Tokenise(Tokenised& t) const override {
-    for (auto& ids : Encode(t.asked->prompts)) t.prompts.push_back({std::move(ids), 1});
+    for (const ChoiceQuestion& q : t.asked->subject->questions) CheckLetters(q.choices.size());
+    for (auto& ids : Encode(t.asked->prompts)) {
+      ids.insert(ids.end(), leads_[0].begin(), leads_[0].end());
+      t.prompts.push_back({std::move(ids), 1});
+    }
     std::iota(t.first.begin(), t.first.end(), size_t{0});
-    for (const ChoiceQuestion& q : t.asked->subject->questions) RequireLetters(q.choices.size());
   }
 
   void Take(const Tokenised& t, size_t prompt, int64_t, std::span<const float> logits, Values& values) const override {
@@ -116,7 +124,8 @@ class LetterScorer final : public LogitScorer {
             {"correct", best == question.answer}};
   }
 
-  std::vector<int32_t> letters_;  // -1: more than one token
+  std::vector<int32_t> letters_;             // the last token of each
+  std::vector<std::vector<int32_t>> leads_;  // those before it
 };
 
 // log softmax(logits)[id].

@@ -35,6 +35,7 @@ class ChoiceScorer {
  public:
   virtual ~ChoiceScorer() = default;
   // Tokenises a subject's questions, before Start; returns the longest sequence that they need. What is given lives as long as the scorer.
+  // Throws Error(kInput): kLetters with a tokenizer that cuts a blank and a letter in several ways; Error(kUsage) as GeneratedScorer does.
   virtual int64_t Add(const AskedSubject& asked) = 0;
   // The model's capacity is the longest sequence of all.
   virtual void Start(const MappedModel& model, bool by_row) = 0;
@@ -43,7 +44,6 @@ class ChoiceScorer {
   virtual std::vector<Json> Score(size_t added, size_t begin, size_t end) = 0;
 };
 
-// Throws Error(kInput): kLetters with a tokenizer that has no token for a blank and a letter.
 std::unique_ptr<ChoiceScorer> MakeChoiceScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer);
 
 // The letter that MaxText's expression finds in a prompt and what was written behind it, as it stands there; "" if none.

@@ -73,6 +73,13 @@ CachedSequence::~CachedSequence() {
 CachedSequence::CachedSequence(CachedSequence&& other) noexcept
     : pool_(other.pool_), blocks_(std::exchange(other.blocks_, {})), length_(std::exchange(other.length_, 0)) {}
 
+CachedSequence& CachedSequence::operator=(CachedSequence&& other) noexcept {
+  FATHOM_CHECK(pool_ == other.pool_, "sequences of two pools");
+  std::swap(blocks_, other.blocks_);
+  std::swap(length_, other.length_);
+  return *this;
+}
+
 CachedSequence CachedSequence::Fork(int64_t length) const {
   FATHOM_CHECK(0 <= length && length <= length_, "{} of {} tokens", length, length_);
   CachedSequence fork(*pool_);
@@ -101,6 +108,11 @@ void CachedSequence::SetLength(int64_t length) {
   FATHOM_CHECK(0 <= length && CachePool::BlocksFor(length) <= std::ssize(blocks_), "{} tokens in {} blocks", length, blocks_.size());
   length_ = length;
   for (; std::ssize(blocks_) > CachePool::BlocksFor(length); blocks_.pop_back()) pool_->Release(blocks_.back());
+}
+
+int64_t SharedTokens(const CachedSegment& a, const CachedSegment& b) {
+  const auto differ = std::ranges::mismatch(a.blocks, b.blocks).in1;
+  return std::min({(differ - a.blocks.begin()) * kCacheBlock, a.past, b.past});
 }
 
 void StoreRows(ConstView x, const CachedRows& rows, View cache) {

@@ -55,7 +55,7 @@ class CachedSequence {
   explicit CachedSequence(CachePool& pool) : pool_(&pool) {}
   ~CachedSequence();
   CachedSequence(CachedSequence&& other) noexcept;
-  CachedSequence& operator=(CachedSequence&&) = delete;
+  CachedSequence& operator=(CachedSequence&& other) noexcept;  // of the same pool
 
   // Another sequence with the first `length` tokens of this one, in the same blocks.
   CachedSequence Fork(int64_t length) const;
@@ -78,6 +78,9 @@ struct CachedSegment {
   BlockTable blocks;
   int64_t length() const { return past + end - begin; }
 };
+
+// Tokens at the beginning of both that lie in the same blocks; none that either of them writes in this pass.
+int64_t SharedTokens(const CachedSegment& a, const CachedSegment& b);
 
 // A ragged batch: rows of several sequences, each with its own past, one sequence behind the other. Per row its position, how many of its
 // sequence's tokens it sees (itself included), and where they lie.

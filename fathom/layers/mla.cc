@@ -195,16 +195,23 @@ double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const AttentionInputs& in
                          grad.indexer);
 }
 
-void Mla::Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, ConstView q, ConstView cache, View o) const {
+// One segment after another. What a sequence shares with the one before it stands there expanded already.
+void Mla::Expanded(Ctx& ctx, const MlaParams& p, std::span<const CachedSegment> segments, ConstView q, ConstView cache, View o) const {
   ArenaScope scope(ctx.scratch);
   const auto& [heads, nope, rope, v, scale] = shape_;
-  const int64_t m = q.dim(0), length = segment.length();
-  const View rows = ctx.scratch.Alloc(ctx.compute, {length, kv_rank_ + rope}),
-             kv = ctx.scratch.Alloc(ctx.compute, {length, heads * (nope + v)});
-  GatherSequence(segment, cache, rows);
-  LinearForward(ctx, p.kv_b_proj, rows.Cols(0, kv_rank_), kv);
-  const Segment all{0, m, 0, length};
-  MlaAttentionForward(shape_, {&all, 1}, {q, kv, rows.Cols(kv_rank_, kv_rank_ + rope)}, o, {}, ctx.scratch);
+  const int64_t longest = std::ranges::max(segments, {}, &CachedSegment::length).length();
+  const View rows = ctx.scratch.Alloc(ctx.compute, {longest, kv_rank_ + rope}),
+             kv = ctx.scratch.Alloc(ctx.compute, {longest, heads * (nope + v)});
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const CachedSegment& s = segments[i];
+    const int64_t length = s.length(), shared = i == 0 ? 0 : SharedTokens(segments[i - 1], s);
+    const View own = rows.Rows(0, length);
+    GatherSequence(s, cache, own);
+    LinearForward(ctx, p.kv_b_proj, own.Cols(0, kv_rank_).Rows(shared, length), kv.Rows(shared, length));
+    const Segment all{0, s.end - s.begin, 0, length};
+    MlaAttentionForward(shape_, {&all, 1}, {q.Rows(s.begin, s.end), kv.Rows(0, length), own.Cols(kv_rank_, kv_rank_ + rope)},
+                        o.Rows(s.begin, s.end), {}, ctx.scratch);
+  }
 }
 
 // Writes the tokens' keys; then, once a sequence has more than index_topk, the keys that each token sees. A choice among scores that are
@@ -240,7 +247,9 @@ void Mla::AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std
   for (size_t i = 0; i < rows.segments.size();) {
     const CachedSegment& first = rows.segments[i++];
     if (IsExpanded(ctx, first)) {
-      Expanded(ctx, p, first, q.Rows(first.begin, first.end), cache, o.Rows(first.begin, first.end));
+      const size_t begin = i - 1;
+      while (i < rows.segments.size() && IsExpanded(ctx, rows.segments[i])) ++i;
+      Expanded(ctx, p, rows.segments.subspan(begin, i - begin), q, cache, o);
       continue;
     }
     int64_t end = first.end;

@@ -68,7 +68,7 @@ class Mla {
   };
   void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, const LatentBackward& d, View dx, MlaParams& grad) const;
   bool IsExpanded(const Ctx& ctx, const CachedSegment& segment) const;
-  void Expanded(Ctx& ctx, const MlaParams& p, const CachedSegment& segment, ConstView q, ConstView cache, View o) const;
+  void Expanded(Ctx& ctx, const MlaParams& p, std::span<const CachedSegment> segments, ConstView q, ConstView cache, View o) const;
   void AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std::span<const int32_t> chosen, ConstView q, View o) const;
 
   MlaShape shape_;
