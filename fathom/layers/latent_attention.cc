@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fathom/kernels/attention/head_product.h"
 #include "fathom/kernels/attention/mla_decode.h"
 #include "fathom/layers/adapter.h"
 

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "fathom/kernels/attention/mla_decode_rows-inl.h"
-#include "fathom/kernels/quant/fp8-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -76,40 +75,6 @@ void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const Partial
   if (lse != nullptr) *lse = parts.empty() ? top : top * kLn2 + std::log(sum);
 }
 
-void WeightRowToF32(const WeightView& w, int64_t row, float* to) {
-  const int64_t n = w.value.dim(1);
-  if (w.value.dtype() != DType::kF8E4M3) return CopyRow(RowAt(w.value, row), n, to);
-  const auto* codes = reinterpret_cast<const uint8_t*>(w.value.row<F8E4M3>(row));
-  for (int64_t begin = 0; begin < n; begin += kScaleBlock) {
-    const VF scale = hn::Set(DF(), BlockScale(w.scale, row / kScaleBlock, begin / kScaleBlock));
-    ForVectors(begin, std::min(n, begin + kScaleBlock), [&](auto at) { at.Store(hn::Mul(LoadCodes(at, codes), scale), to); });
-  }
-}
-
-// y_h of heads [begin, end), row by row of the weight: each is converted once for all rows of x.
-void HeadProductJob(const HeadProductArgs& a, int64_t begin, int64_t end, float* row) {
-  const int64_t columns = a.w.value.dim(1), per_head = a.w.value.dim(0) / a.heads, queries = a.x.dim(0);
-  const bool to_latent = a.kind == HeadProduct::kToLatent;
-  for (int64_t h = begin; h < end; ++h) {
-    if (to_latent) {
-      for (int64_t m = 0; m < queries; ++m) std::fill_n(a.y.row<float>(m) + h * columns, columns, 0.0f);
-    }
-    for (int64_t i = 0; i < a.rows; ++i) {
-      WeightRowToF32(a.w, h * per_head + a.first + i, row);
-      for (int64_t m = 0; m < queries; ++m) {
-        const float* x = a.x.row<float>(m) + h * (to_latent ? a.rows : columns);
-        float* y = a.y.row<float>(m) + h * (to_latent ? columns : a.rows);
-        if (to_latent) {
-          const VF factor = hn::Set(DF(), x[i]);
-          ForVectors(columns, [&](auto at) { Store(at, hn::MulAdd(factor, at.Load(row), at.Load(y)), y); });
-        } else {
-          y[i] = static_cast<float>(RowSum(columns, [&](auto at, VF sum) { return hn::MulAdd(at.Load(x), at.Load(row), sum); }));
-        }
-      }
-    }
-  }
-}
-
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace fathom
@@ -126,7 +91,6 @@ namespace fathom {
 namespace {
 HWY_EXPORT(DecodeJob);
 HWY_EXPORT(CombineParts);
-HWY_EXPORT(HeadProductJob);
 
 int64_t RowsOf(const DecodeArgs& a, int64_t query) {
   return a.chosen.empty() ? a.visible[static_cast<size_t>(query)] : std::ssize(Choice{a.chosen, a.k}.Of(query));
@@ -189,20 +153,6 @@ void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_la
   CheckRows(in);
   const ArenaScope scope(scratch);
   DecodeQueries({in, shape, cache.dtype() == DType::kBF16 && HasNativeBF16()}, o_latent, lse, scratch);
-}
-
-void PerHeadMatMul(HeadProduct kind, const HeadWeights& weight, ConstView x, View y, Arena& scratch) {
-  const auto& [heads, w, first, rows] = weight;
-  const int64_t columns = w.value.dim(1), per_head = w.value.dim(0) / heads;
-  const bool to_latent = kind == HeadProduct::kToLatent;
-  FATHOM_CHECK(w.value.rank() == 2 && w.value.dim(0) == heads * per_head && 0 <= first && first + rows <= per_head,
-               "w {}, {} heads, rows {}..{}", w.value.shape().ToString(), heads, first, first + rows);
-  FATHOM_CHECK(IsMatrix(x, x.dim(0), heads * (to_latent ? rows : columns)) && IsMatrix(y, x.dim(0), heads * (to_latent ? columns : rows)) &&
-                   x.dtype() == DType::kF32 && y.dtype() == DType::kF32,
-               "x {}, y {}", x.shape().ToString(), y.shape().ToString());
-  const ArenaScope scope(scratch);
-  const WorkerScratch<float> workers(scratch, PadBlock(columns));
-  workers.Run(heads, [&](int64_t h, float* row) { HWY_DYNAMIC_DISPATCH(HeadProductJob)({weight, kind, x, y}, h, h + 1, row); });
 }
 
 }  // namespace fathom

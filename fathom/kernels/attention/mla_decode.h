@@ -44,15 +44,4 @@ struct MlaDecodeGradients {
 void MlaDecodeBackward(const MlaDecodeShape& shape, const MlaDecodeInputs& in, const MlaDecodeOutputs& out,
                        const MlaDecodeGradients& gradients, Arena& scratch);
 
-// The rows [first, first + rows) of each head of a weight w [H*C,K] (kv_b_proj: C = Dn+Dv, K = R).
-struct HeadWeights {
-  int64_t heads;
-  WeightView w;
-  int64_t first, rows;
-};
-// y_h = x_h W_h for every head, W_h its rows: x [M,H*A], y [M,H*B] F32, overwritten. kToLatent (A = rows, B = K): y = x W; kFromLatent
-// (A = K, B = rows): y = x W^T.
-enum class HeadProduct { kToLatent, kFromLatent };
-void PerHeadMatMul(HeadProduct kind, const HeadWeights& weight, ConstView x, View y, Arena& scratch);
-
 }  // namespace fathom

@@ -25,11 +25,6 @@ struct PartialSums {
   float* sums;       // [H, PadBlock(R)]
   float *top, *sum;  // [PadBlock(H)]: largest score times log2(e), sum of e^(score - largest)
 };
-struct HeadProductArgs : HeadWeights {
-  HeadProduct kind;
-  ConstView x;
-  View y;
-};
 
 struct DecodeBackwardArgs : DecodeArgs, MlaDecodeOutputs {
   MlaDecodeGradients out;

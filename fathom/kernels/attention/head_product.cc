@@ -1,0 +1,205 @@
+#include "fathom/kernels/attention/head_product.h"
+
+#include "fathom/kernels/attention/head_product_plan.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/attention/head_product.cc"
+#include <hwy/foreach_target.h>
+
+#include <algorithm>
+#include <type_traits>
+
+#include "fathom/kernels/quant/fp8-inl.h"
+#include "fathom/kernels/simd/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace {
+
+// Vectors of sums that have room in registers, and rows of x that share them.
+constexpr int kSums = HWY_MAX_BYTES == 64 ? 16 : HWY_MAX_BYTES >= 16 ? 8 : 4;
+constexpr uintptr_t kPrefetchBytes = 4096;
+constexpr int kMostQueries = std::min(8, kSums);
+// And rows or vectors of weights beside kM rows of x.
+template <int kM>
+constexpr int kBeside = std::min(4, kSums / kM);
+
+// Rows [i, i + rows) of a head's weights as F32.
+struct WeightTile {
+  const float* data;
+  int64_t i, rows, columns;
+  const float* Row(int64_t r) const { return data + r * columns; }
+};
+
+// Rows lie in pages where the hardware's own prefetch stops. Past the end of the weights this asks for nothing that is touched.
+HWY_INLINE void PrefetchAhead(const void* p) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + kPrefetchBytes), 0, 2);
+}
+
+template <class T>
+void WidenAs(const WeightView& w, int64_t row, float* to) {
+  const T* from = reinterpret_cast<const T*>(w.value.raw()) + row * w.value.stride();
+  ForVectors(w.value.dim(1), [&](auto at) {
+    PrefetchAhead(from + at.i);
+    at.Store(at.Load(from), to);
+  });
+}
+
+void WidenCodes(const WeightView& w, int64_t row, float* to) {
+  const int64_t n = w.value.dim(1);
+  const auto* codes = reinterpret_cast<const uint8_t*>(w.value.row<F8E4M3>(row));
+  for (int64_t begin = 0; begin < n; begin += kScaleBlock) {
+    const VF scale = hn::Set(DF(), BlockScale(w.scale, row / kScaleBlock, begin / kScaleBlock));
+    ForVectors(begin, std::min(n, begin + kScaleBlock), [&](auto at) { at.Store(hn::Mul(LoadCodes(at, codes), scale), to); });
+  }
+}
+
+void WidenRow(const WeightView& w, int64_t row, float* to) {
+  const DType type = w.value.dtype();
+  if (type == DType::kF32) return WidenAs<float>(w, row, to);
+  if (type == DType::kBF16) return WidenAs<BF16>(w, row, to);
+  if (type == DType::kF16) return WidenAs<F16>(w, row, to);
+  WidenCodes(w, row, to);
+}
+
+// Rows [m, m + kM) of one head's part of x and y.
+template <int kM>
+struct Queries {
+  const float* x[kM];
+  float* y[kM];
+  Queries(const HeadProductArgs& a, int64_t h, int64_t m) {
+    const int64_t in = a.x.dim(1) / a.heads, out = a.y.dim(1) / a.heads;
+    for (int i = 0; i < kM; ++i) {
+      x[i] = a.x.row<float>(m + i) + h * in;
+      y[i] = a.y.row<float>(m + i) + h * out;
+    }
+  }
+};
+
+// kN vectors of y from `at` on: += a tile's rows times x's elements, in the order of the rows.
+template <int kM, int kN, class At>
+HWY_INLINE void AddRows(const WeightTile& w, const Queries<kM>& q, At at) {
+  const auto shifted = [&](int v) {
+    At moved = at;
+    moved.i += v * LanesF();
+    return moved;
+  };
+  VF sum[kM][kN];
+#pragma GCC unroll 16
+  for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kN; ++v) sum[m][v] = shifted(v).Load(q.y[m]);
+  }
+  for (int64_t r = 0; r < w.rows; ++r) {
+    VF row[kN];
+#pragma GCC unroll 16
+    for (int v = 0; v < kN; ++v) row[v] = shifted(v).Load(w.Row(r));
+#pragma GCC unroll 16
+    for (int m = 0; m < kM; ++m) {
+      const VF factor = hn::Set(DF(), q.x[m][w.i + r]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kN; ++v) sum[m][v] = hn::MulAdd(factor, row[v], sum[m][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kN; ++v) shifted(v).Store(sum[m][v], q.y[m]);
+  }
+}
+
+template <int kM>
+void ToLatent(const WeightTile& w, const Queries<kM>& q) {
+  constexpr int kN = kBeside<kM>;
+  int64_t c = 0;
+  for (; c + kN * LanesF() <= w.columns; c += kN * LanesF()) AddRows<kM, kN>(w, q, WholeVector{c});
+  ForVectors(c, w.columns, [&](auto at) { AddRows<kM, 1>(w, q, at); });
+}
+
+// Products of kN rows of weights from r on with every row of x. Sums of a lane have as many terms as a row has vectors.
+template <int kM, int kN>
+HWY_INLINE void Dots(const WeightTile& w, const Queries<kM>& q, int64_t r) {
+  VF sum[kM][kN];
+#pragma GCC unroll 16
+  for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 16
+    for (int n = 0; n < kN; ++n) sum[m][n] = hn::Zero(DF());
+  }
+  ForVectors(w.columns, [&](auto at) {
+    VF row[kN];
+#pragma GCC unroll 16
+    for (int n = 0; n < kN; ++n) row[n] = at.Load(w.Row(r + n));
+#pragma GCC unroll 16
+    for (int m = 0; m < kM; ++m) {
+      const VF x = at.Load(q.x[m]);
+#pragma GCC unroll 16
+      for (int n = 0; n < kN; ++n) sum[m][n] = hn::MulAdd(x, row[n], sum[m][n]);
+    }
+  });
+  for (int m = 0; m < kM; ++m) {
+    for (int n = 0; n < kN; ++n) q.y[m][w.i + r + n] = hn::GetLane(hn::SumOfLanes(DF(), sum[m][n]));
+  }
+}
+
+template <int kM>
+void FromLatent(const WeightTile& w, const Queries<kM>& q) {
+  constexpr int kN = kBeside<kM>;
+  int64_t r = 0;
+  for (; r + kN <= w.rows; r += kN) Dots<kM, kN>(w, q, r);
+  for (; r < w.rows; ++r) Dots<kM, 1>(w, q, r);
+}
+
+// f(m, kM) for groups of at most kMostQueries rows of x.
+template <int kM = kMostQueries, class F>
+void ForQueries(int64_t begin, int64_t end, const F& f) {
+  for (; begin + kM <= end; begin += kM) f(begin, std::integral_constant<int, kM>());
+  if constexpr (kM > 1) ForQueries<kM / 2>(begin, end, f);
+}
+
+// One head. `tile` holds kTileRows rows of the weight.
+void HeadProductJob(const HeadProductArgs& a, int64_t h, float* tile) {
+  const int64_t columns = a.w.value.dim(1), per_head = a.w.value.dim(0) / a.heads, queries = a.x.dim(0);
+  const bool to_latent = a.kind == HeadProduct::kToLatent;
+  for (int64_t m = 0; to_latent && m < queries; ++m) std::fill_n(a.y.row<float>(m) + h * columns, columns, 0.0f);
+  const int64_t tile_rows = queries == 1 ? kTileRowsAlone : kTileRows;
+  for (int64_t i = 0; i < a.rows; i += tile_rows) {
+    const WeightTile w{tile, i, std::min(tile_rows, a.rows - i), columns};
+    for (int64_t r = 0; r < w.rows; ++r) WidenRow(a.w, h * per_head + a.first + i + r, tile + r * columns);
+    ForQueries(0, queries, [&](int64_t m, auto count) {
+      const Queries<count()> q(a, h, m);
+      to_latent ? ToLatent(w, q) : FromLatent(w, q);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "fathom/kernels/simd/rows.h"
+#include "fathom/kernels/simd/simd.h"
+#include "fathom/kernels/simd/worker_jobs.h"
+
+namespace fathom {
+HWY_EXPORT(HeadProductJob);
+
+void PerHeadMatMul(HeadProduct kind, const HeadWeights& weight, ConstView x, View y, Arena& scratch) {
+  const auto& [heads, w, first, rows] = weight;
+  const int64_t columns = w.value.dim(1), per_head = w.value.dim(0) / heads;
+  const bool to_latent = kind == HeadProduct::kToLatent;
+  FATHOM_CHECK(w.value.rank() == 2 && w.value.dim(0) == heads * per_head && 0 <= first && first + rows <= per_head,
+               "w {}, {} heads, rows {}..{}", w.value.shape().ToString(), heads, first, first + rows);
+  FATHOM_CHECK(IsMatrix(x, x.dim(0), heads * (to_latent ? rows : columns)) && IsMatrix(y, x.dim(0), heads * (to_latent ? columns : rows)) &&
+                   x.dtype() == DType::kF32 && y.dtype() == DType::kF32,
+               "x {}, y {}", x.shape().ToString(), y.shape().ToString());
+  const ArenaScope scope(scratch);
+  const WorkerScratch<float> workers(scratch, kTileRows * columns);
+  workers.Run(heads, [&](int64_t h, float* tile) { HWY_DYNAMIC_DISPATCH(HeadProductJob)({weight, kind, x, y}, h, tile); });
+}
+
+}  // namespace fathom
+#endif  // HWY_ONCE

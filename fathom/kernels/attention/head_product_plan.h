@@ -1,0 +1,20 @@
+// What the SIMD part of head_product and its caller agree on.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/kernels/attention/head_product.h"
+
+namespace fathom {
+
+// Rows of weights that are widened together and stay in cache while all rows of x meet them.
+// One row of x is bound by the reading of the weights, and fewer of them leave more of it to overlap.
+inline constexpr int64_t kTileRows = 16, kTileRowsAlone = 4;
+
+struct HeadProductArgs : HeadWeights {
+  HeadProduct kind;
+  ConstView x;
+  View y;
+};
+
+}  // namespace fathom
