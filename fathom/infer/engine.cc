@@ -31,7 +31,8 @@ Engine::Engine(const MappedModel& model, int64_t sequences, bool by_row)
 }
 
 ConstView Engine::Append(std::span<const Part> parts) {
-  const bool by_row = by_row_ || std::ranges::none_of(parts, &Part::is_prompt);
+  const auto is_long = [](const Part& part) { return part.is_prompt && std::ssize(part.ids) > kSharedPart; };
+  const bool by_row = by_row_ || std::ranges::none_of(parts, is_long);
   Ctx ctx = Context(by_row ? Arithmetic::kByRow : Arithmetic::kFastest);
   ArenaScope scope(scratch_);
   std::vector<int32_t> ids;

@@ -13,7 +13,7 @@ namespace fathom {
 class Engine {
  public:
   // The cache holds so many sequences of the model's capacity. by_row: prompts are computed in arithmetic that does not depend on how they
-  // are cut and what shares their pass (docs/numerics.md). The model outlives the engine.
+  // are cut, whatever their length (docs/numerics.md). The model outlives the engine.
   Engine(const MappedModel& model, int64_t sequences, bool by_row = false);
 
   const MappedModel& model() const { return model_; }
@@ -28,8 +28,9 @@ class Engine {
     int64_t logits;
     bool is_prompt;
   };
-  // One pass; each sequence at most once. Logits [n,V] F32 of the rows that want them, in order; valid until the next call. Rows of a pass
-  // without prompts have the bits that they have alone, whatever their number. Throws Error(kResource) if the cache is full.
+  // One pass; each sequence at most once. Logits [n,V] F32 of the rows that want them, in order; valid until the next call. Rows have the
+  // bits that they have alone, unless a part of a prompt is longer than kSharedPart: that one had better be alone. Throws Error(kResource)
+  // if the cache is full.
   ConstView Append(std::span<const Part> parts);
   // The sequence's last `count` tokens were not to be: of the last pass.
   void TakeBack(Sequence& sequence, int64_t count);
@@ -40,6 +41,9 @@ class Engine {
 
   // Tokens that a pass takes at most; also what may wait for the module.
   static constexpr int64_t kPassTokens = 512;
+  // A part of a prompt up to so many tokens is computed by row, which is no slower, and may share a pass; longer ones take the fastest
+  // arithmetic.
+  static constexpr int64_t kSharedPart = 64;
 
  private:
   Ctx Context(Arithmetic arithmetic) {

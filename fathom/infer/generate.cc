@@ -26,7 +26,9 @@ void CheckRequest(const Engine& engine, const Request& request) {
 struct Active {
   Active(size_t n, Engine& engine, Answer a) : index(n), sequence(engine.pool()), answer(std::move(a)) {}
   bool prefilled() const { return fed == std::ssize(answer.result.prompt_ids); }
-  std::span<const int32_t> NextOfPrompt(int64_t count) const {
+  // The next part of the prompt, which is always cut in the same way, whoever its neighbours are.
+  std::span<const int32_t> NextOfPrompt() const {
+    const int64_t count = std::min(Engine::kPassTokens, std::ssize(answer.result.prompt_ids) - fed);
     return std::span(answer.result.prompt_ids).subspan(static_cast<size_t>(fed), static_cast<size_t>(count));
   }
 
@@ -60,13 +62,19 @@ class Batch {
  private:
   void Admit();
   void Step();
+  int64_t Made() const;
   bool End(Active& a);
   int64_t DraftsOf(const Active& a) const;
   void Draft();
   void Propose(ConstView logits, std::span<Active* const> drafting, int64_t place);
   void Take(Active& a, int32_t id);
   void Judge(Active& a, ConstView logits);
-  int64_t FeedPrompts(int64_t room);
+  void TakeCandidates();
+  void TakeShortParts();
+  void TakePart(Active& a, std::span<const int32_t> part);
+  void FeedLongParts();
+  void Take(Active& a, std::span<const int32_t> ids, int64_t logits, bool is_prompt);
+  void Pass();
 
   Engine& engine_;
   const Tokenizer* tokenizer_;
@@ -80,6 +88,7 @@ class Batch {
   size_t next_ = 0;                  // request to join
   std::vector<Engine::Part> parts_;  // of the pass
   std::vector<Active*> takes_part_;  // whose they are
+  int64_t rows_ = 0;                 // of all of them
 };
 
 void Batch::Admit() {
@@ -124,46 +133,54 @@ void Batch::Draft() {
   }
 }
 
-// Parts of prompts, in the order in which they joined; returns their tokens.
-int64_t Batch::FeedPrompts(int64_t room) {
-  int64_t fed = 0;
-  for (Active& a : active_) {
-    const int64_t count = std::min(room - fed, std::ssize(a.answer.result.prompt_ids) - a.fed);
-    if (a.prefilled() || count <= 0) continue;
-    const bool last = a.fed + count == std::ssize(a.answer.result.prompt_ids);
-    parts_.push_back({&a.sequence, a.NextOfPrompt(count), last ? 1 : 0, true});
-    takes_part_.push_back(&a);
-    fed += count;
-  }
-  return fed;
+void Batch::Take(Active& a, std::span<const int32_t> ids, int64_t logits, bool is_prompt) {
+  parts_.push_back({&a.sequence, ids, logits, is_prompt});
+  takes_part_.push_back(&a);
+  rows_ += std::ssize(ids);
 }
 
-// One pass: the next tokens of all answers, and parts of prompts up to the pass's size.
-void Batch::Step() {
-  const Stopwatch clock;
-  parts_.clear();
-  takes_part_.clear();
-  int64_t tokens = 0, made = 0;
+// Of a prompt; behind its last token logits are wanted.
+void Batch::TakePart(Active& a, std::span<const int32_t> part) {
+  Take(a, part, a.fed + std::ssize(part) == std::ssize(a.answer.result.prompt_ids) ? 1 : 0, true);
+}
+
+// The next tokens of all answers, and drafts behind them.
+void Batch::TakeCandidates() {
   for (Active& a : active_) {
-    if (a.prefilled()) a.candidates.assign(1, a.answer.result.ids.back());
+    if (a.prefilled()) Take(a, a.candidates, std::ssize(a.candidates), false);
   }
-  const bool may_draft = std::ranges::any_of(active_, [this](const Active& a) { return a.prefilled() && DraftsOf(a) > 0; });
-  if (may_draft && cost_.UseDrafts()) Draft();
+}
+
+// Parts of prompts that may share a pass, as far as they fit, in the order in which they joined.
+void Batch::TakeShortParts() {
   for (Active& a : active_) {
-    if (!a.prefilled()) continue;
-    made -= a.answer.made();
-    tokens += std::ssize(a.candidates);
-    parts_.push_back({&a.sequence, a.candidates, std::ssize(a.candidates), false});
-    takes_part_.push_back(&a);
+    const std::span<const int32_t> part = a.NextOfPrompt();
+    if (part.empty() || std::ssize(part) > Engine::kSharedPart || rows_ + std::ssize(part) > Engine::kPassTokens) continue;
+    TakePart(a, part);
   }
-  const int64_t fed = FeedPrompts(Engine::kPassTokens - tokens);
+}
+
+// The other prompts' parts, each in a pass of its own, as many tokens together as a pass takes.
+void Batch::FeedLongParts() {
+  int64_t fed = 0;
+  for (Active& a : active_) {
+    const std::span<const int32_t> part = a.NextOfPrompt();
+    if (part.empty()) continue;
+    if (fed > 0 && fed + std::ssize(part) > Engine::kPassTokens) return;
+    TakePart(a, part);
+    Pass();
+    fed += std::ssize(part);
+  }
+}
+
+void Batch::Pass() {
+  if (parts_.empty()) return;
   const ConstView logits = engine_.Append(parts_);
   int64_t row = 0;
   for (size_t i = 0; i < parts_.size(); row += parts_[i++].logits) {
     Active& a = *takes_part_[i];
     if (!parts_[i].is_prompt) {
       Judge(a, logits.Rows(row, row + parts_[i].logits));
-      made += a.answer.made();
       continue;
     }
     a.fed += std::ssize(parts_[i].ids);
@@ -172,7 +189,32 @@ void Batch::Step() {
     a.clock.Restart();
     if (!a.answer.ended()) Take(a, sampler_.Sample({logits.row<float>(row), static_cast<size_t>(logits.dim(1))}, 0));
   }
-  if (may_draft && fed == 0) cost_.Note(made, clock.Seconds());
+  parts_.clear();
+  takes_part_.clear();
+  rows_ = 0;
+}
+
+int64_t Batch::Made() const {
+  int64_t made = 0;
+  for (const Active& a : active_) made += a.prefilled() ? a.answer.made() : 0;
+  return made;
+}
+
+// One pass over the next tokens of all answers and short parts of prompts, then long parts.
+void Batch::Step() {
+  const Stopwatch clock;
+  for (Active& a : active_) {
+    if (a.prefilled()) a.candidates.assign(1, a.answer.result.ids.back());
+  }
+  const bool may_draft = std::ranges::any_of(active_, [this](const Active& a) { return a.prefilled() && DraftsOf(a) > 0; });
+  const bool feeds = std::ranges::any_of(active_, [](const Active& a) { return !a.prefilled(); });
+  const int64_t made = Made();
+  if (may_draft && cost_.UseDrafts()) Draft();
+  TakeCandidates();
+  TakeShortParts();
+  Pass();
+  FeedLongParts();
+  if (may_draft && !feeds) cost_.Note(Made() - made, clock.Seconds());
 }
 
 void Batch::Take(Active& a, int32_t id) {

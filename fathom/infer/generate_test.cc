@@ -167,9 +167,9 @@ std::vector<std::vector<int32_t>> Answers(Engine& engine, std::span<const Reques
   return answers;
 }
 
-void ExpectTheSameAnswers(const MappedModel& model, const MappedModel& drafting_model, const GenerateOptions& options) {
+void ExpectTheSameAnswers(const MappedModel& model, const MappedModel& drafting_model, const GenerateOptions& options, bool by_row) {
   const std::vector<Request> requests = Requests(), reversed(requests.rbegin(), requests.rend());
-  Engine plain(model, 8, true), drafting(drafting_model, 8, true);
+  Engine plain(model, 8, by_row), drafting(drafting_model, 8, by_row);
   GenerateOptions with_drafts = options;
   with_drafts.draft_tokens = 3;
   const auto want = Answers(plain, requests, options, 1);
@@ -192,8 +192,10 @@ TEST_P(GenerateTest, AnswersDoNotDependOnNeighboursOrDrafts) {
   const MappedModel rounding(Checkpoint::Open(dir_), DType::kBF16, 1200),
       rounding_drafts(Checkpoint::Open(dir_), DType::kBF16, 1200, {.enabled = true});
   for (const GenerateOptions& options : {Options(0, 0), Sampled(0, 0)}) {
-    ExpectTheSameAnswers(*model_, *drafting_model_, options);
-    ExpectTheSameAnswers(rounding, rounding_drafts, options);
+    for (const bool by_row : {false, true}) {
+      ExpectTheSameAnswers(*model_, *drafting_model_, options, by_row);
+      ExpectTheSameAnswers(rounding, rounding_drafts, options, by_row);
+    }
   }
 }
 
