@@ -4,18 +4,24 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 
 #include "fathom/base/error.h"
+#include "fathom/base/threads.h"
 #include "fathom/checkpoint/convert/convert.h"
 #include "fathom/checkpoint/hub/peft.h"
 #include "fathom/checkpoint/hub/test_checkpoint.h"
 #include "fathom/checkpoint/hub/train_state.h"
+#include "fathom/data/synthetic.h"
 #include "fathom/model/adapters.h"
 #include "fathom/model/decoder.h"
 #include "fathom/model/load.h"
 #include "fathom/testing/close.h"
 #include "fathom/testing/folder.h"
+#include "fathom/train/load_model.h"
 #include "fathom/train/loop.h"
+#include "fathom/train/memory.h"
+#include "fathom/train/session.h"
 
 namespace fathom {
 namespace {
@@ -93,6 +99,40 @@ TEST_F(Lora, TrainsTheAdaptersAloneAndSavesThem) {
     EXPECT_TRUE(adapter.modules.contains("model.layers.1.mlp.shared_experts.up_proj"));
     fs::remove_all(base);
     fs::remove_all(folder_.path() / "run");
+  }
+}
+
+int64_t BytesOf(DecoderParams& params) {
+  int64_t bytes = 0;
+  for (const NamedAdapter& a : ListAdapters(params)) bytes += a.adapter->a.NumBytes() + a.adapter->b.NumBytes();
+  return bytes;
+}
+
+// Adapters, their gradients and moments, and what a step takes; nothing of the base, which stays mapped.
+TEST_F(Lora, ThePlanIsWhatARunTakes) {
+  for (const Json& base : {WithFp8(TinyConfig("deepseek_v32")), TinyConfig()}) {
+    const fs::path dir = Write(base);
+    for (const char* remat : {"remat_policy=full", "remat_policy=minimal", "remat_policy=none"}) {
+      const RunConfig config = RunConfig::Resolve(Flags("plan", 1, {"lora.lora_rank=3", "lora.lora_alpha=6", remat}));
+      const TrainOptions options = ReadTrainOptions(config);
+      const auto load = [&] { return LoadModel(config, options, dir); };
+      std::map<std::string, int64_t> table;
+      for (const MemoryRow& row : PlanTraining(options, NumThreads(), load).memory) table[row.what] = row.bytes;
+      LoadedModel model = load();
+      TrainSession session(model.config, options, std::move(model.params));
+      SyntheticSource source({options.rows, options.length, model.config.vocab_size, 7});
+      Batch batch;
+      ASSERT_TRUE(source.Next(&batch));
+      session.Step(batch, 1e-3);
+      const int64_t adapters = BytesOf(session.params());
+      EXPECT_EQ(table["parameters"], adapters);
+      EXPECT_EQ(table["gradients"], BytesOf(session.grads()));
+      EXPECT_EQ(table["moments"], 2 * adapters);
+      EXPECT_EQ(table["activations"], session.taken().saved);
+      const double factor = static_cast<double>(session.taken().scratch) / static_cast<double>(table["scratch"]);
+      EXPECT_TRUE(factor > 0.97 && factor <= 1) << remat << ": " << factor;
+    }
+    fs::remove_all(dir);
   }
 }
 

@@ -20,9 +20,6 @@ int64_t OwnBytes(DecoderParams& params, std::set<const std::byte*>& seen) {
     }
   }
   for (const NamedAdapter& a : ListAdapters(params)) {
-    if (seen.insert(a.adapter->a.view().raw()).second) bytes += a.adapter->a.NumBytes() + a.adapter->b.NumBytes();
-  }
-  for (const NamedAdapter& a : ListAdapters(params)) {
     for (const Tensor* tensor : {&a.adapter->a, &a.adapter->b}) {
       if (seen.insert(tensor->view().raw()).second) bytes += tensor->NumBytes();
     }
