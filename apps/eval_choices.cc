@@ -2,9 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <optional>
-
-#include "apps/command.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -134,14 +131,14 @@ std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::st
   return scores;
 }
 
-bool WriteChoiceJson(const RunConfig& config, Json json) {
-  const std::string& path = config.String("json");
-  for (const char* key : {"limit"}) json["config"][key] = config.Int(key);
+void ReportChoices(const RunConfig& config, const std::string& table, Json json) {
+  const auto is_standard = [&](const char* flag) { return config.String(flag) == "-" || config.String(flag) == "/dev/stdout"; };
+  if (!is_standard("json") && !is_standard("samples_output") && !is_standard("prompts_output")) fmt::print("{}", table);
+  if (config.String("json").empty()) return;
+  json["config"]["limit"] = config.Int("limit");
   for (const char* key : {"prompt_style", "scoring", "dtype", "load_parameters_path", "hf_lora_adapter_path", "compat"})
     json["config"][key] = config.String(key);
-  if (!path.empty()) WriteOutput(path, json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
-  const auto is_standard = [](const std::string& name) { return name == "-" || name == "/dev/stdout"; };
-  return !is_standard(path) && !is_standard(config.String("samples_output")) && !is_standard(config.String("prompts_output"));
+  WriteOutput(config.String("json"), json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace fathom

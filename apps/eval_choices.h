@@ -21,7 +21,7 @@ ChoiceSettings ReadChoiceSettings(const RunConfig& config);
 std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::string& command, const std::vector<ChoiceSubject>& subjects,
                                           const ChoiceSettings& settings);
 
-// json=: results, with the settings under "config". Says whether standard output is free for a table.
-bool WriteChoiceJson(const RunConfig& config, Json json);
+// The table on standard output, unless one of the files goes there; then json=: the results, with the settings under "config".
+void ReportChoices(const RunConfig& config, const std::string& table, Json json);
 
 }  // namespace fathom

@@ -1,6 +1,4 @@
 // fathom eval mmlu: 57 subjects, four choices each.
-#include <fmt/format.h>
-
 #include "apps/command.h"
 #include "apps/eval_choices.h"
 #include "fathom/base/error.h"
@@ -28,7 +26,7 @@ int Run(const RunConfig& config) {
                                   .examples = shots,
                                   .limit = config.Int("limit")});
   const auto scores = EvaluateChoices(config, "eval mmlu", subjects, settings);
-  if (WriteChoiceJson(config, MmluJson(scores, shots))) fmt::print("{}", MmluTable(scores));
+  ReportChoices(config, MmluTable(scores), MmluJson(scores, shots));
   return 0;
 }
 

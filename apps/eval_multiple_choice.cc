@@ -81,7 +81,7 @@ int Run(const RunConfig& config) {
     table += ScoreLine(s.name, {&one, 1});
   }
   const SubjectScore* one = &all;
-  if (WriteChoiceJson(config, json)) fmt::print("{}{}", table, ScoreLine("all", {&one, 1}));
+  ReportChoices(config, table + ScoreLine("all", {&one, 1}), std::move(json));
   return 0;
 }
 

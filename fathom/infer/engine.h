@@ -18,6 +18,7 @@ class Engine {
 
   const MappedModel& model() const { return model_; }
   const ModelConfig& config() const { return model_.config(); }
+  bool by_row() const { return by_row_; }
   CachePool& pool() { return pool_; }
   int64_t CacheBytes() const { return pool_.NumBytes(); }
 

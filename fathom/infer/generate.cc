@@ -69,6 +69,7 @@ class Batch {
   void Propose(ConstView logits, std::span<Active* const> drafting, int64_t place);
   void Take(Active& a, int32_t id);
   void Judge(Active& a, ConstView logits);
+  void ShareBeginning(Active& a);
   void TakeCandidates();
   void TakeShortParts();
   void TakePart(Active& a, std::span<const int32_t> part);
@@ -151,9 +152,30 @@ void Batch::TakeCandidates() {
   }
 }
 
+// A prompt that begins as another one that is being answered begins behind what they share, at a place where it would have been cut, so
+// that all bits are those that it would have had alone. A drafting module's state is not shared.
+void Batch::ShareBeginning(Active& a) {
+  const auto& prompt = a.answer.result.prompt_ids;
+  if (a.fed > 0 || engine_.model().drafts().enabled) return;
+  const Active* best = nullptr;
+  int64_t most = 0;
+  for (const Active& other : active_) {
+    const int64_t shared = std::ranges::mismatch(prompt, other.sequence.ids).in1 - prompt.begin();
+    if (shared <= most) continue;
+    most = shared;
+    best = &other;
+  }
+  most = std::min(most, std::ssize(prompt) - 1);  // the last token's logits are wanted
+  if (!engine_.by_row()) most -= most % Engine::kPassTokens;
+  if (most < kCacheBlock) return;
+  a.sequence = Sequence(best->sequence, most);
+  a.fed = most;
+}
+
 // Parts of prompts that may share a pass, as far as they fit, in the order in which they joined.
 void Batch::TakeShortParts() {
   for (Active& a : active_) {
+    ShareBeginning(a);
     const std::span<const int32_t> part = a.NextOfPrompt();
     if (part.empty() || std::ssize(part) > Engine::kSharedPart || rows_ + std::ssize(part) > Engine::kPassTokens) continue;
     TakePart(a, part);
@@ -164,6 +186,7 @@ void Batch::TakeShortParts() {
 void Batch::FeedLongParts() {
   int64_t fed = 0;
   for (Active& a : active_) {
+    ShareBeginning(a);
     const std::span<const int32_t> part = a.NextOfPrompt();
     if (part.empty()) continue;
     if (fed > 0 && fed + std::ssize(part) > Engine::kPassTokens) return;

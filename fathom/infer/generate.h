@@ -23,7 +23,8 @@ struct GenerateEvents {
   std::function<bool(size_t)> suffices = {};
 };
 
-// Up to `batch` prompts at a time, which share passes; a new one joins when another ends. An answer, sampled or not, is a function of the
+// Up to `batch` prompts at a time, which share passes; a new one joins when another ends. What its prompt has in common with one that is
+// there already is not computed again, as far as the bits stay the same. An answer, sampled or not, is a function of the
 // model, its prompt and the options (but for how its prompt is computed, see Engine). The engine holds `batch` sequences. tokenizer may be
 // null (ids only). options.max_new_tokens is not used. Throws Error(kUsage): an empty prompt, a prompt that leaves no room.
 void GenerateAll(Engine& engine, const Tokenizer* tokenizer, std::span<const Request> requests, const GenerateOptions& options,

@@ -199,6 +199,28 @@ TEST_P(GenerateTest, AnswersDoNotDependOnNeighboursOrDrafts) {
   }
 }
 
+// Four prompts that begin alike: the answers that each has alone, and the beginning is in the cache once.
+TEST_P(GenerateTest, PromptsShareTheirBeginning) {
+  std::vector<Request> requests;
+  for (int32_t n = 0; n < 4; ++n) {
+    Request r{{}, 12};
+    for (int32_t i = 0; i < 640 + n; ++i) r.prompt.push_back(i < 530 ? i * i * 31 % kVocab : (i * i + n) * 17 % kVocab);
+    requests.push_back(std::move(r));
+  }
+  for (const bool by_row : {false, true}) {
+    Engine engine(*model_, 4, by_row);
+    const auto want = Answers(engine, requests, Options(0, 0), 1);
+    int64_t most = 0;
+    const GenerateEvents events{{}, [&](size_t i, const GenerateResult& r) {
+                                  EXPECT_EQ(r.ids, want[i]);
+                                  most = std::max(most, engine.pool().blocks() - engine.pool().FreeBlocks());
+                                }};
+    GenerateAll(engine, nullptr, requests, Options(0, 0), 4, events);
+    EXPECT_LE(most, 11 + 3 * 4) << "alone each takes 11 blocks";
+    EXPECT_EQ(engine.pool().FreeBlocks(), engine.pool().blocks());
+  }
+}
+
 // Probability of each continuation of so_far to `length` tokens, by trying all.
 void Enumerate(Engine& engine, Sampler& sampler, std::vector<int32_t>& so_far, size_t length, double p,
                std::map<std::vector<int32_t>, double>& out) {
