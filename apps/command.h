@@ -36,6 +36,7 @@ Command TokenizerChatCommand();
 Command InspectCommand();
 Command ConfigCommand();
 Command PlanCommand();
+Command ReportCommand();
 Command BenchCommand();
 Command EvalPerplexityCommand();
 Command EvalMmluCommand();

@@ -24,6 +24,7 @@ const std::vector<Command>& Commands() {
       TokenizerEncodeCommand(),
       TokenizerDecodeCommand(),
       TokenizerChatCommand(),
+      ReportCommand(),
       PlanCommand(),
       BenchCommand(),
       InspectCommand(),

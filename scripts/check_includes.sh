@@ -19,7 +19,8 @@ declare -A allowed=(
   [model]="base tensor config spec kernels checkpoint layers"
   [checkpoint]="base tensor config spec kernels"
   [optim]="base tensor kernels"
-  [train]="base tensor config spec kernels machine tokenizer data layers model checkpoint optim"
+  [report]="base"
+  [train]="base tensor config spec kernels report machine tokenizer data layers model checkpoint optim"
   [infer]="base tensor config spec kernels tokenizer layers model checkpoint"
   [eval]="base tensor config spec kernels tokenizer data layers model checkpoint optim train infer"
 )

@@ -16,6 +16,7 @@
 #include "fathom/train/load_model.h"
 #include "fathom/train/memory.h"
 #include "fathom/train/metrics.h"
+#include "fathom/train/run_journal.h"
 #include "fathom/train/signals.h"
 #include "fathom/train/sources.h"
 #include "fathom/train/tensorboard.h"
@@ -93,15 +94,21 @@ class Run {
     if (resume_) Resume();
     OpenSinks(config);
     peak_gflops_ = QuickProductRate(options_.compute);
+    journal_.emplace(config, options_, first_step_);
+    journal_->SetModel(loaded_.config, SessionMemory(session_));
+    journal_->SetMachine(peak_gflops_);
   }
 
   // Throws what stops the run, once the last complete step is saved.
   int Loop() {
     const StopSignals signals;
     try {
-      return Steps(signals);
-    } catch (...) {
+      const int code = Steps(signals);
+      EndJournal(code, why_);
+      return code;
+    } catch (const std::exception& error) {
       SaveBeforeError();
+      EndJournal(static_cast<int>(ErrorCode::kFailed), error.what());
       throw;
     }
   }
@@ -168,6 +175,7 @@ class Run {
     if (!sources_.train->Next(&batch_)) {
       progress_.Clear();
       spdlog::info("the data has ended after {} steps", step_);
+      why_ = step_ < options_.steps ? fmt::format("complete: the data has ended after {} steps", step_) : "";
       return false;
     }
     const double rate = LearningRate(options_.schedule, step_);
@@ -185,6 +193,7 @@ class Run {
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
     AddExpertScalars(session_, scalars);
     Report(scalars);
+    journal_->NoteExperts(step_, session_);
     CheckFolder();
     return true;
   }
@@ -195,6 +204,12 @@ class Run {
     savable_ = !std::filesystem::exists(options_.run_dir);
     Throw(ErrorCode::kResource, "{}: the run's folder was removed or replaced while it trained; its metrics are lost",
           options_.run_dir.string());
+  }
+
+  // The page is made of what the metrics' files hold.
+  void EndJournal(int code, const std::string& why) {
+    for (const auto& sink : sinks_) sink->Flush();
+    if (done_ >= first_step_) journal_->End(code, why);
   }
 
   void Report(const Scalars& scalars) {
@@ -227,8 +242,8 @@ class Run {
     progress_.Clear();
     spdlog::warn("step {}: the gradient's norm is {}; nothing was changed", step_, report_.optimizer.raw_grad_norm);
     if (skipped_ < kMostSkipped) return false;
-    spdlog::error("step {}: {} steps in a row had no finite gradient; {}; lower learning_rate or look at the data", step_, skipped_,
-                  LastCheckpoint());
+    why_ = fmt::format("step {}: {} steps in a row had no finite gradient", step_, skipped_);
+    spdlog::error("{}; {}; lower learning_rate or look at the data", why_, LastCheckpoint());
     return true;
   }
 
@@ -236,7 +251,8 @@ class Run {
     const bool nan = std::isnan(report_.loss) && options_.abort_on_nan, inf = std::isinf(report_.loss) && options_.abort_on_inf;
     if (!nan && !inf) return false;
     progress_.Clear();
-    spdlog::error("step {}: the loss is {}; {}; lower learning_rate or look at the data", step_, report_.loss, LastCheckpoint());
+    why_ = fmt::format("step {}: the loss is {}", step_, report_.loss);
+    spdlog::error("{}; {}; lower learning_rate or look at the data", why_, LastCheckpoint());
     return true;
   }
 
@@ -305,6 +321,7 @@ class Run {
 
   int StopBySignal(int signal) {
     progress_.Clear();
+    why_ = fmt::format("stopped by signal {} after step {}", signal, step_);
     spdlog::info("signal {}: stopping after step {}", signal, step_);
     if (options_.checkpointing) Save();
     return 128 + signal;
@@ -322,6 +339,8 @@ class Run {
   bool savable_ = true;  // false while weights move, and once saving has failed
   double flops_per_token_, peak_gflops_ = 1;
   std::vector<std::unique_ptr<ScalarSink>> sinks_;
+  std::optional<RunJournal> journal_;
+  std::string why_;  // the run ended before its last step
   Progress progress_;
   Batch batch_, eval_batch_;
   StepReport report_;
