@@ -72,6 +72,7 @@ Command TrainCommand() {
                                    "enable_checkpointing",
                                    "checkpoint_period",
                                    "save_checkpoint_on_completion",
+                                   "async_checkpointing",
                                    "max_num_checkpoints_to_keep",
                                    "max_shard_size",
                                    "metrics_file",

@@ -96,24 +96,32 @@ void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().r
 
 }  // namespace
 
-void SaveRun(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
-             TrainSession& session, const Json& data_state, int64_t step) {
-  TrainState state{.step = step};
-  state.values[kOptimizerSteps] = session.optimizer().step_count();
-  state.values["data"] = data_state;
+PendingSave PrepareSave(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
+                        TrainSession& session, const Json& data_state, int64_t step) {
+  PendingSave save{.folder = options.checkpoints_dir(), .keep = options.keep, .state = {.step = step}};
+  save.state.values[kOptimizerSteps] = session.optimizer().step_count();
+  save.state.values["data"] = data_state;
   for (const auto& moments : session.optimizer().moments()) {
-    state.slots["mu"].push_back({moments.name, moments.m});
-    state.slots["nu"].push_back({moments.name, moments.v});
+    save.state.slots["mu"].push_back({moments.name, moments.m});
+    save.state.slots["nu"].push_back({moments.name, moments.v});
   }
   if (options.lora.enabled) {
     const SavedAdapter adapter(options, session);
-    SaveTrainCheckpoint(options.checkpoints_dir(), adapter.config(), adapter.tensors(), state, {.overwrite = true, .adapter = true});
+    save.config = adapter.config();
+    save.tensors = adapter.tensors();
+    save.options = {.overwrite = true, .adapter = true};
   } else {
     const SavedModel model(loaded, session);
-    SaveTrainCheckpoint(options.checkpoints_dir(), model.Config(), model.tensors(), state,
-                        {.max_shard_size = options.max_shard_size, .companions = companions, .overwrite = true});
+    save.config = model.Config();
+    save.tensors = model.tensors();
+    save.options = {.max_shard_size = options.max_shard_size, .companions = companions, .overwrite = true};
   }
-  PruneCheckpoints(options.checkpoints_dir(), options.keep);
+  return save;
+}
+
+void WriteSave(const PendingSave& save) {
+  SaveTrainCheckpoint(save.folder, save.config, save.tensors, save.state, save.options);
+  PruneCheckpoints(save.folder, save.keep);
 }
 
 int64_t CheckpointBytes(const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions, TrainSession& session) {

@@ -4,16 +4,28 @@
 #include <optional>
 
 #include "fathom/base/json.h"
+#include "fathom/checkpoint/hub/train_state.h"
 #include "fathom/data/batch_source.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 
 namespace fathom {
 
-// Saves step `step` (0-based, complete), with the companions beside the weights, and removes the oldest ones beyond options.keep. Throws
-// Error(kResource); what was there stays.
-void SaveRun(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
-             TrainSession& session, const Json& data_state, int64_t step);
+// What a checkpoint is written from: views of a session's weights and moments, or of a copy of them, and of the file that was read.
+struct PendingSave {
+  std::filesystem::path folder;  // of all checkpoints
+  int64_t keep = 0;
+  Json config;
+  std::vector<NamedTensor> tensors;
+  TrainState state;
+  SaveOptions options;
+};
+
+// Of step `step` (0-based, complete), with the companions beside the weights. The views are the session's own: they change with it.
+PendingSave PrepareSave(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
+                        TrainSession& session, const Json& data_state, int64_t step);
+// Writes the checkpoint and removes the oldest ones beyond `keep`. Throws Error(kResource); what was there stays.
+void WriteSave(const PendingSave& save);
 
 // What one of these takes on disk.
 int64_t CheckpointBytes(const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions, TrainSession& session);

@@ -10,6 +10,7 @@
 #include "fathom/config/model_from_flags.h"
 #include "fathom/machine/free_memory.h"
 #include "fathom/machine/limits.h"
+#include "fathom/train/async_saver.h"
 #include "fathom/train/checkpoints.h"
 #include "fathom/train/expert_metrics.h"
 #include "fathom/train/flops.h"
@@ -54,23 +55,18 @@ LoadedModel Load(const RunConfig& config, const TrainOptions& options, const std
   return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
 }
 
-void PrintMemoryTable(const std::vector<MemoryRow>& rows) {
-  const auto print = [](const std::string& what, int64_t bytes) {
-    spdlog::info("  {:<12} {:>10}", what, FormatBytes(static_cast<double>(bytes)));
-  };
-  spdlog::info("memory:");
-  for (const MemoryRow& row : rows) print(row.what, row.bytes);
-  print("in all", TotalBytes(rows));
-}
-
 // The model that the run will have, after the table of what it takes: before anything of that size is read or made.
-ModelConfig PlannedModel(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume) {
+ModelConfig PlannedModel(const RunConfig& config, TrainOptions& options, const std::optional<ResumePoint>& resume) {
   TrainPlan plan;
   {
     const QuietLog quiet;
     plan = PlanTraining(options, NumThreads(), [&] { return Load(config, options, resume); });
   }
-  PrintMemoryTable(plan.memory);
+  if (DropStateCopy(plan.memory, FreeMemoryBytes())) {
+    spdlog::info("no memory is free for a copy of weights and moments: steps will wait while checkpoints are written");
+    options.save_beside = false;
+  }
+  LogMemoryTable(plan.memory);
   CheckFits(plan.memory, FreeMemoryBytes(), options);
   return plan.config;
 }
@@ -95,7 +91,7 @@ class Run {
     OpenSinks(config);
     peak_gflops_ = QuickProductRate(options_.compute);
     journal_.emplace(config, options_, first_step_);
-    journal_->SetModel(loaded_.config, SessionMemory(session_));
+    journal_->SetModel(loaded_.config, SessionMemory(session_, options_.CopiesState()));
     journal_->SetMachine(peak_gflops_);
   }
 
@@ -128,10 +124,11 @@ class Run {
   int Steps(const StopSignals& signals) {
     for (step_ = first_step_; step_ < options_.steps; ++step_) {
       if (!TrainStep()) break;
+      if (saver_.done()) AwaitSave();
       if (BadLoss() || BadGradients()) return static_cast<int>(ErrorCode::kFailed);
       if (EvalDue() && !Evaluate()) break;
       if (signals.received() != 0) return StopBySignal(signals.received());
-      if (SaveDue()) Save();
+      if (SaveDue()) SaveDuring();
     }
     return Finish();
   }
@@ -219,6 +216,7 @@ class Run {
   // After the last step, or the end of the data.
   int Finish() {
     progress_.Clear();
+    AwaitSave();
     step_ = done_;
     if (done_ < first_step_) {
       if (!resume_) Throw(ErrorCode::kInput, "no step was trained: the data has no batch");
@@ -230,7 +228,8 @@ class Run {
     return 0;
   }
 
-  std::string LastCheckpoint() const {
+  std::string LastCheckpoint() {
+    AwaitSave();
     return saved_step_ < 0 ? "the last checkpoint is the one that the run started from"
                            : fmt::format("the last checkpoint is {}", saved_step_);
   }
@@ -242,8 +241,9 @@ class Run {
     progress_.Clear();
     spdlog::warn("step {}: the gradient's norm is {}; nothing was changed", step_, report_.optimizer.raw_grad_norm);
     if (skipped_ < kMostSkipped) return false;
+    const std::string last = LastCheckpoint();
     why_ = fmt::format("step {}: {} steps in a row had no finite gradient", step_, skipped_);
-    spdlog::error("{}; {}; lower learning_rate or look at the data", why_, LastCheckpoint());
+    spdlog::error("{}; {}; lower learning_rate or look at the data", why_, last);
     return true;
   }
 
@@ -251,8 +251,9 @@ class Run {
     const bool nan = std::isnan(report_.loss) && options_.abort_on_nan, inf = std::isinf(report_.loss) && options_.abort_on_inf;
     if (!nan && !inf) return false;
     progress_.Clear();
+    const std::string last = LastCheckpoint();
     why_ = fmt::format("step {}: the loss is {}", step_, report_.loss);
-    spdlog::error("{}; {}; lower learning_rate or look at the data", why_, LastCheckpoint());
+    spdlog::error("{}; {}; lower learning_rate or look at the data", why_, last);
     return true;
   }
 
@@ -292,19 +293,45 @@ class Run {
     return options_.checkpointing && options_.checkpoint_period > 0 && step_ > 0 && step_ % options_.checkpoint_period == 0;
   }
 
+  PendingSave Prepare() { return PrepareSave(options_, loaded_, sources_.companions, session_, sources_.train->State(), step_); }
+
+  // Steps go on meanwhile, but for the last.
+  void SaveDuring() {
+    if (!options_.CopiesState() || step_ + 1 == options_.steps) return Save();
+    AwaitSave();
+    saver_.Start(Prepare(), session_);
+    saving_clock_.Restart();
+  }
+
+  // Of a save that SaveDuring began.
+  void AwaitSave() {
+    if (!saver_.running()) return;
+    progress_.Clear();
+    Saving([this] { saved_step_ = saver_.Wait(); });
+    spdlog::info("saved step {} in {:.1f} s, beside training: {}", saved_step_, saving_clock_.Seconds(),
+                 StepFolderOf(saved_step_).string());
+  }
+
   void Save() {
+    AwaitSave();
     progress_.Clear();
     const Stopwatch clock;
+    Saving([this] { WriteSave(Prepare()); });
+    saved_step_ = step_;
+    spdlog::info("saved step {} in {:.1f} s: {}", step_, clock.Seconds(), StepFolderOf(step_).string());
+  }
+
+  // Once saving has failed, nothing is saved any more.
+  template <class F>
+  void Saving(const F& f) {
     savable_ = false;
     try {
-      SaveRun(options_, loaded_, sources_.companions, session_, sources_.train->State(), step_);
+      f();
     } catch (const std::exception&) {
       CheckFolder();
       throw;
     }
     savable_ = true;
-    saved_step_ = step_;
-    spdlog::info("saved step {} in {:.1f} s: {}", step_, clock.Seconds(), StepFolderOf(step_).string());
   }
 
   void SaveBeforeError() {
@@ -312,6 +339,8 @@ class Run {
     if (!options_.checkpointing || !savable_ || done_ < first_step_ || saved_step_ == done_) return;
     step_ = done_;
     try {
+      AwaitSave();
+      if (saved_step_ == done_) return;
       Save();
       spdlog::warn("step {}, the last complete one, was saved before the run ends: {}", step_, StepFolderOf(step_).string());
     } catch (const std::exception& error) {
@@ -337,6 +366,8 @@ class Run {
   int64_t first_step_, done_;  // done_: the last complete step
   int64_t step_ = 0, saved_step_ = -1, skipped_ = 0;
   bool savable_ = true;  // false while weights move, and once saving has failed
+  AsyncSaver saver_;
+  Stopwatch saving_clock_;
   double flops_per_token_, peak_gflops_ = 1;
   std::vector<std::unique_ptr<ScalarSink>> sinks_;
   std::optional<RunJournal> journal_;

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/base/threads.h"
 #include "fathom/model/adapters.h"
@@ -35,21 +36,39 @@ int64_t MomentBytes(const Optimizer& optimizer) {
 
 }  // namespace
 
-std::vector<MemoryRow> SessionMemory(TrainSession& session) {
+std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state) {
   std::set<const std::byte*> seen;
   const int64_t parameters = OwnBytes(session.params(), seen), copies = OwnBytes(session.compute_params(), seen);
-  return {{"parameters", parameters},
-          {"bf16 copy", copies},
-          {"gradients", OwnBytes(session.grads(), seen)},
-          {"moments", MomentBytes(session.optimizer())},
-          {"activations", session.counted().saved},
-          {"scratch", session.counted().scratch}};
+  const int64_t moments = MomentBytes(session.optimizer());
+  std::vector<MemoryRow> rows = {{"parameters", parameters},
+                                 {"bf16 copy", copies},
+                                 {"gradients", OwnBytes(session.grads(), seen)},
+                                 {"moments", moments},
+                                 {"activations", session.counted().saved},
+                                 {"scratch", session.counted().scratch}};
+  if (copies_state) rows.push_back({kStateCopy, parameters + moments});
+  return rows;
 }
 
 int64_t TotalBytes(const std::vector<MemoryRow>& rows) {
   int64_t total = 0;
   for (const MemoryRow& row : rows) total += row.bytes;
   return total;
+}
+
+void LogMemoryTable(const std::vector<MemoryRow>& rows) {
+  const auto print = [](const std::string& what, int64_t bytes) {
+    spdlog::info("  {:<12} {:>10}", what, FormatBytes(static_cast<double>(bytes)));
+  };
+  spdlog::info("memory:");
+  for (const MemoryRow& row : rows) print(row.what, row.bytes);
+  print("in all", TotalBytes(rows));
+}
+
+bool DropStateCopy(std::vector<MemoryRow>& rows, int64_t free) {
+  if (rows.back().what != kStateCopy || TotalBytes(rows) <= free) return false;
+  rows.pop_back();
+  return true;
 }
 
 void CheckFits(const std::vector<MemoryRow>& rows, int64_t free, const TrainOptions& options) {
@@ -69,7 +88,7 @@ TrainPlan PlanTraining(const TrainOptions& options, int threads, FunctionRef<Loa
   const PlanScope plan(threads);
   LoadedModel model = load();
   TrainSession session(model.config, options, std::move(model.params));
-  return {model.config, SessionMemory(session)};
+  return {model.config, SessionMemory(session, options.CopiesState())};
 }
 
 }  // namespace fathom

@@ -16,11 +16,17 @@ struct MemoryRow {
   int64_t bytes;
 };
 
-// Parameters, their bf16 copies, gradients, moments, activations kept for the backward, scratch. What is mapped from a file takes no memory
-// that the system could not take back, and is left out.
-std::vector<MemoryRow> SessionMemory(TrainSession& session);
-int64_t TotalBytes(const std::vector<MemoryRow>& rows);
+inline constexpr const char* kStateCopy = "state copy";
 
+// Parameters, their bf16 copies, gradients, moments, activations kept for the backward, scratch, and if copies_state the copy that a
+// checkpoint is written from while steps go on. What is mapped from a file takes no memory that the system could not take back, and is left
+// out.
+std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state);
+int64_t TotalBytes(const std::vector<MemoryRow>& rows);
+void LogMemoryTable(const std::vector<MemoryRow>& rows);
+
+// Leaves the state's copy out if it is what exceeds `free`: then steps wait for checkpoints. True: it did.
+bool DropStateCopy(std::vector<MemoryRow>& rows, int64_t free);
 // Throws Error(kResource) if that is more than `free`: how much is missing, and which flags would help.
 void CheckFits(const std::vector<MemoryRow>& rows, int64_t free, const TrainOptions& options);
 

@@ -113,6 +113,7 @@ void ReadCheckpointing(const RunConfig& config, TrainOptions& o) {
   o.checkpointing = config.Bool("enable_checkpointing");
   o.save_on_completion = config.Bool("save_checkpoint_on_completion");
   o.checkpoint_period = config.Int("checkpoint_period");
+  o.save_beside = config.Bool("async_checkpointing");
   const auto& keep = config.flags().find("max_num_checkpoints_to_keep")->second.value;
   o.keep = std::holds_alternative<std::monostate>(keep) ? 0 : config.Int("max_num_checkpoints_to_keep");
   o.max_shard_size = config.Int("max_shard_size");

@@ -55,10 +55,13 @@ struct TrainOptions {
   double target_eval_loss = 0;
   // checkpoints
   bool checkpointing = true, save_on_completion = true;
+  bool save_beside = false;                 // steps go on while a checkpoint is written, from a copy
   int64_t checkpoint_period = 0, keep = 0;  // keep 0: all
   int64_t max_shard_size = 0;
 
   std::filesystem::path checkpoints_dir() const { return run_dir / "checkpoints"; }
+  // Whether a checkpoint falls due before the last step, beside which steps go on.
+  bool CopiesState() const { return checkpointing && save_beside && checkpoint_period > 0 && checkpoint_period < steps - 1; }
 };
 
 // Throws Error(kUsage) naming the flag.
