@@ -96,12 +96,10 @@ class PromptScorerTest : public testing::TestWithParam<const char*> {
   }
   // Short and long, nested, twice the same, longer than a pass.
   static std::vector<ScoredPrompt> Prompts(const std::vector<int32_t>& beginning) {
-    const auto passage = Join(beginning, Ids(90, 3));
-    std::vector<ScoredPrompt> prompts = {{Join(beginning, Ids(700, 2))},
-                                         {Join(passage, Ids(12, 4))},
-                                         {Join(passage, Ids(9, 5)), 4},
-                                         {Join(beginning, Ids(3, 6)), 3},
-                                         {Join(passage, Ids(12, 4))}};
+    const auto passage = Join(beginning, Ids(90, 3)), other_passage = Join(beginning, Ids(90, 8));
+    std::vector<ScoredPrompt> prompts = {
+        {Join(beginning, Ids(700, 2))}, {Join(other_passage, Ids(14, 7))}, {Join(other_passage, Ids(13, 9))}, {Join(passage, Ids(12, 4))},
+        {Join(passage, Ids(9, 5)), 4},  {Join(beginning, Ids(3, 6)), 3},   {Join(passage, Ids(12, 4))}};
     for (int32_t i = 0; i < 70; ++i) prompts.push_back({Join(beginning, Ids(1 + i % 9, 10 + i))});
     return prompts;
   }
