@@ -1,8 +1,11 @@
 #include <fmt/format.h>
 
 #include "apps/command.h"
+#include "apps/diagnosis.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/file.h"
+#include "fathom/base/log.h"
+#include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/eval/forward.h"
 #include "fathom/eval/logits.h"
@@ -28,20 +31,6 @@ LogitBars ReadBars(const RunConfig& config) {
   return bars;
 }
 
-std::vector<std::vector<double>> ModelLogits(ForwardModel& model, const GoldenLogits& golden) {
-  for (const int32_t id : golden.tokens) {
-    if (id < 0 || id >= model.config().vocab_size)
-      Throw(ErrorCode::kInput, "golden token {}: the model's vocabulary is 0..{}", id, model.config().vocab_size - 1);
-  }
-  const Tensor logits = model.Logits(golden.tokens);
-  std::vector<std::vector<double>> rows;
-  for (int64_t i = 0; i < logits.dim(0); ++i) {
-    const float* row = logits.data<float>() + i * logits.dim(1);
-    rows.emplace_back(row, row + logits.dim(1));
-  }
-  return rows;
-}
-
 void Print(const GoldenLogits& golden, const std::vector<std::vector<double>>& model, const LogitReport& r, bool passes) {
   fmt::print("prompt: {}\ntokens: {}\n", golden.prompt, fmt::join(golden.tokens, " "));
   fmt::print("max absolute difference {:.3e} at position {}, id {}: ours {:.6f}, golden {:.6f}\n", r.max_abs, r.max_abs_position,
@@ -56,6 +45,58 @@ void Print(const GoldenLogits& golden, const std::vector<std::vector<double>>& m
              golden.tokens[static_cast<size_t>(r.max_kl_position)], passes ? "within the bars" : "MISSED");
 }
 
+// Everything that was compared, and where it first misses.
+struct Results {
+  Json prompts = Json::array();
+  int64_t missed = 0;
+  Json first;  // prompt and token; null while all is within the bars
+  std::string output;
+};
+
+void Compare(const RunConfig& config, ForwardModel& model, const LogitBars& bars, Results& results) {
+  ReadGoldenLogits(config.String("golden_logits_path"), [&](const GoldenLogits& golden) {
+    const auto logits = model.LogitRows(golden.tokens);
+    const LogitReport report = CompareLogits(golden.logits, logits, bars);
+    const bool passes = report.Passes(bars);
+    Print(golden, logits, report, passes);
+    if (!passes && results.missed++ == 0) results.first = {{"prompt", results.prompts.size()}, {"token", report.FirstMissed().value_or(0)}};
+    results.prompts.push_back(
+        {{"prompt", golden.prompt}, {"max_abs", report.max_abs}, {"max_rel", report.max_rel}, {"max_kl", report.max_kl}, {"ok", passes}});
+    if (!config.String("output_logits_path").empty()) {
+      results.output += Json{{"prompt", golden.prompt}, {"tokens", golden.tokens}, {"logits", logits}}.dump() + "\n";
+    }
+  });
+}
+
+void PrintSummary(const Results& results) {
+  const auto prompts = static_cast<int64_t>(results.prompts.size());
+  if (!results.first.is_null()) {
+    fmt::print("the first position that misses: prompt {}, token {} (counted from 0)\n", results.first["prompt"].get<int64_t>(),
+               results.first["token"].get<int64_t>());
+  }
+  fmt::print("{} of {} prompts within the bars\n", prompts - results.missed, prompts);
+  std::fflush(stdout);  // before a search that may take long
+}
+
+// The file is read a second time, so that no more than one prompt's logits are in memory.
+Json Diagnose(const RunConfig& config, const ForwardModel& model, const LogitBars& bars, const Results& results) {
+  Json diagnosis = {{"first", results.first}, {"tried", Json::array()}, {"cause", nullptr}};
+  const std::filesystem::path file = config.String("golden_logits_path");
+  if (!config.Bool("explain")) return diagnosis;
+  if (!std::filesystem::is_regular_file(file)) {
+    spdlog::warn("{}: no file that can be read twice: known faults are not tried", file.string());
+    return diagnosis;
+  }
+  FaultSearch search(model, ReadLayerOptions(config), bars);
+  Progress progress("trying known faults", "runs", static_cast<double>(results.prompts.size()) * static_cast<double>(search.Runs()));
+  double runs = 0;
+  ReadGoldenLogits(file, [&](const GoldenLogits& golden) { search.Add(golden, [&] { progress.Update(++runs); }); });
+  progress.Finish();
+  PrintTried(search.Tried(), search.Cause());
+  diagnosis.update(TriedJson(search.Tried(), search.Cause()));
+  return diagnosis;
+}
+
 int Run(const RunConfig& config) {
   const std::filesystem::path dir = config.String("load_parameters_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "check logits needs load_parameters_path= (a checkpoint's folder)");
@@ -64,26 +105,14 @@ int Run(const RunConfig& config) {
   const Checkpoint checkpoint = OpenCheckpoint(config, dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
   ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), ReadLayerOptions(config), config.String("hf_lora_adapter_path"));
-  int64_t prompts = 0, missed = 0;
-  std::string output;
-  Json results = Json::array();
-  ReadGoldenLogits(config.String("golden_logits_path"), [&](const GoldenLogits& golden) {
-    const auto logits = ModelLogits(model, golden);
-    const LogitReport report = CompareLogits(golden.logits, logits, bars);
-    const bool passes = report.Passes(bars);
-    Print(golden, logits, report, passes);
-    ++prompts;
-    missed += !passes;
-    results.push_back(
-        {{"prompt", golden.prompt}, {"max_abs", report.max_abs}, {"max_rel", report.max_rel}, {"max_kl", report.max_kl}, {"ok", passes}});
-    if (!config.String("output_logits_path").empty()) {
-      output += Json{{"prompt", golden.prompt}, {"tokens", golden.tokens}, {"logits", logits}}.dump() + "\n";
-    }
-  });
-  if (!output.empty()) WriteOutput(config.String("output_logits_path"), output);
-  if (!config.String("json").empty()) WriteOutput(config.String("json"), results.dump(1) + "\n");
-  fmt::print("{} of {} prompts within the bars\n", prompts - missed, prompts);
-  return missed == 0 ? 0 : static_cast<int>(ErrorCode::kFailed);
+  Results results;
+  Compare(config, model, bars, results);
+  if (!results.output.empty()) WriteOutput(config.String("output_logits_path"), results.output);
+  PrintSummary(results);
+  const Json diagnosis = results.missed > 0 ? Diagnose(config, model, bars, results) : Json(nullptr);
+  if (!config.String("json").empty())
+    WriteOutput(config.String("json"), Json{{"prompts", results.prompts}, {"diagnosis", diagnosis}}.dump(1) + "\n");
+  return results.missed == 0 ? 0 : static_cast<int>(ErrorCode::kFailed);
 }
 
 }  // namespace
@@ -93,7 +122,7 @@ Command CheckLogitsCommand() {
           .summary = "logits against golden ones in a JSONL file, as MaxText's forward_pass_logit_checker",
           .flags = {"load_parameters_path", "ignore_config_keys", "golden_logits_path", "max_kl_div", "atol", "rtol", "token_size",
                     "skip_first_token", "clip_logits_epsilon", "output_logits_path", "dtype", "hf_lora_adapter_path", "sparse_matmul",
-                    "capacity_factor", "indexer_fp8"},
+                    "capacity_factor", "indexer_fp8", "explain"},
           .run = Run};
 }
 

@@ -28,6 +28,7 @@ Command DecodeCommand();
 Command CheckLogitsCommand();
 Command CheckGoldenCommand();
 Command CheckFilesCommand();
+Command CheckCompareCommand();
 Command ConvertCommand();
 Command TokenizerTrainCommand();
 Command TokenizerEncodeCommand();

@@ -17,6 +17,7 @@ const std::vector<Command>& Commands() {
       CheckFilesCommand(),
       CheckGoldenCommand(),
       CheckLogitsCommand(),
+      CheckCompareCommand(),
       EvalPerplexityCommand(),
       EvalMmluCommand(),
       EvalMultipleChoiceCommand(),

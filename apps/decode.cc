@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "apps/command.h"
+#include "apps/prompt_ids.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/clock.h"
 #include "fathom/base/file.h"
@@ -24,21 +25,6 @@ struct Prompt {
   std::vector<int32_t> ids;
 };
 
-std::vector<int32_t> ParseIds(const std::string& text) {
-  std::vector<int32_t> ids;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t comma = std::min(text.find(',', at), text.size());
-    const std::string word = text.substr(at, comma - at);
-    char* end = nullptr;
-    const long value = std::strtol(word.c_str(), &end, 10);
-    if (word.empty() || *end != '\0' || value < 0 || value > INT32_MAX)
-      Throw(ErrorCode::kUsage, "prompt_ids={}: whole numbers with commas are needed", text);
-    ids.push_back(static_cast<int32_t>(value));
-    at = comma + 1;
-  }
-  return ids;
-}
-
 // A prompt per line; lines may end in CR LF, those without text are skipped.
 std::vector<std::string> ReadLines(const std::string& file) {
   const std::string content = file == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(file);
@@ -53,7 +39,7 @@ std::vector<std::string> ReadLines(const std::string& file) {
 }
 
 std::vector<Prompt> ReadPrompts(const RunConfig& config, const Tokenizer* tokenizer) {
-  if (!config.String("prompt_ids").empty()) return {{"", ParseIds(config.String("prompt_ids"))}};
+  if (!config.String("prompt_ids").empty()) return {{"", ParsePromptIds(config.String("prompt_ids"))}};
   const std::string& file = config.String("prompt_file");
   std::vector<Prompt> prompts;
   for (std::string& text : file.empty() ? std::vector{config.String("prompt")} : ReadLines(file)) {

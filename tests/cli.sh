@@ -87,7 +87,7 @@ expect 2 2 'accepted, no effect here: seed$' tokenizer encode seed=3 log_level=w
 expect 2 1 'input: none given' tokenizer encode attention=flash log_level=warning
 
 # base.yml holds what some command reads.
-reads=$(for command in train decode convert 'check files' 'check golden' 'check logits' 'eval perplexity' 'eval mmlu' 'eval multiple_choice' 'tokenizer train' \
+reads=$(for command in train decode convert 'check files' 'check golden' 'check logits' 'check compare' 'eval perplexity' 'eval mmlu' 'eval multiple_choice' 'tokenizer train' \
   'tokenizer encode' 'tokenizer decode' 'tokenizer chat' plan bench inspect; do "$fathom" $command --help; done)
 for flag in $("$fathom" config --help | sed -n 's/^  \([a-z0-9_.]*\)=.*/\1/p' | grep -vxE 'model_name|override_model_config|base_config|changed_only'); do
   grep -q "^  $flag=" <<<"$reads" || { echo "base.yml: no command reads $flag" >&2; status=1; }

@@ -136,7 +136,9 @@ constexpr Range kRanges[] = {
 };
 
 constexpr std::string_view kSizes[] = {"checkpoint_storage_target_data_file_size_bytes", "max_shard_size", "memory_limit"};
-constexpr std::string_view kPaths[] = {"against",
+constexpr std::string_view kPaths[] = {"a",
+                                       "against",
+                                       "b",
                                        "base_config",
                                        "base_output_directory",
                                        "data_dir",

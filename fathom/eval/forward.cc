@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "fathom/model/adapters.h"
 #include "fathom/model/load.h"
@@ -15,6 +16,9 @@ ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute, const La
     : params_(MapParams(checkpoint)), decoder_(checkpoint.config(), layers), compute_(compute), saved_(1 << 20), scratch_(kScratchSpace) {
   if (!adapter.empty()) AttachForInference(adapter, params_);
 }
+
+ForwardModel::ForwardModel(DecoderParams params, const ModelConfig& config, DType compute, const LayerOptions& layers)
+    : params_(std::move(params)), decoder_(config, layers), compute_(compute), saved_(1 << 20), scratch_(kScratchSpace) {}
 
 Tensor ForwardModel::Logits(std::span<const int32_t> ids, const TokenLayout& layout, const LayerObserver& observer) {
   ArenaScope scope(scratch_);
@@ -34,6 +38,20 @@ Tensor ForwardModel::Logits(std::span<const int32_t> ids) {
   const auto n = static_cast<int64_t>(ids.size());
   const Segment all{0, n, 0, n};
   return Logits(ids, {positions, {&all, 1}});
+}
+
+std::vector<std::vector<double>> ForwardModel::LogitRows(std::span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= config().vocab_size)
+      Throw(ErrorCode::kInput, "token {}: the model's vocabulary is 0..{}", id, config().vocab_size - 1);
+  }
+  const Tensor logits = Logits(ids);
+  std::vector<std::vector<double>> rows;
+  for (int64_t i = 0; i < logits.dim(0); ++i) {
+    const float* row = logits.data<float>() + i * logits.dim(1);
+    rows.emplace_back(row, row + logits.dim(1));
+  }
+  return rows;
 }
 
 LossSums ForwardModel::Loss(const TokenBatch& batch) {

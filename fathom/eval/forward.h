@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/model/decoder.h"
@@ -12,12 +13,19 @@ class ForwardModel {
  public:
   // adapter: a PEFT folder to put beside the weights; empty: none.
   ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers = {}, const std::filesystem::path& adapter = {});
+  // The same weights, or fewer of them, under another config and other options.
+  ForwardModel(DecoderParams params, const ModelConfig& config, DType compute, const LayerOptions& layers);
   const ModelConfig& config() const { return decoder_.config(); }
+  const DecoderParams& params() const { return params_; }
+  const Decoder& decoder() const { return decoder_; }
+  DType compute() const { return compute_; }
 
   // Logits [T,V] F32 of every token.
   Tensor Logits(std::span<const int32_t> ids, const TokenLayout& layout, const LayerObserver& observer = {});
   // The same for one sequence.
   Tensor Logits(std::span<const int32_t> ids);
+  // Those of one sequence, as rows of doubles. Throws Error(kInput) for an id outside the vocabulary.
+  std::vector<std::vector<double>> LogitRows(std::span<const int32_t> ids);
   // Sums of the loss of one batch.
   LossSums Loss(const TokenBatch& batch);
 

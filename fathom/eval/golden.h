@@ -34,6 +34,9 @@ struct GoldenCase {
 // What the engine gives, under the golden's names. compute: F32 (the bounds are for it) or BF16.
 GoldenArrays ComputeGolden(const GoldenCase& golden, DType compute);
 
+// Bounds of hidden states, of their largest value, and of logits.
+inline constexpr double kHiddenBound = 1e-4, kKlBound = 1e-9;
+
 // One compared array.
 struct GoldenRow {
   std::string name, measure;        // "max abs", "relative L2", "KL" ...

@@ -24,6 +24,29 @@ Tensor VectorOf(std::span<const double> x) {
   return t;
 }
 
+std::vector<double> Doubles(const Tensor& t) {
+  std::vector<double> x(static_cast<size_t>(t.NumElements()));
+  for (size_t i = 0; i < x.size(); ++i) {
+    switch (t.dtype()) {
+      case DType::kF64:
+        x[i] = t.data<double>()[i];
+        break;
+      case DType::kF32:
+        x[i] = t.data<float>()[i];
+        break;
+      case DType::kI64:
+        x[i] = static_cast<double>(t.data<int64_t>()[i]);
+        break;
+      case DType::kU8:
+        x[i] = t.data<uint8_t>()[i];
+        break;
+      default:
+        Throw(ErrorCode::kInput, "golden arrays are F64, F32, I64 or U8, found {}", DTypeName(t.dtype()));
+    }
+  }
+  return x;
+}
+
 Batch MakeBatch(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t rows, int64_t length) {
   Batch batch;
   batch.Clear(rows, length);

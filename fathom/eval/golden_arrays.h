@@ -15,6 +15,8 @@ namespace fathom {
 Tensor CopyOf(ConstView v, Shape shape);
 Tensor ScalarOf(double x);
 Tensor VectorOf(std::span<const double> x);
+// The values of an F64, F32, I64 or U8 array. Throws Error(kInput) for another dtype.
+std::vector<double> Doubles(const Tensor& t);
 
 // `rows` sequences of `length` tokens each, every one a document.
 Batch MakeBatch(std::span<const int32_t> ids, std::span<const int32_t> targets, int64_t rows, int64_t length);
@@ -30,5 +32,7 @@ Tensor BatchLogits(const GoldenCase& golden, DType compute, const Batch& batch, 
 void AddSparseTraining(const GoldenCase& golden, DType compute, GoldenArrays& got);
 // Logits, loss and gradients of MTP module 1 with the hub's own copies of embedding and head on the batch of "mid_ids" (golden_mtp.cc).
 void AddMtp(const GoldenCase& golden, DType compute, const Batch& mid, GoldenArrays& got);
+// Logits [T,V] of MTP module 1 on that batch, if it is fed so.
+Tensor MtpLogitsOf(const GoldenCase& golden, DType compute, const Batch& mid, MtpInput input);
 
 }  // namespace fathom

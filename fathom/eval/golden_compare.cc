@@ -3,35 +3,13 @@
 #include <numeric>
 
 #include "fathom/eval/golden.h"
+#include "fathom/eval/golden_arrays.h"
 #include "fathom/eval/logits.h"
 
 namespace fathom {
 namespace {
 
-constexpr double kGradientBound = 1e-5, kHiddenBound = 1e-4, kLossBound = 2e-5, kNormBound = 2e-4, kKlBound = 1e-9, kLogitFactor = 2.5;
-
-std::vector<double> Doubles(const Tensor& t) {
-  std::vector<double> x(static_cast<size_t>(t.NumElements()));
-  for (size_t i = 0; i < x.size(); ++i) {
-    switch (t.dtype()) {
-      case DType::kF64:
-        x[i] = t.data<double>()[i];
-        break;
-      case DType::kF32:
-        x[i] = t.data<float>()[i];
-        break;
-      case DType::kI64:
-        x[i] = static_cast<double>(t.data<int64_t>()[i]);
-        break;
-      case DType::kU8:
-        x[i] = t.data<uint8_t>()[i];
-        break;
-      default:
-        Throw(ErrorCode::kInput, "golden arrays are F64, F32, I64 or U8, found {}", DTypeName(t.dtype()));
-    }
-  }
-  return x;
-}
+constexpr double kGradientBound = 1e-5, kLossBound = 2e-5, kNormBound = 2e-4, kLogitFactor = 2.5;
 
 double MaxAbsDifference(const std::vector<double>& a, const std::vector<double>& b) {
   double worst = 0;

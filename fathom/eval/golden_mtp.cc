@@ -29,11 +29,6 @@ class MtpComputation {
     Put("mtp_before_norm.mid_loss", ScalarOf(Gradients(session)));
   }
 
- private:
-  void Put(const std::string& name, Tensor value) {
-    if (golden_.Has(name)) got_.insert_or_assign(golden_.prefix + name, std::move(value));
-  }
-
   TrainSession Session(MtpInput input) const {
     TrainOptions o = OptionsFor(mid_, compute_);
     o.mtp = {.modules = 1, .input = input};
@@ -46,6 +41,11 @@ class MtpComputation {
     Tensor logits(DType::kF32, {mid_.tokens(), golden_.checkpoint.config().vocab_size});
     session.decoder().MtpLogits(ctx, session.params(), session.Slice(mid_, 0, mid_.rows), input, 1, logits.mutable_view());
     return logits;
+  }
+
+ private:
+  void Put(const std::string& name, Tensor value) {
+    if (golden_.Has(name)) got_.insert_or_assign(golden_.prefix + name, std::move(value));
   }
 
   // Leaves the gradients of the whole loss in the session; returns the module's part of the loss.
@@ -65,6 +65,13 @@ class MtpComputation {
 
 void AddMtp(const GoldenCase& golden, DType compute, const Batch& mid, GoldenArrays& got) {
   MtpComputation(golden, mid, compute, got).Run();
+}
+
+Tensor MtpLogitsOf(const GoldenCase& golden, DType compute, const Batch& mid, MtpInput input) {
+  GoldenArrays none;
+  const MtpComputation computation(golden, mid, compute, none);
+  TrainSession session = computation.Session(input);
+  return computation.Logits(session, input);
 }
 
 }  // namespace fathom

@@ -76,13 +76,17 @@ void CompareRow(size_t position, std::span<const double> golden, std::span<const
     }
     const double relative = difference / (golden[v] == 0 ? 1e-8 : std::fabs(golden[v]));
     if (!(relative <= report.max_rel)) report.max_rel = relative;
-    if (bars.atol && !(difference <= *bars.atol + bars.rtol * std::fabs(golden[v]))) report.allclose = false;
+    if (bars.atol && !(difference <= *bars.atol + bars.rtol * std::fabs(golden[v]))) {
+      report.allclose = false;
+      if (!report.first_above_atol) report.first_above_atol = position;
+    }
   }
   const double kl = KlDivergence(golden, model, bars.clip);
   if (report.kl.empty() || !(kl <= report.max_kl)) {
     report.max_kl = kl;
     report.max_kl_position = static_cast<int64_t>(position);
   }
+  if (bars.max_kl_div && !(kl < *bars.max_kl_div) && !report.first_above_kl) report.first_above_kl = position;
   report.kl.push_back(kl);
 }
 

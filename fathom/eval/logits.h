@@ -35,9 +35,12 @@ struct LogitReport {
   double max_abs = 0, max_rel = 0, max_kl = 0;
   int64_t max_abs_position = 0, max_abs_id = 0, max_kl_position = 0;
   double max_abs_model = 0, max_abs_golden = 0;
-  bool allclose = true;    // every |m - g| <= atol + rtol |g|; only meaningful with atol
-  std::vector<double> kl;  // per position that was compared
+  bool allclose = true;                                     // every |m - g| <= atol + rtol |g|; only meaningful with atol
+  std::vector<double> kl;                                   // per position that was compared
+  std::optional<int64_t> first_above_kl, first_above_atol;  // the first position that misses a bar
   bool Passes(const LogitBars& bars) const;
+  // The first position above max_kl_div, or, where none is, beyond atol.
+  std::optional<int64_t> FirstMissed() const { return first_above_kl ? first_above_kl : first_above_atol; }
 };
 
 // model [n][V']: only the first min(V, V') logits are compared.

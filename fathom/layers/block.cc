@@ -8,7 +8,7 @@ namespace fathom {
 Block::Block(const ModelConfig& c, bool moe, const LayerOptions& options)
     : hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), attention_(c, options) {
   if (moe) {
-    moe_.emplace(c, options.experts);
+    moe_.emplace(c, options);
   } else {
     dense_.emplace(c.intermediate_size);
   }
@@ -82,6 +82,12 @@ double Block::LearnIndexer(Ctx& ctx, const BlockParams& p, const BlockInputs& in
                            BlockParams& grad) const {
   ArenaScope scope(ctx.scratch);
   return attention_.LearnIndexer(ctx, p.self_attn, {inputs, AttentionInput(ctx, p, s)}, s.attention, sparse, factor, grad.self_attn);
+}
+
+void Block::IndexerScores(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, const Saved& s, int64_t query,
+                          std::span<float> scores) const {
+  ArenaScope scope(ctx.scratch);
+  attention_.IndexerScores(ctx, p.self_attn, {inputs, AttentionInput(ctx, p, s)}, s.attention, query, scores);
 }
 
 void Block::ForwardCached(Ctx& ctx, const BlockParams& p, const CachedInputs& in, View h) const {

@@ -40,6 +40,9 @@ class Block {
   // See Mla::LearnIndexer.
   double LearnIndexer(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, const Saved& saved, bool sparse, float factor,
                       BlockParams& grad) const;
+  // See Mla::IndexerScores.
+  void IndexerScores(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, const Saved& saved, int64_t query,
+                     std::span<float> scores) const;
   // For decoding, see Mla::ForwardCached.
   void ForwardCached(Ctx& ctx, const BlockParams& p, const CachedInputs& in, View h) const;
 

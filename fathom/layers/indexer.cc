@@ -16,12 +16,13 @@ constexpr float kKeyNormEps = 1e-6f;  // official code; not rms_norm_eps
 
 }  // namespace
 
-Indexer::Indexer(const ModelConfig& c, bool fp8)
+Indexer::Indexer(const ModelConfig& c, const LayerOptions& options)
     : shape_{c.index_n_heads, c.index_head_dim},
       top_k_(c.index_topk),
-      fp8_(fp8),
+      fp8_(options.indexer_fp8),
+      pairs_(options.faults.indexer_interleaved ? RopePairs::kInterleaved : RopePairs::kHalves),
       weight_scale_(static_cast<float>(1 / std::sqrt(static_cast<double>(c.index_n_heads) * static_cast<double>(c.index_head_dim)))) {
-  if (fp8 && !std::has_single_bit(static_cast<uint64_t>(c.index_head_dim))) {
+  if (fp8_ && !std::has_single_bit(static_cast<uint64_t>(c.index_head_dim))) {
     Throw(ErrorCode::kUsage, "indexer_fp8=true: the Hadamard rotation needs an index_head_dim that is a power of two, this model has {}",
           c.index_head_dim);
   }
@@ -29,7 +30,7 @@ Indexer::Indexer(const ModelConfig& c, bool fp8)
 
 // The rotated part comes first in each head, and its pairs are halves: unlike the main attention's.
 void Indexer::Rotate(View x, int64_t heads, const Inputs& in, RopeDirection direction) const {
-  RopeRotate(x, {heads, shape_.head_dim, 0}, {in.rope.cos, in.rope.sin, in.positions}, RopePairs::kHalves, direction);
+  RopeRotate(x, {heads, shape_.head_dim, 0}, {in.rope.cos, in.rope.sin, in.positions}, pairs_, direction);
 }
 
 // In exact arithmetic the rotation, orthogonal and on both sides, cancels; it is there for the rounding. The official code multiplies codes
@@ -76,6 +77,19 @@ bool Indexer::Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, std::sp
   const View q = Queries(ctx, p, in), weights = HeadWeights(ctx, p, in);
   if (fp8_) RoundAsOfficial(ctx, q, shape_.heads);
   return IndexerTopK({shape_, q, k, weights}, segments, top_k_, chosen, {}, ctx.scratch, tables);
+}
+
+void Indexer::Scores(Ctx& ctx, const IndexerParams& p, const Inputs& in, int64_t query, std::span<float> scores) const {
+  ArenaScope scope(ctx.scratch);
+  const int64_t keys = std::ssize(scores);
+  const View k = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), shape_.head_dim});
+  Keys(ctx, p, in, k);
+  const View q = Queries(ctx, p, in), weights = HeadWeights(ctx, p, in);
+  if (fp8_) RoundAsOfficial(ctx, q, shape_.heads);
+  const Segment all{0, 1, 0, keys};
+  const std::span<int32_t> chosen = ctx.scratch.AllocSpan<int32_t>(keys);  // every key, in order
+  IndexerTopK({shape_, q.Rows(query, query + 1), k.Rows(0, keys), weights.Rows(query, query + 1)}, {&all, 1}, keys, chosen,
+              ViewOf(scores.data(), {1, keys}), ctx.scratch);
 }
 
 double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const IndexerTarget& target, const IndexerKeys& keys,

@@ -9,6 +9,7 @@
 #include "fathom/kernels/attention/rope.h"
 #include "fathom/kernels/indexer/indexer_loss.h"
 #include "fathom/layers/context.h"
+#include "fathom/layers/options.h"
 #include "fathom/layers/rope_table.h"
 
 namespace fathom {
@@ -22,8 +23,8 @@ struct IndexerParams {
 
 class Indexer {
  public:
-  // fp8: see LayerOptions::indexer_fp8; what is chosen changes, what is learned does not.
-  Indexer(const ModelConfig& config, bool fp8);
+  // Under options.indexer_fp8 what is chosen changes, what is learned does not.
+  Indexer(const ModelConfig& config, const LayerOptions& options);
   int64_t top_k() const { return top_k_; }
   int64_t head_dim() const { return shape_.head_dim; }
   const IndexerShape& shape() const { return shape_; }
@@ -42,6 +43,8 @@ class Indexer {
   // k [S,Dh] are all keys, in decoding in the blocks of each segment's table.
   bool Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, std::span<const Segment> segments, ConstView k, std::span<int32_t> chosen,
               std::span<const BlockTable> tables = {}) const;
+  // The scores of one query [T] with keys 0, 1, ...; scores is overwritten.
+  void Scores(Ctx& ctx, const IndexerParams& p, const Inputs& in, int64_t query, std::span<float> scores) const;
   // The sum of the KL of the tokens from the main attention's weights over `keys` (IndexerLoss); adds the gradients of factor times it to
   // grad.
   double Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const IndexerTarget& target, const IndexerKeys& keys, float factor,
@@ -58,6 +61,7 @@ class Indexer {
   IndexerShape shape_;
   int64_t top_k_;
   bool fp8_;
+  RopePairs pairs_;
   float weight_scale_;  // Hi^-1/2 Dh^-1/2
 };
 

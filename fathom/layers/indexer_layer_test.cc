@@ -171,8 +171,8 @@ INSTANTIATE_TEST_SUITE_P(Rounding, IndexerTest, testing::Bool(), [](const auto& 
 TEST(Indexer, RefusesToRotateOtherSizes) {
   ModelConfig c = Config();
   c.index_head_dim = 12;
-  EXPECT_THROW(Indexer(c, true), Error);
-  EXPECT_NO_THROW(Indexer(c, false));
+  EXPECT_THROW(Indexer(c, {.indexer_fp8 = true}), Error);
+  EXPECT_NO_THROW(Indexer(c, {}));
 }
 
 }  // namespace

@@ -27,10 +27,12 @@ int64_t CoveredTokens(const TokenLayout& layout) {
 }  // namespace
 
 Mla::Mla(const ModelConfig& c, const LayerOptions& options)
-    : shape_{c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, static_cast<float>(SoftmaxScale(c))},
+    : shape_{c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim,
+             static_cast<float>(SoftmaxScale(c, options.faults))},
+      pairs_(options.faults.rope_halves ? RopePairs::kHalves : RopePairs::kInterleaved),
       q_rank_(c.q_lora_rank),
       kv_rank_(c.kv_lora_rank) {
-  if (c.has_indexer()) indexer_.emplace(c, options.indexer_fp8);
+  if (c.has_indexer()) indexer_.emplace(c, options);
 }
 
 Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t) const {
@@ -105,8 +107,8 @@ void Mla::Rotate(View q, View kv_low, std::span<const int32_t> positions, const 
   const auto direction = inverse ? RopeDirection::kInverse : RopeDirection::kForward;
   const int64_t width = shape_.nope_dim + shape_.rope_dim;
   const RopeAngles angles{rope.cos, rope.sin, positions};
-  RopeRotate(q, {shape_.heads, width, shape_.nope_dim}, angles, RopePairs::kInterleaved, direction);
-  RopeRotate(kv_low, {1, shape_.rope_dim, kv_rank_}, angles, RopePairs::kInterleaved, direction);
+  RopeRotate(q, {shape_.heads, width, shape_.nope_dim}, angles, pairs_, direction);
+  RopeRotate(kv_low, {1, shape_.rope_dim, kv_rank_}, angles, pairs_, direction);
 }
 
 void Mla::Forward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View y, Saved& s) const {
@@ -193,6 +195,12 @@ double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const AttentionInputs& in
   const std::span<const int32_t> chosen = sparse ? std::span<const int32_t>(s.chosen) : std::span<const int32_t>();
   return indexer_->Learn(ctx, p.indexer, IndexerInput(ctx, p, in, s), target, {in.layout.segments, chosen, indexer_->top_k()}, factor,
                          grad.indexer);
+}
+
+void Mla::IndexerScores(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s, int64_t query,
+                        std::span<float> scores) const {
+  ArenaScope scope(ctx.scratch);
+  indexer_->Scores(ctx, p.indexer, IndexerInput(ctx, p, in, s), query, scores);
 }
 
 // One segment after another. What a sequence shares with the one before it stands there expanded already.

@@ -42,6 +42,10 @@ class Mla {
   // gradients of factor times its sum over tokens to grad.indexer and returns the sum.
   double LearnIndexer(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& saved, bool sparse, float factor,
                       MlaParams& grad) const;
+  // For checks, after Forward and in a model with an indexer: the indexer's scores of one query [T] with the keys of one document that
+  // begins at row 0, as many as there are scores, which are overwritten.
+  void IndexerScores(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& saved, int64_t query,
+                     std::span<float> scores) const;
   // For decoding: x [M,D] are rows of several sequences, whose latents are written to their places in the cache. A sequence's few tokens
   // take the absorbed form, many the expanded one unless ctx asks for arithmetic by row. y [M,D] F32 is added to.
   void ForwardCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, ConstView x, View y) const;
@@ -72,6 +76,7 @@ class Mla {
   void AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std::span<const int32_t> chosen, ConstView q, View o) const;
 
   MlaShape shape_;
+  RopePairs pairs_;
   int64_t q_rank_, kv_rank_;
   std::optional<Indexer> indexer_;
   float eps_ = 1e-6f;  // of both inner norms; not rms_norm_eps (official code and transformers agree)

@@ -8,6 +8,7 @@
 #include "fathom/kernels/gemm/gemm_tiles.h"
 #include "fathom/kernels/moe/moe_dispatch.h"
 #include "fathom/layers/linear.h"
+#include "fathom/layers/router_choice.h"
 
 namespace fathom {
 namespace {
@@ -55,9 +56,10 @@ RouterShape RouterShapeOf(const ModelConfig& c) {
   return s;
 }
 
-Moe::Moe(const ModelConfig& c, const ExpertRun& run)
+Moe::Moe(const ModelConfig& c, const LayerOptions& options)
     : router_(RouterShapeOf(c)),
-      run_(run),
+      run_(options.experts),
+      faults_(options.faults),
       hidden_(c.hidden_size),
       width_(c.moe_intermediate_size),
       shared_(c.moe_intermediate_size * c.n_shared_experts) {}
@@ -129,6 +131,7 @@ void Moe::Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Sav
   ExactLinearForward(ctx, p.gate, AsF32(ctx, x), logits);
   RouterForward(router_, logits, BiasOf(p), s.scores, s.ids, s.weights);
   if (ctx.scratch.counting()) return PlanRows(sequence, s);
+  ApplyRoutingFaults(faults_, router_, s.scores, BiasOf(p), s.ids, s.weights);
   FillSlots(ctx, sequence, s);
   BuildDispatch(s.slot_expert, slots(), router_.experts, s.begin, s.row_token, s.row_slot, s.slot_row);
 }

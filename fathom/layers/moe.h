@@ -22,7 +22,7 @@ RouterShape RouterShapeOf(const ModelConfig& config);
 
 class Moe {
  public:
-  Moe(const ModelConfig& config, const ExpertRun& run);
+  Moe(const ModelConfig& config, const LayerOptions& options);
   struct Saved {
     View scores;                     // [T,E] F32, before the bias
     std::span<int32_t> ids;          // [T*K] chosen experts, a constant for backward
@@ -71,6 +71,7 @@ class Moe {
 
   RouterShape router_;
   ExpertRun run_;
+  LayerFaults faults_;
   int64_t hidden_, width_;
   Mlp shared_;
 };

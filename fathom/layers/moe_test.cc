@@ -89,7 +89,7 @@ std::vector<T> MoeRef(const MoeParams& p, const Moe::Saved& choice, const std::v
 class MoeTest : public testing::TestWithParam<ExpertRun> {
  protected:
   MoeTest()
-      : moe_(TinyConfig(), GetParam()),
+      : moe_(TinyConfig(), {.experts = GetParam()}),
         p_(RandomParams()),
         x_(RandomTensor({kTokens, kHidden}, 3)),
         c_(RandomTensor({kTokens, kHidden}, 4)) {}

@@ -9,6 +9,11 @@
 namespace fathom {
 namespace {
 
+ModelConfig WithoutYarn(ModelConfig config) {
+  config.rope_scaling.reset();
+  return config;
+}
+
 double YarnMscale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
 
 // The (fractional) frequency index that makes `rotations` turns within the original context.
@@ -41,16 +46,16 @@ double RopeTableScale(const ModelConfig& c) {
   return YarnMscale(s.factor, s.mscale) / YarnMscale(s.factor, s.mscale_all_dim);
 }
 
-double SoftmaxScale(const ModelConfig& c) {
+double SoftmaxScale(const ModelConfig& c, const LayerFaults& faults) {
   const double scale = 1 / std::sqrt(static_cast<double>(c.qk_head_dim()));
-  if (!c.rope_scaling || c.rope_scaling->mscale_all_dim == 0) return scale;
+  if (faults.plain_softmax_scale || !c.rope_scaling || c.rope_scaling->mscale_all_dim == 0) return scale;
   const double m = YarnMscale(c.rope_scaling->factor, c.rope_scaling->mscale_all_dim);
   return scale * m * m;
 }
 
-RopeTable::RopeTable(const ModelConfig& config, int64_t length)
+RopeTable::RopeTable(const ModelConfig& config, int64_t length, const LayerFaults& faults)
     : cos(DType::kF32, {length, config.qk_rope_head_dim / 2}), sin(DType::kF32, {length, config.qk_rope_head_dim / 2}) {
-  const auto frequencies = RopeFrequencies(config);
+  const auto frequencies = RopeFrequencies(faults.plain_frequencies ? WithoutYarn(config) : config);
   const double scale = RopeTableScale(config);
   ParallelRanges(length, 64, [&](int64_t begin, int64_t end) {
     for (int64_t position = begin; position < end; ++position) {

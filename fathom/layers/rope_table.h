@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fathom/config/model_config.h"
+#include "fathom/layers/options.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -16,11 +17,11 @@ std::vector<double> RopeFrequencies(const ModelConfig& config);
 double RopeTableScale(const ModelConfig& config);
 
 // Factor on attention scores: (Dn+Dr)^-0.5, times mscale(mscale_all_dim)^2 under YaRN.
-double SoftmaxScale(const ModelConfig& config);
+double SoftmaxScale(const ModelConfig& config, const LayerFaults& faults = {});
 
 struct RopeTable {
   Tensor cos, sin;  // [length, d/2] F32
-  RopeTable(const ModelConfig& config, int64_t length);
+  RopeTable(const ModelConfig& config, int64_t length, const LayerFaults& faults = {});
   int64_t length() const { return cos.dim(0); }
 };
 

@@ -8,13 +8,13 @@
 namespace fathom {
 
 Decoder::Decoder(const ModelConfig& config, const LayerOptions& options)
-    : config_(config), head_(config.vocab_size, static_cast<float>(config.rms_norm_eps)), mtp_(config, options) {
+    : config_(config), faults_(options.faults), head_(config.vocab_size, static_cast<float>(config.rms_norm_eps)), mtp_(config, options) {
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) blocks_.emplace_back(config, config.is_moe_layer(i), options);
   EnsurePositions(1);
 }
 
 void Decoder::EnsurePositions(int64_t length) {
-  if (rope_ == nullptr || rope_->length() < length) rope_ = std::make_shared<const RopeTable>(config_, length);
+  if (rope_ == nullptr || rope_->length() < length) rope_ = std::make_shared<const RopeTable>(config_, length, faults_);
 }
 
 void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, const TokenLayout& layout, View h,
@@ -27,6 +27,15 @@ void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t>
     blocks_[i].Forward(ctx, p.layers[i], {layout, *rope_}, h, saved);
     if (observer) observer(static_cast<int64_t>(i), h, saved);
   }
+}
+
+void Decoder::ForwardLayer(Ctx& ctx, const DecoderParams& p, int64_t layer, const TokenLayout& layout, View h, Block::Saved& saved) const {
+  block(layer).Forward(ctx, p.layers[static_cast<size_t>(layer)], {layout, *rope_}, h, saved);
+}
+
+void Decoder::IndexerScores(Ctx& ctx, const DecoderParams& p, int64_t layer, const TokenLayout& layout, const Block::Saved& saved,
+                            int64_t query, std::span<float> scores) const {
+  block(layer).IndexerScores(ctx, p.layers[static_cast<size_t>(layer)], {layout, *rope_}, saved, query, scores);
 }
 
 void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h,

@@ -24,6 +24,13 @@ class Decoder {
   void Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, const TokenLayout& layout, View h,
                const LayerObserver& observer = {}) const;
 
+  // One layer of that: h is updated in place, saved (block(layer).Allocate) is filled.
+  void ForwardLayer(Ctx& ctx, const DecoderParams& p, int64_t layer, const TokenLayout& layout, View h, Block::Saved& saved) const;
+  // The scores by which an indexer chose, see Mla::IndexerScores; saved is the layer's.
+  void IndexerScores(Ctx& ctx, const DecoderParams& p, int64_t layer, const TokenLayout& layout, const Block::Saved& saved, int64_t query,
+                     std::span<float> scores) const;
+  const Block& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
+
   // Loss and gradients of one micro-batch; adds to grads (empty gradients are not computed). options.mtp.modules of the MTP modules take
   // part.
   LossSums ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
@@ -59,6 +66,7 @@ class Decoder {
   void LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, DecoderParams& grads) const;
 
   ModelConfig config_;
+  LayerFaults faults_;
   Head head_;
   std::vector<Block> blocks_;
   MtpChain mtp_;

@@ -1,0 +1,129 @@
+#include "fathom/eval/compare_runs.h"
+
+#include <gtest/gtest.h>
+
+#include "fathom/checkpoint/hub/test_checkpoint.h"
+#include "fathom/testing/folder.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+
+class CompareRunsTest : public testing::Test {
+ protected:
+  explicit CompareRunsTest(const std::string& name = "v3")
+      : a_(Checkpoint::Open(fs::path(FATHOM_TEST_DATA) / "golden" / name)), config_(a_.config().raw) {
+    for (const std::string& tensor : a_.names()) {
+      const Tensor from = a_.Get(tensor);
+      tensors_.push_back({tensor, Tensor(from.dtype(), from.shape())});
+      std::memcpy(tensors_.back().tensor.mutable_view().raw(), from.view().raw(), static_cast<size_t>(from.NumBytes()));
+    }
+    for (int32_t i = 0; i < 30; ++i) ids_.push_back(5 + i * 11 % 59);
+  }
+  float* Of(const std::string& name) { return FindTensor(tensors_, name).tensor.mutable_data<float>(); }
+  RunDifferences Compare(int64_t from) {
+    WriteCheckpoint(folder_.path() / "b", config_, tensors_);
+    int64_t calls = 0;
+    RunDifferences d = CompareRuns(a_, Checkpoint::Open(folder_.path() / "b"), DType::kF32, ids_, from,
+                                   [&](int64_t layers) { EXPECT_EQ(layers, ++calls); });
+    EXPECT_GT(calls, 0);
+    return d;
+  }
+
+  Checkpoint a_;
+  Json config_;
+  std::vector<TestTensor> tensors_;
+  std::vector<int32_t> ids_;
+  TemporaryFolder folder_;
+};
+
+TEST_F(CompareRunsTest, NothingWhereNothingDiffers) {
+  const RunDifferences d = Compare(0);
+  EXPECT_FALSE(d.first);
+  EXPECT_FALSE(d.choice);
+}
+
+// Layer 1 turned up: its own output is the first to differ, from the first token on, whether the layer below ran twice or once.
+TEST_F(CompareRunsTest, TheLayerThatDiffers) {
+  FindTensor(tensors_, "model.layers.1.self_attn.o_proj.weight").tensor.mutable_data<float>()[0] += 1;
+  for (const int64_t from : {0, 1}) {
+    const RunDifferences d = Compare(from);
+    ASSERT_TRUE(d.first);
+    EXPECT_EQ(d.first->layer, 1);
+    EXPECT_EQ(d.first->token, 0);
+  }
+}
+
+// A token's embedding: from where the token first stands.
+TEST_F(CompareRunsTest, TheTokenThatDiffers) {
+  float* row = FindTensor(tensors_, "model.embed_tokens.weight").tensor.mutable_data<float>() + ids_[7] * a_.config().hidden_size;
+  row[3] += 1;
+  const RunDifferences d = Compare(0);
+  ASSERT_TRUE(d.first);
+  EXPECT_EQ(d.first->layer, 0);
+  EXPECT_EQ(d.first->token, 7);
+}
+
+TEST_F(CompareRunsTest, BelowTheToleranceIsTheSame) {
+  Of("model.layers.1.input_layernorm.weight")[0] += 1e-7F;
+  EXPECT_FALSE(Compare(1).first);
+}
+
+// One expert becomes every token's first choice, in its own group or in one that was left out.
+TEST_F(CompareRunsTest, TheRoutersChoiceWithScores) {
+  const std::string name = "model.layers.1.mlp.gate.e_score_correction_bias";
+  Of(name)[3] += 4;
+  const RunDifferences d = Compare(1);
+  ASSERT_TRUE(d.choice);
+  EXPECT_EQ(d.choice->layer, 1);
+  EXPECT_TRUE(d.choice->kind == "router" || d.choice->kind == "group") << d.choice->kind;
+  EXPECT_EQ(d.choice->a.size(), 2u);
+  EXPECT_EQ(d.choice->b.size(), d.choice->a.size());
+  const int32_t wanted = d.choice->kind == "router" ? 3 : 1;  // two experts in each group
+  const auto chosen = std::ranges::find(d.choice->b, wanted, &ScoredChoice::id);
+  ASSERT_NE(chosen, d.choice->b.end());
+  EXPECT_GT(chosen->score, 3);
+}
+
+// One group is lost: the choice among groups is what differs.
+TEST_F(CompareRunsTest, TheGroupsAreWhy) {
+  config_["topk_group"] = 1;
+  const RunDifferences d = Compare(0);
+  ASSERT_TRUE(d.choice);
+  EXPECT_EQ(d.choice->kind, "group");
+  EXPECT_EQ(d.choice->a.size(), 2u);
+  EXPECT_EQ(d.choice->b.size(), 1u);
+  EXPECT_EQ(d.choice->layer, 1);
+}
+
+class CompareIndexersTest : public CompareRunsTest {
+ protected:
+  CompareIndexersTest() : CompareRunsTest("v32-indexer-training") {}
+};
+
+TEST_F(CompareIndexersTest, TheFirstQueryThatSeesOneKeyMore) {
+  const int64_t k = a_.config().index_topk;
+  config_["index_topk"] = k + 1;
+  const RunDifferences d = Compare(0);
+  ASSERT_TRUE(d.choice);
+  EXPECT_EQ(d.choice->kind, "indexer");
+  EXPECT_EQ(d.choice->layer, 0);
+  EXPECT_EQ(d.choice->token, k) << "the first that sees more than index_topk keys";
+  EXPECT_EQ(std::ssize(d.choice->a), k);
+  EXPECT_EQ(std::ssize(d.choice->b), k + 1);
+  // The key that one side leaves out has the lowest score of all.
+  float lowest = d.choice->a[0].score;
+  for (const ScoredChoice& c : d.choice->a) lowest = std::min(lowest, c.score);
+  for (const ScoredChoice& c : d.choice->b) {
+    const auto same = std::ranges::find(d.choice->a, c.id, &ScoredChoice::id);
+    if (same == d.choice->a.end()) {
+      EXPECT_LE(c.score, lowest);
+    } else {
+      EXPECT_EQ(c.score, same->score);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom
