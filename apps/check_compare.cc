@@ -128,11 +128,11 @@ Json RunsJson(const RunDifferences& runs) {
   return json;
 }
 
-std::vector<int32_t> ReadPrompt(const RunConfig& config) {
+std::vector<int32_t> ReadPrompt(const RunConfig& config, const std::filesystem::path& dir) {
   if (!config.String("prompt_ids").empty()) return ParsePromptIds(config.String("prompt_ids"));
   if (!config.Given("prompt")) Throw(ErrorCode::kUsage, "check compare needs prompt= or prompt_ids= (what both are run on)");
   const std::string& path = config.String("tokenizer_path");
-  const Tokenizer tokenizer = Tokenizer::Load(path.empty() ? config.String("a") : path);
+  const Tokenizer tokenizer = Tokenizer::Load(path.empty() ? dir : std::filesystem::path(path));
   const bool bos = config.Bool("add_bos") && tokenizer.bos_id().has_value();
   std::vector<int32_t> ids = tokenizer.Encode(config.String("prompt"), {.add_bos = bos});
   if (ids.empty()) Throw(ErrorCode::kUsage, "prompt=: no token in it");
@@ -157,8 +157,9 @@ RunDifferences RunBoth(const RunConfig& config, const Checkpoint& a, const Check
 int Run(const RunConfig& config) {
   if (config.String("a").empty() || config.String("b").empty())
     Throw(ErrorCode::kUsage, "check compare needs a= and b= (the folders of two checkpoints)");
-  const std::vector<int32_t> ids = ReadPrompt(config);
-  const Checkpoint a = OpenCheckpoint(config, config.String("a")), b = OpenCheckpoint(config, config.String("b"));
+  const ReadableCheckpoint readable_a(config, "a"), readable_b(config, "b");
+  const std::vector<int32_t> ids = ReadPrompt(config, readable_a.dir());
+  const Checkpoint a = OpenCheckpoint(config, readable_a.dir()), b = OpenCheckpoint(config, readable_b.dir());
   const std::vector<std::string> keys = CompareConfigs(a.config(), b.config());
   const std::vector<ParameterDifference> differences = CompareFiles(a, b);
   const std::vector<Cause> causes = ByCause(differences);
@@ -182,7 +183,7 @@ int Run(const RunConfig& config) {
 Command CheckCompareCommand() {
   return {.name = "check compare",
           .summary = "two checkpoints of one shape: what differs, what happened to it, and where their outputs part",
-          .flags = {"a", "b", "ignore_config_keys", "prompt", "prompt_ids", "tokenizer_path", "add_bos", "dtype"},
+          .flags = WithModelFlags({"a", "b", "ignore_config_keys", "prompt", "prompt_ids", "tokenizer_path", "add_bos", "dtype"}),
           .run = Run};
 }
 

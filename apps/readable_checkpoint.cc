@@ -51,6 +51,11 @@ void WriteOutline(const ConvertSource& source, const fs::path& folder) {
   fs::resize_file(file, sizeof length + length + static_cast<uint64_t>(end));
 }
 
+void RefuseOtherPaths(const std::string& flag, const fs::path& given) {
+  if (fs::is_regular_file(given)) Throw(ErrorCode::kInput, "{}={}: a file; give the folder of a checkpoint", flag, given.string());
+  RefuseRunFolder(given);
+}
+
 void ConvertAll(const ConvertOptions& options) {
   ConvertPlan plan;
   {
@@ -81,23 +86,37 @@ Checkpoint OpenCheckpoint(const RunConfig& config, const fs::path& dir) {
 ReadableCheckpoint::ReadableCheckpoint(const std::string& command, RunConfig& config) {
   const char* flag = config.String(kFullState).empty() ? kParameters : kFullState;  // never both
   const fs::path given = config.String(flag);
-  if (fs::is_regular_file(given)) Throw(ErrorCode::kInput, "{}={}: a file; give the folder of a checkpoint", flag, given.string());
-  RefuseRunFolder(given);
+  RefuseOtherPaths(flag, given);
   if (given.empty() || !FindOrbaxItems(given)) return;
   if (const auto own = command == "train" ? FindOwnStep(config) : std::nullopt) {
     config.Set(flag, own->dir.string(), "the run's own step");
     return;
   }
-  folder_.emplace();
-  ConvertOptions options{.input = given, .output = folder_->path() / "hf", .full_state = flag == kFullState};
-  options.model = DescribedModel(config);
-  options.ignore_config_keys = config.Strings("ignore_config_keys");
+  ConvertOptions options = CopyOf(config, given);
+  options.full_state = flag == kFullState;
   if (command == "plan" && flag == kParameters) {
     WriteOutline(*OpenConvertSource(given, {.model = options.model, .ignore_config_keys = options.ignore_config_keys}), options.output);
   } else {
     ConvertAll(options);
   }
   config.Set(flag, options.output.string(), "converted");
+}
+
+ReadableCheckpoint::ReadableCheckpoint(const RunConfig& config, const std::string& flag) : dir_(config.String(flag)) {
+  RefuseOtherPaths(flag, dir_);
+  if (!FindOrbaxItems(dir_)) return;
+  ConvertOptions options = CopyOf(config, dir_);
+  options.full_state = false;
+  ConvertAll(options);
+  dir_ = options.output;
+}
+
+ConvertOptions ReadableCheckpoint::CopyOf(const RunConfig& config, const fs::path& given) {
+  folder_.emplace();
+  ConvertOptions options{.input = given, .output = folder_->path() / "hf"};
+  options.model = DescribedModel(config);
+  options.ignore_config_keys = config.Strings("ignore_config_keys");
+  return options;
 }
 
 }  // namespace fathom

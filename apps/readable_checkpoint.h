@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "fathom/base/scratch_folder.h"
+#include "fathom/checkpoint/convert/convert.h"
 #include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/config/run_config.h"
 
@@ -20,7 +21,15 @@ class ReadableCheckpoint {
   // a file or a run's folder.
   ReadableCheckpoint(const std::string& command, RunConfig& config);
 
+  // The same for the checkpoint that another flag names: dir() is its folder, or the copy's.
+  ReadableCheckpoint(const RunConfig& config, const std::string& flag);
+  const std::filesystem::path& dir() const { return dir_; }
+
  private:
+  // A folder of its own for the copy that these options make of what they read.
+  ConvertOptions CopyOf(const RunConfig& config, const std::filesystem::path& given);
+
+  std::filesystem::path dir_;
   std::optional<ScratchFolder> folder_;
 };
 
