@@ -99,7 +99,7 @@ class Side {
   std::span<const int32_t> ids_;
   std::vector<int32_t> positions_;
   Segment all_;
-  Tensor h_;  // [T,D]
+  Tensor h_;            // [T,D]
   Block::Saved saved_;  // of the last layer, in scratch
 };
 
