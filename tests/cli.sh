@@ -94,6 +94,18 @@ for flag in $("$fathom" config --help | sed -n 's/^  \([a-z0-9_.]*\)=.*/\1/p' | 
 done
 expect 2 1 'eval perplexity needs load_parameters_path' eval perplexity
 expect 2 1 'eval mmlu needs data_dir' eval mmlu
+# The auditor: what differs is said, exit 1; none is accused of a difference that no fault explains.
+v3="$data/golden/v3" lite="$data/golden/v2-lite" ids=prompt_ids=1,2,3,4,5,6,7,8
+expect 2 1 'check compare needs a= and b=' check compare a="$v3"
+expect 2 1 'check compare needs prompt= or prompt_ids=' check compare a="$v3" b="$v3"
+expect 3 1 'token 900: the vocabulary' check compare a="$v3" b="$data/golden/v3-bf16" prompt_ids=900
+expect 3 1 'no models of one shape' check compare a="$v3" b="$lite" $ids
+expect 0 0 'the two are the same' check compare a="$v3" b="$v3" $ids
+expect 0 0 '"causes": \[\]' check compare a="$v3" b="$v3" $ids json=-
+logits=(check logits "load_parameters_path=$lite" "golden_logits_path=$lite/golden_logits.jsonl" dtype=float32)
+expect 0 0 '"diagnosis": null' "${logits[@]}" max_kl_div=1e-8 json=-
+expect 1 0 '^cause: none of these faults' "${logits[@]}" max_kl_div=1e-30
+expect 1 0 '"cause": null' "${logits[@]}" max_kl_div=1e-30 explain=false json=-
 FATHOM_SIMD=mmx expect 2 1 'mmx' config
 
 # full ARGUMENT...: standard output is full, and standard error too or closed.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "fathom/eval/exact_forward.h"
 #include "fathom/kernels/elementwise/embedding.h"
 #include "fathom/layers/router_choice.h"
 #include "fathom/model/decoder.h"
@@ -12,6 +13,8 @@
 namespace fathom {
 namespace {
 
+// Up to so many multiplications the outputs are compared in double: a second or two.
+constexpr double kExactWork = 5e8;
 constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory is taken where it is touched
 
 // One model on its way through its layers.
@@ -45,7 +48,7 @@ class Side {
   }
 
   int64_t tokens() const { return h_.dim(0); }
-  std::span<const float> Row(int64_t token) const { return {h_.view().row<float>(token), static_cast<size_t>(h_.dim(1))}; }
+  std::span<const float> stream() const { return {h_.data<float>(), static_cast<size_t>(h_.NumElements())}; }
   bool HasIndexer() const { return checkpoint_.config().has_indexer(); }
   bool HasRouter(int64_t layer) const { return decoder_.block(layer).is_moe(); }
   const RouterShape& Router(int64_t layer) const { return decoder_.block(layer).moe().router(); }
@@ -103,21 +106,38 @@ class Side {
   Block::Saved saved_;  // of the last layer, in scratch
 };
 
-bool SameRow(std::span<const float> a, std::span<const float> b) {
+template <class T>
+bool SameRow(std::span<const T> a, std::span<const T> b) {
   double difference = 0, norm = 0;
   for (size_t i = 0; i < a.size(); ++i) {
-    const double d = static_cast<double>(a[i]) - b[i];
+    const double x = static_cast<double>(a[i]), d = x - static_cast<double>(b[i]);
     difference += d * d;
-    norm += static_cast<double>(a[i]) * a[i];
+    norm += x * x;
   }
   return std::sqrt(difference) <= kSameOutput * std::sqrt(norm);
 }
 
-std::optional<RunDifferences::Place> FirstRow(const Side& a, const Side& b, int64_t layer) {
-  for (int64_t token = 0; token < a.tokens(); ++token) {
-    if (!SameRow(a.Row(token), b.Row(token))) return RunDifferences::Place{layer, token};
+// The first token whose rows in two streams [T,D] differ.
+template <class T>
+std::optional<RunDifferences::Place> FirstRow(std::span<const T> a, std::span<const T> b, int64_t tokens, int64_t layer) {
+  const auto width = a.size() / static_cast<size_t>(tokens);
+  for (int64_t token = 0; token < tokens; ++token) {
+    const auto at = static_cast<size_t>(token) * width;
+    if (!SameRow(a.subspan(at, width), b.subspan(at, width))) return RunDifferences::Place{layer, token};
   }
   return std::nullopt;
+}
+
+// Where the outputs part, in double.
+std::optional<RunDifferences::Place> FirstExact(const Checkpoint& a, const Checkpoint& b, std::span<const int32_t> ids) {
+  ExactForward first(a, ids), second(b, ids);
+  std::optional<RunDifferences::Place> place;
+  for (int64_t layer = 0; layer < a.config().num_hidden_layers && !place; ++layer) {
+    first.Step(layer);
+    second.Step(layer);
+    place = FirstRow(std::span(first.stream()), std::span(second.stream()), std::ssize(ids), layer);
+  }
+  return place;
 }
 
 std::vector<ScoredChoice> WithScores(const std::vector<int32_t>& ids, const std::vector<float>& scores) {
@@ -165,8 +185,10 @@ RunDifferences CompareRuns(const Checkpoint& a, const Checkpoint& b, DType compu
     if (id < 0 || id >= a.config().vocab_size)
       Throw(ErrorCode::kInput, "token {}: the vocabulary of {} is 0..{}", id, a.dir().string(), a.config().vocab_size - 1);
   }
+  const bool exact = compute == DType::kF32 && ExactForward::Work(a.config(), std::ssize(ids)) <= kExactWork;
   Side first(a, compute, ids), second(b, compute, ids);
   RunDifferences found;
+  if (exact) found.first = FirstExact(a, b, ids);
   first.Embed();
   if (from <= 0) second.Embed();
   for (int64_t layer = 0; layer < a.config().num_hidden_layers && !(found.first && found.choice); ++layer) {
@@ -174,7 +196,7 @@ RunDifferences CompareRuns(const Checkpoint& a, const Checkpoint& b, DType compu
     first.Step(layer);
     if (layer >= from) {
       second.Step(layer);
-      if (!found.first) found.first = FirstRow(first, second, layer);
+      if (!exact && !found.first) found.first = FirstRow(first.stream(), second.stream(), first.tokens(), layer);
       if (!found.choice) found.choice = IndexerChoice(first, second, layer);
       if (!found.choice) found.choice = RouterChoice(first, second, layer);
     }

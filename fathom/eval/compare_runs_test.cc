@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "fathom/checkpoint/hub/test_checkpoint.h"
+#include "fathom/eval/exact_forward.h"
+#include "fathom/eval/forward.h"
+#include "fathom/eval/golden_arrays.h"
 #include "fathom/testing/folder.h"
 
 namespace fathom {
@@ -123,6 +128,45 @@ TEST_F(CompareIndexersTest, TheFirstQueryThatSeesOneKeyMore) {
       EXPECT_EQ(c.score, same->score);
     }
   }
+}
+
+class ExactForwardTest : public testing::TestWithParam<const char*> {};
+
+// The golden values are in double, too: what is left is the softmax scale, which kernels and references hold in f32.
+TEST_P(ExactForwardTest, IsTheGoldenStream) {
+  const GoldenCase golden(Checkpoint::Open(fs::path(FATHOM_TEST_DATA) / "golden" / GetParam()));
+  const auto length = static_cast<size_t>(golden.ShapeOf("short_ids")[1]);
+  const std::vector<int32_t> ids = golden.Ids("short_ids");
+  ExactForward exact(golden.checkpoint, std::span(ids).first(length));
+  for (int64_t i = 0; i <= golden.checkpoint.config().num_hidden_layers; ++i) {
+    if (i > 0) exact.Step(i - 1);
+    const std::vector<double> truth = Doubles(golden.Expected(golden.prefix + "short_hidden." + std::to_string(i)));
+    double worst = 0, largest = 0;
+    for (size_t j = 0; j < exact.stream().size(); ++j) {
+      largest = std::max(largest, std::fabs(truth[j]));
+      const double error = std::fabs(exact.stream()[j] - truth[j]);
+      if (!(error <= worst)) worst = error;
+    }
+    EXPECT_TRUE(worst <= 3e-7 * largest) << i << ": " << worst;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ExactForwardTest, testing::Values("v2-lite", "v2", "v3", "v32-fp8"));
+
+// With more keys than index_topk the indexer chooses in double as in f32: the layers agree to f32's rounding.
+TEST_F(CompareIndexersTest, TheExactStreamIsTheEngines) {
+  ExactForward exact(a_, ids_);
+  ForwardModel model(a_, DType::kF32);
+  std::vector<int32_t> positions(ids_.size());
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
+  const Segment all{0, std::ssize(ids_), 0, std::ssize(ids_)};
+  model.Logits(ids_, {positions, {&all, 1}}, [&](int64_t layer, ConstView h, const Block::Saved&) {
+    if (layer >= 0) exact.Step(layer);
+    for (int64_t i = 0; i < h.NumElements(); ++i) {
+      const double x = exact.stream()[static_cast<size_t>(i)];
+      ASSERT_TRUE(std::fabs(h.data<float>()[i] - x) <= 1e-5 * (1 + std::fabs(x))) << layer << ": " << i;
+    }
+  });
 }
 
 }  // namespace
