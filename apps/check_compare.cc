@@ -6,10 +6,10 @@
 #include <map>
 
 #include "apps/command.h"
+#include "apps/late_progress.h"
 #include "apps/prompt_ids.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/file.h"
-#include "fathom/base/progress.h"
 #include "fathom/checkpoint/check/compare_parameters.h"
 #include "fathom/eval/compare_runs.h"
 #include "fathom/model/layer_flags.h"
@@ -140,14 +140,14 @@ std::vector<int32_t> ReadPrompt(const RunConfig& config, const std::filesystem::
 }
 
 std::vector<ParameterDifference> CompareFiles(const Checkpoint& a, const Checkpoint& b) {
-  Progress progress("comparing parameters", "GB", static_cast<double>(a.NumBytes()), 1e9);
+  LateProgress progress("comparing parameters", "GB", static_cast<double>(a.NumBytes()), 1e9);
   auto differences = CompareParameters(a, b, [&](int64_t bytes) { progress.Update(static_cast<double>(bytes)); });
   progress.Finish();
   return differences;
 }
 
 RunDifferences RunBoth(const RunConfig& config, const Checkpoint& a, const Checkpoint& b, std::span<const int32_t> ids, int64_t from) {
-  Progress progress("running both", "layers", static_cast<double>(a.config().num_hidden_layers));
+  LateProgress progress("running both", "layers", static_cast<double>(a.config().num_hidden_layers));
   auto runs = CompareRuns(a, b, ParseComputeDType(config, "dtype"), ids, from,
                           [&](int64_t layers) { progress.Update(static_cast<double>(layers)); });
   progress.Finish();
@@ -160,6 +160,7 @@ int Run(const RunConfig& config) {
   const ReadableCheckpoint readable_a(config, "a"), readable_b(config, "b");
   const std::vector<int32_t> ids = ReadPrompt(config, readable_a.dir());
   const Checkpoint a = OpenCheckpoint(config, readable_a.dir()), b = OpenCheckpoint(config, readable_b.dir());
+  CheckTokens(a, ids);
   const std::vector<std::string> keys = CompareConfigs(a.config(), b.config());
   const std::vector<ParameterDifference> differences = CompareFiles(a, b);
   const std::vector<Cause> causes = ByCause(differences);

@@ -2,9 +2,9 @@
 
 #include "apps/command.h"
 #include "apps/diagnosis.h"
+#include "apps/late_progress.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/file.h"
-#include "fathom/base/progress.h"
 #include "fathom/eval/golden_diagnosis.h"
 #include "fathom/model/layer_flags.h"
 
@@ -42,7 +42,7 @@ Json Diagnose(const GoldenCase& golden, const GoldenArrays& got, const std::vect
   std::fflush(stdout);  // before a search that may take long
   if (!explain) return json;
   const auto sequences = golden.Has("short_ids") ? golden.ShapeOf("short_ids")[0] : 0;
-  Progress progress("trying known faults", "runs", static_cast<double>((sequences + 1) * std::ssize(KnownFaults())));
+  LateProgress progress("trying known faults", "runs", static_cast<double>((sequences + 1) * std::ssize(KnownFaults())));
   double runs = 0;
   const GoldenDiagnosis diagnosis = DiagnoseGolden(golden, rows, [&] { progress.Update(++runs); });
   progress.Finish();

@@ -2,10 +2,10 @@
 
 #include "apps/command.h"
 #include "apps/diagnosis.h"
+#include "apps/late_progress.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/file.h"
 #include "fathom/base/log.h"
-#include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/eval/forward.h"
 #include "fathom/eval/logits.h"
@@ -88,7 +88,7 @@ Json Diagnose(const RunConfig& config, const ForwardModel& model, const LogitBar
     return diagnosis;
   }
   FaultSearch search(model, ReadLayerOptions(config), bars);
-  Progress progress("trying known faults", "runs", static_cast<double>(results.prompts.size()) * static_cast<double>(search.Runs()));
+  LateProgress progress("trying known faults", "runs", static_cast<double>(results.prompts.size()) * static_cast<double>(search.Runs()));
   double runs = 0;
   ReadGoldenLogits(file, [&](const GoldenLogits& golden) { search.Add(golden, [&] { progress.Update(++runs); }); });
   progress.Finish();

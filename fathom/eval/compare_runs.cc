@@ -179,12 +179,17 @@ std::optional<RunDifferences::Choice> RouterChoice(const Side& a, const Side& b,
 
 }  // namespace
 
+void CheckTokens(const Checkpoint& checkpoint, std::span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= checkpoint.config().vocab_size)
+      Throw(ErrorCode::kInput, "token {}: the vocabulary of {} is 0..{}", id, checkpoint.dir().string(),
+            checkpoint.config().vocab_size - 1);
+  }
+}
+
 RunDifferences CompareRuns(const Checkpoint& a, const Checkpoint& b, DType compute, std::span<const int32_t> ids, int64_t from,
                            FunctionRef<void(int64_t)> progress) {
-  for (const int32_t id : ids) {
-    if (id < 0 || id >= a.config().vocab_size)
-      Throw(ErrorCode::kInput, "token {}: the vocabulary of {} is 0..{}", id, a.dir().string(), a.config().vocab_size - 1);
-  }
+  CheckTokens(a, ids);
   const bool exact = compute == DType::kF32 && ExactForward::Work(a.config(), std::ssize(ids)) <= kExactWork;
   Side first(a, compute, ids), second(b, compute, ids);
   RunDifferences found;

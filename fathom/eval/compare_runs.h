@@ -30,9 +30,12 @@ struct RunDifferences {
 };
 inline constexpr double kSameOutput = 1e-5;
 
+// Throws Error(kInput) for an id outside the vocabulary.
+void CheckTokens(const Checkpoint& checkpoint, std::span<const int32_t> ids);
+
 // Runs both on the tokens. In f32, `first` of small models is found in double, where no rounding blurs it. Layers below `from` are the same
 // on both sides, and are run on one; memory holds one layer's activations of each side, and weights are let go of layer by layer.
-// progress(layers done) is called after each layer. Throws Error(kInput) for an id outside the vocabulary.
+// progress(layers done) is called after each layer. Throws Error(kInput) as CheckTokens.
 RunDifferences CompareRuns(const Checkpoint& a, const Checkpoint& b, DType compute, std::span<const int32_t> ids, int64_t from,
                            FunctionRef<void(int64_t)> progress);
 
