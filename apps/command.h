@@ -14,6 +14,7 @@ struct Command {
   std::vector<std::string> flags;       // every flag that it reads beyond the common ones (threads, log_level, json): what --help lists
   int (*run)(const RunConfig& config);  // returns the exit code; throws Error
   std::string operands = "";            // bare words that it takes (RunConfig::words), for --help: "DIR"; empty: a bare word is an error
+  std::string defaults = "";            // a yml of configs/ with other defaults than base.yml's
 };
 
 // Every command, in the order of --help. One line per command in apps/commands.cc.
@@ -24,6 +25,7 @@ std::vector<std::string> WithModelFlags(std::vector<std::string> flags);
 
 // apps/<name>.cc defines each of these.
 Command TrainCommand();
+Command SftCommand();
 Command DecodeCommand();
 Command CheckLogitsCommand();
 Command CheckGoldenCommand();

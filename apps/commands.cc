@@ -12,6 +12,7 @@ std::vector<std::string> WithModelFlags(std::vector<std::string> flags) {
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {
       TrainCommand(),
+      SftCommand(),
       DecodeCommand(),
       ConvertCommand(),
       CheckFilesCommand(),

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <sstream>
 
+#include "apps/chat.h"
 #include "apps/command.h"
 #include "apps/prompt_ids.h"
 #include "apps/readable_checkpoint.h"
@@ -38,7 +39,15 @@ std::vector<std::string> ReadLines(const std::string& file) {
   return lines;
 }
 
+// The folder that says how conversations are rendered.
+std::filesystem::path TokenizerDir(const RunConfig& config) {
+  const std::string& tokenizer_path = config.String("tokenizer_path");
+  return tokenizer_path.empty() ? config.String("load_parameters_path") : tokenizer_path;
+}
+
 std::vector<Prompt> ReadPrompts(const RunConfig& config, const Tokenizer* tokenizer) {
+  if (const std::string& file = config.String("messages_file"); !file.empty())
+    return {{"", ChatPrompt(ReadChatForm(config, TokenizerDir(config)), *tokenizer, ReadMessages(file))}};
   if (!config.String("prompt_ids").empty()) return {{"", ParsePromptIds(config.String("prompt_ids"))}};
   const std::string& file = config.String("prompt_file");
   std::vector<Prompt> prompts;
@@ -203,20 +212,39 @@ std::vector<Json> RunPrompts(const RunConfig& config, Engine& engine, const Toke
   return results;
 }
 
+MappedModel MapModel(const RunConfig& config, int64_t capacity) {
+  const std::filesystem::path dir = config.String("load_parameters_path");
+  return {OpenCheckpoint(config, dir), ParseComputeDType(config, "dtype"),          capacity,
+          ReadDrafts(config),          {.indexer_fp8 = config.Bool("indexer_fp8")}, config.String("hf_lora_adapter_path")};
+}
+
+// chat=true.
+int RunChat(const RunConfig& config, const Tokenizer& tokenizer) {
+  for (const char* flag : {"prompt", "prompt_file", "prompt_ids", "messages_file", "json"}) {
+    if (config.Given(flag)) Throw(ErrorCode::kUsage, "chat=true reads what you say from the terminal: leave {} out", flag);
+  }
+  const ChatForm form = ReadChatForm(config, TokenizerDir(config));
+  const MappedModel model = MapModel(config, config.Int("max_target_length"));
+  NameSuggestedSampling(config, model.generation());
+  Engine engine(model, 1, config.Bool("batch_invariant"));
+  GenerateOptions options = ReadOptions(config);
+  options.max_new_tokens = config.Int("max_new_tokens");
+  return Converse(engine, tokenizer, form, options);
+}
+
 int Run(const RunConfig& config) {
   const std::filesystem::path dir = config.String("load_parameters_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "decode needs load_parameters_path= (a checkpoint's folder)");
   const Stopwatch clock;
   std::optional<Tokenizer> tokenizer;
-  const std::string& tokenizer_path = config.String("tokenizer_path");
-  if (config.String("prompt_ids").empty() || !tokenizer_path.empty())
-    tokenizer.emplace(Tokenizer::Load(tokenizer_path.empty() ? dir : std::filesystem::path(tokenizer_path)));
+  if (config.String("prompt_ids").empty() || !config.String("tokenizer_path").empty())
+    tokenizer.emplace(Tokenizer::Load(TokenizerDir(config)));
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
+  if (config.Bool("chat")) return RunChat(config, *tokenizer);
   const auto prompts = ReadPrompts(config, reader);
   int64_t capacity = 1;
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
-  const MappedModel model(OpenCheckpoint(config, dir), ParseComputeDType(config, "dtype"), capacity, ReadDrafts(config),
-                          {.indexer_fp8 = config.Bool("indexer_fp8")}, config.String("hf_lora_adapter_path"));
+  const MappedModel model = MapModel(config, capacity);
   NameSuggestedSampling(config, model.generation());
   CheckModelName(config, model.config(), (dir / "config.json").string());
   const int64_t batch = std::min<int64_t>(config.Int("batch_size"), std::ssize(prompts));
@@ -237,6 +265,11 @@ Command DecodeCommand() {
                     "prompt",
                     "prompt_file",
                     "prompt_ids",
+                    "chat",
+                    "messages_file",
+                    "chat_template",
+                    "chat_template_path",
+                    "thinking",
                     "add_bos",
                     "max_new_tokens",
                     "max_target_length",

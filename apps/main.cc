@@ -117,6 +117,8 @@ struct Module {
   std::string_view end, command;
 };
 constexpr Module kModules[] = {{".pre_train.train", "train"},
+                               {".sft.train_sft", "sft"},
+                               {".sft.train_sft_native", "sft"},
                                {".train_compile", "plan train"},
                                {".decode", "decode"},
                                {".deepseek_dequantize", "convert"},
@@ -203,6 +205,13 @@ void NameUnread(const Command& command, const RunConfig& config) {
   spdlog::log(matters ? spdlog::level::warn : spdlog::level::info, "accepted, no effect here: {}", fmt::join(unread, ", "));
 }
 
+// The yml of defaults of the command, or of the one that `plan` is asked about.
+std::string DefaultsOf(const Command& command, const std::vector<std::string>& words) {
+  if (command.name != "plan") return command.defaults;
+  const auto planned = std::ranges::find_if(Commands(), [&](const Command& c) { return std::ranges::count(words, c.name) > 0; });
+  return planned == Commands().end() ? "" : planned->defaults;
+}
+
 // What stands beside the flags. A comment or a blank comes from a pasted command, of which the shell has cut the rest off.
 void RefuseWord(const Command& command, const std::string& word) {
   if (word.starts_with('#'))
@@ -234,7 +243,7 @@ int Run(std::vector<std::string> words) {
     return 0;
   }
   SetUpLogging("info");
-  RunConfig config = RunConfig::Resolve(words);
+  RunConfig config = RunConfig::Resolve(words, DefaultsOf(command, words));
   SetUpLogging(config.String("log_level"));
   if (!config.words().empty() && command.operands.empty()) RefuseWord(command, config.words()[0]);
   if (command.name != "config") {  // which shows what was given, and does nothing with it

@@ -235,14 +235,14 @@ int Run(const RunConfig& config) {
     Throw(ErrorCode::kUsage, "hf_lora_adapter_path={}: fathom plan {} takes no adapter", config.String("hf_lora_adapter_path"), what);
   Machine machine(config);
   Report report;
-  if (what == "train") {
+  if (what == "train" || what == "sft") {
     PlanTraining(config, machine, report);
   } else if (what == "decode") {
     PlanDecoding(config, machine, report);
   } else if (what == "convert") {
     PlanConversion(config, machine, report);
   } else {
-    Throw(ErrorCode::kUsage, "plan {}: allowed are train, decode, convert", what);
+    Throw(ErrorCode::kUsage, "plan {}: allowed are train, sft, decode, convert", what);
   }
   report.Write(config.String("json"));
   return 0;
@@ -263,10 +263,10 @@ std::vector<std::string> PlanFlags() {
 
 Command PlanCommand() {
   return {.name = "plan",
-          .summary = "memory, disk and time of a train, decode or convert command, without running it",
+          .summary = "memory, disk and time of a train, sft, decode or convert command, without running it",
           .flags = PlanFlags(),
           .run = Run,
-          .operands = "[train|decode|convert]"};
+          .operands = "[train|sft|decode|convert]"};
 }
 
 }  // namespace fathom

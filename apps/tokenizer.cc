@@ -14,7 +14,9 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/progress.h"
+#include "fathom/base/rng.h"
 #include "fathom/data/document_stream.h"
+#include "fathom/data/token_file.h"
 #include "fathom/tokenizer/tokenizer_writer.h"
 #include "fathom/tokenizer/trainer.h"
 
@@ -43,7 +45,43 @@ std::string_view TextOf(InputRow& row) {
   return {};
 }
 
+// Text files of any kind that training reads, into one file of tokens.
+int EncodeToFile(const RunConfig& config, const std::string& output) {
+  if (config.Strings("input").empty()) Throw(ErrorCode::kUsage, "input: none given; name the text files to tokenise");
+  const Tokenizer tokenizer = LoadTokenizer(config);
+  std::filesystem::path dir = config.String("tokenizer_path");
+  if (std::filesystem::is_directory(dir)) dir /= "tokenizer.json";
+  DocumentStream stream({.dataset_path = fmt::format("{}", fmt::join(config.Strings("input"), ",")),
+                         .path_flag = "input",
+                         .text_field = OneColumn(config.Strings("train_data_columns"), "train_data_columns"),
+                         .shuffle = false});
+  TokenFileWriter writer(output, HashName(ReadTextFile(dir)));
+  const Stopwatch clock;
+  size_t bytes = 0;
+  std::vector<Document> documents;
+  for (bool more = true; more;) {
+    documents.clear();
+    while (documents.size() < kBatchRows && (more = stream.Next(&documents.emplace_back()))) {
+    }
+    if (!more) documents.pop_back();
+    std::vector<std::string_view> texts;
+    for (const Document& document : documents) texts.push_back(document.text);
+    const auto encoded = tokenizer.EncodeBatch(texts);
+    for (size_t i = 0; i < encoded.size(); ++i) {
+      writer.Add(encoded[i], documents[i].ends);
+      bytes += texts[i].size();
+    }
+  }
+  writer.Close();
+  const double seconds = clock.Seconds();
+  fmt::print("{}: {} tokens of {} documents from {} in {}\n", output, writer.tokens(), writer.documents(),
+             FormatBytes(static_cast<double>(bytes)), FormatSeconds(seconds));
+  WriteResult(config, {{"documents", writer.documents()}, {"bytes", bytes}, {"tokens", writer.tokens()}, {"seconds", seconds}});
+  return 0;
+}
+
 int Encode(const RunConfig& config) {
+  if (config.String("output").ends_with(".tokens")) return EncodeToFile(config, config.String("output"));
   auto rows = ReadRows(config, [](const std::string& text) { return Json{{"text", text}}; });
   std::vector<std::string_view> texts;
   for (InputRow& row : rows) texts.push_back(TextOf(row));
@@ -125,9 +163,9 @@ int Decode(const RunConfig& config) {
   return 0;
 }
 
-// Of JSON lines, the string under text_field.
-size_t CountJsonLines(const DataFile& file, const std::string& text_field, const PreTokenizer& pre_tokenizer, WordCounts& counts) {
-  DocumentReader reader(file, {0, 0, file.bytes}, text_field, kTextBytes);
+// Of rows, the string under text_field.
+size_t CountRows(const DataFile& file, const std::string& text_field, const PreTokenizer& pre_tokenizer, WordCounts& counts) {
+  DocumentReader reader(file, WholeFile(0, file), text_field, kTextBytes);
   size_t bytes = 0;
   for (Document document; reader.Next(&document); bytes += document.text.size()) CountWords(document.text, pre_tokenizer, counts);
   return bytes;
@@ -135,7 +173,7 @@ size_t CountJsonLines(const DataFile& file, const std::string& text_field, const
 
 // Adds the words of a file to counts, whatever its compression. Returns the bytes of text.
 size_t CountFile(const DataFile& file, const std::string& text_field, const PreTokenizer& pre_tokenizer, WordCounts& counts) {
-  if (file.json_lines) return CountJsonLines(file, text_field, pre_tokenizer, counts);
+  if (file.kind != FileKind::kText) return CountRows(file, text_field, pre_tokenizer, counts);
   if (!file.compressed) {
     const auto mapped = MappedFile::Open(file.path);
     CountWords({reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()}, pre_tokenizer, counts);
@@ -196,7 +234,10 @@ Command TokenizerTrainCommand() {
 }
 
 Command TokenizerEncodeCommand() {
-  return {"tokenizer encode", "text to token ids, JSON lines in and out", {"tokenizer_path", "input", "text", "output"}, Encode};
+  return {"tokenizer encode",
+          "text to token ids, JSON lines in and out; or text files to one file of tokens",
+          {"tokenizer_path", "input", "text", "train_data_columns", "output"},
+          Encode};
 }
 
 Command TokenizerDecodeCommand() {

@@ -29,8 +29,8 @@ class TemplateChoice {
  private:
   ChatTemplate Default() {
     if (!default_) {
-      const std::string& name = config_.String("chat_template");
-      default_ = name.empty() ? CheckpointChatTemplate(config_.String("tokenizer_path")) : FindChatTemplate(name);
+      default_ =
+          ChooseChatTemplate(config_.String("chat_template"), config_.String("chat_template_path"), config_.String("tokenizer_path"));
     }
     return *default_;
   }
@@ -136,7 +136,7 @@ int Chat(const RunConfig& config) {
 Command TokenizerChatCommand() {
   return {"tokenizer chat",
           "conversations to text and ids by the model's chat template, or completions back",
-          {"tokenizer_path", "chat_template", "input", "text", "output", "mask", "parse"},
+          {"tokenizer_path", "chat_template", "chat_template_path", "input", "text", "output", "mask", "parse"},
           Chat};
 }
 

@@ -3,7 +3,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Debian 12 packages, by what needs them.
-BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libdnnl-dev libhwy-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libyaml-cpp-dev libzstd-dev libxxhash-dev)
+BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libdnnl-dev libhwy-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libyaml-cpp-dev libzstd-dev zlib1g-dev libxxhash-dev)
 TEST_PACKAGES=(libgtest-dev libgmock-dev)
 QUICKSTART_PACKAGES=(perl xz-utils)
 

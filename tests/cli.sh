@@ -29,7 +29,7 @@ expect 0 0 'changed_only=false' config --help
 expect 0 0 '^steps +7 +command line' config steps=7
 expect 0 0 '"source": "command line"' config --steps 7 json=/dev/stdout
 expect 2 1 'unknown command confg; did you mean config' confg
-expect 2 1 'unknown command sft \(fathom' sft
+expect 2 1 'dataset_type=hf needs hf_path=' sft
 expect 2 1 'unknown command encode \(fathom' encode
 expect 2 1 'python3 -m maxtext.trainers.pre_train.train: write `fathom train` in its place' python3 -m maxtext.trainers.pre_train.train base.yml steps=1
 expect 2 1 'write `fathom check logits` in its place' python -m tests.utils.forward_pass_logit_checker base.yml
@@ -43,7 +43,7 @@ expect 2 1 'which one\? .*tokenizer encode' tokenizer
 expect 2 2 'accepted, no effect here: attention, megablox$' tokenizer encode attention=flash --megablox
 expect 2 1 'unexpected stray' tokenizer encode stray
 expect 2 1 'bench gpu: allowed are gemm, memory, disk, train, decode' bench gpu
-expect 2 1 'plan serve: allowed are train, decode, convert' plan serve
+expect 2 1 'plan serve: allowed are train, sft, decode, convert' plan serve
 expect 2 1 'unexpected foo' config foo
 expect 2 1 'unexpected bad.yml' config base.yml bad.yml
 expect 0 0 '^steps +7 +command line' config train steps=7
@@ -59,9 +59,9 @@ yml=$(mktemp --suffix=.yml)
 printf 'use_iota_embed: true\nsteps: 7\nenable_dropout: true\n' >"$yml"
 expect 2 2 'accepted, no effect here: use_iota_embed$' eval perplexity "$yml"
 printf 'use_sft: true\n' >"$yml"
-expect 2 1 'sft.yml: use_sft=true: supervised fine-tuning is not here' train src/maxtext/configs/post_train/sft.yml
+expect 2 1 'dataset_type=hf needs hf_path=' train src/maxtext/configs/post_train/sft.yml
 expect 0 0 '^learning_rate +2e-05 +sft.yml' config src/maxtext/configs/post_train/sft.yml
-expect 2 1 "$yml: use_sft=true: " train "$yml"
+expect 2 1 'dataset_type=text: use_sft=true reads conversations: dataset_type=hf' train "$yml"
 expect 0 0 '^use_sft +true' config "$yml"
 rm "$yml"
 # An adapter that the command would leave out.

@@ -229,11 +229,11 @@ an_error_after_step_0_saves_the_last_step() {
   train bad "${flags[@]}"
   code=$?
   last=$(($(steps_done bad) - 1))
-  ended bad 3 'bad.jsonl, line at byte' "$last"
+  ended bad 3 'bad.jsonl, line' "$last"
   ((last > 20)) || fail "bad: $last is no step after a window of text"
   train bad "${flags[@]}"
   code=$?
-  ended bad 3 'bad.jsonl, line at byte' "$last"
+  ended bad 3 'bad.jsonl, line' "$last"
   [[ $(steps_done bad) == $((last + 1)) ]] || fail "bad: the data went on elsewhere"
   # an evaluation's data goes bad, and a folder goes away
   lines 1 40 >eval.jsonl

@@ -137,6 +137,15 @@ ChatTemplate CheckpointChatTemplate(const std::filesystem::path& path) {
   Throw(ErrorCode::kInput, "{}: names no chat template; choose one with chat_template= ({})", dir.string(), ChatTemplateNames());
 }
 
+ChatTemplate ChooseChatTemplate(const std::string& name, const std::filesystem::path& path, const std::filesystem::path& dir) {
+  if (!name.empty()) {
+    const auto found = FindChatTemplate(name);
+    if (!found) Throw(ErrorCode::kUsage, "chat_template={}: allowed are {}", name, ChatTemplateNames());
+    return *found;
+  }
+  return path.empty() ? CheckpointChatTemplate(dir) : RecogniseChatTemplate(ReadTextFile(path), path.string());
+}
+
 RenderedChat RenderChat(ChatTemplate which, const OrderedJson& messages, const ChatOptions& options, const OrderedJson& context) {
   const std::vector<Message> all = Messages(context, messages);
   if (which == ChatTemplate::kV32) return RenderV32(all, context.size(), options);

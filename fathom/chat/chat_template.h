@@ -29,6 +29,9 @@ ChatTemplate RecogniseChatTemplate(std::string_view jinja, const std::string& wh
 // tokenizer_config.json; a V3.2 has neither and is known by its config.json or the encoder beside it. Throws Error(kInput): none, unknown.
 ChatTemplate CheckpointChatTemplate(const std::filesystem::path& path);
 
+// By name, else what the file at `path` holds, else CheckpointChatTemplate(dir). Throws Error(kUsage) for an unknown name, Error(kInput).
+ChatTemplate ChooseChatTemplate(const std::string& name, const std::filesystem::path& path, const std::filesystem::path& dir);
+
 struct ChatOptions {
   bool add_generation_prompt = false;  // v3.2 has no choice: after a user's or a tool's message it always asks for the answer
   bool thinking = false;               // v3.1, v3.2: whether the answer begins with reasoning

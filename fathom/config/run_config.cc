@@ -56,6 +56,15 @@ void ApplyConfigFile(RunConfig& config, const ConfigFile& file, int depth = 0) {
   for (const std::string& key : file.flags.unknown) config.AddUnknown(key);
 }
 
+// Of a command.
+void ApplyDefaults(RunConfig& config, const std::string& defaults) {
+  if (defaults.empty()) return;
+  const ConfigFile file = ReadConfigFile(defaults);
+  for (const auto& [key, value] : file.flags.values) {
+    if (!config.Given(key)) config.Set(key, value, file.name);
+  }
+}
+
 void AddArgument(Arguments& arguments, const FlagSpec& flag, std::string_view text) {
   FlagValue value = ParseFlag(flag, text, kCommandLine);
   const auto before = arguments.values.find(flag.name);
@@ -202,7 +211,7 @@ const T& Get(const RunConfig& config, std::string_view key) {
 
 }  // namespace
 
-RunConfig RunConfig::Resolve(const std::vector<std::string>& arguments) {
+RunConfig RunConfig::Resolve(const std::vector<std::string>& arguments, const std::string& defaults) {
   RunConfig config;
   for (const auto& [name, flag] : Flags()) config.Set(name, flag.default_value, kDefault);
   const Arguments line = ParseArguments(arguments);
@@ -217,6 +226,7 @@ RunConfig RunConfig::Resolve(const std::vector<std::string>& arguments) {
     folder = file.folder;
     ApplyConfigFile(config, file);
   }
+  ApplyDefaults(config, defaults);
   ApplyModel(config, folder, line.values, environment);
   ApplyGiven(config, line.values);
   ApplyGiven(config, environment);

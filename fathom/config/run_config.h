@@ -24,9 +24,10 @@ class RunConfig {
  public:
   // arguments: what follows the command's name: an optional path to a yml first, then key=value, --key=value, --key value.
   // Merging, model_name, override_model_config, FATHOM_<KEY> and M_<KEY>, base_config: as spec 1.1. Flag names may use '-' for '_'.
+  // defaults: a yml of the program's own whose values stand where no file and no argument says otherwise; empty: none.
   // Throws Error(kUsage): unknown flag (names the nearest), wrong type (names flag, value, what is allowed), a model's key changed
   // without override_model_config.
-  static RunConfig Resolve(const std::vector<std::string>& arguments);
+  static RunConfig Resolve(const std::vector<std::string>& arguments, const std::string& defaults = "");
 
   // Typed access; asking for an unknown key or the wrong type is a bug (FATHOM_CHECK). Float accepts an int flag.
   bool Bool(std::string_view key) const;

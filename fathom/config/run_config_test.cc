@@ -235,6 +235,19 @@ TEST_F(RunConfigFiles, ACopyOfBaseGivesOnlyWhatItChanges) {
   }
 }
 
+TEST_F(RunConfigFiles, ACommandsDefaultsStandWhereNothingElseIsSaid) {
+  const RunConfig alone = RunConfig::Resolve({}, "sft.yml");
+  EXPECT_TRUE(alone.Bool("use_sft"));
+  EXPECT_EQ(alone.Strings("train_data_columns"), Words{"messages"});
+  EXPECT_DOUBLE_EQ(alone.Float("learning_rate"), 2e-5);
+  EXPECT_FALSE(alone.Given("learning_rate"));
+  const std::string mine = Write("mine.yml", "packing: false\n");
+  const RunConfig config = RunConfig::Resolve({mine, "learning_rate=3.0e-5"}, "sft.yml");
+  EXPECT_FALSE(config.Bool("packing"));
+  EXPECT_DOUBLE_EQ(config.Float("learning_rate"), 3e-5);
+  EXPECT_TRUE(RunConfig::Resolve({"base.yml"}, "sft.yml").Bool("use_sft")) << "base.yml's defaults ask for nothing";
+}
+
 TEST_F(RunConfigFiles, NamesWhatIsWrong) {
   ExpectError({Write("a.yml", "stepz: 5\n")}, {"a.yml", "stepz", "steps"});
   ExpectError({Write("b.yml", "steps: [1]\n")}, {"b.yml", "steps=[1]"});

@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <string_view>
 #include <system_error>
 
 #include "fathom/base/error.h"
 #include "fathom/data/file_format.h"
+#include "fathom/data/token_file.h"
+#include "fathom/parquet/parquet.h"
 
 namespace fathom {
 namespace {
@@ -55,8 +58,8 @@ DataFile Describe(const fs::path& path) {
   const auto bytes = fs::file_size(path, error);
   if (error) Throw(ErrorCode::kInput, "{}: {}", path.string(), error.message());
   if (::access(path.c_str(), R_OK) != 0) Throw(ErrorCode::kInput, "{}: {}", path.string(), std::strerror(errno));
-  const TextFormat format = DetectTextFormat(path);
-  return {path, static_cast<int64_t>(bytes), format.json_lines, format.compressed};
+  const FileFormat format = DetectFormat(path);
+  return {path, static_cast<int64_t>(bytes), format.kind, format.compressed};
 }
 
 // Where an extent of plain text that should reach `end` is cut: at a paragraph or line end among its last bytes if there is one.
@@ -70,16 +73,41 @@ int64_t CutNear(std::ifstream& in, const DataFile& file, int64_t begin, int64_t 
   return from + static_cast<int64_t>(CutPoint(text, text.size() - 1));
 }
 
+void CutAtRowGroups(const DataFile& file, int64_t index, std::vector<Extent>& extents) {
+  const auto parquet = ParquetFile::Open(file.path);
+  int64_t row = 0;
+  for (const ParquetRowGroup& group : parquet->metadata().groups) {
+    if (group.rows > 0) extents.push_back({index, row, row + group.rows});
+    row += group.rows;
+  }
+}
+
+void CutDocuments(const DataFile& file, int64_t index, int64_t size, std::vector<Extent>& extents) {
+  const auto tokens = TokenFile::Open(file.path);
+  int64_t begin = 0, bytes = 0;
+  for (int64_t i = 0; i < tokens->documents(); ++i) {
+    bytes += static_cast<int64_t>(tokens->document(i).size_bytes());
+    if (bytes < size && i + 1 < tokens->documents()) continue;
+    extents.push_back({index, begin, i + 1});
+    begin = i + 1;
+    bytes = 0;
+  }
+}
+
 // A line belongs to the extent in which it begins, so extents of JSON lines are cut anywhere.
 void CutFile(const DataFile& file, int64_t index, int64_t size, std::vector<Extent>& extents) {
-  if (file.compressed || file.bytes <= size) {
-    if (file.bytes > 0) extents.push_back({index, 0, file.bytes});
+  if (file.kind == FileKind::kParquet && !file.compressed) return CutAtRowGroups(file, index, extents);
+  if (file.kind == FileKind::kTokens) return CutDocuments(file, index, size, extents);
+  if (!Divisible(file) || file.bytes <= size) {
+    if (file.bytes > 0) extents.push_back(WholeFile(index, file));
     return;
   }
   std::ifstream in(file.path, std::ios::binary);
   for (int64_t begin = 0; begin < file.bytes;) {
     const int64_t nominal = begin + size;
-    const int64_t end = nominal >= file.bytes ? file.bytes : file.json_lines ? nominal : CutNear(in, file, begin, nominal);
+    const int64_t end = nominal >= file.bytes               ? file.bytes
+                        : file.kind == FileKind::kJsonLines ? nominal
+                                                            : CutNear(in, file, begin, nominal);
     extents.push_back({index, begin, end});
     begin = end;
   }
@@ -104,10 +132,22 @@ std::vector<DataFile> FindDataFiles(const std::string& list, std::string_view fl
   if (paths.empty()) Throw(ErrorCode::kInput, "{} is empty: give files, folders or globs, separated by commas", flag);
   std::sort(paths.begin(), paths.end());
   paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
+  return DescribeFiles(paths);
+}
+
+std::vector<DataFile> DescribeFiles(const std::vector<fs::path>& paths) {
   std::vector<DataFile> files;
   for (const fs::path& path : paths) files.push_back(Describe(path));
   return files;
 }
+
+Extent WholeFile(int64_t file, const DataFile& described) {
+  return {
+      file, 0,
+      described.kind == FileKind::kParquet || described.kind == FileKind::kTokens ? std::numeric_limits<int64_t>::max() : described.bytes};
+}
+
+bool Divisible(const DataFile& file) { return !file.compressed && (file.kind == FileKind::kText || file.kind == FileKind::kJsonLines); }
 
 std::vector<Extent> CutIntoExtents(const std::vector<DataFile>& files, int64_t extent_bytes) {
   int64_t total = 0;
@@ -119,8 +159,8 @@ std::vector<Extent> CutIntoExtents(const std::vector<DataFile>& files, int64_t e
 }
 
 int64_t CutExtent(const DataFile& file, const Extent& extent, int64_t bytes) {
-  FATHOM_CHECK(bytes > 0 && bytes < extent.end - extent.begin && !file.compressed);
-  if (file.json_lines) return extent.begin + bytes;
+  FATHOM_CHECK(bytes > 0 && bytes < extent.end - extent.begin && Divisible(file));
+  if (file.kind == FileKind::kJsonLines) return extent.begin + bytes;
   std::ifstream in(file.path, std::ios::binary);
   return CutNear(in, file, extent.begin, extent.begin + bytes);
 }

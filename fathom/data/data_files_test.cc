@@ -46,8 +46,8 @@ TEST(FindDataFiles, FoldersGlobsAndLists) {
   EXPECT_EQ(names(base + "/c.jsonl," + base + "/*.txt," + base + "/a.txt"), "a.txt b.txt c.jsonl ");
   EXPECT_NE(MessageOf(base + "/*.md").find("no file matches"), std::string::npos);
   EXPECT_NE(MessageOf("").find("empty"), std::string::npos);
-  WriteFileAtomically(folder.path() / "f.parquet", "PAR1");
-  EXPECT_NE(MessageOf(base).find("f.parquet: not text"), std::string::npos);
+  WriteFileAtomically(folder.path() / "f.arrow", "ARROW1");
+  EXPECT_NE(MessageOf(base).find("f.arrow: not text"), std::string::npos);
 }
 
 TEST(CutIntoExtents, CoversEveryByteOnceAndCutsTextAtLines) {

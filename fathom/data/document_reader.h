@@ -3,49 +3,45 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
-#include "fathom/data/data_files.h"
+#include "fathom/data/byte_stream.h"
+#include "fathom/data/row_reader.h"
 
 namespace fathom {
 
 struct Document {
   std::string text;   // UTF-8 as stored; plain text may hold a few bytes that are none
   bool ends = false;  // false: the part of a plain text before another part
+  int64_t file = -1;  // of a DocumentStream's files, and the place there, for DescribeRow
+  int64_t place = 0;
 };
-
-// Bytes of a file from an offset on, decompressed if it is a .zst file (only from offset 0).
-class ByteStream {
- public:
-  virtual ~ByteStream() = default;
-  // Up to n bytes into out; 0 at the end. Throws Error(kInput): cannot be read, damaged zstd frame.
-  virtual size_t Read(char* out, size_t n) = 0;
-};
-std::unique_ptr<ByteStream> OpenByteStream(const DataFile& file, int64_t begin, int64_t end);
 
 class DocumentReader {
  public:
-  // Plain text longer than part_bytes is handed out in parts (CutPoint); JSON lines give the string under text_field.
-  DocumentReader(const DataFile& file, const Extent& extent, std::string text_field, size_t part_bytes);
-  // Overwrites *document; false at the end of the extent. Throws Error(kInput) naming the file and the place: a line that is not JSON,
-  // lacks the field or is longer than 64 MiB; plain text that goes on as binary data.
+  // Plain text longer than part_bytes is handed out in parts (CutPoint); rows give the string under text_field, or, if row_columns names
+  // some, themselves: the text of a JSON object with at least these columns, as far as the row has them. Tokens are given as their ids'
+  // bytes.
+  DocumentReader(const DataFile& file, const Extent& extent, std::string text_field, size_t part_bytes,
+                 std::vector<std::string> row_columns = {});
+  // Overwrites *document (but for its file); false at the end of the extent. Throws Error(kInput) naming the file and the place: a row that
+  // is not JSON or lacks the field, what RowReader throws; plain text that goes on as binary data, or where rows are wanted.
   bool Next(Document* document);
 
  private:
   bool NextPart(Document* document);
-  bool NextLine(Document* document);
-  bool Fill();  // more bytes behind buffer_; false at the end
-  bool TakeLine(std::string* line);
+  bool NextRow(Document* document);
 
   DataFile file_;
   Extent extent_;
   std::string text_field_;
   size_t part_bytes_;
-  std::unique_ptr<ByteStream> stream_;
-  std::string buffer_;
-  size_t used_ = 0;     // of buffer_
-  int64_t offset_ = 0;  // of buffer_[used_] in the (decompressed) file
-  bool at_end_ = false;
+  std::vector<std::string> row_columns_;
+  std::optional<StreamBuffer> plain_;
+  std::unique_ptr<RowReader> rows_;
+  Row row_;
 };
 
 }  // namespace fathom

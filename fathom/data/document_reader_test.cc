@@ -106,7 +106,7 @@ TEST(DocumentReader, BadInputNamesFileAndPlace) {
     WriteFileAtomically(folder.path() / name, content);
     return MessageOf((folder.path() / name).string());
   };
-  EXPECT_NE(message("a.jsonl", "{\"text\": \"good\"}\n{\"text\": oops}\n").find("a.jsonl, line at byte 17"), std::string::npos);
+  EXPECT_NE(message("a.jsonl", "{\"text\": \"good\"}\n{\"text\": oops}\n").find("a.jsonl, line 2"), std::string::npos);
   EXPECT_NE(message("b.jsonl", "{\"body\": \"x\"}\n").find("no string \"text\""), std::string::npos);
   EXPECT_NE(message("c.jsonl", "[1]\n").find("train_data_columns"), std::string::npos);
   const std::string whole = Compress(Prose(300, true));

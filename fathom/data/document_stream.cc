@@ -41,7 +41,9 @@ std::string OneColumn(const std::vector<std::string>& columns, std::string_view 
 }
 
 DocumentStream::DocumentStream(const StreamConfig& config)
-    : config_(config), files_(FindDataFiles(config.dataset_path, config.path_flag)), extents_(CutIntoExtents(files_, config.extent_bytes)) {
+    : config_(config),
+      files_(config.files.empty() ? FindDataFiles(config.dataset_path, config.path_flag) : DescribeFiles(config.files)),
+      extents_(CutIntoExtents(files_, config.extent_bytes)) {
   std::string description;
   for (const DataFile& f : files_) description += fmt::format("{} {}\n", f.path.filename().string(), f.bytes);
   files_hash_ = HashName(description);
@@ -63,7 +65,9 @@ void DocumentStream::StartEpoch(int64_t epoch) {
 
 void DocumentStream::OpenExtent() {
   const Extent& extent = extents_[static_cast<size_t>(order_[static_cast<size_t>(position_.extent)])];
-  reader_.emplace(files_[static_cast<size_t>(extent.file)], extent, config_.text_field, static_cast<size_t>(config_.extent_bytes));
+  reader_.emplace(files_[static_cast<size_t>(extent.file)], extent, config_.text_field, static_cast<size_t>(config_.extent_bytes),
+                  config_.row_columns);
+  file_ = extent.file;
 }
 
 void DocumentStream::Seek(const DocumentPosition& position) {
@@ -78,13 +82,15 @@ void DocumentStream::Seek(const DocumentPosition& position) {
   while (position_.document < position.document && reader_->Next(&skipped)) ++position_.document;
 }
 
-// By bytes where that is fair; JSON lines of which the part would be less than an extent, and compressed files, document by document.
+std::string DocumentStream::Describe(const Document& document) const {
+  return DescribeRow(files_[static_cast<size_t>(document.file)], document.place);
+}
+
+// By bytes where that is fair; rows of which the part would be less than an extent, and files that can't be cut, document by document.
 void DocumentStream::ChooseHeldOut() {
-  const auto any = [&](bool DataFile::*property) {
-    return std::any_of(files_.begin(), files_.end(), [&](const DataFile& f) { return f.*property; });
-  };
   const double expected = config_.held_out_fraction * static_cast<double>(extents_.size());
-  if (config_.split == Split::kAll || any(&DataFile::compressed) || (expected < 1 && any(&DataFile::json_lines))) return;
+  const auto one_by_one = [&](const DataFile& f) { return !Divisible(f) || (expected < 1 && f.kind == FileKind::kJsonLines); };
+  if (config_.split == Split::kAll || std::ranges::any_of(files_, one_by_one)) return;
   HoldOutExtents();
 }
 
@@ -124,6 +130,7 @@ bool DocumentStream::Next(Document* document) {
     if (!reader_) OpenExtent();
     while (reader_->Next(document)) {
       const int64_t index = position_.document++;
+      document->file = file_;
       if (!document->text.empty() && InSplit(order_[static_cast<size_t>(position_.extent)], index)) return true;
     }
     reader_.reset();

@@ -15,11 +15,13 @@ enum class Split { kAll, kTrain, kHeldOut };
 
 struct StreamConfig {
   std::string dataset_path;
-  std::string path_flag = "dataset_path";  // names the paths in errors
-  std::string text_field = "text";         // of JSON lines
+  std::vector<std::filesystem::path> files;  // in its place, where it is not empty
+  std::string path_flag = "dataset_path";    // names the paths in errors
+  std::string text_field = "text";           // of rows
+  std::vector<std::string> row_columns;      // not empty: documents are rows with these columns, see DocumentReader
   uint64_t seed = 0;
   bool shuffle = true;
-  double held_out_fraction = 0;  // of the bytes, or of the documents where JSON lines are few or a file is compressed; by seed
+  double held_out_fraction = 0;  // of the bytes, or of the documents where rows are few or a file can't be cut; by seed
   Split split = Split::kAll;
   int64_t extent_bytes = 64 << 10;  // the unit of the shuffle, and the longest part of plain text
 };
@@ -42,6 +44,9 @@ class DocumentStream {
   const DocumentPosition& position() const { return position_; }
   void Seek(const DocumentPosition& position);
 
+  // "PATH, line 3": where a row came from.
+  std::string Describe(const Document& document) const;
+
   // Of the files' names and sizes: whether a saved position means the same here.
   uint64_t files_hash() const { return files_hash_; }
 
@@ -60,6 +65,7 @@ class DocumentStream {
   uint64_t files_hash_ = 0;
   DocumentPosition position_;
   std::optional<DocumentReader> reader_;  // at position_
+  int64_t file_ = 0;                      // that it reads
 };
 
 // The field of JSON lines that a flag such as train_data_columns names. Throws Error(kUsage) unless it names exactly one.

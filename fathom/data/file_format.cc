@@ -7,9 +7,11 @@
 #include <memory>
 
 #include "fathom/base/error.h"
+#include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/log.h"
-#include "fathom/data/document_reader.h"
+#include "fathom/data/byte_stream.h"
+#include "fathom/data/token_file.h"
 #include "fathom/tokenizer/utf8.h"
 
 namespace fathom {
@@ -20,7 +22,7 @@ using namespace std::string_view_literals;
 constexpr size_t kHeadBytes = 64 << 10;
 constexpr size_t kBadShare = 200;      // one byte in so many may be no UTF-8
 constexpr size_t kBadCharacters = 16;  // that many in any part
-constexpr const char* kGiveText = "give plain text or JSON lines, as they are or compressed with zstd";
+constexpr const char* kGiveText = "give plain text, JSON lines or Parquet, as they are or compressed with zstd";
 
 struct Signature {
   size_t offset;
@@ -33,6 +35,7 @@ constexpr const char* kExport = "export its text as JSON lines";
 constexpr const char* kConvert = "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)";
 constexpr const char* kConvert32 = "convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)";
 
+constexpr Signature kParquet = {0, "PAR1"sv, "a Parquet file", kExport};
 constexpr Signature kSignatures[] = {
     {0, "\x1f\x8b"sv, "gzip data", "unpack it first (gunzip, or tar xzf for a .tgz); zstd is read as it is"},
     {0,
@@ -47,7 +50,6 @@ constexpr Signature kSignatures[] = {
     {0, "7z\xbc\xaf\x27\x1c"sv, "a 7z archive", kUnpack},
     {0, "Rar!\x1a"sv, "a rar archive", kUnpack},
     {257, "ustar"sv, "a tar archive", kUnpack},
-    {0, "PAR1"sv, "a Parquet file", kExport},
     {0, "ARROW1"sv, "an Arrow file", kExport},
     {0, "FEA1"sv, "a Feather file", kExport},
     {0, "Obj\x01"sv, "an Avro file", kExport},
@@ -106,7 +108,7 @@ void CheckCharacters(std::string_view bytes, const std::string& where, size_t al
 
 std::string ReadHead(const std::filesystem::path& path, bool compressed) {
   const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path));
-  const auto stream = OpenByteStream({path, bytes, false, compressed}, 0, bytes);
+  const auto stream = OpenByteStream({path, bytes, FileKind::kText, compressed}, 0, bytes);
   std::string head(kHeadBytes, '\0');
   size_t size = 0;
   for (size_t n = 1; n > 0 && size < kHeadBytes; size += n) n = stream->Read(head.data() + size, kHeadBytes - size);
@@ -153,28 +155,27 @@ JsonShape ShapeOf(std::string_view head) {
   return cut || Json::accept(head.substr(0, end)) ? JsonShape::kLines : JsonShape::kOther;
 }
 
-bool HoldsJsonLines(const std::filesystem::path& path, const std::string& ending, std::string_view head) {
-  if (IsOneOf(ending, {".jsonl", ".ndjson", ".jsonlines", ".jl", ".ldjson"}) || head.empty()) return true;
+FileKind KindOfText(const std::filesystem::path& path, const std::string& ending, std::string_view head) {
+  if (IsOneOf(ending, {".jsonl", ".ndjson", ".jsonlines", ".jl", ".ldjson"}) || head.empty()) return FileKind::kJsonLines;
   const JsonShape shape = ShapeOf(head);
+  if (ending == ".json" && shape == JsonShape::kArray) return FileKind::kJsonArray;
   if (ending == ".json" && shape != JsonShape::kLines) {
-    Throw(ErrorCode::kInput, "{}: {}, where an object per line is read; write it so (jq -c {} {} > NAME.jsonl)", path.string(),
-          shape == JsonShape::kArray   ? "a JSON array"
-          : shape == JsonShape::kOther ? "JSON over several lines, or broken"
-                                       : "its name says JSON and its content is none",
-          shape == JsonShape::kArray ? "'.[]'" : ".", path.filename().string());
+    Throw(ErrorCode::kInput, "{}: {}, where an object per line or one array is read; write it so (jq -c . {} > NAME.jsonl)", path.string(),
+          shape == JsonShape::kOther ? "JSON over several lines, or broken" : "its name says JSON and its content is none",
+          path.filename().string());
   }
-  if (!IsOneOf(ending, {".txt", ".text", ".md"})) return shape == JsonShape::kLines;
+  if (!IsOneOf(ending, {".txt", ".text", ".md"})) return shape == JsonShape::kLines ? FileKind::kJsonLines : FileKind::kText;
   if (shape == JsonShape::kLines) {
     spdlog::warn("{}: its lines are JSON objects, and its name says text: read as plain text; name it .jsonl to read a field of them",
                  path.string());
   }
-  return false;
+  return FileKind::kText;
 }
 
 // Formats whose files bear no mark of their own.
 void CheckName(const std::filesystem::path& path, const std::string& ending) {
-  if (IsOneOf(ending, {".gz", ".tgz", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".arrayrecord", ".tfrecord", ".safetensors", ".bin",
-                       ".idx", ".pt", ".pth", ".pkl", ".npy", ".npz"}))
+  if (IsOneOf(ending, {".gz", ".tgz", ".xz", ".bz2", ".zip", ".arrow", ".arrayrecord", ".tfrecord", ".safetensors", ".bin", ".idx", ".pt",
+                       ".pth", ".pkl", ".npy", ".npz"}))
     Throw(ErrorCode::kInput, "{}: not text by its name; {}", path.string(), kGiveText);
 }
 
@@ -189,16 +190,21 @@ void CheckIsText(std::string_view bytes, const std::string& where) {
 
 void CheckIsTextPart(std::string_view bytes, const std::string& where) { CheckCharacters(bytes, where, kBadCharacters); }
 
-TextFormat DetectTextFormat(const std::filesystem::path& path) {
+FileFormat DetectFormat(const std::filesystem::path& path) {
   const Name name = SplitName(path);
-  if (std::filesystem::file_size(path) == 0) return {.compressed = name.zstd};
+  const bool says_parquet = name.ending == ".parquet";
+  if (std::filesystem::file_size(path) == 0 && !says_parquet) return {.compressed = name.zstd};
   const bool compressed = IsZstd(path);
   if (name.zstd && !compressed)
     Throw(ErrorCode::kInput, "{}: its name says zstd and its content is none: damaged, or compressed in another way", path.string());
   const std::string head = ReadHead(path, compressed);
+  if (head.starts_with(kTokenFileMark) && !compressed) return {FileKind::kTokens};
+  if (Matches(kParquet, head)) return {FileKind::kParquet, compressed};
+  if (head.starts_with("version https://git-lfs")) const InputFile refuses_the_pointer(path);
+  if (says_parquet) Throw(ErrorCode::kInput, "{}: its name says Parquet and its content is none", path.string());
   CheckIsText(head, path.string());
   CheckName(path, name.ending);
-  return {HoldsJsonLines(path, name.ending, head), compressed};
+  return {KindOfText(path, name.ending, head), compressed};
 }
 
 }  // namespace fathom

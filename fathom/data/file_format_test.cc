@@ -20,11 +20,11 @@ std::string Compress(const std::string& text) {
   return out;
 }
 
-class FileFormat : public testing::Test {
+class DetectedFormat : public testing::Test {
  protected:
-  TextFormat Detect(const std::string& name, const std::string& content) {
+  FileFormat Detect(const std::string& name, const std::string& content) {
     WriteFileAtomically(folder_.path() / name, content);
-    return DetectTextFormat(folder_.path() / name);
+    return DetectFormat(folder_.path() / name);
   }
   std::string MessageOf(const std::string& name, const std::string& content) {
     try {
@@ -39,38 +39,42 @@ class FileFormat : public testing::Test {
   TemporaryFolder folder_;
 };
 
-TEST_F(FileFormat, JsonLinesByNameOrContent) {
+TEST_F(DetectedFormat, JsonLinesByNameOrContent) {
   for (const char* name : {"a.jsonl", "a.ndjson", "a.json", "a.JSON", "a.JsonL", "RC_2019-04", "a.data"}) {
-    EXPECT_TRUE(Detect(name, kLines).json_lines) << name;
-    EXPECT_TRUE(Detect(name + ".zst"s, Compress(kLines)).json_lines) << name;
+    EXPECT_EQ(Detect(name, kLines).kind, FileKind::kJsonLines) << name;
+    EXPECT_EQ(Detect(name + ".zst"s, Compress(kLines)).kind, FileKind::kJsonLines) << name;
     EXPECT_TRUE(Detect(name + ".ZSTD"s, Compress(kLines)).compressed) << name;
   }
-  EXPECT_TRUE(Detect("b.json", "\xef\xbb\xbf\n{\"text\": \"only\"}").json_lines);
-  EXPECT_TRUE(Detect("c.json", "{\"text\": \"" + std::string(200000, 'x') + "\"}\n").json_lines);
-  EXPECT_FALSE(Detect("a.txt", kLines).json_lines);
-  EXPECT_FALSE(Detect("prose", "Once upon a time\n").json_lines);
-  EXPECT_FALSE(Detect("code", "{ int x; }\n").json_lines);
+  EXPECT_EQ(Detect("b.json", "\xef\xbb\xbf\n{\"text\": \"only\"}").kind, FileKind::kJsonLines);
+  EXPECT_EQ(Detect("c.json", "{\"text\": \"" + std::string(200000, 'x') + "\"}\n").kind, FileKind::kJsonLines);
+  EXPECT_EQ(Detect("a.txt", kLines).kind, FileKind::kText);
+  EXPECT_EQ(Detect("prose", "Once upon a time\n").kind, FileKind::kText);
+  EXPECT_EQ(Detect("code", "{ int x; }\n").kind, FileKind::kText);
 }
 
-TEST_F(FileFormat, ContentDecidesOnCompression) {
+TEST_F(DetectedFormat, ContentDecidesOnCompression) {
   EXPECT_TRUE(Detect("a.txt", Compress("text")).compressed);
   EXPECT_TRUE(Detect("b.zst", "\x50\x2a\x4d\x18\1\0\0\0x"s + Compress("text")).compressed);
   EXPECT_NE(MessageOf("c.zst", "text").find("damaged"), std::string::npos);
-  EXPECT_FALSE(Detect("empty.jsonl", "").json_lines);
+  EXPECT_EQ(Detect("empty.jsonl", "").kind, FileKind::kText);
 }
 
-TEST_F(FileFormat, JsonOfAnotherShapeSaysHowToRewriteIt) {
-  EXPECT_NE(MessageOf("a.json", "[{\"text\": \"one\"}]").find("jq -c '.[]'"), std::string::npos);
+TEST_F(DetectedFormat, JsonOfAnotherShapeSaysHowToRewriteIt) {
+  EXPECT_EQ(Detect("a.json", "[{\"text\": \"one\"}]").kind, FileKind::kJsonArray);
   EXPECT_NE(MessageOf("b.json", "{\n  \"text\": \"one\"\n}\n").find("over several lines"), std::string::npos);
   EXPECT_NE(MessageOf("c.json", "plain").find("its content is none"), std::string::npos);
 }
 
-TEST_F(FileFormat, BinaryDataSaysWhatItLooksLike) {
+TEST_F(DetectedFormat, ParquetByItsMark) {
+  EXPECT_EQ(Detect("a.parquet", "PAR1\x15\0"s).kind, FileKind::kParquet);
+  EXPECT_TRUE(Detect("b.parquet.zst", Compress("PAR1\x15\0"s)).compressed);
+}
+
+TEST_F(DetectedFormat, BinaryDataSaysWhatItLooksLike) {
   const std::pair<std::string, const char*> cases[] = {
       {"\x1f\x8b\x08\0"s, "gzip"},
       {"\xfd"s + "7zXZ\0\0"s, "xz"},
       {"PK\x03\x04"s, "zip"},
-      {"PAR1\x15\0"s, "Parquet"},
       {std::string(257, 'a') + "ustar  \0"s, "tar"},
       {"%PDF-1.7\n\xe2\xe3\n"s, "PDF"},
       {"\xff\xfe"
@@ -87,7 +91,9 @@ TEST_F(FileFormat, BinaryDataSaysWhatItLooksLike) {
     EXPECT_NE(MessageOf("a.txt.zst", Compress(content)).find(what), std::string::npos) << what;
     EXPECT_NE(MessageOf("a.jsonl", content).find(what), std::string::npos) << what;
   }
-  EXPECT_NE(MessageOf("a.parquet", "text").find("by its name"), std::string::npos);
+  EXPECT_NE(MessageOf("a.parquet", "text").find("its content is none"), std::string::npos);
+  EXPECT_NE(MessageOf("b.parquet", "").find("its content is none"), std::string::npos);
+  EXPECT_NE(MessageOf("c.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n").find("LFS"), std::string::npos);
   EXPECT_EQ(MessageOf("b.txt", "PARTS of it, ORCs, BZh, PAR1 and a zip: PK\n"), "");
   EXPECT_EQ(MessageOf("c.txt", std::string(1000, 'a') + "\xe9"), "") << "one broken character is no other encoding";
 }

@@ -1,5 +1,6 @@
 #include "fathom/data/text.h"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <exception>
@@ -14,19 +15,23 @@
 namespace fathom {
 namespace {
 
-// f(i) for i in [0, n) on threads of their own, apart from the pool that computes; the first exception is thrown here.
+// f(i) for i in [0, n) on threads of their own, apart from the pool that computes; the exception of the lowest i is thrown here.
 template <class F>
 void OnOwnThreads(size_t n, int threads, const F& f) {
   std::atomic<size_t> next = 0;
   std::mutex mutex;
   std::exception_ptr failure;
+  size_t failed = n;
   const auto work = [&] {
-    try {
-      for (size_t i = next++; i < n; i = next++) f(i);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      failure = std::current_exception();
-      next = n;
+    for (size_t i = next++; i < n; i = next++) {
+      try {
+        f(i);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (i < failed) failure = std::current_exception();
+        failed = std::min(failed, i);
+        next = n;
+      }
     }
   };
   {
@@ -38,9 +43,9 @@ void OnOwnThreads(size_t n, int threads, const F& f) {
 }
 
 uint64_t HashSettings(const TextConfig& c) {
-  return HashName(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {}", c.stream.text_field, c.stream.seed, c.stream.shuffle,
+  return HashName(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {}{}", c.stream.text_field, c.stream.seed, c.stream.shuffle,
                               c.stream.held_out_fraction, static_cast<int>(c.stream.split), c.stream.extent_bytes, c.length,
-                              static_cast<int>(c.packing), c.max_segments, c.epochs, c.bos_id, c.eos_id, c.window_bytes));
+                              static_cast<int>(c.packing), c.max_segments, c.epochs, c.bos_id, c.eos_id, c.window_bytes, c.settings));
 }
 
 }  // namespace
@@ -49,6 +54,8 @@ uint64_t HashSettings(const TextConfig& c) {
 struct TextSource::Window {
   DocumentPosition start, next;
   std::vector<int32_t> tokens;
+  std::vector<uint8_t> mask;  // [tokens] of the targets; empty: all are counted
+  SampleCounts counts;
   std::vector<int64_t> bytes_before;  // [tokens + 1] of text that tokens [0, i) stand for, BOS and EOS for none; empty: not counted
   PackedRows packed;
   std::vector<int64_t> order;
@@ -65,8 +72,8 @@ struct TextSource::Window {
 
 class TextSource::Reader {
  public:
-  Reader(const TextConfig& config, const EncodeFunction& encode, const DocumentPosition& start)
-      : config_(config), encode_(encode), stream_(config.stream), start_(start) {
+  Reader(const TextConfig& config, const SampleFunction& sample, const DocumentPosition& start)
+      : config_(config), sample_(sample), stream_(config.stream), start_(start) {
     stream_.Seek(start);
   }
   ~Reader() {
@@ -152,21 +159,46 @@ class TextSource::Reader {
   }
 
   void Tokenise(Window& window) {
-    std::vector<std::vector<int32_t>> ids(documents_.size());
-    OnOwnThreads(documents_.size(), config_.threads, [&](size_t i) { ids[i] = encode_(documents_[i].text); });
+    std::vector<Sample> samples(documents_.size());
+    OnOwnThreads(documents_.size(), config_.threads, [&](size_t i) { samples[i] = MakeSample(documents_[i]); });
     Packer packer(config_.packing, config_.length, config_.max_segments);
     for (size_t i = 0; i < documents_.size(); ++i) {
-      const auto begin = static_cast<int64_t>(window.tokens.size());
-      if (config_.bos_id >= 0) window.tokens.push_back(config_.bos_id);
-      window.tokens.insert(window.tokens.end(), ids[i].begin(), ids[i].end());
-      CountBytes(window, ids[i]);
-      if (config_.eos_id >= 0 && documents_[i].ends) window.tokens.push_back(config_.eos_id);
-      const int64_t targets = static_cast<int64_t>(window.tokens.size()) - begin - 1;
-      packer.Add(begin, targets);
-      window.targets += std::max<int64_t>(targets, 0);
+      Count(samples[i].fate, window.counts);
+      if (samples[i].fate <= Sample::kTruncated) Add(documents_[i], samples[i], packer, window);
     }
     if (config_.token_bytes) ExtendBytes(window, window.tokens.size() + 1);
     window.packed = packer.Finish();
+  }
+
+  Sample MakeSample(const Document& document) const {
+    try {
+      return sample_(document);
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kInput) throw;
+      if (config_.skip_bad) return {.fate = Sample::kBad};
+      Throw(ErrorCode::kInput, "{}: {}", stream_.Describe(document), e.what());
+    }
+  }
+
+  static void Count(Sample::Fate fate, SampleCounts& counts) {
+    ++counts.read;
+    counts.truncated += fate == Sample::kTruncated ? 1 : 0;
+    counts.too_long += fate == Sample::kTooLong ? 1 : 0;
+    counts.without_target += fate == Sample::kWithoutTarget ? 1 : 0;
+    counts.bad += fate == Sample::kBad ? 1 : 0;
+  }
+
+  // One more document at the end of the window, between BOS and EOS if there are to be some.
+  void Add(const Document& document, const Sample& sample, Packer& packer, Window& window) const {
+    const auto begin = static_cast<int64_t>(window.tokens.size());
+    if (config_.bos_id >= 0) window.tokens.push_back(config_.bos_id);
+    window.tokens.insert(window.tokens.end(), sample.ids.begin(), sample.ids.end());
+    window.mask.insert(window.mask.end(), sample.mask.begin(), sample.mask.end());
+    CountBytes(window, sample.ids);
+    if (config_.eos_id >= 0 && document.ends) window.tokens.push_back(config_.eos_id);
+    const int64_t targets = static_cast<int64_t>(window.tokens.size()) - begin - 1;
+    packer.Add(begin, targets);
+    window.targets += std::max<int64_t>(targets, 0);
   }
 
   // Tokens that stand for no text, up to `size` sums.
@@ -193,19 +225,19 @@ class TextSource::Reader {
   void CheckEnough() const {
     const int64_t batch = config_.ranks * config_.rows * config_.length;
     if (epoch_targets_ == 0) {
-      Throw(ErrorCode::kInput, "{}={}: no text{}", config_.stream.path_flag, config_.stream.dataset_path,
+      Throw(ErrorCode::kInput, "{}={}: no text to learn from{}", config_.stream.path_flag, config_.stream.dataset_path,
             config_.stream.split == Split::kHeldOut ? " is held out; give a larger held_out_fraction"
             : config_.stream.split == Split::kTrain ? " is left to train on; give a smaller held_out_fraction"
                                                     : "");
     }
-    if (config_.epochs == 0 && epoch_targets_ < batch) {
+    if (config_.fill_batch && config_.epochs == 0 && epoch_targets_ < batch) {
       Throw(ErrorCode::kInput, "{}={}: {} tokens are fewer than one batch of {}; give more text or a smaller per_device_batch_size",
             config_.stream.path_flag, config_.stream.dataset_path, epoch_targets_, batch);
     }
   }
 
   TextConfig config_;
-  EncodeFunction encode_;
+  SampleFunction sample_;
   DocumentStream stream_;
   DocumentPosition start_;
   std::vector<Document> documents_;
@@ -220,7 +252,12 @@ class TextSource::Reader {
 };
 
 TextSource::TextSource(const TextConfig& config, EncodeFunction encode)
-    : config_(config), encode_(std::move(encode)), settings_hash_(HashSettings(config)) {
+    : TextSource(config, [encode = std::move(encode)](const Document& document) {
+        return Sample{encode(document.text), {}};
+      }) {}
+
+TextSource::TextSource(const TextConfig& config, SampleFunction sample)
+    : config_(config), sample_(std::move(sample)), settings_hash_(HashSettings(config)) {
   FATHOM_CHECK(config_.rows > 0 && config_.length > 0 && config_.rank < config_.ranks && config_.threads > 0);
   StartAt({}, 0);
 }
@@ -230,7 +267,7 @@ TextSource::~TextSource() = default;
 void TextSource::StartAt(const DocumentPosition& position, int64_t row) {
   window_.reset();
   reader_.reset();
-  reader_ = std::make_unique<Reader>(config_, encode_, position);
+  reader_ = std::make_unique<Reader>(config_, sample_, position);
   files_hash_ = reader_->files_hash();
   start_ = position;
   row_ = row;
@@ -248,6 +285,7 @@ bool TextSource::NextRow(Batch* batch, int64_t batch_row) {
     }
     window_ = reader_->Take();
     if (window_ == nullptr) return false;
+    counts_ += window_->counts;
   }
   const auto r = static_cast<size_t>(window_->order[static_cast<size_t>(row_++)]);
   const PackedRows& packed = window_->packed;
@@ -255,7 +293,8 @@ bool TextSource::NextRow(Batch* batch, int64_t batch_row) {
   for (int64_t s = packed.first_span[r]; batch_row >= 0 && s < packed.first_span[r + 1]; ++s) {
     const PackedSpan& span = packed.spans[static_cast<size_t>(s)];
     const int32_t* tokens = window_->tokens.data() + span.begin;
-    batch->AddSegment(at, span.count, tokens, tokens + 1, static_cast<int32_t>(s - packed.first_span[r]) + 1);
+    const uint8_t* mask = window_->mask.empty() ? nullptr : window_->mask.data() + span.begin + 1;
+    batch->AddSegment(at, span.count, tokens, tokens + 1, static_cast<int32_t>(s - packed.first_span[r]) + 1, mask);
     batch->text_bytes += window_->TargetBytes(span);
     at += span.count;
   }
@@ -280,21 +319,21 @@ bool TextSource::Next(Batch* batch) {
 }
 
 Json TextSource::State() const {
-  return {{"kind", "text"},        {"files", files_hash_},    {"settings", settings_hash_},  {"tokenizer", config_.tokenizer_hash},
+  return {{"kind", config_.kind},  {"files", files_hash_},    {"settings", settings_hash_},  {"tokenizer", config_.tokenizer_hash},
           {"epoch", start_.epoch}, {"extent", start_.extent}, {"document", start_.document}, {"row", row_}};
 }
 
 void TextSource::Restore(const Json& state) {
-  if (!state.is_object() || state.value("kind", "") != "text") {
+  if (!state.is_object() || state.value("kind", "") != config_.kind) {
     Throw(ErrorCode::kInput,
-          "the checkpoint's data position is not one of dataset_type=text; resume with the dataset_type it was trained with");
+          "the checkpoint's data position is not one in {}; resume with the dataset_type (and use_sft) it was trained with", config_.kind);
   }
   if (state.value("files", uint64_t{0}) != files_hash_) {
     Throw(ErrorCode::kInput,
-          "dataset_path={}: other files than the checkpoint was trained on (names or sizes differ); give the same ones, or "
+          "{}={}: other files than the checkpoint was trained on (names or sizes differ); give the same ones, or "
           "load_full_state_path= of "
           "that checkpoint and another run_name to read these from their start",
-          config_.stream.dataset_path);
+          config_.stream.path_flag, config_.stream.dataset_path);
   }
   if (state.value("settings", uint64_t{0}) != settings_hash_) {
     Throw(ErrorCode::kInput,

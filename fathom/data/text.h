@@ -1,4 +1,4 @@
-// dataset_type=text: files of plain text or JSON lines, tokenised in the background and packed into rows.
+// Files of text or of conversations, tokenised in the background and packed into rows.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,22 @@ namespace fathom {
 // Called from several threads at once.
 using EncodeFunction = std::function<std::vector<int32_t>(std::string_view)>;
 
+// A document as it is trained on.
+struct Sample {
+  enum Fate { kWhole, kTruncated, kTooLong, kWithoutTarget, kBad };  // the last three: ids is empty
+  std::vector<int32_t> ids;
+  std::vector<uint8_t> mask;  // 1: counted as a target; as long as ids, or empty: all are
+  Fate fate = kWhole;
+};
+// Likewise. Error(kInput): the document is bad; the message need not say where it stands.
+using SampleFunction = std::function<Sample(const Document&)>;
+
 struct TextConfig {
   StreamConfig stream;
+  std::string kind = "text";     // of the data, kept with its position
+  std::string settings;          // others that decide what a document becomes: a position counts with them too
+  bool skip_bad = false;         // count bad documents instead of throwing
+  bool fill_batch = true;        // refuse data without end that has less than one batch
   int64_t rows = 0, length = 0;  // of this rank's batch
   int rank = 0, ranks = 1;       // rank r gets rows r*rows .. of each global batch of ranks*rows
   Packing packing = Packing::kFirstFit;
@@ -39,14 +53,16 @@ class TextSource final : public BatchSource {
  public:
   // Throws Error(kInput) as FindDataFiles.
   TextSource(const TextConfig& config, EncodeFunction encode);
+  TextSource(const TextConfig& config, SampleFunction sample);
   ~TextSource() override;
 
-  // Throws Error(kInput): no text in the whole data set, or with epochs = 0 less than one global batch. Then State still tells of the batch
-  // that failed; Restore and Reset start again.
+  // Throws Error(kInput): no text in the whole data set, or with epochs = 0 less than one global batch; a bad document, with its place.
+  // Then State still tells of the batch that failed; Restore and Reset start again.
   bool Next(Batch* batch) override;
   Json State() const override;
   void Restore(const Json& state) override;
   void Reset() override;
+  SampleCounts counts() const override { return counts_; }
 
  private:
   class Reader;  // prepares windows in a thread of its own
@@ -55,7 +71,8 @@ class TextSource final : public BatchSource {
   bool NextRow(Batch* batch, int64_t batch_row);
 
   TextConfig config_;
-  EncodeFunction encode_;
+  SampleFunction sample_;
+  SampleCounts counts_;  // of the windows that were begun
   uint64_t settings_hash_, files_hash_ = 0;
   std::unique_ptr<Reader> reader_;
   std::unique_ptr<Window> window_;  // being used up

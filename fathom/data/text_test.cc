@@ -342,8 +342,9 @@ TEST(TextSource, TellsWhatIsWrong) {
   WriteFileAtomically(empty.path() / "a.txt", "");
   EXPECT_NE(first_batch(SmallConfig(empty.path().string()), Bytes).find("no text"), std::string::npos);
   config = SmallConfig(corpus.path());
-  EXPECT_EQ(first_batch(config, [](std::string_view) -> std::vector<int32_t> { Throw(ErrorCode::kInput, "from the tokenizer"); }),
-            "from the tokenizer");
+  EXPECT_NE(first_batch(config, [](std::string_view) -> std::vector<int32_t> { Throw(ErrorCode::kInput, "from the tokenizer"); })
+                .find("jsonl, line 8: from the tokenizer"),
+            std::string::npos);
 }
 
 TEST(TextSource, RefusesAnotherDataSetsState) {
@@ -357,6 +358,53 @@ TEST(TextSource, RefusesAnotherDataSetsState) {
   WriteFileAtomically(corpus.folder() / "c.jsonl", "{\"text\": \"new\"}\n");
   EXPECT_NE(MessageOf([&] { TextSource(config, Bytes).Restore(state); }).find("other files"), std::string::npos);
   EXPECT_NE(MessageOf([&] { source.Restore(Json::object()); }).find("dataset_type"), std::string::npos);
+}
+
+// Of ids 0 to 9 the even ones count; a document "bad" is bad, "long" too long.
+Sample EvenIds(const Document& document) {
+  if (document.text == "bad") Throw(ErrorCode::kInput, "no good");
+  if (document.text == "long") return {.fate = Sample::kTooLong};
+  Sample sample{Bytes(document.text), {}};
+  for (int32_t& id : sample.ids) {
+    id -= '0';
+    sample.mask.push_back(id % 2 == 0 ? 1 : 0);
+  }
+  return sample;
+}
+
+TextConfig MaskedConfig(const std::string& path) {
+  TextConfig config = SmallConfig(path);
+  config.stream.shuffle = false;
+  config.packing = Packing::kNone;
+  config.epochs = 1;
+  config.bos_id = config.eos_id = -1;
+  config.token_bytes = {};
+  return config;
+}
+
+TEST(TextSource, CountsTheTargetsOfTheMaskAlone) {
+  const TemporaryFolder folder;
+  WriteFileAtomically(folder.path() / "a.jsonl", "{\"text\": \"1234\"}\n{\"text\": \"long\"}\n{\"text\": \"2468\"}\n");
+  TextSource source(MaskedConfig(folder.path().string()), EvenIds);
+  Batch batch;
+  ASSERT_TRUE(source.Next(&batch));
+  EXPECT_EQ(std::vector<float>(batch.weights.begin(), batch.weights.begin() + 4), (std::vector<float>{1, 0, 1, 0}));
+  EXPECT_EQ(std::vector<float>(batch.weights.begin() + 32, batch.weights.begin() + 36), (std::vector<float>{1, 1, 1, 0}));
+  EXPECT_EQ(batch.target_count, 5);
+  EXPECT_EQ(source.counts().read, 3);
+  EXPECT_EQ(source.counts().too_long, 1);
+}
+
+TEST(TextSource, BadDocumentsAreNamedOrCounted) {
+  const TemporaryFolder folder;
+  WriteFileAtomically(folder.path() / "a.jsonl", "{\"text\": \"1234\"}\n{\"text\": \"bad\"}\n{\"text\": \"bad\"}\n");
+  TextConfig config = MaskedConfig(folder.path().string());
+  Batch batch;
+  EXPECT_NE(MessageOf([&] { TextSource(config, EvenIds).Next(&batch); }).find("a.jsonl, line 2: no good"), std::string::npos);
+  config.skip_bad = true;
+  TextSource source(config, EvenIds);
+  ASSERT_TRUE(source.Next(&batch));
+  EXPECT_EQ(source.counts().bad, 2);
 }
 
 }  // namespace

@@ -55,6 +55,10 @@ LoadedModel Load(const RunConfig& config, const TrainOptions& options, const std
   return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
 }
 
+Json CountsJson(const SampleCounts& c) {
+  return {{"read", c.read}, {"truncated", c.truncated}, {"too_long", c.too_long}, {"without_target", c.without_target}, {"bad", c.bad}};
+}
+
 // The model that the run will have, after the table of what it takes: before anything of that size is read or made.
 ModelConfig PlannedModel(const RunConfig& config, TrainOptions& options, const std::optional<ResumePoint>& resume) {
   TrainPlan plan;
@@ -116,6 +120,7 @@ class Run {
             {"loss", report_.loss},
             {"eval_loss", eval_loss_ ? Json(*eval_loss_) : Json()},
             {"checkpoint", saved_step_ < 0 ? Json() : Json(StepFolderOf(saved_step_).string())},
+            {"data", CountsJson(sources_.train->counts())},
             {"tokens", tokens_},
             {"tokens_per_s", seconds_ > 0 ? tokens_ / seconds_ : 0}};
   }
@@ -153,6 +158,17 @@ class Run {
     spdlog::info("resuming run {} from {} at step {}", options_.run_name, resume_->dir.string(), first_step_);
   }
 
+  // Rows of conversations that were not trained on as they stand.
+  void SayWhatWasLeftOut() {
+    const SampleCounts c = sources_.train->counts();
+    if (c.truncated + c.too_long + c.without_target + c.bad == 0) return;
+    progress_.Clear();
+    spdlog::warn(
+        "of {} conversations read, {} were cut at max_target_length={}; left out were {} longer than that, {} without an answer "
+        "to learn and {} bad rows",
+        c.read, c.truncated, options_.length, c.too_long, c.without_target, c.bad);
+  }
+
   std::filesystem::path StepFolderOf(int64_t step) const { return options_.checkpoints_dir() / std::to_string(step); }
   std::filesystem::path MetricsFile() const { return options_.run_dir / "metrics" / "metrics.jsonl"; }
 
@@ -175,6 +191,7 @@ class Run {
       why_ = step_ < options_.steps ? fmt::format("complete: the data has ended after {} steps", step_) : "";
       return false;
     }
+    const double data_seconds = clock.Seconds();
     const double rate = LearningRate(options_.schedule, step_);
     savable_ = false;
     report_ = session_.Step(batch_, rate);
@@ -182,7 +199,7 @@ class Run {
     done_ = step_;
     const double tokens = static_cast<double>(batch_.tokens());
     tokens_ += tokens;
-    timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_};
+    timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_, data_seconds};
     seconds_ += timing_.seconds;
     progress_.Clear();
     spdlog::info("{}", ConsoleLine(step_, report_, timing_));
@@ -215,6 +232,7 @@ class Run {
 
   // After the last step, or the end of the data.
   int Finish() {
+    SayWhatWasLeftOut();
     progress_.Clear();
     AwaitSave();
     step_ = done_;
@@ -383,6 +401,7 @@ class Run {
 }  // namespace
 
 int RunTraining(const RunConfig& config) {
+  CheckDataNamed(config);
   Run run(config);
   const int code = run.Loop();
   if (!config.String("json").empty()) WriteOutput(config.String("json"), run.Summary().dump(1) + "\n");

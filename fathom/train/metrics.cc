@@ -109,6 +109,7 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
   s.Add("perf/per_device_tflops_per_sec", t.tflops / t.seconds);
   s.Add("perf/per_device_tokens", t.tokens);
   s.Add("perf/per_device_tokens_per_sec", t.tokens / t.seconds);
+  s.Add("perf/data_wait_share", t.data_seconds / t.seconds);
   s.Add("perf/fraction_of_peak", 1e3 * t.tflops / t.seconds / t.peak_gflops);
   return s;
 }

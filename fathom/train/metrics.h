@@ -38,7 +38,8 @@ struct StepTiming {
   double seconds = 0;  // of this step, data included
   double tflops = 0;   // arithmetic of the step, 1e12
   double tokens = 0;
-  double peak_gflops = 0;  // this machine's measured product rate in the compute dtype
+  double peak_gflops = 0;   // this machine's measured product rate in the compute dtype
+  double data_seconds = 0;  // of `seconds`: waiting for the batch
 };
 
 Scalars StepScalars(int64_t step, const StepReport& report, const StepTiming& timing, double learning_rate);

@@ -1,12 +1,20 @@
 #include "fathom/train/sources.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
 #include "fathom/checkpoint/hub/save.h"
+#include "fathom/data/mixture.h"
+#include "fathom/data/split_files.h"
 #include "fathom/data/synthetic.h"
 #include "fathom/data/text.h"
+#include "fathom/data/token_file.h"
+#include "fathom/train/conversations.h"
 
 namespace fathom {
 namespace {
@@ -24,7 +32,8 @@ std::filesystem::path TokenizerDir(const RunConfig& config, const TrainOptions& 
   }
   if (!given.empty()) return given;
   if (!options.load_parameters_path.empty()) return options.load_parameters_path;
-  Throw(ErrorCode::kUsage, "dataset_type=text needs a tokenizer: give tokenizer_path= (fathom tokenizer train makes one)");
+  Throw(ErrorCode::kUsage, "dataset_type={} needs a tokenizer: give tokenizer_path= (fathom tokenizer train makes one)",
+        config.String("dataset_type"));
 }
 
 int32_t TokenId(bool wanted, std::optional<int32_t> id, const char* flag) {
@@ -33,11 +42,9 @@ int32_t TokenId(bool wanted, std::optional<int32_t> id, const char* flag) {
   return *id;
 }
 
-TextConfig ReadText(const RunConfig& config, const TrainOptions& options, const Tokenizer& tokenizer) {
+// What text and conversations have in common.
+TextConfig ReadRowSettings(const RunConfig& config, const TrainOptions& options) {
   TextConfig text;
-  text.stream.dataset_path = config.String("dataset_path");
-  if (text.stream.dataset_path.empty()) Throw(ErrorCode::kUsage, "dataset_type=text needs dataset_path= (files, folders or globs)");
-  text.stream.text_field = OneColumn(config.Strings("train_data_columns"), "train_data_columns");
   text.stream.seed = static_cast<uint64_t>(config.Int("data_shuffle_seed"));
   text.stream.shuffle = config.Bool("enable_data_shuffling");
   text.rows = options.rows * options.accumulation;
@@ -45,10 +52,64 @@ TextConfig ReadText(const RunConfig& config, const TrainOptions& options, const 
   text.packing = config.Bool("packing") ? ParsePacking(config.String("grain_packing_type")) : Packing::kNone;
   text.max_segments = config.Int("max_segments_per_seq");
   text.epochs = config.Given("num_epoch") ? config.Int("num_epoch") : 0;
-  text.bos_id = TokenId(config.Bool("add_bos"), tokenizer.bos_id(), "add_bos");
-  text.eos_id = TokenId(config.Bool("add_eos"), tokenizer.eos_id(), "add_eos");
   text.threads = NumThreads();
   return text;
+}
+
+bool ReadsHub(const RunConfig& config) { return config.String("dataset_type") == "hf"; }
+
+// dataset_type=hf: the files of a split, or those that another flag names, for training or for evaluation.
+void FindHubFiles(const RunConfig& config, bool eval, StreamConfig& stream) {
+  const char *files_flag = eval ? "hf_eval_files" : "hf_train_files", *split_flag = eval ? "hf_eval_split" : "train_split";
+  stream.dataset_path = config.String(files_flag);
+  stream.path_flag = files_flag;
+  stream.files.clear();
+  if (!stream.dataset_path.empty()) return;
+  const HubData data{config.String("hf_path"), config.String("hf_data_dir"), config.String("hf_name")};
+  stream.dataset_path = data.path;
+  stream.path_flag = "hf_path";
+  stream.files = FindSplitFiles(data, config.String(split_flag), split_flag);
+}
+
+TextConfig ReadText(const RunConfig& config, const TrainOptions& options, const Tokenizer& tokenizer) {
+  TextConfig text = ReadRowSettings(config, options);
+  if (ReadsHub(config)) {
+    FindHubFiles(config, false, text.stream);
+  } else {
+    text.stream.dataset_path = config.String("dataset_path");
+  }
+  text.stream.text_field = OneColumn(config.Strings("train_data_columns"), "train_data_columns");
+  text.bos_id = TokenId(config.Bool("add_bos"), tokenizer.bos_id(), "add_bos");
+  text.eos_id = TokenId(config.Bool("add_eos"), tokenizer.eos_id(), "add_eos");
+  return text;
+}
+
+ConversationConfig ReadConversations(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& tokenizer_dir) {
+  return {.form = ParseConversationForm(config.Strings("train_data_columns"), "train_data_columns"),
+          .which = ChooseChatTemplate(config.String("chat_template"), config.String("chat_template_path"), tokenizer_dir),
+          .completion_only = config.Bool("sft_train_on_completion_only"),
+          .rounds_alone = config.String("compat") == "maxtext",
+          .truncate = config.Bool("use_truncation"),
+          .length = options.length};
+}
+
+TextConfig ReadConversationRows(const RunConfig& config, const TrainOptions& options, const ConversationConfig& conversations) {
+  TextConfig rows = ReadRowSettings(config, options);
+  FindHubFiles(config, false, rows.stream);
+  if (rows.packing == Packing::kConcatThenSplit)
+    Throw(ErrorCode::kUsage, "grain_packing_type=concat_then_split would cut conversations in two; allowed with use_sft=true is first_fit");
+  rows.stream.row_columns = RowColumns(config.Strings("train_data_columns"));
+  rows.kind = "conversations";
+  rows.settings = DescribeSettings(conversations);
+  rows.skip_bad = config.Bool("skip_bad_rows");
+  rows.fill_batch = false;
+  return rows;
+}
+
+// Has the evaluation data of its own?
+bool HasEvalData(const RunConfig& config) {
+  if (!ReadsHub(config)) return !config.String("eval_dataset_path").empty();
+  return !config.String("hf_eval_split").empty() || !config.String("hf_eval_files").empty();
 }
 
 // The evaluation set: files of its own, or the part of the training files that training leaves out.
@@ -56,13 +117,17 @@ TextConfig EvalText(const RunConfig& config, const TrainOptions& options, TextCo
   text.rows = options.eval_rows;
   text.stream.shuffle = false;
   text.epochs = 1;
-  if (config.String("eval_dataset_path").empty()) {
+  if (!HasEvalData(config)) {
     text.stream.split = Split::kHeldOut;
+    return text;
+  }
+  text.stream.held_out_fraction = 0;
+  text.stream.split = Split::kAll;
+  if (ReadsHub(config)) {
+    FindHubFiles(config, true, text.stream);
   } else {
     text.stream.dataset_path = config.String("eval_dataset_path");
     text.stream.path_flag = "eval_dataset_path";
-    text.stream.held_out_fraction = 0;
-    text.stream.split = Split::kAll;
   }
   return text;
 }
@@ -72,32 +137,111 @@ void CheckHasText(const StreamConfig& stream, int64_t eval_interval) {
   Document first;
   if (DocumentStream(stream).Next(&first)) return;
   if (stream.split == Split::kAll) Throw(ErrorCode::kInput, "{}={}: no text", stream.path_flag, stream.dataset_path);
-  Throw(ErrorCode::kUsage,
-        "eval_interval={}: held_out_fraction={} of {} holds no text out; give a larger fraction or eval_dataset_path=", eval_interval,
-        stream.held_out_fraction, stream.dataset_path);
+  Throw(ErrorCode::kUsage, "eval_interval={}: held_out_fraction={} of {} holds no text out; give a larger fraction or {}=", eval_interval,
+        stream.held_out_fraction, stream.dataset_path, stream.path_flag == "dataset_path" ? "eval_dataset_path" : "hf_eval_split");
 }
 
-void OpenText(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
+// The tokenizer, its files and its hash. Returns its folder.
+std::filesystem::path OpenTokenizer(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
   const std::filesystem::path dir = TokenizerDir(config, options);
-  const auto tokenizer = std::make_shared<const Tokenizer>(Tokenizer::Load(dir));
+  sources.tokenizer = std::make_shared<const Tokenizer>(Tokenizer::Load(dir));
   sources.companions = HubCompanionFiles(dir);
-  sources.tokenizer = tokenizer;
-  if (tokenizer->vocab_size() > model.vocab_size) {
-    Throw(ErrorCode::kUsage, "{}: {} tokens, the model's vocab_size is {}", dir.string(), tokenizer->vocab_size(), model.vocab_size);
+  if (sources.tokenizer->vocab_size() > model.vocab_size) {
+    Throw(ErrorCode::kUsage, "{}: {} tokens, the model's vocab_size is {}", dir.string(), sources.tokenizer->vocab_size(),
+          model.vocab_size);
   }
-  const EncodeFunction encode = [tokenizer](std::string_view text) { return tokenizer->Encode(text); };
-  TextConfig text = ReadText(config, options, *tokenizer);
-  text.tokenizer_hash = HashName(ReadTextFile(dir / kTokenizerFile));
-  if (options.eval_interval > 0 && config.String("eval_dataset_path").empty()) {
+  return dir;
+}
+
+// The rows of text, or of the parts of a mixture that dataset_path names.
+std::unique_ptr<BatchSource> MakeTrainSource(const TextConfig& text, const SampleFunction& sample) {
+  const std::vector<MixturePart> parts =
+      text.stream.files.empty() ? ParseMixture(text.stream.dataset_path, text.stream.path_flag) : std::vector<MixturePart>();
+  if (parts.empty()) return std::make_unique<TextSource>(text, sample);
+  if (text.stream.split != Split::kAll)
+    Throw(ErrorCode::kUsage, "eval_interval needs eval_dataset_path= where dataset_path is a mixture: nothing of it is held out");
+  std::vector<std::unique_ptr<BatchSource>> sources;
+  std::vector<double> weights;
+  for (const MixturePart& part : parts) {
+    TextConfig one = text;
+    one.stream.dataset_path = part.path;
+    one.rows = one.ranks = 1;
+    one.rank = 0;
+    sources.push_back(std::make_unique<TextSource>(one, sample));
+    weights.push_back(part.weight);
+  }
+  return std::make_unique<MixtureSource>(MixtureConfig{text.rows, text.length, text.rank, text.ranks}, std::move(sources),
+                                         std::move(weights));
+}
+
+// Sources of what `sample` makes of the documents that `text` names, for training and, if asked for, evaluation.
+void OpenRowSources(const RunConfig& config, const TrainOptions& options, TextConfig text, const SampleFunction& sample,
+                    DataSources& sources) {
+  if (options.eval_interval > 0 && !HasEvalData(config)) {
     text.stream.held_out_fraction = config.Float("held_out_fraction");
     text.stream.split = Split::kTrain;
   }
-  sources.train = std::make_unique<TextSource>(text, encode);
+  sources.train = MakeTrainSource(text, sample);
   if (options.eval_interval <= 0) return;
   TextConfig eval = EvalText(config, options, text);
-  eval.token_bytes = [tokenizer](int32_t id) { return static_cast<int64_t>(tokenizer->TokenBytes(id).size()); };
+  if (text.kind != "conversations")
+    eval.token_bytes = [tokenizer = sources.tokenizer](int32_t id) { return static_cast<int64_t>(tokenizer->TokenBytes(id).size()); };
   CheckHasText(eval.stream, options.eval_interval);
-  sources.eval = std::make_unique<TextSource>(eval, encode);
+  sources.eval = std::make_unique<TextSource>(eval, sample);
+}
+
+uint64_t TokenizerHash(const std::filesystem::path& dir) { return HashName(ReadTextFile(dir / kTokenizerFile)); }
+
+void OpenText(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
+  const std::filesystem::path dir = OpenTokenizer(config, options, model, sources);
+  TextConfig text = ReadText(config, options, *sources.tokenizer);
+  text.tokenizer_hash = TokenizerHash(dir);
+  const SampleFunction sample = [tokenizer = sources.tokenizer](const Document& document) {
+    return Sample{tokenizer->Encode(document.text), {}};
+  };
+  OpenRowSources(config, options, text, sample, sources);
+}
+
+// What `fathom tokenizer encode output=X.tokens` wrote, with this tokenizer.
+void CheckTokenFiles(const TextConfig& text) {
+  std::vector<std::string> paths;
+  for (const MixturePart& part : ParseMixture(text.stream.dataset_path, text.stream.path_flag)) paths.push_back(part.path);
+  if (paths.empty()) paths.push_back(text.stream.dataset_path);
+  for (const DataFile& file : FindDataFiles(fmt::format("{}", fmt::join(paths, ",")), text.stream.path_flag)) {
+    if (file.kind == FileKind::kTokens && TokenFile::Open(file.path)->tokenizer_hash() == text.tokenizer_hash) continue;
+    Throw(ErrorCode::kInput, "{}: {}; fathom tokenizer encode tokenizer_path= input= output=X.tokens writes such files", file.path.string(),
+          file.kind == FileKind::kTokens ? "tokens of another tokenizer than tokenizer_path's" : "no file of tokens");
+  }
+}
+
+void OpenTokens(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
+  const std::filesystem::path dir = OpenTokenizer(config, options, model, sources);
+  TextConfig text = ReadText(config, options, *sources.tokenizer);
+  text.kind = "tokens";
+  text.stream.row_columns = {"ids"};
+  text.tokenizer_hash = TokenizerHash(dir);
+  CheckTokenFiles(text);
+  const SampleFunction sample = [vocab = model.vocab_size](const Document& document) {
+    Sample tokens{IdsOfBytes(document.text), {}};
+    if (std::ranges::any_of(tokens.ids, [&](int32_t id) { return id < 0 || id >= vocab; }))
+      Throw(ErrorCode::kInput, "an id beyond the model's vocab_size {}: damaged", vocab);
+    return tokens;
+  };
+  OpenRowSources(config, options, text, sample, sources);
+}
+
+void OpenConversations(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
+  if (!ReadsHub(config))
+    Throw(ErrorCode::kUsage,
+          "dataset_type={}: use_sft=true reads conversations: dataset_type=hf with hf_path=", config.String("dataset_type"));
+  const std::filesystem::path dir = OpenTokenizer(config, options, model, sources);
+  const ConversationConfig conversations = ReadConversations(config, options, dir);
+  TextConfig rows = ReadConversationRows(config, options, conversations);
+  rows.tokenizer_hash = TokenizerHash(dir);
+  CheckFirstRows(conversations, rows.stream, rows.skip_bad);
+  if (options.eval_interval > 0 && HasEvalData(config))
+    CheckFirstRows(conversations, EvalText(config, options, rows).stream, rows.skip_bad);
+  OpenRowSources(config, options, rows, ConversationSampler(conversations, sources.tokenizer), sources);
 }
 
 void OpenSynthetic(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
@@ -110,15 +254,30 @@ void OpenSynthetic(const RunConfig& config, const TrainOptions& options, const M
 
 }  // namespace
 
+void CheckDataNamed(const RunConfig& config) {
+  const std::string& type = config.String("dataset_type");
+  if (type == "synthetic") return;
+  if (config.Bool("use_sft") && type != "hf")
+    Throw(ErrorCode::kUsage, "dataset_type={}: use_sft=true reads conversations: dataset_type=hf with hf_path=", type);
+  if (type == "hf" && config.String("hf_path").empty() && config.String("hf_train_files").empty())
+    Throw(ErrorCode::kUsage, "dataset_type=hf needs hf_path= (a file, or a folder as hf download leaves it) or hf_train_files=");
+  if ((type == "text" || type == "tokens") && config.String("dataset_path").empty())
+    Throw(ErrorCode::kUsage, "dataset_type={} needs dataset_path= (files, folders or globs)", type);
+}
+
 DataSources OpenSources(const RunConfig& config, const TrainOptions& options, const ModelConfig& model) {
   DataSources sources;
   const std::string& type = config.String("dataset_type");
   if (type == "synthetic") {
     OpenSynthetic(config, options, model, sources);
-  } else if (type == "text") {
+  } else if (config.Bool("use_sft")) {
+    OpenConversations(config, options, model, sources);
+  } else if (type == "tokens") {
+    OpenTokens(config, options, model, sources);
+  } else if (type == "text" || type == "hf") {
     OpenText(config, options, model, sources);
   } else {
-    Throw(ErrorCode::kUsage, "dataset_type={}: fathom train reads text and synthetic", type);
+    Throw(ErrorCode::kUsage, "dataset_type={}: fathom train reads text, tokens, hf and synthetic", type);
   }
   return sources;
 }

@@ -18,6 +18,9 @@ struct DataSources {
   std::unique_ptr<BatchSource> eval;  // null unless eval_interval > 0
 };
 
+// Before anything is read or planned: throws Error(kUsage) unless the flags name some data to train on.
+void CheckDataNamed(const RunConfig& config);
+
 // Throws Error(kUsage) for flags that contradict each other, Error(kInput) for data that can't be read.
 DataSources OpenSources(const RunConfig& config, const TrainOptions& options, const ModelConfig& model);
 
