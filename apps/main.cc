@@ -167,6 +167,12 @@ std::set<std::string> ReadBy(const Command& command) {
 
 bool IsFromHere(const Flag& flag) { return flag.source == "command line" || flag.source.starts_with("environment"); }
 
+// The command whose result is asked for: the one that `plan` plans.
+std::string Purpose(const Command& command, const RunConfig& config) {
+  if (command.name != "plan") return command.name;
+  return config.words().empty() ? "train" : config.words()[0];
+}
+
 // Flags that were given and that this command does not read. A yml serves several commands and repeats defaults: what it sets is named if
 // it asks for something that no command does.
 std::vector<std::string> Unread(const Command& command, const RunConfig& config) {
@@ -174,8 +180,8 @@ std::vector<std::string> Unread(const Command& command, const RunConfig& config)
   std::vector<std::string> unread;
   for (const auto& [key, flag] : config.flags()) {
     const FlagSpec& spec = FindFlag(key, "flags");
-    if (spec.role == FlagRole::kRefused || read.contains(key)) continue;
-    const bool asks = config.Given(key) && flag.value != spec.default_value && spec.role == FlagRole::kAccepted;
+    if (spec.IsRefusedBy(Purpose(command, config)) || read.contains(key)) continue;
+    const bool asks = config.Given(key) && flag.value != spec.default_value && spec.role != FlagRole::kOwn;
     if (IsFromHere(flag) || asks) unread.push_back(key);
   }
   unread.insert(unread.end(), config.unknown().begin(), config.unknown().end());
@@ -187,7 +193,7 @@ bool IsMisplaced(const RunConfig& config, const std::string& key) {
   const auto flag = config.flags().find(key);
   if (flag == config.flags().end() || !IsFromHere(flag->second)) return false;
   const FlagSpec& spec = FindFlag(key, "flags");
-  return spec.role == FlagRole::kOwn && flag->second.value != spec.default_value;
+  return spec.role != FlagRole::kAccepted && flag->second.value != spec.default_value;
 }
 
 // Without its adapter a checkpoint is another model.
@@ -247,7 +253,7 @@ int Run(std::vector<std::string> words) {
   SetUpLogging(config.String("log_level"));
   if (!config.words().empty() && command.operands.empty()) RefuseWord(command, config.words()[0]);
   if (command.name != "config") {  // which shows what was given, and does nothing with it
-    CheckHonoured(config);
+    CheckHonoured(Purpose(command, config), config);
     RefuseUnreadAdapter(command, config);
     NameUnread(command, config);
   }

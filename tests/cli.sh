@@ -63,17 +63,25 @@ expect 2 1 'dataset_type=hf needs hf_path=' train src/maxtext/configs/post_train
 expect 0 0 '^learning_rate +2e-05 +sft.yml' config src/maxtext/configs/post_train/sft.yml
 expect 2 1 'dataset_type=text: use_sft=true reads conversations: dataset_type=hf' train "$yml"
 expect 0 0 '^use_sft +true' config "$yml"
-rm "$yml"
 # An adapter that the command would leave out.
 for command in train 'check golden' 'check files' inspect 'plan decode'; do
   expect 2 1 'error: hf_lora_adapter_path=a: fathom .* takes no adapter' $command hf_lora_adapter_path=a log_level=off
 done
-# Flags that would change the result and can't be honoured, and URLs, whatever the command and the log level.
-for flag in use_dpo=true ici_tensor_parallelism=4 dropout_rate=0.1 quantize_kvcache=true; do
-  for command in train decode 'plan train' 'eval perplexity'; do
-    expect 2 1 "error: command line: $flag: " $command $flag log_level=off
-  done
+# Flags that would change the result and can't be honoured, whatever the log level.
+for flag in use_dpo=true ici_tensor_parallelism=4 dropout_rate=0.1; do
+  for command in train 'plan train'; do expect 2 1 "error: command line: $flag: " $command $flag log_level=off; done
 done
+for flag in ici_tensor_parallelism=4 quantize_kvcache=true; do
+  for command in decode 'plan decode' 'eval perplexity'; do expect 2 1 "error: command line: $flag: " $command $flag log_level=off; done
+done
+expect 2 1 'capacity_factor=1.25: tokens are dropped only with sparse_matmul=false' train capacity_factor=1.25 load_parameters_path="$data/golden/v3"
+# A yml that serves several commands stops none whose result stays as it is; what was given by hand is named even there.
+printf 'use_dpo: true\nquantize_kvcache: true\ncapacity_factor: 1.25\n' >"$yml"
+expect 2 2 'accepted, no effect here: use_dpo$' eval perplexity "$yml" quantize_kvcache=false
+expect 0 0 '^[0-9]+(,[0-9]+){3}$' decode "$yml" load_parameters_path="$data/golden/v3" prompt_ids=1,2,3 max_new_tokens=4 log_level=warning quantize_kvcache=false
+expect 2 2 'accepted, no effect here: dropout_rate, use_dpo$' tokenizer encode use_dpo=true dropout_rate=0.1 log_level=warning
+rm "$yml"
+# URLs, whatever the command.
 for flag in load_parameters_path=gs://b/x json=s3://b/x base_output_directory=gs://b input=https://h/x; do
   for command in train decode convert 'check files' 'tokenizer train' 'plan convert' inspect bench; do
     expect 2 1 "$flag: only local paths" $command $flag

@@ -211,6 +211,21 @@ std::map<std::string, std::string, std::less<>> ReadHelp(std::string_view yml) {
   return help;
 }
 
+// name -> the commands in brackets in the heading of its section: "# --- What a step does (train, sft) ---".
+std::map<std::string, std::vector<std::string>, std::less<>> ReadCommands(std::string_view yml) {
+  std::map<std::string, std::vector<std::string>, std::less<>> commands;
+  std::vector<std::string> current;
+  for (const std::string& line : Split(yml, '\n')) {
+    const size_t open = line.rfind('('), close = line.rfind(')');
+    if (line.starts_with("# --- ") && open < close && close != line.npos) {
+      current = Split(line.substr(open + 1, close - open - 1), ',');
+      for (std::string& command : current) command.erase(0, command.find_first_not_of(' '));
+    }
+    commands[line.substr(0, line.find(": "))] = current;
+  }
+  return commands;
+}
+
 void ApplyRules(FlagTable& table) {
   const auto flag = [&](std::string_view name) -> FlagSpec& {
     const auto found = table.find(name);
@@ -235,6 +250,7 @@ void AddFile(std::string_view name, FlagRole role, FlagTable& table) {
   const auto file = std::find_if(files.begin(), files.end(), [&](const BuiltInFile& x) { return x.name == name; });
   FATHOM_CHECK(file != files.end(), "configs/{} is not part of this binary", name);
   const auto help = ReadHelp(file->text);
+  const auto commands = ReadCommands(file->text);
   for (auto& [key, value] : ReadYamlByLook(file->text, std::string(name))) {
     const auto comment = help.find(key);
     FATHOM_CHECK(comment != help.end(), "{}: {} has no comment", name, key);
@@ -243,6 +259,8 @@ void AddFile(std::string_view name, FlagRole role, FlagTable& table) {
     if (const auto* whole = std::get_if<int64_t>(&value); whole != nullptr && flag.type == FlagType::kFloat)
       flag.default_value = static_cast<double>(*whole);
     flag.maxtext_default = flag.default_value;
+    if (role == FlagRole::kRefused) flag.refused_by = commands.at(key);
+    FATHOM_CHECK(role != FlagRole::kRefused || !flag.refused_by.empty(), "{}: {} stands below no heading that names commands", name, key);
     table[key] = std::move(flag);
   }
 }
@@ -292,6 +310,11 @@ std::string FlagSpec::AllowedText() const {
       break;
   }
   return nullable() ? text + ", or null" : text;
+}
+
+bool FlagSpec::IsRefusedBy(std::string_view command) const {
+  return std::ranges::any_of(
+      refused_by, [&](const std::string& x) { return command.starts_with(x) && (command.size() == x.size() || command[x.size()] == ' '); });
 }
 
 const FlagTable& Flags() {

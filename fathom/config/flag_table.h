@@ -17,23 +17,25 @@ enum class FlagType { kBool, kInt, kFloat, kString, kList };
 enum class FlagRole {
   kOwn,       // a command reads it
   kAccepted,  // MaxText's, changes nothing here
-  kRefused,   // MaxText's, would change the result: only its neutral value can be honoured
+  kRefused,   // MaxText's, would change the result of some commands: there only its neutral value can be honoured
 };
 
 struct FlagSpec {
   std::string name;
   FlagRole role = FlagRole::kOwn;
   FlagType type = FlagType::kString;
-  FlagValue default_value;           // null only where null is allowed; of a kRefused flag the neutral value
-  FlagValue maxtext_default;         // default_value, but where MaxText's base.yml has another
-  std::string help;                  // the comment in the file of configs/
-  std::vector<std::string> allowed;  // values of a kString or of a kList's items; empty: any
+  FlagValue default_value;              // null only where null is allowed; of a kRefused flag the neutral value
+  FlagValue maxtext_default;            // default_value, but where MaxText's base.yml has another
+  std::string help;                     // the comment in the file of configs/
+  std::vector<std::string> refused_by;  // of a kRefused flag: the commands whose result it would change, "check" for all that begin so
+  std::vector<std::string> allowed;     // values of a kString or of a kList's items; empty: any
   double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();  // a number's range
   bool is_size = false;     // a kInt that understands 5GB, 1GiB
   bool is_path = false;     // a kString or the items of a kList name local files
   bool is_literal = false;  // a kString taken as it stands, quotes and the word null included
   bool repeats = false;     // a kList that grows when given again
 
+  bool IsRefusedBy(std::string_view command) const;
   bool nullable() const { return std::holds_alternative<std::monostate>(default_value); }
   // "a whole number from 1", "one of adamw, sgd": what to write instead of a wrong value.
   std::string AllowedText() const;

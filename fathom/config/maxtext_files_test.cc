@@ -14,9 +14,9 @@ namespace {
 using Words = std::vector<std::string>;
 
 // The message of Resolve or CheckHonoured; "" if they take the words.
-std::string ErrorOf(const Words& words) {
+std::string ErrorOf(const Words& words, const std::string& command = "train") {
   try {
-    CheckHonoured(RunConfig::Resolve(words));
+    CheckHonoured(command, RunConfig::Resolve(words));
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kUsage) << e.what();
     return e.what();
@@ -56,12 +56,12 @@ TEST_F(MaxTextFiles, TakesMaxTextsOwnFiles) {
   for (const char* key : {"remat_policy", "enable_dropout", "mesh_axes", "shardy", "steps"}) EXPECT_FALSE(config.Given(key)) << key;
   for (const char* key : {"learning_rate", "megablox"}) EXPECT_TRUE(config.Given(key)) << key;
   EXPECT_EQ(config.unknown(), Words{"of_another_version"});
-  EXPECT_NO_THROW(CheckHonoured(config));
+  EXPECT_NO_THROW(CheckHonoured("train", config));
   const RunConfig sft = RunConfig::Resolve({child});
   EXPECT_EQ(sft.Float("learning_rate"), 7e-5);
   EXPECT_EQ(sft.String("remat_policy"), "full");
   EXPECT_TRUE(sft.Bool("use_sft"));
-  EXPECT_NO_THROW(CheckHonoured(sft));
+  EXPECT_NO_THROW(CheckHonoured("sft", sft));
 }
 
 TEST_F(MaxTextFiles, KnowsACopyOfMaxTextsBaseAnywhere) {
@@ -74,19 +74,20 @@ TEST_F(MaxTextFiles, KnowsACopyOfMaxTextsBaseAnywhere) {
   EXPECT_EQ(config.String("remat_policy"), "minimal");
   EXPECT_EQ(config.Int("steps"), 9);
   EXPECT_EQ(config.unknown(), Words{"of_another_version"});
-  EXPECT_NO_THROW(CheckHonoured(config));
+  EXPECT_NO_THROW(CheckHonoured("train", config));
 }
 
 TEST(MaxTextFlags, KnowsMaxTextsFlags) {
   for (const char* flag : {"allow_split_physical_axes", "shardy", "use_iota_embed", "max_checkify", "dump_hlo"})
-    EXPECT_NO_THROW(CheckHonoured(RunConfig::Resolve({std::string(flag) + "=true"}))) << flag;
-  EXPECT_NO_THROW(CheckHonoured(RunConfig::Resolve({"dump_step=3", "sa_q_layout=SEQ_MINOR", "local_sa_block_q=512", "hf_name=null"})));
+    EXPECT_NO_THROW(CheckHonoured("train", RunConfig::Resolve({std::string(flag) + "=true"}))) << flag;
+  EXPECT_NO_THROW(
+      CheckHonoured("train", RunConfig::Resolve({"dump_step=3", "sa_q_layout=SEQ_MINOR", "local_sa_block_q=512", "hf_name=null"})));
 }
 
 TEST_F(MaxTextFiles, RefusesWhatItCannotHonour) {
   for (const char* flag :
        {"formatting_func_path=x.py", "use_dpo=true", "lora.lora_weight_qtype=nf4", "ici_tensor_parallelism=4", "dcn_data_parallelism=2", "num_slices=2",
-        "dropout_rate=0.1", "skip_step_on_spikes=true", "use_qk_clip=true", "quantize_kvcache=true", "attention_bias=true",
+        "dropout_rate=0.1", "skip_step_on_spikes=true", "use_qk_clip=true", "use_random_routing=true", "attention_bias=true",
         "sliding_window_size=512", "decoder_block=llama2", "engram_layers=[1]", "weight_sparsity_n=2", "tokenize_train_data=false",
         "rope_interleave=false", "lora_input_adapters_path=x"}) {
     const std::string error = ErrorOf({flag});
@@ -97,8 +98,23 @@ TEST_F(MaxTextFiles, RefusesWhatItCannotHonour) {
     EXPECT_EQ(ErrorOf({flag}), "") << flag;
   const std::string path = Write("a.yml", "use_dpo: true\n");
   EXPECT_NE(ErrorOf({path}).find(path + ": use_dpo=true"), std::string::npos);
-  ExpectError({"capacity_factor=1.25"}, {"capacity_factor=1.25", "sparse_matmul=false"});
-  EXPECT_EQ(ErrorOf({"capacity_factor=1.25", "sparse_matmul=false"}), "");
+}
+
+// Each flag where it would change the result, and nowhere else.
+TEST_F(MaxTextFiles, RefusesOnlyInCommandsWhoseResultItIs) {
+  const struct {
+    const char* flag;
+    Words refusing, taking;
+  } cases[] = {{"use_dpo=true", {"train", "sft"}, {"decode", "convert", "check logits", "tokenizer chat", "inspect", "bench"}},
+               {"dropout_rate=0.1", {"train"}, {"decode", "eval perplexity", "check golden", "convert"}},
+               {"quantize_kvcache=true", {"decode", "eval mmlu", "check logits"}, {"train", "convert", "check files"}},
+               {"ici_tensor_parallelism=4", {"train", "decode", "eval perplexity"}, {"convert", "check files", "tokenizer train"}},
+               {"use_multimodal=true", {"train", "decode"}, {"convert", "tokenizer train"}},
+               {"attention_bias=true", {"train", "decode", "check golden", "convert"}, {"check files", "checks", "tokenizer encode"}}};
+  for (const auto& c : cases) {
+    for (const std::string& command : c.refusing) EXPECT_NE(ErrorOf({c.flag}, command), "") << c.flag << ' ' << command;
+    for (const std::string& command : c.taking) EXPECT_EQ(ErrorOf({c.flag}, command), "") << c.flag << ' ' << command;
+  }
 }
 
 TEST_F(MaxTextFiles, RefusesUrls) {

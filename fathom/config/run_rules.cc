@@ -54,10 +54,6 @@ void CheckNumbers(const RunConfig& config) {
   const double capacity = config.Float("capacity_factor");
   if (capacity != -1 && !(capacity > 0))
     Throw(ErrorCode::kUsage, "capacity_factor={}: allowed is -1 (no token is dropped) or a number above 0", capacity);
-  if (capacity != -1 && config.Bool("sparse_matmul")) {
-    Throw(ErrorCode::kUsage, "capacity_factor={}: tokens are dropped only with sparse_matmul=false: give it, or leave capacity_factor out",
-          capacity);
-  }
   for (const char* key : {"adam_b1", "adam_b2"}) {
     if (config.Float(key) >= 1) Throw(ErrorCode::kUsage, "{}={}: allowed is a number from 0 and below 1", key, config.Float(key));
   }
@@ -93,10 +89,10 @@ void CheckLocal(const std::string& path, const std::string& what) {
   Throw(ErrorCode::kUsage, "{}: only local paths are read and written: copy it here or mount it, and give the path", what);
 }
 
-void CheckHonoured(const RunConfig& config) {
+void CheckHonoured(std::string_view command, const RunConfig& config) {
   for (const auto& [key, flag] : config.flags()) {
     const FlagSpec& spec = Flags().find(key)->second;
-    if (spec.role != FlagRole::kRefused || IsNeutral(spec, flag.value)) continue;
+    if (!spec.IsRefusedBy(command) || IsNeutral(spec, flag.value)) continue;
     Throw(ErrorCode::kUsage, "{}: {}={}: {}", flag.source, key, FormatFlag(flag.value), spec.help);
   }
 }

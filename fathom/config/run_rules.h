@@ -11,9 +11,9 @@ void DeriveFlags(RunConfig& config);
 // Throws Error(kUsage) for flags that contradict each other, and for URLs where a path is needed.
 void CheckFlagsTogether(const RunConfig& config);
 
-// Throws Error(kUsage) for a flag that would change the result and can't be honoured: one of maxtext_refused.yml whose value is not the
-// neutral one.
-void CheckHonoured(const RunConfig& config);
+// Throws Error(kUsage) for a flag that would change the command's result ("train", "check logits") and can't be honoured: one of
+// maxtext_refused.yml, in a section that names the command, whose value is not the neutral one.
+void CheckHonoured(std::string_view command, const RunConfig& config);
 
 // Throws Error(kUsage) if path is a URL (gs://bucket/x): what names it in the message.
 void CheckLocal(const std::string& path, const std::string& what);

@@ -14,8 +14,12 @@ DType ParseComputeDType(const RunConfig& config, const std::string& flag) {
 LayerOptions ReadLayerOptions(const RunConfig& config) {
   LayerOptions o;
   o.indexer_fp8 = config.Bool("indexer_fp8");
-  if (config.Bool("sparse_matmul")) return o;
   o.experts.capacity_factor = config.Float("capacity_factor");
+  if (config.Bool("sparse_matmul")) {
+    if (o.experts.capacity_factor == -1) return o;
+    Throw(ErrorCode::kUsage, "capacity_factor={}: tokens are dropped only with sparse_matmul=false: give it, or leave capacity_factor out",
+          o.experts.capacity_factor);
+  }
   o.experts.kind = o.experts.capacity_factor > 0 ? ExpertRun::kCapacity : ExpertRun::kDense;
   return o;
 }
