@@ -29,6 +29,12 @@ JsonFields::JsonFields(const Json& json, std::string where) : json_(json), where
   if (!json.is_object()) Throw(ErrorCode::kInput, "{}: {} is not a JSON object", where_, Shown(json));
 }
 
+JsonFields JsonFields::Inner(const std::string& name) {
+  JsonFields inner(Any(name), where_ + ": " + name);
+  inner.prefix_ = prefix_ + name + ".";
+  return inner;
+}
+
 bool JsonFields::Has(std::string_view name) {
   read_.emplace(name);
   const auto found = json_.find(name);
@@ -74,11 +80,11 @@ std::vector<int64_t> JsonFields::Ids(std::string_view name) {
 
 void JsonFields::CheckAllRead(const std::vector<std::string>& vouched_for) const {
   for (const auto& [name, value] : json_.items()) {
-    const bool ignored = std::ranges::find(vouched_for, name) != vouched_for.end();
+    const bool ignored = std::ranges::find(vouched_for, prefix_ + name) != vouched_for.end();
     if (read_.contains(name) || ignored || SaysNothing(value)) continue;
     Throw(ErrorCode::kInput,
           "{}: {}={} is not understood and may change the model's mathematics; if it does not, remove it or give ignore_config_keys=[{}]",
-          where_, name, Shown(value), name);
+          where_, name, Shown(value), prefix_ + name);
   }
 }
 

@@ -13,8 +13,10 @@ namespace fathom {
 
 class JsonFields {
  public:
-  // where names the file (and the field, for an inner object) in errors. json must outlive this. Throws Error(kInput): not an object.
+  // where names the file in errors. json must outlive this. Throws Error(kInput): not an object.
   JsonFields(const Json& json, std::string where);
+  // The object in a field of this one, whose own fields are called name.FIELD. Throws Error(kInput) as above, or if it is absent.
+  JsonFields Inner(const std::string& name);
 
   // Present and not null. Marks the field as read.
   bool Has(std::string_view name);
@@ -32,7 +34,8 @@ class JsonFields {
   std::string String(std::string_view name, const std::string& otherwise) { return Has(name) ? String(name) : otherwise; }
 
   void Ignore(std::string_view name) { read_.emplace(name); }
-  // Throws unless every field was read, ignored, is vouched for, or says nothing (null, false, "", [] or {}).
+  // Throws unless every field was read, ignored, is vouched for (by its whole name: rope_scaling.x), or says nothing (null, false, "", []
+  // or {}).
   void CheckAllRead(const std::vector<std::string>& vouched_for = {}) const;
   // Throws Error(kInput): "WHERE: NAME is FOUND, allowed is ALLOWED".
   [[noreturn]] void Wrong(std::string_view name, const std::string& allowed) const;
@@ -40,7 +43,7 @@ class JsonFields {
 
  private:
   const Json& json_;
-  std::string where_;
+  std::string where_, prefix_;  // of the fields' whole names
   std::set<std::string, std::less<>> read_;
 };
 

@@ -170,21 +170,21 @@ bool SaysDefault(JsonFields& rope) {
 }
 
 // Until transformers 4: rope_theta and rope_scaling; from 5: both in rope_parameters.
-void ReadRope(JsonFields& fields, ModelConfig& config) {
+void ReadRope(JsonFields& fields, const std::vector<std::string>& ignore_keys, ModelConfig& config) {
   config.rope_theta = fields.Double("rope_theta", config.rope_theta);
   for (const std::string name : {"rope_scaling", "rope_parameters"}) {
     if (!fields.Has(name)) continue;
-    JsonFields rope(fields.Any(name), fields.where() + ": " + name);
+    JsonFields rope = fields.Inner(name);
     config.rope_theta = rope.Double("rope_theta", config.rope_theta);
     if (!SaysDefault(rope)) config.rope_scaling = ReadYarn(rope);
-    rope.CheckAllRead();
+    rope.CheckAllRead(ignore_keys);
   }
   if (!fields.Bool("rope_interleave", true)) fields.Wrong("rope_interleave", "true");
 }
 
-void ReadQuantization(JsonFields& fields, ModelConfig& config) {
+void ReadQuantization(JsonFields& fields, const std::vector<std::string>& ignore_keys, ModelConfig& config) {
   if (!fields.Has("quantization_config")) return;
-  JsonFields fp8(fields.Any("quantization_config"), fields.where() + ": quantization_config");
+  JsonFields fp8 = fields.Inner("quantization_config");
   if (fp8.String("quant_method") != "fp8") fp8.Wrong("quant_method", "fp8");
   if (fp8.String("fmt", "e4m3") != "e4m3") fp8.Wrong("fmt", "e4m3");
   if (fp8.Any("weight_block_size") != Json::array({128, 128})) fp8.Wrong("weight_block_size", "[128, 128]");
@@ -192,7 +192,7 @@ void ReadQuantization(JsonFields& fields, ModelConfig& config) {
   if (scales != "float32" && scales != "ue8m0") fp8.Wrong("scale_fmt", "float32 or ue8m0");
   // How activations are quantised does not concern weights; which modules are not FP8 is seen in the files.
   for (const char* name : {"activation_scheme", "modules_to_not_convert", "ignored_layers"}) fp8.Ignore(name);
-  fp8.CheckAllRead();
+  fp8.CheckAllRead(ignore_keys);
   config.fp8 = true;
   config.scale_ue8m0 = scales == "ue8m0";
 }
@@ -280,8 +280,8 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where, const s
   config.family = ReadFamily(fields);
   ReadSizes(fields, config);
   ReadRouting(fields, config);
-  ReadRope(fields, config);
-  ReadQuantization(fields, config);
+  ReadRope(fields, ignore_keys, config);
+  ReadQuantization(fields, ignore_keys, config);
   ReadTheRest(fields, config);
   CheckModelConfig(config, where);
   CheckVariants(fields, config);

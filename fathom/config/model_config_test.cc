@@ -207,6 +207,23 @@ TEST(ModelConfig, IgnoresWhatSaysNothing) {
   EXPECT_NE(ErrorOf(Json::object()), "");
 }
 
+// By the whole name that the error gives, inner fields too.
+TEST(ModelConfig, TakesWhatItsOwnerVouchesFor) {
+  const struct {
+    const char *model, *pointer, *name;
+  } cases[] = {
+      {"v3", "/x", "x"}, {"v3", "/rope_scaling/x", "rope_scaling.x"}, {"v3-fp8", "/quantization_config/x", "quantization_config.x"}};
+  for (const auto& c : cases) {
+    Json json = Load(c.model);
+    json[Json::json_pointer(c.pointer)] = 7;
+    ExpectNames(ErrorOf(json), std::string("ignore_config_keys=[") + c.name + "]");
+    EXPECT_NO_THROW(ParseModelConfig(json, "config.json", {c.name})) << c.name;
+  }
+  Json json = Load("v3");
+  json["rope_scaling"]["x"] = 7;
+  EXPECT_THROW(ParseModelConfig(json, "config.json", {"x"}), Error);
+}
+
 TEST(ModelConfig, SeveralTokensMayEndAnAnswer) {
   Json json = Load("v3");
   json["eos_token_id"] = {1, 7};
