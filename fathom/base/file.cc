@@ -49,13 +49,6 @@ size_t ReadAll(int fd, const std::filesystem::path& path, uint64_t offset, std::
   return bytes.size();
 }
 
-// What `git clone` leaves in place of a large file when Git LFS is not installed or was told to skip it.
-void RefuseLfsPointer(const std::filesystem::path& path, std::string_view beginning) {
-  if (!beginning.starts_with(kLfsPointer)) return;
-  Throw(ErrorCode::kInput, "{}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull` (or download it again)",
-        path.string());
-}
-
 // Where a file system (NFS) knows no files without a name, one whose name goes at once.
 int OpenNameless(const std::filesystem::path& folder) {
   const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -67,6 +60,13 @@ int OpenNameless(const std::filesystem::path& folder) {
 }
 
 }  // namespace
+
+// What `git clone` leaves in place of a large file when Git LFS is not installed or was told to skip it.
+void RefuseLfsPointer(const std::filesystem::path& path, std::string_view beginning) {
+  if (!beginning.starts_with(kLfsPointer)) return;
+  Throw(ErrorCode::kInput, "{}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull` (or download it again)",
+        path.string());
+}
 
 MappedFile::MappedFile(std::filesystem::path path, const std::byte* data, size_t size) : path_(std::move(path)), data_(data), size_(size) {}
 

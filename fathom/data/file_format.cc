@@ -195,12 +195,12 @@ FileFormat DetectFormat(const std::filesystem::path& path) {
   const bool says_parquet = name.ending == ".parquet";
   if (std::filesystem::file_size(path) == 0 && !says_parquet) return {.compressed = name.zstd};
   const bool compressed = IsZstd(path);
+  const std::string head = ReadHead(path, compressed);
+  if (!compressed) RefuseLfsPointer(path, head);
   if (name.zstd && !compressed)
     Throw(ErrorCode::kInput, "{}: its name says zstd and its content is none: damaged, or compressed in another way", path.string());
-  const std::string head = ReadHead(path, compressed);
   if (head.starts_with(kTokenFileMark) && !compressed) return {FileKind::kTokens};
   if (Matches(kParquet, head)) return {FileKind::kParquet, compressed};
-  if (head.starts_with("version https://git-lfs")) const InputFile refuses_the_pointer(path);
   if (says_parquet) Throw(ErrorCode::kInput, "{}: its name says Parquet and its content is none", path.string());
   CheckIsText(head, path.string());
   CheckName(path, name.ending);

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "fathom/base/error.h"
+#include "fathom/base/file.h"
 #include "fathom/base/json.h"
 
 namespace fathom {
@@ -112,7 +113,7 @@ void ReadGoldenLogits(const std::filesystem::path& file, const std::function<voi
   if (!in) Throw(ErrorCode::kInput, "{}: cannot open", file.string());
   int64_t number = 0;
   for (std::string line; std::getline(in, line);) {
-    ++number;
+    if (++number == 1) RefuseLfsPointer(file, line);
     if (line.find_first_not_of(" \t\r") == line.npos) continue;
     f(ParseLine(line, fmt::format("{}:{}", file.string(), number)));
   }

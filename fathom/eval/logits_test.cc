@@ -42,8 +42,8 @@ TEST(CompareLogits, NaNNeverPasses) {
 TEST(ReadGoldenLogits, SaysWhatIsWrong) {
   const TemporaryFolder folder;
   const auto file = folder.path() / "g.jsonl";
-  for (const char* bad :
-       {"{", "{\"tokens\": [1]}", "{\"tokens\": [1, 2], \"logits\": [[1.0]]}", "{\"tokens\": [1, 2], \"logits\": [[1.0], [1.0, 2.0]]}"}) {
+  for (const char* bad : {"{", "{\"tokens\": [1]}", "{\"tokens\": [1, 2], \"logits\": [[1.0]]}",
+                          "{\"tokens\": [1, 2], \"logits\": [[1.0], [1.0, 2.0]]}", "version https://git-lfs.github.com/spec/v1"}) {
     std::ofstream(file) << bad << "\n";
     EXPECT_THROW(ReadGoldenLogits(file, [](GoldenLogits) {}), Error) << bad;
   }
