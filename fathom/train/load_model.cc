@@ -103,7 +103,8 @@ ModelConfig ConfigOf(const RunConfig& config, const Checkpoint& checkpoint) {
 }
 
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
-  LoadedModel model{.config = ModelFromFlags(config)};
+  LoadedModel model;
+  model.config = ModelFromFlags(config);
   model.params = InitParams(model.config, options.init_seed, options.weights, config.String("compat") == "maxtext");
   if (SharesMtpHeads(options)) ShareEmbeddingAndHead(model.params);
   return model;
@@ -158,8 +159,8 @@ bool HasFreshIndexers(const LoadedModel& model) { return model.config.has_indexe
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir,
                       const std::filesystem::path& adapter) {
   if (dir.empty()) return Fresh(config, options);
-  LoadedModel model{.stored =
-                        Checkpoint::Open(dir, {.allow_missing_indexer = true, .ignore_config_keys = config.Strings("ignore_config_keys")})};
+  LoadedModel model;
+  model.stored = Checkpoint::Open(dir, {.allow_missing_indexer = true, .ignore_config_keys = config.Strings("ignore_config_keys")});
   const Checkpoint& checkpoint = *model.stored;
   model.config = ConfigOf(config, checkpoint);
   const std::string where = (dir / "config.json").string();

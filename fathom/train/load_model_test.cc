@@ -45,6 +45,14 @@ TEST(LoadModel, ModulesThatTheCheckpointLacksAreAnErrorOrMade) {
   for (const ParamSpec& t : ModelSpec(model.config)) EXPECT_TRUE(names.contains(t.name)) << t.name;
 }
 
+TEST(LoadModel, ABrokenCheckpointIsNamed) {
+  const TemporaryFolder folder;
+  std::filesystem::copy(Golden("v3") / "config.json", folder.path());
+  EXPECT_THAT(ErrorOf(folder.path(), {"ignore_config_keys=[a,b]"}), HasSubstr(folder.path().string()));
+  EXPECT_THAT(ErrorOf({}, {"model_name=deepseek3-tiny", "override_model_config=true", "num_experts_per_tok=99"}),
+              HasSubstr("num_experts_per_tok"));
+}
+
 TEST(LoadModel, AGivenSizeMustBeTheCheckpoints) {
   const int64_t width = Load(Golden("v3"), {}).config.hidden_size;
   EXPECT_EQ(ErrorOf(Golden("v3"), {fmt::format("base_emb_dim={}", width)}), "");
