@@ -79,8 +79,7 @@ void ConvertAll(const ConvertOptions& options) {
 }  // namespace
 
 Checkpoint OpenCheckpoint(const RunConfig& config, const fs::path& dir) {
-  const bool may_lack_indexer = std::ranges::count(config.Strings("init_missing"), "indexer") > 0;
-  return Checkpoint::Open(dir, {may_lack_indexer, config.Strings("ignore_config_keys")});
+  return Checkpoint::Open(dir, {.ignore_config_keys = config.Strings("ignore_config_keys")});
 }
 
 ReadableCheckpoint::ReadableCheckpoint(const std::string& command, RunConfig& config) {
@@ -88,13 +87,13 @@ ReadableCheckpoint::ReadableCheckpoint(const std::string& command, RunConfig& co
   const fs::path given = config.String(flag);
   RefuseOtherPaths(flag, given);
   if (given.empty() || !FindOrbaxItems(given)) return;
-  if (const auto own = command == "train" ? FindOwnStep(config) : std::nullopt) {
+  if (const auto own = command == "train" || command == "sft" ? FindOwnStep(config) : std::nullopt) {
     config.Set(flag, own->dir.string(), "the run's own step");
     return;
   }
   ConvertOptions options = CopyOf(config, given);
   options.full_state = flag == kFullState;
-  if (command == "plan" && flag == kParameters) {
+  if (command == "plan") {
     WriteOutline(*OpenConvertSource(given, {.model = options.model, .ignore_config_keys = options.ignore_config_keys}), options.output);
   } else {
     ConvertAll(options);

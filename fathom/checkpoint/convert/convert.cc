@@ -35,10 +35,19 @@ bool IsInside(const fs::path& path, const fs::path& folder) {
 
 int64_t CacheBytes(const ConvertOptions& options) { return std::max<int64_t>(16 << 20, options.memory_limit / 4); }
 
+// As every command that opens such a folder. One whose config.json describes no model (some shards, to try the speed) is converted as it
+// stands.
+void CheckAgainstConfig(const ConvertSource& source) {
+  if (source.folder() == nullptr || !source.raw_config().contains("num_hidden_layers")) return;
+  ValidateAgainstConfig(*source.folder(), source.config());
+}
+
 std::unique_ptr<ConvertSource> OpenSource(const ConvertOptions& options) {
   SourceOptions source{CacheBytes(options), ExistingParent(options.output), options.model, {}, options.ignore_config_keys};
   source.training_state = options.full_state && options.dtype.target != TargetDType::kF8 && options.adapter.empty();
-  return OpenConvertSource(options.input, source);
+  auto opened = OpenConvertSource(options.input, source);
+  CheckAgainstConfig(*opened);
+  return opened;
 }
 
 std::unique_ptr<ConvertSource> HubSourceOf(const ModelConfig& model) { return MakeHubSource(model, IsFp8OnHub(model)); }
@@ -103,13 +112,6 @@ void CheckReplaceable(const fs::path& target) {
     if (fs::exists(target / sign)) return;
   }
   Throw(ErrorCode::kUsage, "output {} exists and is no checkpoint: overwrite=true does not replace it", target.string());
-}
-
-// A folder whose config.json describes no model (some shards, to try the speed) is converted as it stands.
-void CheckAgainstConfig(const ConvertSource& source) {
-  if (source.folder() == nullptr || !source.raw_config().contains("num_hidden_layers")) return;
-  CompareWithConfig(*source.folder(), source.config(), {.allow_missing_indexer = true},
-                    [](const std::string& difference) { Throw(ErrorCode::kInput, "{}", difference); });
 }
 
 void CheckPaths(const ConvertOptions& options) {
@@ -197,7 +199,6 @@ ConvertResult Convert(const ConvertOptions& options) {
   const Stopwatch clock;
   CheckPaths(options);
   const auto source = OpenSource(options);
-  CheckAgainstConfig(*source);
   if (options.check_model && !source->raw_config().is_null() && options.to == CheckpointFormat::kOrbax)
     options.check_model(source->config(), (source->companions() / "config.json").string());
   const FileStamps stamps = StampsOf(options, *source);

@@ -181,6 +181,15 @@ TEST_F(ConvertStateTest, ADamagedStateIsNamed) {
   EXPECT_THAT(error("6"), HasSubstr("expected are mu.safetensors and nu.safetensors"));
   fs::rename(Path("nu"), Path("6/train_state/nu.safetensors"));
   Run(kOrbax, "6", "plain", [](ConvertOptions& options) { options.ocdbt = false; });
+  for (const auto& [array, value] : {std::pair("step", 0), std::pair("step", -7), std::pair("opt_state.0.count", -1)}) {
+    const fs::path file = Path("plain/0/items") / array / "c";
+    const std::string kept = ReadTextFile(file);
+    ASSERT_EQ(kept.size(), sizeof(int32_t));
+    const auto number = static_cast<int32_t>(value);
+    WriteFileAtomically(file, {reinterpret_cast<const char*>(&number), sizeof number});
+    EXPECT_THAT(error("plain"), HasSubstr(fmt::format("array {} is {}, allowed is", array, value)));
+    WriteFileAtomically(file, kept);
+  }
   fs::remove_all(Path("plain/0/items/opt_state.0.nu.params.decoder.decoder_norm.scale"));
   EXPECT_THAT(error("plain"), HasSubstr("array opt_state.0.nu.params.decoder.decoder_norm.scale is missing"));
   Json values = ReadJsonFile(Path("6/train_state/state.json"));

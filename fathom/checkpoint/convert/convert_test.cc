@@ -195,6 +195,14 @@ TEST_F(ConvertTest, BadInputIsNamed) {
   WriteCheckpoint(Path("scale"), WithFp8(TinyConfig()), tensors);
   EXPECT_THAT(ErrorOf([&] { Convert(To(CheckpointFormat::kHuggingFace, "scale", "x")); }),
               testing::AllOf(HasSubstr("model.safetensors"), HasSubstr("up_proj.weight_scale_inv is missing")));
+  const Json sparse = TinyConfig("deepseek_v32");
+  tensors = TensorsOf(sparse);
+  std::erase_if(tensors, [](const TestTensor& t) { return t.name.find(".indexer.") != t.name.npos; });
+  WriteCheckpoint(Path("indexer"), sparse, tensors);
+  for (const auto to : {CheckpointFormat::kHuggingFace, CheckpointFormat::kOrbax}) {
+    EXPECT_THAT(ErrorOf([&] { Convert(To(to, "indexer", "x")); }), HasSubstr("indexer"));
+    EXPECT_THAT(ErrorOf([&] { PlanConvert(To(to, "indexer", "x")); }), HasSubstr("more; fathom check files lists them"));
+  }
   EXPECT_FALSE(fs::exists(Path("x")));
 }
 

@@ -242,10 +242,13 @@ class OrbaxSource : public StackedSource {
   // MaxText counts the steps that are done, fathom names the last of them.
   void OpenState(const std::shared_ptr<const OrbaxCheckpoint>& checkpoint, int64_t cache_bytes) {
     SourceState state;
-    state.step = checkpoint->ReadNumber(kStepArray) - 1;
+    const auto count = [&](const std::string& array, int64_t least) {
+      return CheckedCount(checkpoint->ReadNumber(array), least, "array " + array, items().string());
+    };
+    state.step = count(kStepArray, 1) - 1;
     state.values = checkpoint->custom().value(kTrainState, Json::object());
     if (!state.values.is_object()) Throw(ErrorCode::kInput, "{}: {} in custom_metadata is no object", items().string(), kTrainState);
-    state.values[kOptimizerSteps] = checkpoint->ReadNumber(checkpoint->optimizer() + "count");
+    state.values[kOptimizerSteps] = count(checkpoint->optimizer() + "count", 0);
     for (const char* slot : {"mu", "nu"}) {
       auto source = std::make_unique<MomentsSource>(checkpoint, slot, config(), cache_bytes);
       files_.insert(files_.end(), source->files().begin(), source->files().end());

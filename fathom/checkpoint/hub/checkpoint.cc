@@ -26,7 +26,7 @@ Checkpoint Checkpoint::Open(const std::filesystem::path& dir, const OpenOptions&
   if (!checkpoint.generation_.eos_token_ids.empty()) checkpoint.config_.eos_token_ids = checkpoint.generation_.eos_token_ids;
   const std::string left_out = LeaveOutAbsentMtp(checkpoint, checkpoint.config_);
   if (!left_out.empty()) spdlog::info("{}", left_out);
-  ValidateAgainstConfig(checkpoint, {.allow_missing_indexer = options.allow_missing_indexer});
+  ValidateAgainstConfig(checkpoint, checkpoint.config(), {.allow_missing_indexer = options.allow_missing_indexer});
   return checkpoint;
 }
 

@@ -42,17 +42,20 @@ bool IsLeftover(const std::string& name) {
   return StepOfName(name.substr(1, dot - 1)).has_value();
 }
 
-constexpr int64_t kMostSteps = int64_t{1} << 53;  // a JSON number that every reader keeps, and far from where counting overflows
-
 int64_t CheckedStep(const Json& values, const char* name, const fs::path& file) {
   const auto found = values.find(name);
   if (found == values.end() || !found->is_number_integer()) Throw(ErrorCode::kInput, "{}: no {} in it", file.string(), name);
-  const bool fits = *found >= 0 && *found <= kMostSteps;
+  const bool fits = *found <= kMostSteps;  // beyond int64 too
   if (!fits) Throw(ErrorCode::kInput, "{}: {} is {}, allowed is 0 to {}", file.string(), name, found->dump(), kMostSteps);
-  return found->get<int64_t>();
+  return CheckedCount(found->get<int64_t>(), 0, name, file.string());
 }
 
 }  // namespace
+
+int64_t CheckedCount(int64_t value, int64_t least, const std::string& what, const std::string& where) {
+  if (value >= least && value <= kMostSteps) return value;
+  Throw(ErrorCode::kInput, "{}: {} is {}, allowed is {} to {}", where, what, value, least, kMostSteps);
+}
 
 fs::path TrainStateFolder(const fs::path& folder) { return folder / "train_state"; }
 

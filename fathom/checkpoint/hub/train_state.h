@@ -20,6 +20,11 @@ namespace fathom {
 
 inline constexpr const char* kOptimizerSteps = "optimizer_steps";  // in values: updates that the optimizer has applied
 
+inline constexpr int64_t kMostSteps = int64_t{1} << 53;  // a JSON number that every reader keeps, and far from where counting overflows
+
+// value, if it is from least to kMostSteps; else throws Error(kInput): "WHERE: WHAT is VALUE, allowed is ...".
+int64_t CheckedCount(int64_t value, int64_t least, const std::string& what, const std::string& where);
+
 struct TrainState {
   int64_t step = 0;              // the 0-based step that is complete
   Json values = Json::object();  // schedule, RNG seed, data cursor, flags: the run's own; "format" and "step" are taken

@@ -102,10 +102,12 @@ void CompareWithConfig(const TensorFolder& folder, const ModelConfig& config, co
   Comparison(folder, config, options, report).Run();
 }
 
-void ValidateAgainstConfig(const Checkpoint& checkpoint, const ValidateOptions& options) {
+void ValidateAgainstConfig(const Checkpoint& checkpoint) { ValidateAgainstConfig(checkpoint, checkpoint.config()); }
+
+void ValidateAgainstConfig(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options) {
   std::string first;
   int64_t others = -1;
-  CompareWithConfig(checkpoint, checkpoint.config(), options, [&](const std::string& message) {
+  CompareWithConfig(folder, config, options, [&](const std::string& message) {
     if (++others == 0) first = message;
   });
   if (others == 0) throw Error(ErrorCode::kInput, first);

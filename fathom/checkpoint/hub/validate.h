@@ -19,7 +19,9 @@ struct ValidateOptions {
 void CompareWithConfig(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options,
                        const std::function<void(const std::string&)>& report);
 
-// Throws Error(kInput) with the first difference and the number of the others. Checkpoint::Open has done it.
-void ValidateAgainstConfig(const Checkpoint& checkpoint, const ValidateOptions& options = {});
+// Throws Error(kInput) with the first difference and the number of the others.
+void ValidateAgainstConfig(const TensorFolder& folder, const ModelConfig& config, const ValidateOptions& options = {});
+// Checkpoint::Open has done it.
+void ValidateAgainstConfig(const Checkpoint& checkpoint);
 
 }  // namespace fathom
