@@ -132,7 +132,8 @@ void AddMemoryTotal(Report& report, const Machine& machine, int64_t total) {
 
 void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
   const TrainOptions options = ReadTrainOptions(flags);
-  const TrainPlan plan = PlanTraining(options, NumThreads(), [&] { return LoadModel(flags, options, options.load_parameters_path); });
+  const std::filesystem::path& start = options.load_full_state_path.empty() ? options.load_parameters_path : options.load_full_state_path;
+  const TrainPlan plan = PlanTraining(options, NumThreads(), [&] { return LoadModel(flags, options, start); });
   const ModelConfig& config = plan.config;
   CheckTrainingFlags(flags, config);
   AddModel(report, config);
@@ -143,6 +144,8 @@ void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
     bytes[row.what] = row.bytes;
   }
   AddMemoryTotal(report, machine, TotalBytes(plan.memory));
+  if (plan.mapped > 0)
+    report.Bytes("mapped", plan.mapped, "of the checkpoint's files, read where they lie: not trained, and not counted above");
   if (options.checkpointing) {
     report.Section("disk");
     report.Bytes("one checkpoint", bytes["parameters"] + bytes["moments"],

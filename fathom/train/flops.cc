@@ -1,16 +1,9 @@
 #include "fathom/train/flops.h"
 
+#include "fathom/train/treatment.h"
+
 namespace fathom {
 namespace {
-
-double AttentionProjections(const ModelConfig& c) {
-  const double d = static_cast<double>(c.hidden_size), h = static_cast<double>(c.num_attention_heads);
-  const double qk = static_cast<double>(c.qk_head_dim()), rank = static_cast<double>(c.q_lora_rank);
-  const double q = c.q_lora_rank > 0 ? d * rank + rank * h * qk : d * h * qk;
-  const double kv = d * static_cast<double>(c.kv_lora_rank + c.qk_rope_head_dim) +
-                    static_cast<double>(c.kv_lora_rank) * h * static_cast<double>(c.qk_nope_head_dim + c.v_head_dim);
-  return 2 * (q + kv + h * static_cast<double>(c.v_head_dim) * d);
-}
 
 // Keys that a token attends to, on average: half of all under the causal mask, or those within the indexer's choice.
 double VisibleKeys(const ModelConfig& c, int64_t length, bool sparse) {
@@ -40,26 +33,30 @@ double IndexerFlops(const ModelConfig& c, const TrainOptions& o, bool chooses) {
   return flops + IndexerProjections(c) + keys * (KeyScore(c) + (chooses ? 2 : 3) * IndexerScore(c));
 }
 
-double FeedForward(const ModelConfig& c, bool moe) {
-  const double d = static_cast<double>(c.hidden_size);
-  if (!moe) return 6 * d * static_cast<double>(c.intermediate_size);
-  return 2 * d * static_cast<double>(c.n_routed_experts) +
-         6 * d * static_cast<double>(c.moe_intermediate_size * (c.num_experts_per_tok + c.n_shared_experts));
+// The share of a parameter that a token multiplies: of the routed experts those that it chooses. An MTP module counts without its head and
+// the projection before it; the indexer has a count of its own.
+double UsedShare(const ModelConfig& c, const TrainOptions& o, const ParamSpec& param) {
+  const bool counted = param.shape.rank() == 2 && !param.is_indexer() && !param.is_copy() && param.role != ParamRole::kEmbedding &&
+                       param.role != ParamRole::kMtpProjection && param.mtp < o.mtp.modules;
+  if (!counted) return 0;
+  return param.is_expert() ? static_cast<double>(c.num_experts_per_tok) / static_cast<double>(c.n_routed_experts) : 1;
 }
 
 }  // namespace
 
 double TrainFlopsPerToken(const ModelConfig& c, const TrainOptions& o) {
+  const ModelSpec spec(c);
+  const Treatments treatments(spec, o);
   const bool trains_model = o.lm_loss || !c.has_indexer(),
              sparse = c.has_indexer() && o.length > c.index_topk && !o.indexer.dense_attention;
-  // A backward is two products for each of the forward; under adapters the weights' own gradients are left out.
-  const double passes = !trains_model ? 1 : o.lora.enabled ? 2 : 3;
-  double flops = trains_model ? passes * 2 * static_cast<double>(c.hidden_size) * static_cast<double>(c.vocab_size) : 0;
-  for (int64_t i = 0; i < c.num_hidden_layers + o.mtp.modules; ++i) {
-    const double attention = AttentionProjections(c) + VisibleKeys(c, o.length, sparse) * KeyPair(c);
-    flops += passes * (attention + FeedForward(c, c.is_moe_layer(i))) + IndexerFlops(c, o, sparse);
+  double flops = 0;
+  for (const ParamSpec& param : spec) {
+    const bool head = param.role == ParamRole::kHead;
+    const double products = trains_model ? (treatments.HasGradient(param) ? 3 : 2) : head ? 0 : 1;
+    flops += products * 2 * static_cast<double>(param.shape.NumElements()) * UsedShare(c, o, param);
   }
-  return flops;
+  const double pairs = (trains_model ? 3 : 1) * VisibleKeys(c, o.length, sparse) * KeyPair(c);
+  return flops + static_cast<double>(c.num_hidden_layers + o.mtp.modules) * (pairs + IndexerFlops(c, o, sparse));
 }
 
 }  // namespace fathom

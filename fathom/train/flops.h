@@ -8,9 +8,10 @@
 
 namespace fathom {
 
-// FLOP per token of a step. An MTP module counts as a layer, without its head. The indexers' warm-up has a forward of the main model alone,
-// over all keys and without the head, and the indexers' loss; sparse training has the loss besides. With adapters no gradients of the
-// weights below them count, nor do the adapters' own small products.
+// FLOP per token of a step: of each matrix the forward, the gradient of its input and, where it is trained (Treatments), its own. An MTP
+// module counts as a layer, without its head. The indexers' warm-up has a forward of the main model alone, over all keys and without the
+// head, and the indexers' loss; sparse training has the loss besides. The products of adapters, small ones, do not count. Throws
+// Error(kUsage) as Treatments does.
 double TrainFlopsPerToken(const ModelConfig& config, const TrainOptions& options);
 
 }  // namespace fathom

@@ -33,10 +33,26 @@ TEST_F(TrainFlops, SparseAttentionIsOfTheChosenKeysAndAsksTheIndexer) {
   EXPECT_DOUBLE_EQ(Of(dense_), Of(TinyConfig(ModelFamily::kV3, 41)));
 }
 
+// Attention itself has no weights: its backward stays.
 TEST_F(TrainFlops, AdaptersLeaveTheGradientsOfTheWeightsOut) {
   TrainOptions lora = Options();
   lora.lora.enabled = true;
-  EXPECT_DOUBLE_EQ(Of(dense_, lora), Of(dense_) * 2 / 3);
+  const double pairs = 2 * 6 * 96;
+  EXPECT_DOUBLE_EQ(Of(dense_, lora), (Of(dense_) - 3 * pairs) * 2 / 3 + 3 * pairs);
+}
+
+// A mask leaves one product of three out of each matrix that it freezes: the head (24 x 41), then the experts of the second layer, of
+// whose four a token meets two.
+TEST_F(TrainFlops, FrozenMatricesHaveNoGradientOfTheirOwn) {
+  TrainOptions masked = Options();
+  masked.trainable_mask = {"^model[.]"};
+  EXPECT_DOUBLE_EQ(Of(dense_) - Of(dense_, masked), 2 * 24 * 41);
+  masked.trainable_mask = {"^model.*(norm|proj|mqa|gate)[.]weight", "lm_head"};
+  EXPECT_DOUBLE_EQ(Of(dense_, masked), Of(dense_)) << "embeddings are looked up";
+  masked.trainable_mask = {"self_attn", "layers.0", "shared", "gate.weight", "lm_head"};
+  EXPECT_DOUBLE_EQ(Of(dense_) - Of(dense_, masked), 2 * 2 * 3 * 24 * 20);
+  masked.norm_of_masked = true;  // computed for the clipping norm all the same
+  EXPECT_DOUBLE_EQ(Of(dense_, masked), Of(dense_));
 }
 
 TEST_F(TrainFlops, WarmUpIsOneForwardAndTheIndexersLoss) {

@@ -140,6 +140,28 @@ TEST_F(Frozen, CostsNoMemoryAndCountsInTheNormOnlyUnderCompat) {
   EXPECT_LT(masked, 0.9 * all);
 }
 
+TEST_F(Frozen, ThePlanSaysWhatStaysMapped) {
+  const fs::path base = Write(WithFp8(TinyConfig()));
+  const Checkpoint stored = Checkpoint::Open(base);
+  int64_t frozen = 0, all = 0;
+  for (const ParamSpec& p : ModelSpec(stored.config())) {
+    const Weight w = stored.GetWeight(p.name);
+    const int64_t bytes = w.value.NumBytes() + w.scale_inv.NumBytes();
+    frozen += Matches(p) ? 0 : bytes;
+    all += bytes;
+  }
+  const auto mapped = [&](std::vector<std::string> more) {
+    more.push_back("steps=1");
+    const RunConfig config = RunConfig::Resolve(Flags(base, "unused", std::move(more)));
+    const TrainOptions options = ReadTrainOptions(config);
+    return PlanTraining(options, 2, [&] { return LoadModel(config, options, base); }).mapped;
+  };
+  EXPECT_EQ(mapped({mask_}), frozen);
+  EXPECT_EQ(mapped({"lora.enable_lora=true", "lora.lora_rank=2", "lora.lora_alpha=4"}), all);
+  EXPECT_LT(mapped({}), frozen) << "the MTP module alone";
+  EXPECT_LT(mapped({"mtp_num_layers=1"}), mapped({})) << "router biases";
+}
+
 TEST_F(Frozen, CopiesOfEmbeddingAndHeadFollowWhatTheyCopied) {
   const fs::path base = Write(TinyConfig(), DType::kF32);
   const Checkpoint before = Checkpoint::Open(base), after = Train(base, "plain", 2);

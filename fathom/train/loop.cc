@@ -71,6 +71,7 @@ ModelConfig PlannedModel(const RunConfig& config, TrainOptions& options, const s
     options.save_beside = false;
   }
   LogMemoryTable(plan.memory);
+  if (plan.mapped > 0) spdlog::info("  {:<12} {:>10}", "mapped", FormatBytes(static_cast<double>(plan.mapped)));
   CheckFits(plan.memory, FreeMemoryBytes(), options);
   return plan.config;
 }
@@ -174,7 +175,7 @@ class Run {
 
   void OpenSinks(const RunConfig& config) {
     AddJsonlSink(MetricsFile());
-    if (config.Bool("enable_tensorboard")) sinks_.push_back(OpenTensorBoardSink(options_.run_dir / "tensorboard"));
+    if (config.Bool("enable_tensorboard")) sinks_.push_back(OpenTensorBoardSink(options_.run_dir / "tensorboard", first_step_));
     if (!config.String("metrics_file").empty()) AddJsonlSink(config.String("metrics_file"));
   }
 

@@ -12,18 +12,19 @@
 namespace fathom {
 namespace {
 
-// Bytes of the tensors that have memory of their own and that `seen` does not hold yet: one memory under two names is one.
-int64_t OwnBytes(DecoderParams& params, std::set<const std::byte*>& seen) {
+// Bytes of the tensors that `seen` does not hold yet, in memory of their own or mapped from a file: one memory under two names is one.
+int64_t BytesOf(DecoderParams& params, bool owned, std::set<const std::byte*>& seen) {
   int64_t bytes = 0;
+  const auto add = [&](const Tensor& tensor) {
+    if (!tensor.empty() && tensor.writable() == owned && seen.insert(tensor.view().raw()).second) bytes += tensor.NumBytes();
+  };
   for (const NamedWeight& w : ListParams(params)) {
-    for (const Tensor* tensor : {&w.weight->value, &w.weight->scale_inv}) {
-      if (!tensor->empty() && tensor->writable() && seen.insert(tensor->view().raw()).second) bytes += tensor->NumBytes();
-    }
+    add(w.weight->value);
+    add(w.weight->scale_inv);
   }
   for (const NamedAdapter& a : ListAdapters(params)) {
-    for (const Tensor* tensor : {&a.adapter->a, &a.adapter->b}) {
-      if (seen.insert(tensor->view().raw()).second) bytes += tensor->NumBytes();
-    }
+    add(a.adapter->a);
+    add(a.adapter->b);
   }
   return bytes;
 }
@@ -38,11 +39,11 @@ int64_t MomentBytes(const Optimizer& optimizer) {
 
 std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state) {
   std::set<const std::byte*> seen;
-  const int64_t parameters = OwnBytes(session.params(), seen), copies = OwnBytes(session.compute_params(), seen);
+  const int64_t parameters = BytesOf(session.params(), true, seen), copies = BytesOf(session.compute_params(), true, seen);
   const int64_t moments = MomentBytes(session.optimizer());
   std::vector<MemoryRow> rows = {{"parameters", parameters},
                                  {"bf16 copy", copies},
-                                 {"gradients", OwnBytes(session.grads(), seen)},
+                                 {"gradients", BytesOf(session.grads(), true, seen)},
                                  {"moments", moments},
                                  {"activations", session.counted().saved},
                                  {"scratch", session.counted().scratch}};
@@ -88,7 +89,8 @@ TrainPlan PlanTraining(const TrainOptions& options, int threads, FunctionRef<Loa
   const PlanScope plan(threads);
   LoadedModel model = load();
   TrainSession session(model.config, options, std::move(model.params));
-  return {model.config, SessionMemory(session, options.CopiesState())};
+  std::set<const std::byte*> seen;
+  return {model.config, SessionMemory(session, options.CopiesState()), BytesOf(session.params(), false, seen)};
 }
 
 }  // namespace fathom

@@ -33,6 +33,7 @@ void CheckFits(const std::vector<MemoryRow>& rows, int64_t free, const TrainOpti
 struct TrainPlan {
   ModelConfig config;  // as the run will have it
   std::vector<MemoryRow> memory;
+  int64_t mapped = 0;  // bytes of what stays in the files that it is mapped from, which the rows leave out
 };
 // Of a run on so many threads that starts from what load() gives, which is called under a PlanScope. Throws Error as load does and for
 // masks that match nothing.

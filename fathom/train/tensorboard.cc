@@ -5,12 +5,16 @@
 #include <bit>
 #include <chrono>
 #include <cstdio>
+#include <limits>
 
 #include "fathom/base/error.h"
+#include "fathom/base/file.h"
 #include "fathom/checkpoint/orbax/byte_stream.h"
 
 namespace fathom {
 namespace {
+
+constexpr const char* kFileName = "events.out.tfevents.";
 
 // Protobuf: a field is its number and wire type in one varint, then its value.
 enum WireType : uint64_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
@@ -59,6 +63,69 @@ std::string ScalarsEvent(const Scalars& scalars) {
   return out.bytes();
 }
 
+// Event: step = 2, session_log = 7 (status = 1: a start, 1): what was read of this step and later ones no longer holds.
+std::string StartEvent(int64_t step) {
+  ByteWriter log, out = BeginEvent();
+  Key(log, 1, kVarint);
+  log.Varint(1);
+  Key(out, 2, kVarint);
+  out.Varint(static_cast<uint64_t>(step));
+  BytesField(out, 7, log.bytes());
+  return out.bytes();
+}
+
+// Does the event hold scalars of a step from `first` on?
+bool IsFrom(int64_t first, std::span<const std::byte> event, const std::string& where) {
+  ByteReader in(event, where);
+  int64_t step = 0;
+  bool scalars = false;
+  while (in.left() > 0) {
+    const uint64_t key = in.Varint(), type = key & 7;
+    scalars |= key >> 3 == 5;
+    if (key == (2 << 3 | kVarint)) {
+      step = static_cast<int64_t>(in.Varint());
+    } else if (type == kVarint) {
+      in.Varint();
+    } else {
+      in.Take(type == kBytes ? in.Varint() : type == kFixed32 ? 4 : 8);
+    }
+  }
+  return scalars && step >= first;
+}
+
+// The records of a file without those. A record that a killed process left half ends it, as it does for TensorBoard.
+std::string WithoutStepsFrom(int64_t first, const std::string& text, const std::string& where) {
+  std::string kept;
+  ByteReader in(std::as_bytes(std::span(text)), where);
+  try {
+    while (in.left() > 0) {
+      const size_t begin = text.size() - in.left();
+      const uint64_t length = in.U64();
+      in.U32();
+      const bool drop = IsFrom(first, in.Take(length), where);
+      in.U32();
+      if (!drop) kept.append(text, begin, text.size() - in.left() - begin);
+    }
+  } catch (const Error&) {
+    return kept;
+  }
+  return kept;
+}
+
+// Whether there were some.
+bool DropEventsFrom(const std::filesystem::path& dir, int64_t first) {
+  bool dropped = false;
+  for (const auto& entry : std::filesystem::directory_iterator(dir)) {
+    if (!entry.is_regular_file() || !entry.path().filename().string().starts_with(kFileName)) continue;
+    const std::string text = ReadTextFile(entry.path(), std::numeric_limits<size_t>::max());
+    const std::string kept = WithoutStepsFrom(first, text, entry.path().string());
+    if (kept.size() == text.size()) continue;
+    WriteFileAtomically(entry.path(), kept);
+    dropped = true;
+  }
+  return dropped;
+}
+
 // A checksum of data that holds checksums is weak, so TFRecord rotates it and adds a constant.
 uint32_t MaskedCrc(std::string_view bytes) {
   const uint32_t crc = Crc32c(std::as_bytes(std::span(bytes)));
@@ -83,6 +150,7 @@ class TensorBoardSink : public ScalarSink {
     Append(VersionEvent());
   }
   ~TensorBoardSink() override { std::fclose(file_); }
+  void StartFrom(int64_t step) { Append(StartEvent(step)); }
   void Write(const Scalars& scalars) override { Append(ScalarsEvent(scalars)); }
   void Flush() override {
     if (std::fflush(file_) != 0) Throw(ErrorCode::kResource, "{}: cannot write", path_.string());
@@ -102,11 +170,14 @@ class TensorBoardSink : public ScalarSink {
 
 }  // namespace
 
-std::unique_ptr<ScalarSink> OpenTensorBoardSink(const std::filesystem::path& dir) {
+std::unique_ptr<ScalarSink> OpenTensorBoardSink(const std::filesystem::path& dir, int64_t first_step) {
   std::error_code failed;
   std::filesystem::create_directories(dir, failed);
   if (failed) Throw(ErrorCode::kResource, "{}: cannot create: {}", dir.string(), failed.message());
-  return std::make_unique<TensorBoardSink>(dir / fmt::format("events.out.tfevents.{:.0f}.{}", SecondsSince1970(), ::getpid()));
+  const bool again = DropEventsFrom(dir, first_step);
+  auto sink = std::make_unique<TensorBoardSink>(dir / fmt::format("{}{:.0f}.{}", kFileName, SecondsSince1970(), ::getpid()));
+  if (again) sink->StartFrom(first_step);
+  return sink;
 }
 
 }  // namespace fathom

@@ -18,6 +18,7 @@ struct Event {
   double wall_time = 0;
   int64_t step = 0;
   std::string version;
+  bool starts = false;
   std::map<std::string, float> scalars;
 };
 
@@ -42,6 +43,7 @@ Event ReadEvent(ByteReader in) {
     if (key == (1 << 3 | 1)) event.wall_time = std::bit_cast<double>(in.U64());
     if (key == (2 << 3 | 0)) event.step = static_cast<int64_t>(in.Varint());
     if (key == (3 << 3 | 2)) event.version = in.TakeText(in.Varint());
+    if (key == (7 << 3 | 2)) event.starts = in.TakeText(in.Varint()) == std::string_view("\x08\x01");
     if (key != (5 << 3 | 2)) continue;
     ByteReader summary(in.Take(in.Varint()), "summary");
     while (summary.left() > 0) {
@@ -80,7 +82,7 @@ std::string OnlyFile(const std::filesystem::path& dir) {
 
 TEST(TensorBoard, WritesWhatItIsGiven) {
   const TemporaryFolder folder;
-  const auto sink = OpenTensorBoardSink(folder.path() / "run" / "tensorboard");
+  const auto sink = OpenTensorBoardSink(folder.path() / "run" / "tensorboard", 0);
   Scalars first{.step = 0}, second{.step = 300};
   first.Add("learning/loss", 5.25);
   first.Add("perf/step_time_seconds", 0.125);
@@ -97,11 +99,41 @@ TEST(TensorBoard, WritesWhatItIsGiven) {
   EXPECT_TRUE(std::isnan(events[2].scalars.at("learning/loss")));
 }
 
+// The files of earlier processes keep the steps before, whole; the new file says so to a TensorBoard that has read the others.
+TEST(TensorBoard, StepsThatRunAgainTakeTheirOldEventsPlace) {
+  const TemporaryFolder folder;
+  const auto write = [&](int64_t first, int64_t last) {
+    const auto sink = OpenTensorBoardSink(folder.path(), first);
+    for (int64_t step = first; step <= last; ++step) {
+      Scalars scalars{.step = step};
+      scalars.Add("learning/loss", static_cast<double>(step));
+      sink->Write(scalars);
+    }
+  };
+  write(0, 9);
+  const std::filesystem::path old = folder.path() / "events.out.tfevents.1.1";
+  std::filesystem::rename(std::filesystem::directory_iterator(folder.path())->path(), old);
+  const std::string whole = ReadTextFile(old);
+  WriteFileAtomically(old, whole.substr(0, whole.size() - 3));  // killed while it wrote step 9
+  write(4, 5);
+  std::vector<int64_t> kept;
+  for (const Event& event : ReadEvents(ReadTextFile(old))) {
+    if (!event.scalars.empty()) kept.push_back(event.step);
+  }
+  EXPECT_EQ(kept, (std::vector<int64_t>{0, 1, 2, 3}));
+  std::filesystem::remove(old);
+  const auto events = ReadEvents(OnlyFile(folder.path()));
+  ASSERT_EQ(events.size(), 4u);
+  EXPECT_EQ(events[1].step, 4);
+  EXPECT_TRUE(events[1].starts);
+  EXPECT_EQ(events[3].scalars.at("learning/loss"), 5.0f);
+}
+
 TEST(TensorBoard, FolderThatCannotBeMade) {
   const TemporaryFolder folder;
   WriteFileAtomically(folder.path() / "file", "");
   try {
-    OpenTensorBoardSink(folder.path() / "file" / "tensorboard");
+    OpenTensorBoardSink(folder.path() / "file" / "tensorboard", 0);
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kResource);
