@@ -75,6 +75,7 @@ std::string JsonFields::String(std::string_view name) {
 std::vector<int64_t> JsonFields::Ids(std::string_view name) {
   const Json& value = Any(name);
   const bool list = value.is_array() && !value.empty() && std::ranges::all_of(value, [](const Json& id) { return id.is_number_integer(); });
+  if (!list && !value.is_number_integer()) Wrong(name, "a whole number, or a list of them");
   return list ? value.get<std::vector<int64_t>>() : std::vector{Int(name)};
 }
 

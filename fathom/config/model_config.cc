@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 #include <utility>
 
 #include "fathom/config/json_fields.h"
@@ -45,8 +46,7 @@ constexpr const char* kNoEffect[] = {"_name_or_path",
                                      "output_attentions",
                                      "output_hidden_states",
                                      "output_router_logits",
-                                     "problem_type",
-                                     "num_local_experts"};
+                                     "problem_type"};
 
 // Fields that fine-tuning tools and older versions of transformers add: their own notes, and how to decode, which is
 // generation_config.json's to say.
@@ -127,6 +127,8 @@ ModelFamily ReadFamily(JsonFields& fields) {
 
 void ReadSizes(JsonFields& fields, ModelConfig& config) {
   config.n_routed_experts = fields.Int("n_routed_experts", 0);
+  if (fields.Int("num_local_experts", config.n_routed_experts) != config.n_routed_experts)
+    fields.Wrong("num_local_experts", fmt::format("n_routed_experts ({}), which is another name of it", config.n_routed_experts));
   for (const ModelSize& size : ModelSizes()) {
     const bool required = size.kind == SizeKind::kAlways || (size.kind == SizeKind::kMoe && config.n_routed_experts > 0) ||
                           (size.kind == SizeKind::kIndexer && config.family == ModelFamily::kV32);
@@ -169,14 +171,29 @@ bool SaysDefault(JsonFields& rope) {
   return rope.String("rope_type", "") == "default" || rope.String("type", "") == "default" || (!rope.Has("type") && !rope.Has("rope_type"));
 }
 
-// Until transformers 4: rope_theta and rope_scaling; from 5: both in rope_parameters.
+bool SameScaling(const std::optional<RopeScaling>& a, const std::optional<RopeScaling>& b) {
+  if (!a || !b) return !a && !b;
+  const auto fields = [](const RopeScaling& x) {
+    return std::tie(x.factor, x.beta_fast, x.beta_slow, x.mscale, x.mscale_all_dim, x.original_max_position_embeddings);
+  };
+  return fields(*a) == fields(*b);
+}
+
+// Until transformers 4: rope_theta and rope_scaling; from 5: both in rope_parameters. A file with both spellings must say the same twice.
 void ReadRope(JsonFields& fields, const std::vector<std::string>& ignore_keys, ModelConfig& config) {
+  bool theta_given = fields.Has("rope_theta");
   config.rope_theta = fields.Double("rope_theta", config.rope_theta);
   for (const std::string name : {"rope_scaling", "rope_parameters"}) {
     if (!fields.Has(name)) continue;
     JsonFields rope = fields.Inner(name);
-    config.rope_theta = rope.Double("rope_theta", config.rope_theta);
-    if (!SaysDefault(rope)) config.rope_scaling = ReadYarn(rope);
+    const double theta = rope.Double("rope_theta", config.rope_theta);
+    if (theta_given && theta != config.rope_theta) rope.Wrong("rope_theta", fmt::format("{}, which stands elsewhere", config.rope_theta));
+    theta_given |= rope.Has("rope_theta");
+    config.rope_theta = theta;
+    const auto scaling = SaysDefault(rope) ? std::nullopt : std::optional(ReadYarn(rope));
+    if (name == "rope_parameters" && fields.Has("rope_scaling") && !SameScaling(scaling, config.rope_scaling))
+      fields.Wrong(name, "what rope_scaling says");
+    config.rope_scaling = scaling;
     rope.CheckAllRead(ignore_keys);
   }
   if (!fields.Bool("rope_interleave", true)) fields.Wrong("rope_interleave", "true");

@@ -224,6 +224,21 @@ TEST(ModelConfig, TakesWhatItsOwnerVouchesFor) {
   EXPECT_THROW(ParseModelConfig(json, "config.json", {"x"}), Error);
 }
 
+TEST(ModelConfig, TwoSpellingsMustSayTheSame) {
+  const Json yarn = Load("v3")["rope_scaling"];
+  Json parameters = yarn;
+  parameters["rope_theta"] = 10000;
+  EXPECT_EQ(ErrorWith("v3", "rope_parameters", parameters), "");
+  EXPECT_EQ(ErrorWith("v3", "num_local_experts", Load("v3")["n_routed_experts"]), "");
+  ExpectNames(ErrorWith("v3", "num_local_experts", 3), "num_local_experts is 3");
+  parameters["rope_theta"] = 50000;
+  ExpectNames(ErrorWith("v3", "rope_parameters", parameters), "rope_theta is 50000, allowed is 10000");
+  parameters["rope_theta"] = 10000;
+  parameters["factor"] = 8;
+  ExpectNames(ErrorWith("v3", "rope_parameters", parameters), "what rope_scaling says");
+  ExpectNames(ErrorWith("v3", "rope_parameters", {{"rope_type", "default"}}), "what rope_scaling says");
+}
+
 TEST(ModelConfig, SeveralTokensMayEndAnAnswer) {
   Json json = Load("v3");
   json["eos_token_id"] = {1, 7};
