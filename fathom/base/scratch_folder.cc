@@ -9,6 +9,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "fathom/base/env.h"
 #include "fathom/base/error.h"
 
 namespace fathom {
@@ -17,7 +18,10 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path NewFolder() {
-  std::string name = (fs::temp_directory_path() / "fathom-XXXXXX").string();
+  std::error_code failed;
+  const fs::path parent = fs::temp_directory_path(failed);
+  if (failed) Throw(ErrorCode::kResource, "TMPDIR={}: no folder for temporary files", GetEnv("TMPDIR").value_or(""));
+  std::string name = (parent / "fathom-XXXXXX").string();
   if (::mkdtemp(name.data()) == nullptr)
     Throw(ErrorCode::kResource, "{}: cannot create a folder for temporary files (TMPDIR): {}", name, std::strerror(errno));
   return name;

@@ -10,6 +10,8 @@
 #include <string>
 #include <thread>
 
+#include "fathom/base/error.h"
+
 namespace fathom {
 namespace {
 
@@ -30,6 +32,17 @@ TEST(ScratchFolder, GoesWithTheObject) {
     EXPECT_TRUE(fs::is_directory(path));
   }
   EXPECT_FALSE(fs::exists(path));
+}
+
+TEST(ScratchFolder, SaysWhereThereIsNoRoomForOne) {
+  ::setenv("TMPDIR", "/nonexistent/folder", 1);
+  try {
+    const ScratchFolder folder;
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("TMPDIR=/nonexistent/folder"), std::string::npos) << e.what();
+  }
+  ::unsetenv("TMPDIR");
 }
 
 TEST(ScratchFolder, GoesWithAKilledProcess) {
