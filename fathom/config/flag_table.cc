@@ -22,8 +22,11 @@ struct NullDefault {
   FlagType type;
 };
 constexpr NullDefault kNullDefaults[] = {
-    {"atol", FlagType::kFloat},       {"clip_logits_epsilon", FlagType::kFloat},
-    {"max_kl_div", FlagType::kFloat}, {"max_num_checkpoints_to_keep", FlagType::kInt},
+    {"atol", FlagType::kFloat},
+    {"clip_logits_epsilon", FlagType::kFloat},
+    {"max_kl_div", FlagType::kFloat},
+    {"muon_consistent_rms", FlagType::kFloat},
+    {"max_num_checkpoints_to_keep", FlagType::kInt},
     {"token_size", FlagType::kInt},
 };
 
@@ -53,7 +56,7 @@ constexpr Choice kChoices[] = {
     {"matmul_precision", "default|high|highest"},
     {"mtp_input", "after_norm|before_norm"},
     {"mu_dtype", "|float32|bfloat16"},
-    {"opt_type", "adamw|adam_pax|sgd"},
+    {"opt_type", "adamw|adam_pax|sgd|muon"},
     {"profiler", "|xplane|nsys"},
     {"prompt_style", "original|lm_eval|maxtext"},
     {"quantization", "|fp8_block"},
@@ -118,6 +121,9 @@ constexpr Range kRanges[] = {
     {"mtp_eval_target_module", 0, 64},
     {"mtp_loss_scaling_factor", 0, kMax},
     {"mtp_num_layers", 0, 64},
+    {"muon_beta", 0, 1},
+    {"muon_consistent_rms", 0, kMax},
+    {"muon_weight_decay", 0, kMax},
     {"num_epoch", 0, kMax},
     {"num_shots", 0, 5},
     {"per_device_batch_size", 1e-9, kMax},

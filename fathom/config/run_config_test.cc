@@ -123,7 +123,7 @@ TEST(RunConfig, NamesWrongTypes) {
   ExpectError({"init_missing=foo"}, {"init_missing=foo", "a list of indexer, mtp"});
   ExpectError({"init_missing=[mtp,foo]"}, {"init_missing=[mtp,foo]"});
   ExpectError({"memory_limit=1"}, {"memory_limit=1:", "from 64MiB"});
-  ExpectError({"opt_type=muon"}, {"opt_type=muon"});
+  ExpectError({"muon_beta=1"}, {"muon_beta=1"});
 }
 
 TEST(RunConfig, LoadsModels) {

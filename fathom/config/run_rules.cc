@@ -54,7 +54,7 @@ void CheckNumbers(const RunConfig& config) {
   const double capacity = config.Float("capacity_factor");
   if (capacity != -1 && !(capacity > 0))
     Throw(ErrorCode::kUsage, "capacity_factor={}: allowed is -1 (no token is dropped) or a number above 0", capacity);
-  for (const char* key : {"adam_b1", "adam_b2"}) {
+  for (const char* key : {"adam_b1", "adam_b2", "muon_beta"}) {
     if (config.Float(key) >= 1) Throw(ErrorCode::kUsage, "{}={}: allowed is a number from 0 and below 1", key, config.Float(key));
   }
   if (config.Int("mtp_eval_target_module") > config.Int("mtp_num_layers") && config.Given("mtp_num_layers")) {

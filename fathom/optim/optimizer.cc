@@ -8,6 +8,7 @@
 #include "fathom/base/threads.h"
 #include "fathom/kernels/elementwise/adamw.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
+#include "fathom/optim/muon.h"
 #include "fathom/optim/name_mask.h"
 
 namespace fathom {
@@ -34,7 +35,8 @@ V Slice(const V& v, int64_t begin, int64_t end) {
 
 AdamWStep StepValues(const OptimizerConfig& c, bool decayed, int64_t t, double learning_rate, double grad_scale) {
   const auto f = [](double x) { return static_cast<float>(x); };
-  return {f(learning_rate), f(c.b1), f(c.b2), f(c.eps), f(c.eps_root), f(decayed ? c.weight_decay : 0), t, f(grad_scale)};
+  const bool nesterov = c.type == OptimizerType::kMuon;
+  return {f(learning_rate), f(c.b1), f(c.b2), f(c.eps), f(c.eps_root), f(decayed ? c.weight_decay : 0), t, f(grad_scale), nesterov};
 }
 
 }  // namespace
@@ -43,7 +45,8 @@ OptimizerType ParseOptimizerType(std::string_view name) {
   if (name == "adamw") return OptimizerType::kAdamW;
   if (name == "adam_pax") return OptimizerType::kAdamPax;
   if (name == "sgd") return OptimizerType::kSgd;
-  Throw(ErrorCode::kUsage, "opt_type={}: must be adamw, adam_pax or sgd", name);
+  if (name == "muon") return OptimizerType::kMuon;
+  Throw(ErrorCode::kUsage, "opt_type={}: must be adamw, adam_pax, sgd or muon", name);
 }
 
 void ApplyDecayMask(const std::vector<std::string>& adamw_mask, std::vector<OptimizerParam>& params) {
@@ -59,18 +62,27 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> 
     const OptimizerParam& p = params_[i];
     CheckParam(p);
     moments_of_.push_back(HasMoments(config_, p) ? static_cast<int64_t>(moments_.size()) : -1);
-    if (moments_of_.back() >= 0) {
-      Tensor m(config_.mu_dtype, p.value.shape()), v(DType::kF32, p.value.shape());
-      moments_.push_back({p.name, m.mutable_view(), v.mutable_view()});
-      storage_.push_back(std::move(m));
-      storage_.push_back(std::move(v));
-    }
+    if (moments_of_.back() >= 0) MakeMoments(p);
     if (PlanScope::Active()) continue;  // parts are work, and of a large model they are many
     for (int64_t begin = 0; begin < p.grad.NumElements(); begin += kPartElements) {
       parts_.push_back({i, begin, std::min(begin + kPartElements, p.grad.NumElements())});
     }
   }
   partials_.resize(parts_.size());
+  if (config_.spikes) spikes_.emplace(*config_.spikes);
+  if (scratch_bytes_ > 0) scratch_.emplace(scratch_bytes_);
+}
+
+void Optimizer::MakeMoments(const OptimizerParam& p) {
+  storage_.emplace_back(config_.mu_dtype, p.value.shape());
+  moments_.push_back({p.name, storage_.back().mutable_view(), View()});
+  if (IsMuons(p)) {
+    FATHOM_CHECK(p.value.shape().rank() == 2, "{} is no matrix", p.name);
+    scratch_bytes_ = std::max(scratch_bytes_, MuonScratchBytes(p.value.dim(0), p.value.dim(1)));
+    return;
+  }
+  storage_.emplace_back(DType::kF32, p.value.shape());
+  moments_.back().v = storage_.back().mutable_view();
 }
 
 double Optimizer::SumPartials() const {
@@ -101,20 +113,36 @@ void Optimizer::UpdatePart(const Part& part, double learning_rate, double grad_s
               {w, Slice(state.m, part.begin, part.end), Slice(state.v, part.begin, part.end), g, copy});
 }
 
+// One after the other: the threads share each product.
+void Optimizer::UpdateMatrices(double learning_rate, double grad_scale) {
+  const OptimizerConfig& c = config_;
+  const MuonStep step{learning_rate, c.muon_beta, c.muon_weight_decay, c.eps, step_count_ + 1, grad_scale, c.muon_consistent_rms};
+  for (size_t i = 0; i < params_.size(); ++i) {
+    const OptimizerParam& p = params_[i];
+    if (IsMuons(p)) MuonUpdate(step, {p.value, moments_[static_cast<size_t>(moments_of_[i])].m, p.grad, p.bf16_copy}, *scratch_);
+  }
+}
+
 double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {
+  UpdateMatrices(learning_rate, grad_scale);
   ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
     const Part& part = parts_[static_cast<size_t>(i)];
     const OptimizerParam& p = params_[part.param];
-    if (p.moves()) UpdatePart(part, learning_rate, grad_scale);
+    if (p.moves() && !IsMuons(p)) UpdatePart(part, learning_rate, grad_scale);
     partials_[static_cast<size_t>(i)] = p.moves() ? SumSquares(Slice(p.value, part.begin, part.end)) : 0;
   });
   return std::sqrt(SumPartials());
 }
 
-OptimizerReport Optimizer::Step(double learning_rate) {
+OptimizerReport Optimizer::Step(double learning_rate, double loss) {
   OptimizerReport report;
   report.raw_grad_norm = GradNorm();
   if (!std::isfinite(report.raw_grad_norm)) {
+    report.grad_norm = report.raw_grad_norm;
+    return report;
+  }
+  report.spike = spikes_ && std::isfinite(loss) && spikes_->IsSpike(loss, report.raw_grad_norm);
+  if (report.spike) {
     report.grad_norm = report.raw_grad_norm;
     return report;
   }

@@ -1,20 +1,23 @@
-// One update of all parameters: gradient norm, clipping, AdamW or SGD, parameter norm.
+// One update of all parameters: gradient norm, clipping, AdamW, SGD or Muon, parameter norm.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "fathom/optim/spike_guard.h"
+#include "fathom/tensor/arena.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
 
 // kAdamPax keeps its moments bias-corrected (t-dependent decays instead of a division); that is AdamW's update in exact arithmetic,
-// and it is computed as AdamW here.
-enum class OptimizerType { kAdamW, kAdamPax, kSgd };
+// and it is computed as AdamW here. kMuon: Muon for the matrices that ask for it, AdamW that looks ahead (as optax's) for the rest.
+enum class OptimizerType { kAdamW, kAdamPax, kSgd, kMuon };
 
-// "adamw", "adam_pax", "sgd". Throws Error(kUsage) with what is allowed.
+// "adamw", "adam_pax", "sgd", "muon". Throws Error(kUsage) with what is allowed.
 OptimizerType ParseOptimizerType(std::string_view name);
 
 struct OptimizerConfig {
@@ -23,6 +26,9 @@ struct OptimizerConfig {
   double weight_decay = 0.1;                 // adam_weight_decay; SGD has none
   double gradient_clipping_threshold = 1.0;  // of the global norm; 0: no clipping
   DType mu_dtype = DType::kF32;              // of the first moment: F32 or BF16
+  double muon_beta = 0.95, muon_weight_decay = 0;
+  std::optional<double> muon_consistent_rms;
+  std::optional<SpikeRule> spikes;  // none: every finite gradient is followed
 };
 
 // Contiguous views of the same number of elements; they outlive the optimizer.
@@ -32,6 +38,7 @@ struct OptimizerParam {
   View grad;       // F32
   View bf16_copy;  // BF16, gets the new value; may be empty
   bool decayed = true;
+  bool orthogonal = false;  // a matrix that Muon, if it is the optimizer, moves
 
   bool moves() const { return !value.empty(); }
 };
@@ -43,7 +50,8 @@ struct OptimizerReport {
   double raw_grad_norm = 0;  // global L2 norm over all parameters that have a gradient
   double grad_norm = 0;      // after clipping
   double param_norm = 0;     // after the update, of what moves
-  bool applied = false;      // false: raw_grad_norm was not finite and nothing was changed
+  bool applied = false;      // false: raw_grad_norm was not finite, or this was a spike, and nothing was changed
+  bool spike = false;
 };
 
 class Optimizer {
@@ -51,10 +59,11 @@ class Optimizer {
   // Allocates the moments (zero) of every parameter that moves; after that a step allocates nothing.
   Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params);
 
-  // w of every parameter that moves from its gradient, which stays as it is. Same bits for any number of threads.
-  OptimizerReport Step(double learning_rate);
+  // w of every parameter that moves from its gradient, which stays as it is. loss: the step's, for the rule on spikes. Same bits for any
+  // number of threads.
+  OptimizerReport Step(double learning_rate, double loss = 0);
 
-  // State for checkpoints: m [any] mu_dtype, v [any] F32, shaped as the value; none with SGD.
+  // State for checkpoints: m [any] mu_dtype, v [any] F32, shaped as the value; none with SGD, no v of what Muon moves.
   struct Moments {
     std::string name;
     View m, v;
@@ -63,13 +72,19 @@ class Optimizer {
   int64_t step_count() const { return step_count_; }  // updates applied so far
   void set_step_count(int64_t n) { step_count_ = n; }
   const std::vector<OptimizerParam>& params() const { return params_; }
+  OptimizerType type() const { return config_.type; }
+  SpikeGuard* spikes() { return spikes_ ? &*spikes_ : nullptr; }  // null: no rule
+  int64_t scratch_bytes() const { return scratch_bytes_; }
 
  private:
   struct Part {  // of one parameter: what a thread takes at a time
     size_t param;
     int64_t begin, end;
   };
+  bool IsMuons(const OptimizerParam& p) const { return config_.type == OptimizerType::kMuon && p.orthogonal && p.moves(); }
+  void MakeMoments(const OptimizerParam& p);
   double GradNorm();
+  void UpdateMatrices(double learning_rate, double grad_scale);
   double UpdateAndParamNorm(double learning_rate, double grad_scale);
   void UpdatePart(const Part& part, double learning_rate, double grad_scale);
   double SumPartials() const;
@@ -82,6 +97,9 @@ class Optimizer {
   std::vector<Part> parts_;
   std::vector<double> partials_;  // one sum of squares per part
   int64_t step_count_ = 0;
+  std::optional<SpikeGuard> spikes_;
+  int64_t scratch_bytes_ = 0;
+  std::optional<Arena> scratch_;  // of Muon
 };
 
 }  // namespace fathom

@@ -204,6 +204,43 @@ TEST(Optimizer, BF16CopyAndStateBytes) {
   for (size_t i = 0; i < copy.size(); ++i) EXPECT_EQ(copy[i], ToBF16(model.value(0)[i]));
 }
 
+// Muon moves the matrices that ask for it, by themselves; AdamW the rest. (Their numbers: muon_test, and MaxText's.)
+TEST(Optimizer, MuonHasOneMomentPerMatrix) {
+  Model model;
+  model.Add("matrix", 12, 1);
+  model.Add("vector", 5, 2);
+  auto params = model.Params();
+  params[0].value = params[0].value.Reshape({3, 4});
+  params[0].grad = params[0].grad.Reshape({3, 4});
+  params[0].orthogonal = true;
+  OptimizerConfig config;
+  config.type = OptimizerType::kMuon;
+  Optimizer optimizer(config, params);
+  EXPECT_TRUE(optimizer.moments()[0].v.empty());
+  EXPECT_FALSE(optimizer.moments()[1].v.empty());
+  EXPECT_GT(optimizer.scratch_bytes(), 0);
+  const auto before = model.value(0);
+  const OptimizerReport report = optimizer.Step(0.1);
+  EXPECT_NEAR(report.param_norm, Norm({&model.value(0), &model.value(1)}), 1e-6);
+  double moved = 0;
+  for (size_t i = 0; i < before.size(); ++i) moved += std::pow((before[i] - model.value(0)[i]) / 0.1, 2);
+  EXPECT_NEAR(moved, 3, 1.2);  // three singular values near 1
+}
+
+TEST(Optimizer, ASpikeChangesNothing) {
+  Model model;
+  model.Add("a", 50, 1);
+  OptimizerConfig config;
+  config.spikes = SpikeRule{8, 6};
+  Optimizer optimizer(config, model.Params());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(optimizer.Step(0.1, 1 + 0.1 * i).applied);
+  const auto before = model.value(0);
+  const OptimizerReport report = optimizer.Step(0.1, 100);
+  EXPECT_TRUE(report.spike && !report.applied);
+  EXPECT_TRUE(SameBits(model.value(0), before));
+  EXPECT_EQ(optimizer.step_count(), 3);
+}
+
 TEST(OptimizerType, OnlyWhatExists) {
   EXPECT_EQ(ParseOptimizerType("adam_pax"), OptimizerType::kAdamPax);
   EXPECT_THROW(ParseOptimizerType("adagrad"), Error);

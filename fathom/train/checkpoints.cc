@@ -12,6 +12,8 @@
 namespace fathom {
 namespace {
 
+constexpr const char *kSpikes = "spikes", *kMuonName = "muon";
+
 // What becomes of a model on disk: what the run moves from memory, what it leaves alone from the file that was read.
 class SavedModel {
  public:
@@ -92,6 +94,18 @@ class SavedAdapter {
   std::vector<NamedTensor> tensors_;
 };
 
+// A state without them, of a run without the rule, leaves it at its start.
+void RestoreSpikes(const SavedTrainState& state, SpikeGuard* spikes) {
+  const auto saved = state.values().find(kSpikes);
+  if (spikes == nullptr || saved == state.values().end()) return;
+  try {
+    if (spikes->Restore(saved->at("count"), saved->at("losses"), saved->at("grad_norms"))) return;
+  } catch (const Json::exception&) {
+    Throw(ErrorCode::kInput, "{}: {} is damaged", state.file().string(), kSpikes);
+  }
+  Throw(ErrorCode::kInput, "{}: {} is of another skip_step_interval", state.file().string(), kSpikes);
+}
+
 void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().raw(), static_cast<size_t>(to.NumBytes())); }
 
 }  // namespace
@@ -101,9 +115,12 @@ PendingSave PrepareSave(const TrainOptions& options, const LoadedModel& loaded, 
   PendingSave save{.folder = options.checkpoints_dir(), .keep = options.keep, .state = {.step = step}};
   save.state.values[kOptimizerSteps] = session.optimizer().step_count();
   save.state.values["data"] = data_state;
+  if (session.optimizer().type() == OptimizerType::kMuon) save.state.values[kOptimizerName] = kMuonName;
+  if (const SpikeGuard* spikes = session.optimizer().spikes())
+    save.state.values[kSpikes] = {{"count", spikes->count()}, {"losses", spikes->losses()}, {"grad_norms", spikes->grad_norms()}};
   for (const auto& moments : session.optimizer().moments()) {
     save.state.slots["mu"].push_back({moments.name, moments.m});
-    save.state.slots["nu"].push_back({moments.name, moments.v});
+    if (!moments.v.empty()) save.state.slots["nu"].push_back({moments.name, moments.v});
   }
   if (options.lora.enabled) {
     const SavedAdapter adapter(options, session);
@@ -128,7 +145,7 @@ int64_t CheckpointBytes(const LoadedModel& loaded, const std::vector<std::filesy
   const SavedModel model(loaded, session);
   int64_t bytes = 0;
   for (const NamedTensor& t : model.tensors()) bytes += t.value.NumBytes();
-  for (const auto& moments : session.optimizer().moments()) bytes += moments.m.NumBytes() + moments.v.NumBytes();
+  for (const auto& moments : session.optimizer().moments()) bytes += moments.m.NumBytes() + (moments.v.empty() ? 0 : moments.v.NumBytes());
   for (const auto& file : companions) bytes += static_cast<int64_t>(std::filesystem::file_size(file));
   return bytes;
 }
@@ -166,6 +183,9 @@ std::optional<ResumePoint> FindResumePoint(const TrainOptions& options) {
 
 void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
   const SavedTrainState state = SavedTrainState::Open(point.dir);
+  const bool muon = session.optimizer().type() == OptimizerType::kMuon;
+  if (muon != (state.values().value(kOptimizerName, "") == kMuonName))
+    Throw(ErrorCode::kInput, "{}: {} opt_type=muon; give the optimizer that it is of", state.file().string(), muon ? "not of" : "of");
   const bool wants_moments = !session.optimizer().moments().empty();
   if (wants_moments != state.HasSlot("mu")) {
     Throw(ErrorCode::kInput, "{}: holds {} moments, and opt_type wants {}: it is another optimizer's", state.file().string(),
@@ -173,13 +193,14 @@ void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
   }
   for (const auto& moments : session.optimizer().moments()) {
     CopyInto(moments.m, state.Get("mu", moments.name, moments.m.dtype(), moments.m.shape()));
-    CopyInto(moments.v, state.Get("nu", moments.name, moments.v.dtype(), moments.v.shape()));
+    if (!moments.v.empty()) CopyInto(moments.v, state.Get("nu", moments.name, moments.v.dtype(), moments.v.shape()));
   }
   const auto steps = state.values().find(kOptimizerSteps);
   if (steps == state.values().end() || !steps->is_number_integer()) {
     Throw(ErrorCode::kInput, "{}: no {} in it", state.file().string(), kOptimizerSteps);
   }
   session.optimizer().set_step_count(steps->get<int64_t>());
+  RestoreSpikes(state, session.optimizer().spikes());
 }
 
 }  // namespace fathom

@@ -255,7 +255,11 @@ class Run {
 
   // The optimizer has skipped the step. A loss may recover from one such gradient; from several in a row it does not.
   bool BadGradients() {
-    skipped_ = report_.optimizer.applied ? 0 : skipped_ + 1;
+    if (report_.optimizer.spike) {
+      progress_.Clear();
+      spdlog::warn("step {}: loss {} or gradient norm {} leaps; nothing was changed", step_, report_.loss, report_.optimizer.raw_grad_norm);
+    }
+    skipped_ = report_.optimizer.applied || report_.optimizer.spike ? 0 : skipped_ + 1;
     if (skipped_ == 0) return false;
     progress_.Clear();
     spdlog::warn("step {}: the gradient's norm is {}; nothing was changed", step_, report_.optimizer.raw_grad_norm);

@@ -109,6 +109,23 @@ TEST(MaxText, RouterBiasMovesAfterTheStep) {
   EXPECT_EQ(compared, 3);
 }
 
+// Matrices by Muon, the rest by AdamW with a look ahead: losses and norms of five steps.
+TEST(MaxText, MuonTrains) {
+  const auto check = [](const char* model, const char* numbers, std::vector<std::string> flags) {
+    flags.push_back("opt_type=muon");
+    const Case c(model, numbers, flags);
+    for (const Json& step : c.Result("steps")) {
+      const StepReport report = c.session->Step(c.batch, step["lr"].get<double>());
+      const double norm = step["param_norm"].get<double>();
+      EXPECT_NEAR(report.loss, step["loss"].get<double>(), 2e-4) << numbers;
+      EXPECT_NEAR(report.optimizer.raw_grad_norm, step["raw_grad_norm"].get<double>(), 5e-3) << numbers;
+      EXPECT_NEAR(report.optimizer.param_norm, norm, 1e-5 * norm) << numbers;
+    }
+  };
+  check("v3", "muon", {"mtp_num_layers=1"});
+  check("v2-lite", "muon_v2", {});
+}
+
 TEST(MaxText, WaysToRunExperts) {
   for (const std::string model : {"v2-lite", "v3"}) {
     const auto check = [&](const char* kind, std::vector<std::string> flags) {

@@ -31,7 +31,8 @@ int64_t BytesOf(DecoderParams& params, bool owned, std::set<const std::byte*>& s
 
 int64_t MomentBytes(const Optimizer& optimizer) {
   int64_t bytes = 0;
-  for (const Optimizer::Moments& moments : optimizer.moments()) bytes += moments.m.NumBytes() + moments.v.NumBytes();
+  for (const Optimizer::Moments& moments : optimizer.moments())
+    bytes += moments.m.NumBytes() + (moments.v.empty() ? 0 : moments.v.NumBytes());
   return bytes;
 }
 
@@ -46,7 +47,7 @@ std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state) {
                                  {"gradients", BytesOf(session.grads(), true, seen)},
                                  {"moments", moments},
                                  {"activations", session.counted().saved},
-                                 {"scratch", session.counted().scratch}};
+                                 {"scratch", session.counted().scratch + session.optimizer().scratch_bytes()}};
   if (copies_state) rows.push_back({kStateCopy, parameters + moments});
   return rows;
 }

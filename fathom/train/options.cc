@@ -48,6 +48,10 @@ OptimizerConfig ReadOptimizer(const RunConfig& config) {
   o.weight_decay = config.Float("adam_weight_decay");
   o.gradient_clipping_threshold = config.Float("gradient_clipping_threshold");
   const std::string& mu = config.String("mu_dtype");
+  o.muon_beta = config.Float("muon_beta");
+  o.muon_weight_decay = config.Float("muon_weight_decay");
+  if (!config.IsNull("muon_consistent_rms")) o.muon_consistent_rms = config.Float("muon_consistent_rms");
+  if (config.Bool("skip_step_on_spikes")) o.spikes = {config.Int("skip_step_interval"), config.Float("skip_step_scaling_factor")};
   o.mu_dtype = mu.empty() ? ParseComputeDType(config, "weight_dtype") : ParseComputeDType(config, "mu_dtype");
   return o;
 }
@@ -93,6 +97,7 @@ void ReadLora(const RunConfig& config, TrainOptions& o) {
     return;
   }
   if (o.lora.rank < 1) Throw(ErrorCode::kUsage, "lora.lora_rank={}: at least 1 is needed", o.lora.rank);
+  if (o.optimizer.type == OptimizerType::kMuon) Throw(ErrorCode::kUsage, "opt_type=muon: adapters are trained with adamw or sgd");
   if (!(o.lora.alpha > 0)) Throw(ErrorCode::kUsage, "lora.lora_alpha={}: above 0 is needed", o.lora.alpha);
   if (o.load_parameters_path.empty())
     Throw(ErrorCode::kUsage, "lora.enable_lora=true needs load_parameters_path=: an adapter stands beside trained weights");

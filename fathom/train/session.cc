@@ -16,6 +16,12 @@ constexpr int64_t kReserve = 64 << 20;
 // Address space, not memory: batches of many short documents take a little more for their lists.
 int64_t SpaceFor(int64_t counted) { return 2 * counted + kReserve; }
 
+// What Muon moves, as MaxText has it: every matrix but embedding and head.
+bool IsOrthogonal(const ParamSpec& param) {
+  const ParamRole role = CopyOf(param.role).value_or(param.role);
+  return param.shape.rank() == 2 && role != ParamRole::kEmbedding && role != ParamRole::kHead;
+}
+
 // One memory under two names is one parameter.
 std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const Treatments& treatments, DecoderParams& params,
                                             DecoderParams& compute, DecoderParams& grads) {
@@ -24,6 +30,7 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const T
   for (const auto& [param, grad] : ListParams(grads)) {
     if (!seen.insert(grad->value.view().raw()).second) continue;
     list.push_back({.name = param->name, .grad = grad->value.mutable_view()});
+    list.back().orthogonal = IsOrthogonal(*param);
     if (treatments.Stays(*param)) continue;
     list.back().value = params[*param].value.mutable_view();
     if (treatments.HasBF16Copy(*param)) list.back().bf16_copy = compute[*param].value.mutable_view();
@@ -201,7 +208,7 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   const double balance = std::accumulate(totals_.balance.begin(), totals_.balance.end(), 0.0) / BalanceTerms(batch);
   report.balance_loss = static_cast<double>(options_.balance.factor) * balance;
   report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss + report.balance_loss;
-  report.optimizer = optimizer_->Step(learning_rate);
+  report.optimizer = optimizer_->Step(learning_rate, report.loss);
   if (options_.bias_update_rate > 0 && report.optimizer.applied) UpdateRouterBiases();
   return report;
 }

@@ -5,6 +5,7 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/rng.h"
+#include "fathom/checkpoint/hub/train_state.h"
 
 namespace fathom {
 namespace {
@@ -71,6 +72,10 @@ class Builder {
 
 std::vector<SmallArray> SmallArraysOf(const SourceState* state, const ModelConfig& config, bool scanned, bool zarr3) {
   Builder builder(zarr3);
+  if (state != nullptr && state->values.contains(kOptimizerName)) {
+    Throw(ErrorCode::kInput, "the training state is of opt_type={}, of which no Orbax tree is written; full_state=false leaves it out",
+          state->values[kOptimizerName].dump());
+  }
   if (state == nullptr) {
     builder.Add({kStepArray, "scalar"}, DType::kI64, {}, BytesOf(std::vector<int64_t>{0}));
     return builder.Take();

@@ -20,7 +20,8 @@ namespace fathom {
 
 inline constexpr const char* kOptimizerSteps = "optimizer_steps";  // in values: updates that the optimizer has applied
 
-inline constexpr int64_t kMostSteps = int64_t{1} << 53;  // a JSON number that every reader keeps, and far from where counting overflows
+inline constexpr const char* kOptimizerName = "optimizer";  // in values, unless it is AdamW or SGD: of which the moments are
+inline constexpr int64_t kMostSteps = int64_t{1} << 53;     // a JSON number that every reader keeps, and far from where counting overflows
 
 // value, if it is from least to kMostSteps; else throws Error(kInput): "WHERE: WHAT is VALUE, allowed is ...".
 int64_t CheckedCount(int64_t value, int64_t least, const std::string& what, const std::string& where);

@@ -14,7 +14,7 @@ namespace HWY_NAMESPACE {
 namespace {
 
 struct Factors {
-  float b1, one_minus_b1, b2, one_minus_b2, m_scale, v_scale, eps, eps_root, learning_rate, decay, grad_scale;
+  float b1, one_minus_b1, b2, one_minus_b2, m_scale, g_scale, v_scale, eps, eps_root, learning_rate, decay, grad_scale;
 };
 
 void AdamWRange(const Factors& f, const OutRow& w, const OutRow& m, float* v, const InRow& g, BF16* copy, int64_t n) {
@@ -26,7 +26,8 @@ void AdamWRange(const Factors& f, const OutRow& w, const OutRow& m, float* v, co
     Store(at, mean, m);
     at.Store(square, v);
     const VF root = hn::Sqrt(hn::MulAdd(square, hn::Set(d, f.v_scale), hn::Set(d, f.eps_root)));
-    const VF step = hn::Div(hn::Mul(mean, hn::Set(d, f.m_scale)), hn::Add(root, hn::Set(d, f.eps)));
+    const VF ahead = hn::MulAdd(grad, hn::Set(d, f.g_scale), hn::Mul(mean, hn::Set(d, f.m_scale)));
+    const VF step = hn::Div(ahead, hn::Add(root, hn::Set(d, f.eps)));
     const VF updated = hn::NegMulAdd(hn::Set(d, f.learning_rate), hn::MulAdd(weight, hn::Set(d, f.decay), step), weight);
     Store(at, updated, w);
     if (copy != nullptr) at.Store(updated, copy);
@@ -52,7 +53,8 @@ void AdamWSlice(const AdamWStep& s, const AdamWTensors& x, int64_t begin, int64_
                      .one_minus_b1 = static_cast<float>(1 - b1),
                      .b2 = s.b2,
                      .one_minus_b2 = static_cast<float>(1 - b2),
-                     .m_scale = static_cast<float>(1 / (1 - std::pow(b1, t))),
+                     .m_scale = static_cast<float>(s.nesterov ? b1 / (1 - std::pow(b1, t + 1)) : 1 / (1 - std::pow(b1, t))),
+                     .g_scale = static_cast<float>(s.nesterov ? (1 - b1) / (1 - std::pow(b1, t)) : 0),
                      .v_scale = static_cast<float>(1 / (1 - std::pow(b2, t))),
                      .eps = s.eps,
                      .eps_root = s.eps_root,

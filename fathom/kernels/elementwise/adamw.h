@@ -10,8 +10,9 @@ namespace fathom {
 
 struct AdamWStep {
   float learning_rate, b1, b2, eps, eps_root, weight_decay;
-  int64_t t;         // 1 for the first update
-  float grad_scale;  // multiplies g first: clipping
+  int64_t t;              // 1 for the first update
+  float grad_scale;       // multiplies g first: clipping
+  bool nesterov = false;  // in place of m/(1-b1^t): b1 m/(1-b1^(t+1)) + (1-b1) g/(1-b1^t)
 };
 
 // The same number of elements each, contiguous. w F32 or BF16 (updated in f32, then rounded), m F32|BF16, v F32, g F32.

@@ -19,7 +19,8 @@ AdamWElement<T> AdamWRef(const AdamWStep& s, AdamWElement<T> e, T g) {
   g *= static_cast<double>(s.grad_scale);
   e.m = b1 * e.m + (1 - b1) * g;
   e.v = b2 * e.v + (1 - b2) * g * g;
-  const T m_hat = e.m / (1 - std::pow(b1, t)), v_hat = e.v / (1 - std::pow(b2, t));
+  const T m_hat = s.nesterov ? b1 * e.m / (1 - std::pow(b1, t + 1)) + (1 - b1) * g / (1 - std::pow(b1, t)) : e.m / (1 - std::pow(b1, t));
+  const T v_hat = e.v / (1 - std::pow(b2, t));
   using std::sqrt;
   e.w -= static_cast<double>(s.learning_rate) *
          (m_hat / (sqrt(v_hat + static_cast<double>(s.eps_root)) + static_cast<double>(s.eps)) + static_cast<double>(s.weight_decay) * e.w);

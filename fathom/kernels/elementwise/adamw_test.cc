@@ -17,7 +17,7 @@ std::vector<double> Squares(int64_t n, uint64_t seed) {
 }
 
 template <class W, class M>
-void CheckAdamW(int64_t n, int64_t shift, bool copied) {
+void CheckAdamW(int64_t n, int64_t shift, bool copied, AdamWStep step = kStep) {
   SCOPED_TRACE(testing::Message() << n << " shift " << shift);
   PaddedMatrix<W> w(1, n, 0, shift, RandomVector(n, 1));
   PaddedMatrix<M> m(1, n, 0, 1, RandomVector(n, 2));
@@ -26,12 +26,12 @@ void CheckAdamW(int64_t n, int64_t shift, bool copied) {
   const auto w0 = w.Values(), m0 = m.Values(), v0 = v.Values(), g0 = g.Values();
   std::vector<double> want_w, want_m, want_v;
   for (size_t i = 0; i < w0.size(); ++i) {
-    const AdamWElement<double> e = AdamWRef<double>(kStep, {w0[i], m0[i], v0[i]}, g0[i]);
+    const AdamWElement<double> e = AdamWRef<double>(step, {w0[i], m0[i], v0[i]}, g0[i]);
     want_w.push_back(e.w);
     want_m.push_back(e.m);
     want_v.push_back(e.v);
   }
-  AdamWUpdate(kStep, {w.view(), m.view(), v.view(), g.view(), copied ? copy.view() : View()});
+  AdamWUpdate(step, {w.view(), m.view(), v.view(), g.view(), copied ? copy.view() : View()});
   EXPECT_TRUE(Close(w.Floats(), want_w, 5e-7, sizeof(W) == 4 ? 1e-6 : 0.005));
   EXPECT_TRUE(Close(m.Floats(), want_m, 1e-7, sizeof(M) == 4 ? 3e-7 : 0.005));
   EXPECT_TRUE(Close(v.Floats(), want_v, 0, 3e-7));
@@ -52,6 +52,9 @@ TEST(AdamW, EqualsReference) {
       CheckAdamW<float, float>(n, 1, true);
       CheckAdamW<float, BF16>(n, 3, false);
       CheckAdamW<BF16, float>(n, 1, false);
+      AdamWStep ahead = kStep;
+      ahead.nesterov = true;
+      CheckAdamW<float, float>(n, 0, true, ahead);
     }
   });
 }

@@ -1,0 +1,69 @@
+// What an optimizer remembers goes on in a resumed run, and is not taken for another optimizer's.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "fathom/base/error.h"
+#include "fathom/checkpoint/convert/convert.h"
+#include "fathom/checkpoint/hub/checkpoint.h"
+#include "fathom/testing/folder.h"
+#include "fathom/train/loop.h"
+
+namespace fathom {
+namespace {
+
+using testing::HasSubstr;
+
+class OptimizerState : public testing::Test {
+ protected:
+  void Train(const std::string& name, int64_t steps, std::vector<std::string> flags) const {
+    flags.insert(flags.end(), {"load_parameters_path=" + (std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3").string(),
+                               "dataset_type=synthetic", "max_target_length=16", "per_device_batch_size=1", "dtype=float32",
+                               "learning_rate=0.01", "learning_rate_schedule_steps=9", "warmup_steps_fraction=0", "run_name=" + name,
+                               "steps=" + std::to_string(steps), "base_output_directory=" + folder_.path().string()});
+    EXPECT_EQ(RunTraining(RunConfig::Resolve(flags)), 0);
+  }
+  std::filesystem::path Step(const std::string& name, int64_t step) const {
+    return folder_.path() / name / "checkpoints" / std::to_string(step);
+  }
+  void ExpectSameWeights(const std::filesystem::path& a, const std::filesystem::path& b) const {
+    const Checkpoint x = Checkpoint::Open(a), y = Checkpoint::Open(b);
+    for (const std::string& name : x.names()) {
+      const Tensor p = x.Get(name), q = y.Get(name);
+      EXPECT_EQ(std::memcmp(p.view().raw(), q.view().raw(), static_cast<size_t>(p.NumBytes())), 0) << name;
+    }
+  }
+  std::string ErrorOf(const std::function<void()>& f) const {
+    try {
+      f();
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(OptimizerState, MuonGoesOnWithTheSameBits) {
+  const std::vector<std::string> flags = {"opt_type=muon", "skip_step_on_spikes=true", "skip_step_interval=4", "mu_dtype=bfloat16"};
+  Train("whole", 4, flags);
+  Train("twice", 2, flags);
+  Train("twice", 4, flags);
+  ExpectSameWeights(Step("whole", 3), Step("twice", 3));
+  EXPECT_EQ(ReadJsonFile(Step("whole", 3) / "train_state" / "state.json"), ReadJsonFile(Step("twice", 3) / "train_state" / "state.json"));
+}
+
+TEST_F(OptimizerState, IsNotAnotherOptimizers) {
+  Train("muon", 1, {"opt_type=muon"});
+  Train("adamw", 1, {});
+  EXPECT_THAT(ErrorOf([&] { Train("muon", 2, {}); }), HasSubstr("of opt_type=muon"));
+  EXPECT_THAT(ErrorOf([&] { Train("adamw", 2, {"opt_type=muon"}); }), HasSubstr("not of opt_type=muon"));
+  ConvertOptions convert{.input = Step("muon", 0), .output = folder_.path() / "orbax", .to = CheckpointFormat::kOrbax};
+  EXPECT_THAT(ErrorOf([&] { Convert(convert); }), HasSubstr("full_state=false leaves it out"));
+  convert.full_state = false;
+  EXPECT_EQ(ErrorOf([&] { Convert(convert); }), "");
+}
+
+}  // namespace
+}  // namespace fathom
