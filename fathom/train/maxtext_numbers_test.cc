@@ -109,21 +109,25 @@ TEST(MaxText, RouterBiasMovesAfterTheStep) {
   EXPECT_EQ(compared, 3);
 }
 
-// Matrices by Muon, the rest by AdamW with a look ahead: losses and norms of five steps.
-TEST(MaxText, MuonTrains) {
-  const auto check = [](const char* model, const char* numbers, std::vector<std::string> flags) {
-    flags.push_back("opt_type=muon");
-    const Case c(model, numbers, flags);
-    for (const Json& step : c.Result("steps")) {
+// Losses and norms of five steps. Muon: matrices by it, the rest by AdamW with a look ahead.
+TEST(MaxText, OptimizersTrain) {
+  const auto check = [](const char* model, const char* name, const std::vector<std::string>& flags) {
+    const Case c(model, "optimizers", flags);
+    for (const Json& step : c.Result(name)) {
       const StepReport report = c.session->Step(c.batch, step["lr"].get<double>());
       const double norm = step["param_norm"].get<double>();
-      EXPECT_NEAR(report.loss, step["loss"].get<double>(), 2e-4) << numbers;
-      EXPECT_NEAR(report.optimizer.raw_grad_norm, step["raw_grad_norm"].get<double>(), 5e-3) << numbers;
-      EXPECT_NEAR(report.optimizer.param_norm, norm, 1e-5 * norm) << numbers;
+      EXPECT_NEAR(report.loss, step["loss"].get<double>(), 2e-4) << name;
+      EXPECT_NEAR(report.optimizer.raw_grad_norm, step["raw_grad_norm"].get<double>(), 5e-3) << name;
+      EXPECT_NEAR(report.optimizer.param_norm, norm, 1e-5 * norm) << name;
     }
   };
-  check("v3", "muon", {"mtp_num_layers=1"});
-  check("v2-lite", "muon_v2", {});
+  check("v3", "adamw", {"mtp_num_layers=1"});
+  check("v2-lite", "adamw_v2", {});
+  check("v2-lite", "adamw_mask", {"adamw_mask=[norm, 'mlp.gate.weight']"});
+  check("v2-lite", "adam_pax", {"opt_type=adam_pax"});
+  check("v3", "sgd", {"mtp_num_layers=1", "opt_type=sgd"});
+  check("v3", "muon", {"mtp_num_layers=1", "opt_type=muon"});
+  check("v2-lite", "muon_v2", {"opt_type=muon"});
 }
 
 TEST(MaxText, WaysToRunExperts) {

@@ -1,10 +1,12 @@
-// What an optimizer remembers goes on in a resumed run, and is not taken for another optimizer's.
+// What an optimizer remembers, and how far a batch has grown, goes on in a resumed run; a state is not taken for another optimizer's.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "fathom/base/error.h"
+#include "fathom/base/file.h"
 #include "fathom/checkpoint/convert/convert.h"
 #include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/testing/folder.h"
@@ -18,9 +20,11 @@ using testing::HasSubstr;
 class OptimizerState : public testing::Test {
  protected:
   void Train(const std::string& name, int64_t steps, std::vector<std::string> flags) const {
+    if (std::ranges::none_of(flags, [](const std::string& f) { return f.starts_with("per_device_batch_size="); }))
+      flags.push_back("per_device_batch_size=1");
     flags.insert(flags.end(), {"load_parameters_path=" + (std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3").string(),
-                               "dataset_type=synthetic", "max_target_length=16", "per_device_batch_size=1", "dtype=float32",
-                               "learning_rate=0.01", "learning_rate_schedule_steps=9", "warmup_steps_fraction=0", "run_name=" + name,
+                               "dataset_type=synthetic", "max_target_length=16", "dtype=float32", "learning_rate=0.01",
+                               "learning_rate_schedule_steps=9", "warmup_steps_fraction=0", "run_name=" + name,
                                "steps=" + std::to_string(steps), "base_output_directory=" + folder_.path().string()});
     EXPECT_EQ(RunTraining(RunConfig::Resolve(flags)), 0);
   }
@@ -52,6 +56,18 @@ TEST_F(OptimizerState, MuonGoesOnWithTheSameBits) {
   Train("twice", 4, flags);
   ExpectSameWeights(Step("whole", 3), Step("twice", 3));
   EXPECT_EQ(ReadJsonFile(Step("whole", 3) / "train_state" / "state.json"), ReadJsonFile(Step("twice", 3) / "train_state" / "state.json"));
+}
+
+// Batches of one, two and three rows.
+TEST_F(OptimizerState, AGrowingBatchGoesOnWithTheSameBits) {
+  const std::vector<std::string> flags = {"per_device_batch_size=3", "enable_rampup_batch_size=true", "per_device_batch_size_start=1",
+                                          "per_device_batch_size_increment=1", "global_rampup_samples=4"};
+  Train("whole", 5, flags);
+  Train("twice", 3, flags);
+  Train("twice", 5, flags);
+  ExpectSameWeights(Step("whole", 4), Step("twice", 4));
+  const std::string metrics = ReadTextFile(folder_.path() / "whole" / "metrics" / "metrics.jsonl");
+  for (const char* tokens : {"tokens\":16.0", "tokens\":32.0", "tokens\":48.0"}) EXPECT_THAT(metrics, HasSubstr(tokens));
 }
 
 TEST_F(OptimizerState, IsNotAnotherOptimizers) {

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -10,6 +11,7 @@
 #include "fathom/base/threads.h"
 #include "fathom/checkpoint/hub/save.h"
 #include "fathom/data/mixture.h"
+#include "fathom/data/ramped_source.h"
 #include "fathom/data/split_files.h"
 #include "fathom/data/synthetic.h"
 #include "fathom/data/text.h"
@@ -252,6 +254,20 @@ void OpenSynthetic(const RunConfig& config, const TrainOptions& options, const M
   if (!options.load_parameters_path.empty()) sources.companions = HubCompanionFiles(options.load_parameters_path);
 }
 
+int64_t WholeRows(const RunConfig& config, const char* flag) {
+  const double rows = config.Float(flag);
+  if (rows != std::floor(rows)) Throw(ErrorCode::kUsage, "{}={}: allowed is a whole number of sequences", flag, rows);
+  return static_cast<int64_t>(rows);
+}
+
+void RampUp(const RunConfig& config, const TrainOptions& options, DataSources& sources) {
+  if (options.accumulation > 1)
+    Throw(ErrorCode::kUsage, "enable_rampup_batch_size=true with gradient_accumulation_steps={}: give one of them", options.accumulation);
+  const RampRule rule{WholeRows(config, "per_device_batch_size_start"), WholeRows(config, "per_device_batch_size_increment"), options.rows,
+                      config.Int("global_rampup_samples")};
+  sources.train = std::make_unique<RampedSource>(rule, std::move(sources.train));
+}
+
 }  // namespace
 
 void CheckDataNamed(const RunConfig& config) {
@@ -279,6 +295,7 @@ DataSources OpenSources(const RunConfig& config, const TrainOptions& options, co
   } else {
     Throw(ErrorCode::kUsage, "dataset_type={}: fathom train reads text, tokens, hf and synthetic", type);
   }
+  if (config.Bool("enable_rampup_batch_size")) RampUp(config, options, sources);
   return sources;
 }
 
