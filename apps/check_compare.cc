@@ -58,25 +58,21 @@ std::vector<Cause> ByCause(const std::vector<ParameterDifference>& differences) 
 }
 
 // The first layer that may compute something else.
-int64_t FirstLayer(const std::vector<ParameterDifference>& differences, const std::vector<std::string>& keys) {
-  if (!keys.empty() || differences.empty()) return 0;
+int64_t FirstLayer(const std::vector<ParameterDifference>& differences, const std::vector<ConfigDifference>& fields) {
+  if (!fields.empty() || differences.empty()) return 0;
   int64_t first = differences[0].layer;
   for (const ParameterDifference& d : differences) first = std::min(first, d.layer);
   return std::max<int64_t>(first, 0);
 }
 
-void PrintCauses(const std::vector<Cause>& causes, const std::vector<std::string>& keys, const Checkpoint& a, const Checkpoint& b) {
+void PrintCauses(const std::vector<Cause>& causes, const std::vector<ConfigDifference>& fields) {
   for (const Cause& c : causes) {
     const size_t named = std::min(kNamed, c.parameters.size());
     fmt::print("{}: {} {}", CauseName(c.cause), Sentence(c.cause),
                fmt::join(c.parameters.begin(), c.parameters.begin() + static_cast<std::ptrdiff_t>(named), ", "));
     fmt::print("{}\n", named < c.parameters.size() ? fmt::format(" and {} more", c.parameters.size() - named) : "");
   }
-  const auto said = [](const Checkpoint& c, const std::string& key) {
-    const Json& raw = c.config().raw;
-    return raw.contains(key) ? raw[key].dump() : std::string("not given");
-  };
-  for (const std::string& key : keys) fmt::print("config: {} is {} in a, {} in b\n", key, said(a, key), said(b, key));
+  for (const ConfigDifference& d : fields) fmt::print("config: {} is {} in a, {} in b\n", d.key, d.a.dump(), d.b.dump());
 }
 
 // The choices that only one side made.
@@ -86,7 +82,7 @@ std::string OnlyIn(const std::vector<ScoredChoice>& these, const std::vector<Sco
     if (std::ranges::none_of(those, [&](const ScoredChoice& other) { return other.id == c.id; }))
       only.push_back(fmt::format("{} ({:.6f})", c.id, c.score));
   }
-  return only.empty() ? "nothing more" : fmt::format("{}", fmt::join(only, ", "));
+  return only.empty() ? "nothing" : fmt::format("{}", fmt::join(only, ", "));
 }
 
 void PrintRuns(const RunDifferences& runs) {
@@ -101,14 +97,14 @@ void PrintRuns(const RunDifferences& runs) {
     return;
   }
   const auto& c = *runs.choice;
-  fmt::print("choice: the {} of layer {} chooses otherwise at token {}: only a {}; only b {} (scores in brackets)\n", c.kind, c.layer,
+  fmt::print("choice: the {} of layer {} chooses otherwise at token {}: only a: {}; only b: {} (scores in brackets)\n", c.kind, c.layer,
              c.token, OnlyIn(c.a, c.b), OnlyIn(c.b, c.a));
 }
 
-Json CausesJson(const std::vector<Cause>& causes, const std::vector<std::string>& keys) {
+Json CausesJson(const std::vector<Cause>& causes, const std::vector<ConfigDifference>& fields) {
   Json list = Json::array();
   for (const Cause& c : causes) list.push_back({{"cause", CauseName(c.cause)}, {"parameters", c.parameters}});
-  for (const std::string& key : keys) list.push_back({{"cause", "config"}, {"key", key}});
+  for (const ConfigDifference& d : fields) list.push_back({{"cause", "config"}, {"key", d.key}});
   return list;
 }
 
@@ -161,20 +157,20 @@ int Run(const RunConfig& config) {
   const std::vector<int32_t> ids = ReadPrompt(config, readable_a.dir());
   const Checkpoint a = OpenCheckpoint(config, readable_a.dir()), b = OpenCheckpoint(config, readable_b.dir());
   CheckTokens(a, ids);
-  const std::vector<std::string> keys = CompareConfigs(a.config(), b.config());
+  const std::vector<ConfigDifference> fields = CompareConfigs(a.config(), b.config());
   const std::vector<ParameterDifference> differences = CompareFiles(a, b);
   const std::vector<Cause> causes = ByCause(differences);
-  PrintCauses(causes, keys, a, b);
-  const bool same = causes.empty() && keys.empty();
+  PrintCauses(causes, fields);
+  const bool same = causes.empty() && fields.empty();
   RunDifferences runs;
   if (same) {
     fmt::print("the two are the same: every parameter's values and every field of config.json\n");
   } else {
-    runs = RunBoth(config, a, b, ids, FirstLayer(differences, keys));
+    runs = RunBoth(config, a, b, ids, FirstLayer(differences, fields));
     PrintRuns(runs);
   }
   Json result = RunsJson(runs);
-  result["causes"] = CausesJson(causes, keys);
+  result["causes"] = CausesJson(causes, fields);
   if (!config.String("json").empty()) WriteOutput(config.String("json"), result.dump(1) + "\n");
   return same ? 0 : static_cast<int>(ErrorCode::kFailed);
 }

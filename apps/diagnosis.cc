@@ -14,7 +14,7 @@ void PrintTried(const std::vector<TriedFault>& tried, const std::optional<TriedF
     fmt::print("cause: none of these faults explains the difference\n");
     return;
   }
-  fmt::print("cause: {}: {} is what the other side computes\n", cause->name, cause->what);
+  fmt::print("cause: {}: on the other side {}\n", cause->name, cause->what);
   const auto others = std::ranges::count_if(tried, [&](const TriedFault& t) { return t.within_the_bars && t.name != cause->name; });
   if (others > 0) fmt::print("{} more within the bars, with more left: narrower bars would tell them apart\n", others);
 }

@@ -151,7 +151,7 @@ size_t EndOfGroup(std::span<const ParamSpec* const> params, size_t begin) {
   return end;
 }
 
-void AddDifferences(const Json& a, const Json& b, const std::string& prefix, std::vector<std::string>& keys) {
+void AddDifferences(const Json& a, const Json& b, const std::string& prefix, std::vector<ConfigDifference>& differences) {
   constexpr const char* kOfStorage[] = {"dtype", "torch_dtype", "quantization_config", "architectures"};
   Json all = a;
   all.update(b);
@@ -160,9 +160,9 @@ void AddDifferences(const Json& a, const Json& b, const std::string& prefix, std
     const Json x = a.value(key, Json()), y = b.value(key, Json());
     if (x == y) continue;
     if (x.is_object() && y.is_object()) {
-      AddDifferences(x, y, prefix + key + ".", keys);
+      AddDifferences(x, y, prefix + key + ".", differences);
     } else {
-      keys.push_back(prefix + key);
+      differences.push_back({prefix + key, x, y});
     }
   }
 }
@@ -199,14 +199,14 @@ std::vector<ParameterDifference> CompareParameters(const Checkpoint& a, const Ch
   return differences;
 }
 
-std::vector<std::string> CompareConfigs(const ModelConfig& a, const ModelConfig& b) {
+std::vector<ConfigDifference> CompareConfigs(const ModelConfig& a, const ModelConfig& b) {
   const auto understood = [](ModelConfig config) {
     config.raw = Json();
     return ModelConfigToJson(config);
   };
-  std::vector<std::string> keys;
-  AddDifferences(understood(a), understood(b), "", keys);
-  return keys;
+  std::vector<ConfigDifference> differences;
+  AddDifferences(understood(a), understood(b), "", differences);
+  return differences;
 }
 
 }  // namespace fathom

@@ -37,6 +37,10 @@ std::vector<ParameterDifference> CompareParameters(const Checkpoint& a, const Ch
 
 // The fields of config.json that say different things of the two models: "rms_norm_eps", "rope_scaling.factor". Not how weights are
 // stored.
-std::vector<std::string> CompareConfigs(const ModelConfig& a, const ModelConfig& b);
+struct ConfigDifference {
+  std::string key;
+  Json a, b;  // null: not given
+};
+std::vector<ConfigDifference> CompareConfigs(const ModelConfig& a, const ModelConfig& b);
 
 }  // namespace fathom
