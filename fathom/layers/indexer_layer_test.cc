@@ -62,7 +62,7 @@ void RoundAsOfficial(std::vector<double>& row) {
 
 class IndexerTest : public testing::TestWithParam<bool> {
  protected:
-  IndexerTest() : rope_(Config(), kTokens), indexer_(Config(), GetParam()) {
+  IndexerTest() : rope_(Config(), kTokens), indexer_(Config(), {.indexer_fp8 = GetParam()}) {
     p_.wq_b.value = RandomTensor({kHeads * kDim, kRank}, 3);
     p_.wk.value = RandomTensor({kDim, kHidden}, 4);
     p_.k_norm.value = RandomTensor({kDim}, 5);
