@@ -124,7 +124,7 @@ std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::st
                           {.indexer_fp8 = config.Bool("indexer_fp8")}, config.String("hf_lora_adapter_path"));
   Progress progress(command, "questions", static_cast<double>(evaluation.questions()), 1, static_cast<double>(evaluation.done()));
   run.progress = [&](int64_t done, double accuracy) {
-    progress.Update(static_cast<double>(done), fmt::format("{:.2f} % right", 100 * accuracy));
+    if (done < evaluation.questions()) progress.Update(static_cast<double>(done), fmt::format("{:.2f} % right", 100 * accuracy));
   };
   auto scores = evaluation.Run(&model, by_row);
   progress.Finish();
