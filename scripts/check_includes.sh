@@ -23,7 +23,7 @@ declare -A allowed=(
   [report]="base"
   [train]="base tensor config spec kernels report machine tokenizer chat data layers model checkpoint optim"
   [infer]="base tensor config spec kernels tokenizer layers model checkpoint"
-  [eval]="base tensor config spec kernels tokenizer data layers model checkpoint optim train infer"
+  [eval]="base tensor config spec kernels tokenizer parquet data layers model checkpoint optim train infer"
 )
 # The rooms of two large folders, likewise.
 declare -A rooms=(

@@ -6,6 +6,7 @@
 #include "fathom/base/file.h"
 #include "fathom/data/csv.h"
 #include "fathom/data/file_format.h"
+#include "fathom/eval/mmlu_parquet.h"
 
 namespace fathom {
 namespace {
@@ -45,20 +46,31 @@ std::vector<ChoiceQuestion> ReadQuestions(const fs::path& file) {
   return questions;
 }
 
-fs::path FileOf(const MmluDataOptions& options, const std::string& subject, const char* split) {
-  return options.dir / split / fmt::format("{}_{}.csv", subject, split);
+struct SplitQuestions {
+  std::vector<ChoiceQuestion> questions;
+  std::string where;  // the file, for messages
+};
+
+// A split's questions, at least one.
+SplitQuestions ReadSplit(const MmluDataOptions& options, const std::string& subject, const char* split) {
+  const fs::path csv = options.dir / split / fmt::format("{}_{}.csv", subject, split);
+  const auto parquet = fs::exists(csv) ? std::vector<fs::path>() : FindMmluParquet(options.dir, subject, split);
+  if (parquet.empty()) return {ReadQuestions(csv), csv.string()};
+  SplitQuestions read{ReadMmluParquet(parquet, subject), parquet.front().string()};
+  if (read.questions.empty()) Throw(ErrorCode::kInput, "{}: no question about {} in it", read.where, subject);
+  return read;
 }
 
 ChoiceSubject ReadSubject(const MmluDataOptions& options, const std::string& name) {
   ChoiceSubject subject{.name = name};
-  subject.questions = ReadQuestions(FileOf(options, name, "test"));
+  subject.questions = ReadSplit(options, name, "test").questions;
   subject.available = std::ssize(subject.questions);
   if (options.limit > 0 && options.limit < subject.available) subject.questions.resize(static_cast<size_t>(options.limit));
   if (options.examples == 0) return subject;
-  const fs::path file = FileOf(options, name, "dev");
-  subject.examples = ReadQuestions(file);
-  if (std::ssize(subject.examples) < options.examples)
-    Throw(ErrorCode::kInput, "{}: {} examples; num_shots={} needs more", file.string(), subject.examples.size(), options.examples);
+  auto [examples, where] = ReadSplit(options, name, "dev");
+  if (std::ssize(examples) < options.examples)
+    Throw(ErrorCode::kInput, "{}: {} examples; num_shots={} needs more", where, examples.size(), options.examples);
+  subject.examples = std::move(examples);
   subject.examples.resize(static_cast<size_t>(options.examples));
   return subject;
 }

@@ -1,5 +1,5 @@
 // MMLU on disk: DIR/test/<subject>_test.csv and DIR/dev/<subject>_dev.csv, with the header question,choice0..3,answer and answers 0 to 3,
-// or as hendrycks/test has them, without header and with answers A to D.
+// or as hendrycks/test has them, without header and with answers A to D; where a subject has no such file, Parquet (mmlu_parquet.h).
 #pragma once
 
 #include <filesystem>

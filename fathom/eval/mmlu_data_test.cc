@@ -77,6 +77,30 @@ TEST_F(MmluDataTest, MissingFilesAndExamples) {
   EXPECT_THROW(ReadMmlu({.dir = folder_.path() / "none", .subjects = {"anatomy"}}), Error);
 }
 
+// A subject's own files, or those of all subjects; the same questions as from CSV.
+TEST(MmluParquet, AsTheHubLeavesIt) {
+  const fs::path dir = fs::path(FATHOM_TEST_DATA) / "mmlu_parquet";
+  const auto subjects = ReadMmlu({.dir = dir, .subjects = {"abstract_algebra", "virology"}, .examples = 1});
+  EXPECT_EQ(subjects[0].available, 3);
+  EXPECT_EQ(subjects[1].available, 2);
+  EXPECT_EQ(subjects[1].questions[0].choices.size(), 4u);
+  const auto csv = ReadMmlu({.dir = fs::path(FATHOM_TEST_DATA) / "mmlu", .subjects = {"abstract_algebra"}, .examples = 1});
+  EXPECT_EQ(subjects[0].questions[0].question, csv[0].questions[1].question);
+  EXPECT_EQ(subjects[0].questions[0].choices, csv[0].questions[1].choices);
+  EXPECT_EQ(subjects[0].questions[0].answer, csv[0].questions[1].answer);
+  EXPECT_EQ(subjects[0].examples[0].question, csv[0].examples[0].question);
+  EXPECT_THROW(ReadMmlu({.dir = dir, .subjects = {"abstract_algebra"}, .examples = 6}), Error);
+  EXPECT_THROW(ReadMmlu({.dir = dir, .subjects = {"marketing"}}), Error);
+}
+
+TEST_F(MmluDataTest, BrokenParquet) {
+  const fs::path good = fs::path(FATHOM_TEST_DATA) / "mmlu_parquet" / "abstract_algebra" / "test-00000-of-00001.parquet";
+  const std::string bytes = ReadTextFile(good);
+  fs::create_directories(folder_.path() / "anatomy");
+  WriteFileAtomically(folder_.path() / "anatomy" / "test-00000-of-00001.parquet", bytes.substr(0, bytes.size() / 2));
+  EXPECT_THROW(Read(), Error);
+}
+
 TEST(MmluSubjects, AllAreCountedSomewhere) {
   std::set<std::string_view> used;
   EXPECT_EQ(MmluSubjects().size(), 57u);
