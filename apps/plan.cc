@@ -133,7 +133,8 @@ void AddMemoryTotal(Report& report, const Machine& machine, int64_t total) {
 void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
   const TrainOptions options = ReadTrainOptions(flags);
   const std::filesystem::path& start = options.load_full_state_path.empty() ? options.load_parameters_path : options.load_full_state_path;
-  const TrainPlan plan = PlanTraining(options, NumThreads(), [&] { return LoadModel(flags, options, start); });
+  TrainPlan plan = PlanTraining(options, NumThreads(), [&] { return LoadModel(flags, options, start); });
+  const bool waits = DropStateCopy(plan.memory, machine.MemoryBytes());
   const ModelConfig& config = plan.config;
   CheckTrainingFlags(flags, config);
   AddModel(report, config);
@@ -149,7 +150,8 @@ void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
   if (options.checkpointing) {
     report.Section("disk");
     report.Bytes("one checkpoint", bytes["parameters"] + bytes["moments"],
-                 options.keep > 0 ? fmt::format("{} are kept", options.keep) : "all are kept");
+                 (options.keep > 0 ? fmt::format("{} are kept", options.keep) : std::string("all are kept")) +
+                     (waits ? "; steps wait while one is written: there is no memory for a copy" : ""));
   }
   report.Section("time");
   const double tokens = static_cast<double>(options.rows * options.length * options.accumulation);
