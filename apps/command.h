@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fathom/config/run_config.h"
+#include "fathom/parallel/mesh.h"
 
 namespace fathom {
 
@@ -15,11 +16,14 @@ struct Command {
   int (*run)(const RunConfig& config);  // returns the exit code; throws Error
   std::string operands = "";            // bare words that it takes (RunConfig::words), for --help: "DIR"; empty: a bare word is an error
   std::string defaults = "";            // a yml of configs/ with other defaults than base.yml's
+  int (*run_rank)(const RunConfig& config, const Mesh& mesh) = nullptr;  // the same as one of several ranks; null: not offered
 };
 
 // Every command, in the order of --help. One line per command in apps/commands.cc.
 const std::vector<Command>& Commands();
 
+// The command's own flags, then those of the ranks' axes.
+std::vector<std::string> WithMeshFlags(std::vector<std::string> flags);
 // The command's own flags, then those that describe a model.
 std::vector<std::string> WithModelFlags(std::vector<std::string> flags);
 

@@ -9,6 +9,12 @@ std::vector<std::string> WithModelFlags(std::vector<std::string> flags) {
   return flags;
 }
 
+std::vector<std::string> WithMeshFlags(std::vector<std::string> flags) {
+  const std::vector<std::string> axes = MeshFlags();
+  flags.insert(flags.end(), axes.begin(), axes.end());
+  return flags;
+}
+
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {
       TrainCommand(),

@@ -195,14 +195,17 @@ void CheckWanted(const RunConfig& config, const GenerateResult& r) {
 
 // The answers' JSON, in the prompts' order.
 std::vector<Json> RunPrompts(const RunConfig& config, Engine& engine, const Tokenizer* tokenizer, std::span<const Prompt> prompts,
-                             int64_t batch, double load_seconds) {
+                             int64_t batch, double load_seconds, bool speaks) {
   std::vector<Request> requests;
   for (const Prompt& p : prompts) requests.push_back({p.ids, NewTokens(config, p)});
   std::vector<Json> results(prompts.size());
-  Transcript transcript(prompts, tokenizer != nullptr);
-  const GenerateEvents events{[&](size_t i, std::string_view piece) { transcript.Text(i, piece); },
+  std::optional<Transcript> transcript;
+  if (speaks) transcript.emplace(prompts, tokenizer != nullptr);
+  const GenerateEvents events{[&](size_t i, std::string_view piece) {
+                                if (transcript) transcript->Text(i, piece);
+                              },
                               [&](size_t i, const GenerateResult& r) {
-                                transcript.Done(i, r);
+                                if (transcript) transcript->Done(i, r);
                                 LogFigures(r, engine);
                                 LogSpeculation(r);
                                 results[i] = ResultJson(r, engine, load_seconds);
@@ -212,10 +215,42 @@ std::vector<Json> RunPrompts(const RunConfig& config, Engine& engine, const Toke
   return results;
 }
 
-MappedModel MapModel(const RunConfig& config, int64_t capacity) {
+// Drafting times itself to decide whether it goes on, which ranks would not do alike; rows of a batch are not divided.
+void CheckDecodingMesh(const RunConfig& config, const Mesh& mesh, const ModelConfig& model) {
+  if (mesh.world().size() == 1) return;
+  for (const Axis axis : {Axis::kData, Axis::kFsdp, Axis::kContext, Axis::kStage}) {
+    if (mesh.size(axis) == 1) continue;
+    Throw(ErrorCode::kUsage, "{}={}: decode divides experts and heads: give 1, and ici_expert_parallelism or ici_tensor_parallelism {}",
+          MeshFlag(config, axis), mesh.size(axis), mesh.world().size());
+  }
+  CheckMesh(config, mesh, model, 0);
+  if (config.String("speculative") == "mtp") Throw(ErrorCode::kUsage, "speculative=mtp: one process drafts; several ranks do not");
+  if (!config.String("hf_lora_adapter_path").empty())
+    Throw(ErrorCode::kUsage, "hf_lora_adapter_path: several ranks take no adapter; fathom convert merges it into its base");
+}
+
+// What each rank may read of the checkpoint; null of one.
+Json RanksJson(const Mesh& mesh, const MappedModel& model) {
+  std::vector<int64_t> bytes(static_cast<size_t>(mesh.world().size()));
+  if (bytes.size() == 1) return nullptr;
+  bytes[static_cast<size_t>(mesh.world().rank())] = model.WeightBytes();
+  mesh.world().AllSum(std::span(bytes));
+  Json ranks;
+  for (size_t r = 0; r < bytes.size(); ++r) ranks.push_back({{"rank", r}, {"bytes_read", bytes[r]}});
+  return ranks;
+}
+
+MappedModel MapModel(const RunConfig& config, int64_t capacity, const Mesh& mesh = {}) {
   const std::filesystem::path dir = config.String("load_parameters_path");
-  return {OpenCheckpoint(config, dir), ParseComputeDType(config, "dtype"),          capacity,
-          ReadDrafts(config),          {.indexer_fp8 = config.Bool("indexer_fp8")}, config.String("hf_lora_adapter_path")};
+  Checkpoint checkpoint = OpenCheckpoint(config, dir);
+  CheckDecodingMesh(config, mesh, checkpoint.config());
+  return {std::move(checkpoint),
+          ParseComputeDType(config, "dtype"),
+          capacity,
+          ReadDrafts(config),
+          {.indexer_fp8 = config.Bool("indexer_fp8")},
+          config.String("hf_lora_adapter_path"),
+          mesh};
 }
 
 // chat=true.
@@ -232,7 +267,7 @@ int RunChat(const RunConfig& config, const Tokenizer& tokenizer) {
   return Converse(engine, tokenizer, form, options);
 }
 
-int Run(const RunConfig& config) {
+int DecodeOnMesh(const RunConfig& config, const Mesh& mesh) {
   const std::filesystem::path dir = config.String("load_parameters_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "decode needs load_parameters_path= (a checkpoint's folder)");
   const Stopwatch clock;
@@ -240,60 +275,69 @@ int Run(const RunConfig& config) {
   if (config.String("prompt_ids").empty() || !config.String("tokenizer_path").empty())
     tokenizer.emplace(Tokenizer::Load(TokenizerDir(config)));
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
+  if (config.Bool("chat") && mesh.world().size() > 1) Throw(ErrorCode::kUsage, "chat=true: a terminal talks to one process, not to ranks");
   if (config.Bool("chat")) return RunChat(config, *tokenizer);
   const auto prompts = ReadPrompts(config, reader);
   int64_t capacity = 1;
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
-  const MappedModel model = MapModel(config, capacity);
+  const MappedModel model = MapModel(config, capacity, mesh);
+  const Json ranks = RanksJson(mesh, model);
   NameSuggestedSampling(config, model.generation());
   CheckModelName(config, model.config(), (dir / "config.json").string());
   const int64_t batch = std::min<int64_t>(config.Int("batch_size"), std::ssize(prompts));
   Engine engine(model, batch, config.Bool("batch_invariant"));
-  const std::vector<Json> results = RunPrompts(config, engine, reader, prompts, batch, clock.Seconds());
-  if (!config.String("json").empty()) WriteOutput(config.String("json"), (results.size() == 1 ? results[0] : Json(results)).dump(1) + "\n");
+  std::vector<Json> results = RunPrompts(config, engine, reader, prompts, batch, clock.Seconds(), mesh.is_first());
+  for (Json& result : results) {
+    if (!ranks.is_null()) result["ranks"] = ranks;
+  }
+  if (!config.String("json").empty() && mesh.is_first())
+    WriteOutput(config.String("json"), (results.size() == 1 ? results[0] : Json(results)).dump(1) + "\n");
   return 0;
 }
+
+int Run(const RunConfig& config) { return DecodeOnMesh(config, {}); }
 
 }  // namespace
 
 Command DecodeCommand() {
   return {.name = "decode",
           .summary = "prompt to text, streamed",
-          .flags = {"load_parameters_path",
-                    "ignore_config_keys",
-                    "tokenizer_path",
-                    "prompt",
-                    "prompt_file",
-                    "prompt_ids",
-                    "chat",
-                    "messages_file",
-                    "chat_template",
-                    "chat_template_path",
-                    "thinking",
-                    "add_bos",
-                    "max_new_tokens",
-                    "max_target_length",
-                    "max_prefill_predict_length",
-                    "ignore_eos",
-                    "stop",
-                    "dtype",
-                    "decode_sampling_strategy",
-                    "seed",
-                    "decode_sampling_temperature",
-                    "decode_sampling_top_k",
-                    "decode_sampling_nucleus_p",
-                    "autoregressive_decode_assert",
-                    "weight_dtype",
-                    "speculative",
-                    "draft_tokens",
-                    "batch_size",
-                    "batch_invariant",
-                    "mtp_input",
-                    "mtp_own_head",
-                    "indexer_fp8",
-                    "compat",
-                    "hf_lora_adapter_path"},
-          .run = Run};
+          .flags = WithMeshFlags({"load_parameters_path",
+                                  "ignore_config_keys",
+                                  "tokenizer_path",
+                                  "prompt",
+                                  "prompt_file",
+                                  "prompt_ids",
+                                  "chat",
+                                  "messages_file",
+                                  "chat_template",
+                                  "chat_template_path",
+                                  "thinking",
+                                  "add_bos",
+                                  "max_new_tokens",
+                                  "max_target_length",
+                                  "max_prefill_predict_length",
+                                  "ignore_eos",
+                                  "stop",
+                                  "dtype",
+                                  "decode_sampling_strategy",
+                                  "seed",
+                                  "decode_sampling_temperature",
+                                  "decode_sampling_top_k",
+                                  "decode_sampling_nucleus_p",
+                                  "autoregressive_decode_assert",
+                                  "weight_dtype",
+                                  "speculative",
+                                  "draft_tokens",
+                                  "batch_size",
+                                  "batch_invariant",
+                                  "mtp_input",
+                                  "mtp_own_head",
+                                  "indexer_fp8",
+                                  "compat",
+                                  "hf_lora_adapter_path"}),
+          .run = Run,
+          .run_rank = DecodeOnMesh};
 }
 
 }  // namespace fathom

@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "apps/command.h"
+#include "apps/ranks.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/cut_files.h"
 #include "fathom/base/env.h"
@@ -33,7 +34,7 @@ namespace fathom {
 namespace {
 
 const std::vector<std::string>& CommonFlags() {
-  static const std::vector<std::string> flags = {"threads", "log_level", "json"};
+  static const std::vector<std::string> flags = {"threads", "log_level", "json", "ranks"};
   return flags;
 }
 
@@ -233,7 +234,16 @@ void RefuseWord(const Command& command, const std::string& word) {
 // A full disk behind standard output must not look like success.
 bool OutputWasWritten() { return std::fflush(stdout) == 0 && std::ferror(stdout) == 0; }
 
-int Run(std::vector<std::string> words) {
+// On this process, or on this one of several ranks.
+int RunCommand(const Command& command, const RunConfig& config, const Comm& world) {
+  if (world.size() == 1) return command.run(config);
+  const Mesh mesh(world, ReadMesh(config, world.size()));
+  if (command.run_rank == nullptr)
+    Throw(ErrorCode::kUsage, "fathom {}: one process, and {} were started; start it without mpirun", command.name, world.size());
+  return command.run_rank(config, mesh);
+}
+
+int Run(std::vector<std::string> words, Ranks& ranks) {
   if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     PrintUsage();
     return words.empty() ? static_cast<int>(ErrorCode::kUsage) : 0;
@@ -249,11 +259,14 @@ int Run(std::vector<std::string> words) {
     return 0;
   }
   SetUpLogging("info");
+  if (StartedAsRank()) ranks.Join();
   RunConfig config = RunConfig::Resolve(words, DefaultsOf(command, words));
   SetUpLogging(config.String("log_level"));
+  ranks.Join(config.String("ranks") == "mpi");
   if (!config.words().empty() && command.operands.empty()) RefuseWord(command, config.words()[0]);
   if (command.name != "config") {  // which shows what was given, and does nothing with it
     CheckHonoured(Purpose(command, config), config);
+    ReadMesh(config, ranks.world().size());  // a mesh that the flags ask for is what runs, or an error
     RefuseUnreadAdapter(command, config);
     NameUnread(command, config);
   }
@@ -263,35 +276,47 @@ int Run(std::vector<std::string> words) {
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));
   const bool reads_parameters = std::ranges::find(command.flags, "load_parameters_path") != command.flags.end();
   const auto readable = reads_parameters ? std::make_unique<ReadableCheckpoint>(command.name, config) : nullptr;
-  return command.run(config);
+  return RunCommand(command, config, ranks.world());
 }
 
 // A message must stay one line whatever file name or text it quotes. Where it can't be written the exit code is all that is left to say.
-void PrintError(std::string message) {
+std::string ErrorLine(std::string message) {
   std::replace(message.begin(), message.end(), '\n', ' ');
-  std::fputs(fmt::format("fathom: error: {}\n", message).c_str(), stderr);
+  return fmt::format("fathom: error: {}\n", message);
+}
+void PrintError(const std::string& message) { std::fputs(ErrorLine(message).c_str(), stderr); }
+
+struct Outcome {
+  int code = 0;
+  bool thrown = false;
+  std::string message;
+};
+
+Outcome RunAndCatch(std::vector<std::string> words, Ranks& ranks) {
+  const auto failed = [](ErrorCode code, const std::string& message) { return Outcome{static_cast<int>(code), true, ErrorLine(message)}; };
+  try {
+    return {Run(std::move(words), ranks)};
+  } catch (const Error& e) {
+    return failed(e.code(), e.what());
+  } catch (const std::filesystem::filesystem_error& e) {
+    const std::string second = e.path2().empty() ? "" : fmt::format(" -> {}", e.path2().string());
+    return failed(CodeOfErrno(e.code().value()), fmt::format("{}{}: {}", e.path1().string(), second, e.code().message()));
+  } catch (const std::bad_alloc&) {
+    return failed(ErrorCode::kResource, "out of memory: use a smaller batch or model, or a machine with more memory");
+  } catch (const std::system_error& e) {
+    Outcome outcome = failed(CodeOfErrno(e.code().value()), e.what());
+    if (std::ferror(stdout) != 0) outcome.message.clear();  // said below
+    return outcome;
+  } catch (const std::exception& e) {
+    return failed(ErrorCode::kFailed, e.what());
+  }
 }
 
 int RunAndExplain(std::vector<std::string> words) {
-  try {
-    return Run(std::move(words));
-  } catch (const Error& e) {
-    PrintError(e.what());
-    return e.exit_code();
-  } catch (const std::filesystem::filesystem_error& e) {
-    const std::string second = e.path2().empty() ? "" : fmt::format(" -> {}", e.path2().string());
-    PrintError(fmt::format("{}{}: {}", e.path1().string(), second, e.code().message()));
-    return static_cast<int>(CodeOfErrno(e.code().value()));
-  } catch (const std::bad_alloc&) {
-    PrintError("out of memory: use a smaller batch or model, or a machine with more memory");
-    return static_cast<int>(ErrorCode::kResource);
-  } catch (const std::system_error& e) {
-    if (std::ferror(stdout) == 0) PrintError(e.what());
-    return static_cast<int>(CodeOfErrno(e.code().value()));
-  } catch (const std::exception& e) {
-    PrintError(e.what());
-    return static_cast<int>(ErrorCode::kFailed);
-  }
+  Ranks ranks;
+  const Outcome outcome = RunAndCatch(std::move(words), ranks);
+  if (outcome.thrown) ranks.Fail(outcome.code, outcome.message);
+  return outcome.code;
 }
 
 // A full disk behind standard output must not look like success, nor like another fault.

@@ -119,26 +119,30 @@ std::vector<std::string> AllFlags() {
   return WithModelFlags(flags);
 }
 
-int RunSft(const RunConfig& config) {
+int SftOnMesh(const RunConfig& config, const Mesh& mesh) {
   if (!config.Bool("use_sft")) Throw(ErrorCode::kUsage, "use_sft=false: fathom sft trains on conversations; fathom train does on text");
-  return RunTraining(config);
+  return TrainOnMesh(config, mesh);
 }
+
+int RunSft(const RunConfig& config) { return SftOnMesh(config, {}); }
 
 }  // namespace
 
 Command TrainCommand() {
   return {.name = "train",
           .summary = "pre-training and fine-tuning, from a checkpoint or from scratch",
-          .flags = AllFlags(),
-          .run = RunTraining};
+          .flags = WithMeshFlags(AllFlags()),
+          .run = RunTraining,
+          .run_rank = TrainOnMesh};
 }
 
 Command SftCommand() {
   return {.name = "sft",
           .summary = "fine-tuning on conversations: train with the defaults of sft.yml",
-          .flags = AllFlags(),
+          .flags = WithMeshFlags(AllFlags()),
           .run = RunSft,
-          .defaults = "sft.yml"};
+          .defaults = "sft.yml",
+          .run_rank = SftOnMesh};
 }
 
 }  // namespace fathom

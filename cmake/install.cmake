@@ -12,6 +12,9 @@ add_library(fathom::fathom ALIAS fathom_everything)  # the same name for a proje
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fathom)
 install(TARGETS fathom RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+if(TARGET fathom_mpi)
+  install(TARGETS fathom_mpi LIBRARY DESTINATION lib)  # where the program looks, beside its own folder
+endif()
 install(TARGETS fathom_everything ${libraries} EXPORT fathomTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/fathom DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h"
         PATTERN testing EXCLUDE PATTERN "*-inl.h" EXCLUDE REGEX "/kernels/[^/]*/[^/]*_ref\\.h$" EXCLUDE)

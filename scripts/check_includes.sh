@@ -11,18 +11,19 @@ declare -A allowed=(
   [config]="base"
   [kernels]="base tensor"
   [spec]="base tensor config"
+  [parallel]="base tensor config kernels"
   [machine]="base tensor kernels"
   [tokenizer]="base config"
   [chat]="base tokenizer"
   [parquet]="base"
   [data]="base config tokenizer parquet"
-  [layers]="base tensor config kernels"
-  [model]="base tensor config spec kernels checkpoint layers"
+  [layers]="base tensor config kernels parallel"
+  [model]="base tensor config spec kernels parallel checkpoint layers"
   [checkpoint]="base tensor config spec kernels"
   [optim]="base tensor kernels"
   [report]="base"
-  [train]="base tensor config spec kernels report machine tokenizer chat data layers model checkpoint optim"
-  [infer]="base tensor config spec kernels tokenizer layers model checkpoint"
+  [train]="base tensor config spec kernels parallel report machine tokenizer chat data layers model checkpoint optim"
+  [infer]="base tensor config spec kernels parallel tokenizer layers model checkpoint"
   [eval]="base tensor config spec kernels tokenizer parquet data layers model checkpoint optim train infer"
 )
 # The rooms of two large folders, likewise.
@@ -83,5 +84,6 @@ check_rooms
 only_in '^#include .*apps/' 'apps/' 'a library may not include apps'
 only_in '(dnnl::|#include .*dnnl)' 'fathom/kernels/(gemm/|simd/simd\.cc)' 'oneDNN is used in kernels/gemm only (simd.cc pins its instruction set)'
 only_in '(^|[^a-zA-Z_.>])(std::|::)?(secure_)?getenv\(' 'fathom/base/env' 'the environment is read in base/env only'
+only_in '#include .*<mpi\.h>' 'fathom/parallel/mpi_transport\.cc' 'MPI is used in parallel/mpi_transport.cc only'
 only_in '#include .*yaml-cpp' 'fathom/config/flag_yaml' 'yaml-cpp is used in config/flag_yaml only'
 exit $status

@@ -126,9 +126,13 @@ std::string ReadTextFile(const std::filesystem::path& path, size_t limit) {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
-OutputFile::OutputFile(const std::filesystem::path& path)
-    : path_(path), fd_(::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644)) {
-  if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot create: {}", path.string(), Reason());
+OutputFile::OutputFile(const std::filesystem::path& path, Mode mode)
+    : path_(path), fd_(::open(path.c_str(), (mode == Mode::kCreate ? O_CREAT | O_TRUNC : 0) | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot {}: {}", path.string(), mode == Mode::kCreate ? "create" : "open", Reason());
+}
+
+void OutputFile::Extend(uint64_t size) {
+  if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) Throw(ErrorCode::kResource, "{}: cannot write: {}", path_.string(), Reason());
 }
 
 OutputFile::~OutputFile() {

@@ -69,7 +69,11 @@ void WriteOutput(const std::string& path, std::string_view content);
 // A file being written from front to back, never through a link of its name. Throws Error(kResource) with the path and the system's reason.
 class OutputFile {
  public:
-  explicit OutputFile(const std::filesystem::path& path);
+  enum class Mode {
+    kCreate,    // empty, whatever was there
+    kExisting,  // which another process has created
+  };
+  explicit OutputFile(const std::filesystem::path& path, Mode mode = Mode::kCreate);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -77,6 +81,8 @@ class OutputFile {
   void Write(std::string_view text);
   // Positioned write, for streams that fill a file out of order.
   void WriteAt(uint64_t offset, std::span<const std::byte> bytes);
+  // Up to here the file is there, as a hole where nothing is written.
+  void Extend(uint64_t size);
   // Starts to write these bytes to disk and does not wait: the disk works while the processor computes what follows.
   void StartWriteback(uint64_t offset, uint64_t length) const;
   // Flushes to disk and closes; errors that only show then (disk full) are thrown here.

@@ -60,6 +60,7 @@ constexpr Choice kChoices[] = {
     {"profiler", "|xplane|nsys"},
     {"prompt_style", "original|lm_eval|maxtext"},
     {"quantization", "|fp8_block"},
+    {"ranks", "|mpi"},
     {"remat_policy",
      "full|minimal|none|minimal_with_context|minimal_with_quantization|minimal_with_context_and_quantization|save_dot_with_context_except_"
      "mlp|"

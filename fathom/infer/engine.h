@@ -48,7 +48,7 @@ class Engine {
 
  private:
   Ctx Context(Arithmetic arithmetic) {
-    return {.saved = saved_, .scratch = scratch_, .compute = model_.compute(), .arithmetic = arithmetic};
+    return {.saved = saved_, .scratch = scratch_, .compute = model_.compute(), .arithmetic = arithmetic, .groups = model_.groups()};
   }
   void Observe(Ctx& ctx, std::span<const Part> parts, ConstView hidden);
 

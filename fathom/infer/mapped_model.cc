@@ -17,8 +17,8 @@ int64_t CheckedCapacity(const ModelConfig& config, int64_t capacity) {
 }
 
 // Mapped; the module's embedding and head are the main model's unless it has and wants its own.
-DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& drafts) {
-  DecoderParams params = MapParams(checkpoint);
+DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& drafts, const Sharding& sharding) {
+  DecoderParams params = MapParams(checkpoint, [&](const ParamSpec& param) { return sharding.Computed(param); });
   if (!drafts.enabled) return params;
   if (params.mtp.empty() || params.mtp[0].eh_proj.value.empty()) {
     Throw(ErrorCode::kUsage, "speculative=mtp: {} has no MTP module to draft with; leave the flag out", checkpoint.dir().string());
@@ -30,11 +30,13 @@ DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& d
 }  // namespace
 
 MappedModel::MappedModel(Checkpoint checkpoint, DType compute, int64_t capacity, const DraftOptions& drafts, const LayerOptions& layers,
-                         const std::filesystem::path& adapter)
+                         const std::filesystem::path& adapter, const Mesh& mesh)
     : checkpoint_(std::move(checkpoint)),
       drafts_(drafts),
-      params_(DraftingParams(checkpoint_, drafts)),
-      decoder_(checkpoint_.config(), layers),
+      sharding_(checkpoint_.config(), mesh),
+      groups_{mesh.comm(Axis::kTensor), mesh.comm(Axis::kExpert), {}, {}, true},
+      params_(DraftingParams(checkpoint_, drafts, sharding_)),
+      decoder_(sharding_.LocalConfig(), layers),
       compute_(compute),
       capacity_(CheckedCapacity(checkpoint_.config(), capacity)) {
   decoder_.EnsurePositions(capacity);

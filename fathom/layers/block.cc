@@ -14,7 +14,7 @@ Block::Block(const ModelConfig& c, bool moe, const LayerOptions& options)
   }
 }
 
-Block::Saved Block::Allocate(Arena& arena, DType compute, int64_t tokens, bool keep_normed) const {
+Block::Saved Block::Allocate(Arena& arena, DType compute, int64_t tokens, bool keep_normed, const LayerGroups& groups) const {
   Saved s;
   s.h_in = arena.Alloc(DType::kF32, {tokens, hidden_});
   s.h_mid = arena.Alloc(DType::kF32, {tokens, hidden_});
@@ -24,9 +24,9 @@ Block::Saved Block::Allocate(Arena& arena, DType compute, int64_t tokens, bool k
   }
   s.rstd_attention = arena.Alloc(DType::kF32, {tokens});
   s.rstd_ffn = arena.Alloc(DType::kF32, {tokens});
-  s.attention = attention_.Allocate(arena, compute, tokens);
+  s.attention = attention_.Allocate(arena, compute, tokens, groups);
   if (dense_) s.dense = dense_->Allocate(arena, compute, tokens);
-  if (moe_) s.moe = moe_->Allocate(arena, compute, tokens);
+  if (moe_) s.moe = moe_->Allocate(arena, compute, tokens, groups);
   return s;
 }
 
@@ -41,18 +41,20 @@ ConstView Block::AttentionInput(Ctx& ctx, const BlockParams& p, const Saved& s) 
 }
 
 void Block::FeedForward(Ctx& ctx, const BlockParams& p, int64_t sequence, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const {
-  if (moe_) {
-    moe_->Forward(ctx, p.moe, sequence, x, h, moe);
-  } else {
-    dense_->Forward(ctx, p.dense, x, h, dense);
-  }
+  const Comm& tensor = ctx.groups.tensor;
+  if (!moe_) return AddOverRanks(tensor, ctx.scratch, h, [&](View y) { dense_->Forward(ctx, p.dense, x, y, dense); });
+  const auto add = [&](View y) {
+    AddOverRanks(tensor, ctx.scratch, y, [&](View part) { moe_->Forward(ctx, p.moe, sequence, x, part, moe); });
+  };
+  if (!ctx.groups.same_tokens) return add(h);
+  AddOverRanks(ctx.groups.expert, ctx.scratch, h, add);
 }
 
 void Block::Forward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, View h, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   Cast(h, s.h_in);
   const ConstView x = Normed(ctx, h, p.input_layernorm, s.x_attention, s.rstd_attention);
-  attention_.Forward(ctx, p.self_attn, {inputs, x}, h, s.attention);
+  AddOverRanks(ctx.groups.tensor, ctx.scratch, h, [&](View y) { attention_.Forward(ctx, p.self_attn, {inputs, x}, y, s.attention); });
   Cast(h, s.h_mid);
   FeedForward(ctx, p, inputs.layout.sequence, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
 }
@@ -68,7 +70,9 @@ void Block::Backward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, 
     if (moe_) {
       moe_->Backward(ctx, p.moe, s.moe, x, {AsCompute(ctx, dh), d_scores}, dx, grad.moe);
     } else {
-      dense_->Backward(ctx, p.dense, s.dense, x, AsCompute(ctx, dh), dx, grad.dense);
+      const ConstView dy = AsCompute(ctx, dh);
+      AddOverRanks(ctx.groups.tensor, ctx.scratch, dx,
+                   [&](View part) { dense_->Backward(ctx, p.dense, s.dense, x, dy, part, grad.dense); });
     }
   }
   RmsNormBackward(dx, s.h_mid, p.post_attention_layernorm.value, s.rstd_ffn, {dh, true, GradView(grad.post_attention_layernorm)},
@@ -92,9 +96,10 @@ void Block::IndexerScores(Ctx& ctx, const BlockParams& p, const BlockInputs& inp
 
 void Block::ForwardCached(Ctx& ctx, const BlockParams& p, const CachedInputs& in, View h) const {
   ArenaScope scope(ctx.scratch);
-  attention_.ForwardCached(ctx, p.self_attn, in, Normed(ctx, h, p.input_layernorm, {}, {}), h);
+  const ConstView x = Normed(ctx, h, p.input_layernorm, {}, {});
+  AddOverRanks(ctx.groups.tensor, ctx.scratch, h, [&](View y) { attention_.ForwardCached(ctx, p.self_attn, in, x, y); });
   Moe::Saved routing;
-  if (moe_) routing = moe_->Allocate(ctx.scratch, ctx.compute, h.dim(0));
+  if (moe_) routing = moe_->Allocate(ctx.scratch, ctx.compute, h.dim(0), ctx.groups);
   FeedForward(ctx, p, 0, Normed(ctx, h, p.post_attention_layernorm, {}, {}), h, nullptr, routing);
 }
 

@@ -30,7 +30,7 @@ class Block {
     Mlp::Saved dense;
     Moe::Saved moe;
   };
-  Saved Allocate(Arena& arena, DType compute, int64_t tokens, bool keep_normed) const;
+  Saved Allocate(Arena& arena, DType compute, int64_t tokens, bool keep_normed, const LayerGroups& groups = OneRank()) const;
 
   // h [T,D] F32 is updated in place.
   void Forward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, View h, Saved& saved) const;

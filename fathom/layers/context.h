@@ -7,6 +7,7 @@
 #include "fathom/kernels/attention/mla_attention.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/kernels/gemm/gemm.h"
+#include "fathom/layers/groups.h"
 #include "fathom/tensor/arena.h"
 #include "fathom/tensor/tensor.h"
 
@@ -18,6 +19,7 @@ struct Ctx {
   DType compute;           // F32 or BF16: the dtype of what enters a matrix product and of what is kept (docs/numerics.md)
   bool fp8_block = false;  // linear layers multiply what FP8 left of their operands (layers/linear.h)
   Arithmetic arithmetic = Arithmetic::kFastest;  // of forwards; kByRow: no row's bits depend on the others
+  const LayerGroups& groups = OneRank();         // the ranks that compute a layer together
 };
 
 // How the tokens of a batch lie: rows are tokens 0..N-1 of all sequences, one after the other.

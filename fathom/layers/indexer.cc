@@ -93,11 +93,13 @@ void Indexer::Scores(Ctx& ctx, const IndexerParams& p, const Inputs& in, int64_t
 }
 
 double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const IndexerTarget& target, const IndexerKeys& keys,
-                      float factor, IndexerParams& grad) const {
+                      const ContextRows& rows, float factor, IndexerParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const int64_t tokens = in.x.dim(0);
-  const View k = ctx.scratch.Alloc(ctx.compute, {tokens, shape_.head_dim});
-  ExactKeys(ctx, p, in, k);
+  const View own = ctx.scratch.Alloc(ctx.compute, {tokens, shape_.head_dim});
+  ExactKeys(ctx, p, in, own);
+  const View k = rows.divided() ? ctx.scratch.Alloc(ctx.compute, {rows.all(), shape_.head_dim}) : own;
+  if (rows.divided()) rows.Gather(own, k);
   const View q = Queries(ctx, p, in), weights = HeadWeights(ctx, p, in);
   const std::span<float> kl = ctx.scratch.AllocSpan<float>(tokens);
   const IndexerGradients d{ctx.scratch.Alloc(DType::kF32, q.shape()), ctx.scratch.Alloc(DType::kF32, k.shape()),
@@ -107,7 +109,9 @@ double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const 
   LinearBackward(ctx, p.wq_b, in.q_low, AsCompute(ctx, d.dq), {}, Write::kOverwrite, grad.wq_b);
   Scale(weight_scale_, d.dweights);
   ExactLinearBackward(ctx, p.weights_proj, in.x, AsCompute(ctx, d.dweights), {}, Write::kOverwrite, grad.weights_proj);
-  BackwardKeys(ctx, p, in, d.dk, grad);
+  const View dk = rows.divided() ? ctx.scratch.Alloc(DType::kF32, own.shape()) : d.dk;
+  if (rows.divided()) rows.Reduce(d.dk, dk, ctx.scratch);
+  BackwardKeys(ctx, p, in, dk, grad);
   return std::accumulate(kl.begin(), kl.end(), 0.0);
 }
 

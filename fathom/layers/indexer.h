@@ -9,6 +9,7 @@
 #include "fathom/kernels/attention/rope.h"
 #include "fathom/kernels/indexer/indexer_loss.h"
 #include "fathom/layers/context.h"
+#include "fathom/layers/context_rows.h"
 #include "fathom/layers/options.h"
 #include "fathom/layers/rope_table.h"
 
@@ -47,8 +48,9 @@ class Indexer {
   void Scores(Ctx& ctx, const IndexerParams& p, const Inputs& in, int64_t query, std::span<float> scores) const;
   // The sum of the KL of the tokens from the main attention's weights over `keys` (IndexerLoss); adds the gradients of factor times it to
   // grad.
-  double Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const IndexerTarget& target, const IndexerKeys& keys, float factor,
-               IndexerParams& grad) const;
+  // `rows`: the ranks that share the sequences; the target and `keys` know the keys of all of them.
+  double Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const IndexerTarget& target, const IndexerKeys& keys,
+               const ContextRows& rows, float factor, IndexerParams& grad) const;
 
  private:
   void Rotate(View x, int64_t heads, const Inputs& in, RopeDirection direction) const;

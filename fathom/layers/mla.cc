@@ -1,7 +1,9 @@
 #include "fathom/layers/mla.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <vector>
 
 #include "fathom/kernels/attention/rope.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
@@ -35,7 +37,8 @@ Mla::Mla(const ModelConfig& c, const LayerOptions& options)
   if (c.has_indexer()) indexer_.emplace(c, options);
 }
 
-Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t) const {
+Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t, const LayerGroups& groups) const {
+  const int64_t keys = t * groups.context.size();
   const auto& [heads, nope, rope, v, scale] = shape_;
   Saved s;
   if (q_rank_ > 0) {
@@ -43,12 +46,12 @@ Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t) const {
     s.q_low_rstd = arena.Alloc(DType::kF32, {t});
   }
   s.q = arena.Alloc(compute, {t, heads * (nope + rope)});
-  s.kv_low = arena.Alloc(compute, {t, kv_rank_ + rope});
-  s.latent_rstd = arena.Alloc(DType::kF32, {t});
-  s.kv = arena.Alloc(compute, {t, heads * (nope + v)});
+  s.kv_low = arena.Alloc(compute, {keys, kv_rank_ + rope});
+  s.latent_rstd = arena.Alloc(DType::kF32, {keys});
+  s.kv = arena.Alloc(compute, {keys, heads * (nope + v)});
   s.o = arena.Alloc(compute, {t, heads * v});
   s.lse = arena.Alloc(DType::kF32, {t, heads});
-  if (indexer_ && t > indexer_->top_k()) s.chosen = arena.AllocSpan<int32_t>(t * indexer_->top_k());
+  if (indexer_ && keys > indexer_->top_k()) s.chosen = arena.AllocSpan<int32_t>(t * indexer_->top_k());
   return s;
 }
 
@@ -89,8 +92,11 @@ Indexer::Inputs Mla::IndexerInput(Ctx& ctx, const MlaParams& p, const AttentionI
 bool Mla::Choose(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   const Indexer::Inputs input = IndexerInput(ctx, p, in, s);
-  const View k = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), indexer_->head_dim()});
-  indexer_->Keys(ctx, p.indexer, input, k);
+  const View own = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), indexer_->head_dim()});
+  indexer_->Keys(ctx, p.indexer, input, own);
+  const ContextRows rows(ctx.groups.context, in.x.dim(0), in.layout.sequence);
+  const View k = rows.divided() ? ctx.scratch.Alloc(ctx.compute, {rows.all(), indexer_->head_dim()}) : own;
+  if (rows.divided()) rows.Gather(own, k);
   return indexer_->Choose(ctx, p.indexer, input, in.layout.segments, k, s.chosen);
 }
 
@@ -103,22 +109,33 @@ void Mla::Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_
   LinearForward(ctx, p.q_b_proj, normed, q);
 }
 
-void Mla::Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const {
-  const auto direction = inverse ? RopeDirection::kInverse : RopeDirection::kForward;
+void Mla::RotateQueries(View q, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const {
   const int64_t width = shape_.nope_dim + shape_.rope_dim;
-  const RopeAngles angles{rope.cos, rope.sin, positions};
-  RopeRotate(q, {shape_.heads, width, shape_.nope_dim}, angles, pairs_, direction);
-  RopeRotate(kv_low, {1, shape_.rope_dim, kv_rank_}, angles, pairs_, direction);
+  RopeRotate(q, {shape_.heads, width, shape_.nope_dim}, {rope.cos, rope.sin, positions}, pairs_, direction);
+}
+
+void Mla::RotateKeys(View kv_low, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const {
+  RopeRotate(kv_low, {1, shape_.rope_dim, kv_rank_}, {rope.cos, rope.sin, positions}, pairs_, direction);
+}
+
+// kv_low [S,R+Dr] of the tokens of all ranks that share the sequences: what travels between them.
+void Mla::LatentsOfAll(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View kv_low) const {
+  const ContextRows rows(ctx.groups.context, in.x.dim(0), in.layout.sequence);
+  ArenaScope scope(ctx.scratch);
+  const View own = rows.divided() ? ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), kv_low.dim(1)}) : kv_low;
+  LinearForward(ctx, p.kv_a_proj_with_mqa, in.x, own);
+  RotateKeys(own, in.layout.positions, in.rope, RopeDirection::kForward);
+  if (rows.divided()) rows.Gather(own, kv_low);
 }
 
 void Mla::Forward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View y, Saved& s) const {
   ArenaScope scope(ctx.scratch);
   Queries(ctx, p, in.x, s.q_low, s.q_low_rstd, s.q);
-  LinearForward(ctx, p.kv_a_proj_with_mqa, in.x, s.kv_low);
-  const View latent = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), kv_rank_});
+  LatentsOfAll(ctx, p, in, s.kv_low);
+  const View latent = ctx.scratch.Alloc(ctx.compute, {s.kv_low.dim(0), kv_rank_});
   RmsNormForward(s.kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, latent, s.latent_rstd);
   LinearForward(ctx, p.kv_b_proj, latent, s.kv);
-  Rotate(s.q, s.kv_low, in.layout.positions, in.rope, false);
+  RotateQueries(s.q, in.layout.positions, in.rope, RopeDirection::kForward);
   const View k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   if (CoveredTokens(in.layout) < in.x.dim(0)) Fill(0, s.o);  // attention writes no row of padding
   const bool sparse = IsSparse(in.layout);
@@ -142,10 +159,11 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, cons
   const View dkv_low = ctx.scratch.Alloc(ctx.compute, s.kv_low.shape());
   const ConstView k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   const View dk_rope = dkv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
-  const View latent = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), kv_rank_});
+  const View latent = ctx.scratch.Alloc(ctx.compute, {s.kv_low.dim(0), kv_rank_});
   RmsNormForward(s.kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, latent, {});
   const Division division = Divide(ctx, in.layout, !s.chosen.empty());
-  MlaAttentionBackward(shape_, division.dense, {s.q, s.kv, k_rope}, {s.o, s.lse, d_o}, {dq, dkv, dk_rope}, ctx.scratch);  // zeros the rest
+  const ContextRows rows(ctx.groups.context, in.x.dim(0), in.layout.sequence);
+  BackwardDense(ctx, rows, division.dense, {s.q, s.kv, k_rope}, {s.o, s.lse, d_o}, {dq, dkv, dk_rope});  // zeros the rest
   View d_rows;
   if (!s.chosen.empty()) {
     d_rows = ctx.scratch.Alloc(DType::kF32, s.kv_low.shape());
@@ -155,31 +173,96 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, cons
     AddScaled(1, dk_rope, d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
     Cast(d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim), dk_rope);
   }
-  Rotate(dq, dkv_low, in.layout.positions, in.rope, true);
+  RotateQueries(dq, in.layout.positions, in.rope, RopeDirection::kInverse);
   BackwardQueries(ctx, p, s, in.x, dq, dx, grad);
-  BackwardLatent(ctx, p, s, in.x, {latent, dkv, d_rows, dkv_low}, dx, grad);
+  BackwardLatent(ctx, p, in, s, {latent, dkv, d_rows, dkv_low}, dx, grad);
+}
+
+// Of a document that ranks share, a rank may have two runs of queries, whose keys overlap: one after the other.
+void Mla::BackwardDense(Ctx& ctx, const ContextRows& rows, std::span<const Segment> segments, const MlaInputs& in, const MlaOutputs& out,
+                        const MlaGradients& gradients) const {
+  if (!rows.divided()) return MlaAttentionBackward(shape_, segments, in, out, gradients, ctx.scratch);
+  ArenaScope scope(ctx.scratch);
+  Segment* copy = ctx.scratch.AllocSpan<Segment>(std::ssize(segments)).data();
+  const auto is_early = [&](const Segment& s) { return s.q_begin / rows.chunk() % 2 == 0; };
+  Segment* middle = std::ranges::copy_if(segments, copy, is_early).out;
+  Segment* end = std::ranges::remove_copy_if(segments, middle, is_early).out;
+  MlaAttentionBackward(shape_, {copy, middle}, in, out, gradients, ctx.scratch);
+  const auto like = [&](View x, DType dtype) { return ctx.scratch.Alloc(dtype, x.shape()); };
+  const MlaGradients late{like(gradients.dq, ctx.compute), like(gradients.dkv, ctx.compute), like(gradients.dk_rope, ctx.compute)};
+  MlaAttentionBackward(shape_, {middle, end}, in, out, late, ctx.scratch);
+  for (const auto& [to, from] :
+       {std::pair(gradients.dq, late.dq), std::pair(gradients.dkv, late.dkv), std::pair(gradients.dk_rope, late.dk_rope)}) {
+    const View sum = like(to, DType::kF32);
+    Cast(to, sum);
+    AddScaled(1, from, sum);
+    Cast(sum, to);
+  }
 }
 
 void Mla::BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const {
-  if (q_rank_ == 0) return LinearBackward(ctx, p.q_proj, x, dq, dx, Write::kAdd, grad.q_proj);
+  const Comm& tensor = ctx.groups.tensor;
+  if (q_rank_ == 0) {
+    return AddOverRanks(tensor, ctx.scratch, dx, [&](View part) { LinearBackward(ctx, p.q_proj, x, dq, part, Write::kAdd, grad.q_proj); });
+  }
   ArenaScope scope(ctx.scratch);
   const ConstView normed = NormedQueryLatent(ctx, p, s.q_low);
-  const View d_low = ctx.scratch.Alloc(ctx.compute, s.q_low.shape());
+  const View d_low = ctx.scratch.Alloc(tensor.size() > 1 ? DType::kF32 : ctx.compute, s.q_low.shape());
   LinearBackward(ctx, p.q_b_proj, normed, dq, d_low, Write::kOverwrite, grad.q_b_proj);
+  if (tensor.size() > 1) tensor.AllSum(d_low);
   RmsNormBackward(d_low, s.q_low, p.q_a_layernorm.value, s.q_low_rstd, {.dx = d_low, .dw = GradView(grad.q_a_layernorm)}, ctx.scratch);
-  LinearBackward(ctx, p.q_a_proj, x, d_low, dx, Write::kAdd, grad.q_a_proj);
+  LinearBackward(ctx, p.q_a_proj, x, AsCompute(ctx, d_low), dx, Write::kAdd, grad.q_a_proj);
 }
 
-void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, const LatentBackward& d, View dx,
+void Mla::BackwardLatent(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s, const LatentBackward& d, View dx,
                          MlaParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View low = s.kv_low.Cols(0, kv_rank_);
-  const View d_latent = ctx.scratch.Alloc(d.d_rows.empty() ? ctx.compute : DType::kF32, low.shape());
+  const bool exact = !d.d_rows.empty() || ctx.groups.tensor.size() > 1;
+  const View d_latent = ctx.scratch.Alloc(exact ? DType::kF32 : ctx.compute, low.shape());
   LinearBackward(ctx, p.kv_b_proj, d.latent, d.dkv, d_latent, Write::kOverwrite, grad.kv_b_proj);
   if (!d.d_rows.empty()) AddScaled(1, d.d_rows.Cols(0, kv_rank_), d_latent);
+  SumOverHeads(ctx, d_latent, d.dkv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
   RmsNormBackward(d_latent, low, p.kv_a_layernorm.value, s.latent_rstd,
                   {.dx = d.dkv_low.Cols(0, kv_rank_), .dw = GradView(grad.kv_a_layernorm)}, ctx.scratch);
-  LinearBackward(ctx, p.kv_a_proj_with_mqa, x, d.dkv_low, dx, Write::kAdd, grad.kv_a_proj_with_mqa);
+  const View own = OwnRows(ctx, in, d.dkv_low);
+  RotateKeys(own, in.layout.positions, in.rope, RopeDirection::kInverse);
+  LinearBackward(ctx, p.kv_a_proj_with_mqa, in.x, own, dx, Write::kAdd, grad.kv_a_proj_with_mqa);
+}
+
+// The sum of what the ranks that share the sequences have for this rank's tokens, in the compute dtype.
+View Mla::OwnRows(Ctx& ctx, const AttentionInputs& in, View all) const {
+  const ContextRows rows(ctx.groups.context, in.x.dim(0), in.layout.sequence);
+  if (!rows.divided()) return all;
+  const View own = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), all.dim(1)});
+  ArenaScope scope(ctx.scratch);
+  const View sum = ctx.scratch.Alloc(DType::kF32, own.shape());
+  rows.Reduce(AsF32(ctx, all), sum, ctx.scratch);
+  Cast(sum, own);
+  return own;
+}
+
+// What ranks with other heads add to the gradients of the latents and of the key that all heads share.
+void Mla::SumOverHeads(Ctx& ctx, View d_latent, View dk_rope) const {
+  if (ctx.groups.tensor.size() == 1) return;
+  const View rope = ctx.scratch.Alloc(DType::kF32, dk_rope.shape());
+  Cast(dk_rope, rope);
+  const std::array list = {d_latent, rope};
+  ctx.groups.tensor.AllSum(list);
+  Cast(rope, dk_rope);
+}
+
+// The heads of all ranks side by side: x [T,h*W] of each becomes [T,H*W].
+ConstView Mla::AllHeads(Ctx& ctx, ConstView x) const {
+  const Comm& tensor = ctx.groups.tensor;
+  if (tensor.size() == 1) return x;
+  const View all = ctx.scratch.Alloc(x.dtype(), {tensor.size() * x.dim(0), x.dim(1)});
+  const View wide = ctx.scratch.Alloc(x.dtype(), {x.dim(0), tensor.size() * x.dim(1)});
+  std::vector<std::span<std::byte>> parts;
+  for (int64_t r = 0; r < tensor.size(); ++r) parts.push_back(BytesOf(all.Rows(r * x.dim(0), (r + 1) * x.dim(0))));
+  tensor.AllGather(BytesOf(x), parts);
+  for (int64_t r = 0; r < tensor.size(); ++r) Cast(all.Rows(r * x.dim(0), (r + 1) * x.dim(0)), wide.Cols(r * x.dim(1), (r + 1) * x.dim(1)));
+  return wide;
 }
 
 double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s, bool sparse, float factor,
@@ -192,8 +275,13 @@ double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const AttentionInputs& in
     MlaAttentionForward(shape_, in.layout.segments, {s.q, s.kv, k_rope}, o, lse, ctx.scratch);
     target.lse = lse;
   }
+  target.shape.heads *= ctx.groups.tensor.size();
+  target.q = AllHeads(ctx, target.q);
+  target.kv = AllHeads(ctx, target.kv);
+  target.lse = AllHeads(ctx, target.lse);
   const std::span<const int32_t> chosen = sparse ? std::span<const int32_t>(s.chosen) : std::span<const int32_t>();
-  return indexer_->Learn(ctx, p.indexer, IndexerInput(ctx, p, in, s), target, {in.layout.segments, chosen, indexer_->top_k()}, factor,
+  const ContextRows rows(ctx.groups.context, in.x.dim(0), in.layout.sequence);
+  return indexer_->Learn(ctx, p.indexer, IndexerInput(ctx, p, in, s), target, {in.layout.segments, chosen, indexer_->top_k()}, rows, factor,
                          grad.indexer);
 }
 
@@ -278,7 +366,8 @@ void Mla::ForwardCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, Co
   const View kv_low = ctx.scratch.Alloc(ctx.compute, {m, kv_rank_ + shape_.rope_dim});
   LinearForward(ctx, p.kv_a_proj_with_mqa, x, kv_low);
   RmsNormForward(kv_low.Cols(0, kv_rank_), p.kv_a_layernorm.value, eps_, kv_low.Cols(0, kv_rank_), {});
-  Rotate(q, kv_low, in.rows.positions, in.rope, false);
+  RotateQueries(q, in.rows.positions, in.rope, RopeDirection::kForward);
+  RotateKeys(kv_low, in.rows.positions, in.rope, RopeDirection::kForward);
   StoreRows(kv_low, in.rows, in.cache.latent_rope.mutable_view());
   std::span<const int32_t> chosen;
   if (indexer_) chosen = ChooseCached(ctx, p, {x, NormedQueryLatent(ctx, p, q_low), in.rows.positions, in.rope}, in, q);

@@ -5,8 +5,10 @@
 #include <optional>
 
 #include "fathom/config/model_config.h"
+#include "fathom/kernels/attention/rope.h"
 #include "fathom/layers/cache.h"
 #include "fathom/layers/context.h"
+#include "fathom/layers/context_rows.h"
 #include "fathom/layers/indexer.h"
 #include "fathom/layers/options.h"
 #include "fathom/layers/rope_table.h"
@@ -27,12 +29,12 @@ class Mla {
   struct Saved {
     View q_low, q_low_rstd;     // [T,Q] before its norm, [T]; empty without q_lora
     View q;                     // [T,H*(Dn+Dr)] rotated
-    View kv_low, latent_rstd;   // [T,R+Dr]: latent before its norm, then the rotated key; [T]
-    View kv;                    // [T,H*(Dn+Dv)]
+    View kv_low, latent_rstd;   // [S,R+Dr]: latent before its norm, then the rotated key; [S]. S: T, or the tokens of all ranks that share
+    View kv;                    // [S,H*(Dn+Dv)]                                                 the sequences, in their order
     View o, lse;                // [T,H*Dv], [T,H] F32
     std::span<int32_t> chosen;  // [T*index_topk] as IndexerTopK leaves it; empty if every query sees all its keys
   };
-  Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
+  Saved Allocate(Arena& arena, DType compute, int64_t tokens, const LayerGroups& groups = OneRank()) const;
 
   // Expanded form, for training: y [T,D] F32 is added to.
   void Forward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View y, Saved& saved) const;
@@ -62,7 +64,11 @@ class Mla {
   Indexer::Inputs IndexerInput(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s) const;
   bool Choose(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, Saved& s) const;
   std::span<int32_t> ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& input, const CachedInputs& in, View q) const;
-  void Rotate(View q, View kv_low, std::span<const int32_t> positions, const RopeTable& rope, bool inverse) const;
+  void RotateQueries(View q, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const;
+  void RotateKeys(View kv_low, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const;
+  void LatentsOfAll(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View kv_low) const;
+  void BackwardDense(Ctx& ctx, const ContextRows& rows, std::span<const Segment> segments, const MlaInputs& in, const MlaOutputs& out,
+                     const MlaGradients& gradients) const;
   void BackwardQueries(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, ConstView dq, View dx, MlaParams& grad) const;
   // The normed latent and what comes down to it: dkv from expanded keys and values, d_rows [T,R+Dr] from absorbed attention, unless empty.
   // dkv_low holds the rotated key's gradient already, the latent's is written beside it.
@@ -70,7 +76,11 @@ class Mla {
     ConstView latent, dkv, d_rows;
     View dkv_low;
   };
-  void BackwardLatent(Ctx& ctx, const MlaParams& p, const Saved& s, ConstView x, const LatentBackward& d, View dx, MlaParams& grad) const;
+  void BackwardLatent(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s, const LatentBackward& d, View dx,
+                      MlaParams& grad) const;
+  View OwnRows(Ctx& ctx, const AttentionInputs& in, View all) const;
+  void SumOverHeads(Ctx& ctx, View d_latent, View dk_rope) const;
+  ConstView AllHeads(Ctx& ctx, ConstView x) const;
   bool IsExpanded(const Ctx& ctx, const CachedSegment& segment) const;
   void Expanded(Ctx& ctx, const MlaParams& p, std::span<const CachedSegment> segments, ConstView q, ConstView cache, View o) const;
   void AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std::span<const int32_t> chosen, ConstView q, View o) const;

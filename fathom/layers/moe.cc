@@ -13,26 +13,87 @@
 namespace fathom {
 namespace {
 
-// One matrix of every expert, in scratch.
+// One matrix of every expert of this rank, in scratch.
 template <class Params, class W = std::conditional_t<std::is_const_v<Params>, const Weight, Weight>>
 std::span<W* const> MatricesOf(Ctx& ctx, Params& experts, Weight MlpParams::*matrix) {
-  const std::span<W*> weights = ctx.scratch.AllocSpan<W*>(static_cast<int64_t>(experts.size()));
-  for (size_t e = 0; e < experts.size(); ++e) weights[e] = &(experts[e].*matrix);
+  const size_t each = experts.size() / static_cast<size_t>(ctx.groups.expert.size()),
+               first = each * static_cast<size_t>(ctx.groups.expert.rank());
+  const std::span<W*> weights = ctx.scratch.AllocSpan<W*>(static_cast<int64_t>(each));
+  for (size_t e = 0; e < each; ++e) weights[e] = &(experts[first + e].*matrix);
   return weights;
 }
 
-// The rows that experts run on: as many as slots, but for the dropped ones.
-struct Rows {
-  explicit Rows(Moe::Saved& s)
+bool Travels(const Ctx& ctx) { return ctx.groups.expert.size() > 1 && !ctx.groups.same_tokens; }
+
+// This rank's rows, as many as slots but for the dropped ones, and the rows that its experts run on: the same ones, if experts are not
+// divided.
+class Rows {
+ public:
+  Rows(Ctx& ctx, Moe::Saved& s)
       : count(s.begin.back()),
         token(s.row_token.first(static_cast<size_t>(count))),
         slot(s.row_slot.first(static_cast<size_t>(count))),
-        gate(s.gate.Rows(0, count)),
-        up(s.up.Rows(0, count)) {}
-  int64_t count;
+        ctx_(ctx),
+        travels_(Travels(ctx)),
+        exchange_(ctx.groups.expert, s.begin, s.held) {
+    begin = travels_ ? std::span<const int64_t>(s.held.begin) : s.begin;
+    held = begin.back();
+    gate = s.gate.Rows(0, held);
+    up = s.up.Rows(0, held);
+  }
+  // [held,D] in scratch, or the rows themselves.
+  View ToExperts(View rows) const {
+    if (!travels_) return rows;
+    const View to = ctx_.scratch.Alloc(rows.dtype(), {held, rows.dim(1)});
+    exchange_.ToExperts(rows, to);
+    return to;
+  }
+  // Overwrites rows, unless they are the same.
+  void FromExperts(View at_experts, View rows) const {
+    if (travels_) exchange_.FromExperts(at_experts, rows);
+  }
+
+  const RowExchange& exchange() const { return exchange_; }
+
+  int64_t count, held;
   std::span<const int32_t> token, slot;
+  std::span<const int64_t> begin;  // rows of this rank's experts
   View gate, up;
+
+ private:
+  Ctx& ctx_;
+  bool travels_;
+  RowExchange exchange_;
 };
+
+View ColumnOf(std::span<float> x) { return ViewOf(x.data(), {std::ssize(x), 1}); }
+
+// The router's weight of each row that this rank's experts run on.
+std::span<const float> RowWeights(Ctx& ctx, const Moe::Saved& s, const Rows& rows) {
+  const std::span<float> weights = ctx.scratch.AllocSpan<float>(rows.count);
+  GatherSlots(s.slot_weight, rows.slot, weights);
+  if (!Travels(ctx)) return weights;
+  const std::span<float> held = ctx.scratch.AllocSpan<float>(rows.held);
+  rows.exchange().ToExperts(ColumnOf(weights), ColumnOf(held));
+  return held;
+}
+
+// Their gradients, which each rank of a layer's width has a part of, to the slots that they belong to.
+void ReturnWeights(Ctx& ctx, const Rows& rows, std::span<float> d_held, std::span<float> d_slots) {
+  ctx.groups.tensor.AllSum(ColumnOf(d_held));
+  std::span<float> d_rows = d_held;
+  if (Travels(ctx)) {
+    d_rows = ctx.scratch.AllocSpan<float>(rows.count);
+    rows.exchange().FromExperts(ColumnOf(d_held), ColumnOf(d_rows));
+  }
+  std::ranges::fill(d_slots, 0.0f);  // of dropped slots
+  ScatterSlots(d_rows, rows.slot, d_slots);
+}
+
+// Of ranks with the same tokens the first adds what the shared experts say.
+bool HasShared(const Ctx& ctx, const MoeParams& p) {
+  return !p.shared_experts.gate_proj.value.empty() && !(ctx.groups.same_tokens && ctx.groups.expert.rank() > 0);
+}
 
 std::span<const float> BiasOf(const MoeParams& p) {
   const Tensor& b = p.e_score_correction_bias.value;
@@ -64,7 +125,7 @@ Moe::Moe(const ModelConfig& c, const LayerOptions& options)
       width_(c.moe_intermediate_size),
       shared_(c.moe_intermediate_size * c.n_shared_experts) {}
 
-Moe::Saved Moe::Allocate(Arena& arena, DType compute, int64_t tokens) const {
+Moe::Saved Moe::Allocate(Arena& arena, DType compute, int64_t tokens, const LayerGroups& groups) const {
   const int64_t rows = tokens * slots(), choices = tokens * router_.chosen;
   Saved s;
   s.scores = arena.Alloc(DType::kF32, {tokens, router_.experts});
@@ -77,8 +138,13 @@ Moe::Saved Moe::Allocate(Arena& arena, DType compute, int64_t tokens) const {
   s.row_token = arena.AllocSpan<int32_t>(rows);
   s.row_slot = arena.AllocSpan<int32_t>(rows);
   s.slot_row = arena.AllocSpan<int32_t>(rows);
-  s.gate = arena.Alloc(compute, {rows, width_});
-  s.up = arena.Alloc(compute, {rows, width_});
+  int64_t held = rows;
+  if (groups.expert.size() > 1 && !groups.same_tokens) {
+    s.held = {arena.AllocSpan<int64_t>(router_.experts), arena.AllocSpan<int64_t>(router_.experts / groups.expert.size() + 1)};
+    held *= groups.expert.size();
+  }
+  s.gate = arena.Alloc(compute, {held, width_});
+  s.up = arena.Alloc(compute, {held, width_});
   s.shared = shared_.Allocate(arena, compute, tokens);
   return s;
 }
@@ -130,59 +196,76 @@ void Moe::Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Sav
   const View logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
   ExactLinearForward(ctx, p.gate, AsF32(ctx, x), logits);
   RouterForward(router_, logits, BiasOf(p), s.scores, s.ids, s.weights);
-  if (ctx.scratch.counting()) return PlanRows(sequence, s);
-  ApplyRoutingFaults(faults_, router_, s.scores, BiasOf(p), s.ids, s.weights);
-  FillSlots(ctx, sequence, s);
-  BuildDispatch(s.slot_expert, slots(), router_.experts, s.begin, s.row_token, s.row_slot, s.slot_row);
+  if (ctx.scratch.counting()) {
+    PlanRows(sequence, s);
+  } else {
+    ApplyRoutingFaults(faults_, router_, s.scores, BiasOf(p), s.ids, s.weights);
+    FillSlots(ctx, sequence, s);
+    BuildDispatch(s.slot_expert, slots(), router_.experts, s.begin, s.row_token, s.row_slot, s.slot_row);
+  }
+  if (Travels(ctx)) RowExchange(ctx.groups.expert, s.begin, s.held).Count();
+  if (ctx.groups.same_tokens) KeepHeld(ctx, s);
+}
+
+// They lie side by side, and are numbered anew.
+void Moe::KeepHeld(Ctx& ctx, Saved& s) const {
+  const auto each = static_cast<size_t>(router_.experts / ctx.groups.expert.size()),
+             e = each * static_cast<size_t>(ctx.groups.expert.rank());
+  const int64_t first = s.begin[e], end = s.begin[e + each];
+  s.begin = s.begin.subspan(e, each + 1);
+  for (int64_t& row : s.begin) row -= first;
+  s.row_token = s.row_token.subspan(static_cast<size_t>(first));
+  s.row_slot = s.row_slot.subspan(static_cast<size_t>(first));
+  for (int32_t& row : s.slot_row) row = row >= first && row < end ? static_cast<int32_t>(row - first) : -1;
 }
 
 void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, View y, Saved& s) const {
   Route(ctx, p, sequence, x, s);
   ArenaScope scope(ctx.scratch);
-  const Rows rows(s);
+  const Rows rows(ctx, s);
   const View inputs = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
   GatherRows(x, rows.token, inputs);
-  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), s.begin, inputs, rows.gate);
-  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), s.begin, inputs, rows.up);
-  const std::span<float> row_weight = ctx.scratch.AllocSpan<float>(rows.count);
-  GatherSlots(s.slot_weight, rows.slot, row_weight);
-  const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
-  SwigluForward(rows.gate, rows.up, row_weight, hidden);
-  const View outputs = inputs;  // the gathered inputs are not needed any more
-  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), s.begin, hidden, outputs);
-  CombineRows(outputs, s.slot_row, slots(), y, true);
-  if (!p.shared_experts.gate_proj.value.empty()) shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
+  const View at_experts = rows.ToExperts(inputs);
+  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), rows.begin, at_experts, rows.gate);
+  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), rows.begin, at_experts, rows.up);
+  const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.held, width_});
+  SwigluForward(rows.gate, rows.up, RowWeights(ctx, s, rows), hidden);
+  // The gathered inputs are not needed any more.
+  ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), rows.begin, hidden, at_experts);
+  rows.FromExperts(at_experts, inputs);
+  CombineRows(inputs, s.slot_row, slots(), y, true);
+  if (HasShared(ctx, p)) shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
 }
 
 void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std::span<float> d_slots) const {
   ArenaScope scope(ctx.scratch);
   const MoeParams& p = pass.p;
   MoeParams& grad = pass.grad;
-  Saved& s = pass.s;
-  const Rows rows(s);
-  const std::span<float> row_weight = ctx.scratch.AllocSpan<float>(rows.count);
-  GatherSlots(s.slot_weight, rows.slot, row_weight);
+  const Rows rows(ctx, pass.s);
+  const std::span<const float> row_weight = RowWeights(ctx, pass.s, rows);
   const View wide = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
-  const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
-  const View d_hidden = ctx.scratch.Alloc(ctx.compute, {rows.count, width_});
+  const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.held, width_});
+  const View d_hidden = ctx.scratch.Alloc(ctx.compute, {rows.held, width_});
   const auto add_gradients = [&](Weight MlpParams::*matrix, ConstView in, ConstView d_out) {
-    ExpertsBackwardWeight(ctx, MatricesOf(ctx, p.experts, matrix), s.begin, in, d_out, MatricesOf(ctx, grad.experts, matrix));
+    ExpertsBackwardWeight(ctx, MatricesOf(ctx, p.experts, matrix), rows.begin, in, d_out, MatricesOf(ctx, grad.experts, matrix));
   };
   GatherRows(dy, rows.token, wide);
+  const View d_out = rows.ToExperts(wide);
   SwigluForward(rows.gate, rows.up, row_weight, hidden);
-  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), s.begin, wide, d_hidden, Write::kOverwrite);
-  add_gradients(&MlpParams::down_proj, hidden, wide);
-  const std::span<float> d_row_weight = ctx.scratch.AllocSpan<float>(rows.count);
+  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), rows.begin, d_out, d_hidden, Write::kOverwrite);
+  add_gradients(&MlpParams::down_proj, hidden, d_out);
+  const std::span<float> d_held_weight = ctx.scratch.AllocSpan<float>(rows.held);
   SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
-                 d_row_weight);      // the saved branches are not needed after this
-  std::ranges::fill(d_slots, 0.0f);  // of dropped ones
-  ScatterSlots(d_row_weight, rows.slot, d_slots);
+                 d_held_weight);  // the saved branches are not needed after this
+  ReturnWeights(ctx, rows, d_held_weight, d_slots);
   GatherRows(pass.x, rows.token, wide);
-  add_gradients(&MlpParams::gate_proj, wide, rows.gate);
-  add_gradients(&MlpParams::up_proj, wide, rows.up);
-  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), s.begin, rows.gate, wide, Write::kOverwrite);
-  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), s.begin, rows.up, wide, Write::kAdd);
-  CombineRows(wide, s.slot_row, slots(), pass.dx, true);
+  const View at_experts = rows.ToExperts(wide);
+  add_gradients(&MlpParams::gate_proj, at_experts, rows.gate);
+  add_gradients(&MlpParams::up_proj, at_experts, rows.up);
+  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), rows.begin, rows.gate, at_experts, Write::kOverwrite);
+  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), rows.begin, rows.up, at_experts, Write::kAdd);
+  rows.FromExperts(at_experts, wide);
+  CombineRows(wide, pass.s.slot_row, slots(), pass.dx, true);
 }
 
 void Moe::BackwardRouter(Ctx& ctx, const BackwardPass& pass, std::span<const float> d_weights, ConstView d_scores) const {
@@ -195,10 +278,12 @@ void Moe::BackwardRouter(Ctx& ctx, const BackwardPass& pass, std::span<const flo
 void Moe::Backward(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, const Cotangent& d, View dx, MoeParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const std::span<float> d_slots = ctx.scratch.AllocSpan<float>(std::ssize(s.slot_weight));
-  const BackwardPass pass{p, s, x, dx, grad};
-  BackwardExperts(ctx, pass, d.dy, d_slots);
-  BackwardRouter(ctx, pass, ChosenOf(ctx, s, d_slots), d.d_scores);
-  if (!p.shared_experts.gate_proj.value.empty()) shared_.Backward(ctx, p.shared_experts, s.shared, x, d.dy, dx, grad.shared_experts);
+  const Comm& tensor = ctx.groups.tensor;
+  AddOverRanks(tensor, ctx.scratch, dx, [&](View part) { BackwardExperts(ctx, {p, s, x, part, grad}, d.dy, d_slots); });
+  BackwardRouter(ctx, {p, s, x, dx, grad}, ChosenOf(ctx, s, d_slots), d.d_scores);
+  if (!HasShared(ctx, p)) return;
+  AddOverRanks(tensor, ctx.scratch, dx,
+               [&](View part) { shared_.Backward(ctx, p.shared_experts, s.shared, x, d.dy, part, grad.shared_experts); });
 }
 
 }  // namespace fathom

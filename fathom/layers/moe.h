@@ -8,6 +8,7 @@
 #include "fathom/kernels/moe/router.h"
 #include "fathom/layers/mlp.h"
 #include "fathom/layers/options.h"
+#include "fathom/layers/row_exchange.h"
 
 namespace fathom {
 
@@ -31,13 +32,16 @@ class Moe {
     std::span<float> slot_weight;    // [T*S]
     std::span<int64_t> begin;        // [E+1] rows of each expert
     std::span<int32_t> row_token, row_slot, slot_row;  // [T*S] each
-    View gate, up;                                     // [T*S,F] compute dtype
+    HeldRows held;                                     // of several ranks' rows, those of this rank's experts
+    View gate, up;                                     // [T*S,F] compute dtype; with n ranks room for the rows of all
     Mlp::Saved shared;
   };
-  Saved Allocate(Arena& arena, DType compute, int64_t tokens) const;
+  Saved Allocate(Arena& arena, DType compute, int64_t tokens, const LayerGroups& groups = OneRank()) const;
 
-  // x [T,D] compute dtype; y [T,D] F32 is added to. saved is filled; without a backward it may lie in the caller's scratch. The capacity of
-  // an expert is one of each sequence: of each `sequence` tokens (0: of all).
+  // Ranks of groups.expert have E/n experts each; p.experts has the others' as empty slots. Where they have the same tokens, y gets the
+  // part of this rank's experts, and the first rank's shared ones. x [T,D] compute dtype; y [T,D] F32 is added to. saved is filled; without
+  // a backward it may lie in the caller's scratch. The capacity of an expert is one of each sequence: of each `sequence` tokens (0: of
+  // all).
   void Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, View y, Saved& saved) const;
   // What comes from above.
   struct Cotangent {
@@ -57,6 +61,8 @@ class Moe {
   // Stands for the router while memory is counted: as many rows as can be, on few experts, so that products with many and with few rows
   // both take part.
   void PlanRows(int64_t sequence, Saved& s) const;
+  // Drops the rows of other ranks' experts.
+  void KeepHeld(Ctx& ctx, Saved& s) const;
   std::span<const float> ChosenOf(Ctx& ctx, const Saved& s, std::span<const float> slots) const;
   struct BackwardPass {
     const MoeParams& p;

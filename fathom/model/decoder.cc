@@ -19,14 +19,17 @@ void Decoder::EnsurePositions(int64_t length) {
 
 void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, const TokenLayout& layout, View h,
                       const LayerObserver& observer) const {
-  EmbeddingForward(p.embed_tokens.value, ids, h);
+  const Stage stage = StageOf(ctx);
+  Enter(ctx, p, ids, h);
   if (observer) observer(-1, h, {});
-  for (size_t i = 0; i < blocks_.size(); ++i) {
+  for (size_t i = stage.begin; i < stage.end; ++i) {
     ArenaScope scope(ctx.scratch);
-    Block::Saved saved = blocks_[i].Allocate(ctx.scratch, ctx.compute, h.dim(0), false);
+    const LayerScope weights(p, static_cast<int64_t>(i));
+    Block::Saved saved = blocks_[i].Allocate(ctx.scratch, ctx.compute, h.dim(0), false, ctx.groups);
     blocks_[i].Forward(ctx, p.layers[i], {layout, *rope_}, h, saved);
     if (observer) observer(static_cast<int64_t>(i), h, saved);
   }
+  Leave(ctx, h);
 }
 
 void Decoder::ForwardLayer(Ctx& ctx, const DecoderParams& p, int64_t layer, const TokenLayout& layout, View h, Block::Saved& saved) const {
@@ -38,13 +41,33 @@ void Decoder::IndexerScores(Ctx& ctx, const DecoderParams& p, int64_t layer, con
   block(layer).IndexerScores(ctx, p.layers[static_cast<size_t>(layer)], {layout, *rope_}, saved, query, scores);
 }
 
-void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h,
-                         std::span<Block::Saved> saved) const {
-  EmbeddingForward(p.embed_tokens.value, batch.ids, h);
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    std::construct_at(&saved[i], AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat));
+Decoder::Stage Decoder::StageOf(const Ctx& ctx) const {
+  const int64_t layers = std::ssize(blocks_), stage = ctx.groups.stage.rank(), stages = ctx.groups.stage.size();
+  return {static_cast<size_t>(FirstLayer(layers, stage, stages)), static_cast<size_t>(FirstLayer(layers, stage + 1, stages)), stage == 0,
+          stage + 1 == stages};
+}
+
+void Decoder::Enter(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, View h) const {
+  if (StageOf(ctx).first) return EmbeddingForward(p.embed_tokens.value, ids, h);
+  ctx.groups.stage.Receive(ctx.groups.stage.rank() - 1, BytesOf(h));
+}
+
+void Decoder::Leave(Ctx& ctx, View h) const {
+  if (!StageOf(ctx).last) ctx.groups.stage.Send(ctx.groups.stage.rank() + 1, BytesOf(h));
+}
+
+Decoder::Kept Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat) const {
+  const Stage stage = StageOf(ctx);
+  const View h = ctx.saved.Alloc(DType::kF32, {std::ssize(batch.ids), config_.hidden_size});
+  const std::span<Block::Saved> saved = ctx.saved.AllocSpan<Block::Saved>(std::ssize(blocks_));
+  Enter(ctx, p, batch.ids, h);
+  for (size_t i = stage.begin; i < stage.end; ++i) {
+    const LayerScope weights(p, static_cast<int64_t>(i));
+    std::construct_at(&saved[i], AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat, ctx.groups));
     ForwardKeeping(ctx, {blocks_[i], p.layers[i], {batch.layout, *rope_}, remat}, h, saved[i]);
   }
+  Leave(ctx, h);
+  return {h, saved};
 }
 
 void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options,
@@ -55,42 +78,72 @@ void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& 
   Forward(ctx, p, batch.ids, batch.layout, h, [&](int64_t layer, ConstView, const Block::Saved& saved) {
     if (layer < 0) return;
     const auto i = static_cast<size_t>(layer);
+    const LayerScope gradients(grads, layer);
     terms.Apply(ctx, blocks_[i], p.layers[i], layer, saved, grads.layers[i]);
   });
-  if (options.mtp.modules > 0) mtp_.LearnIndexers(ctx, p, {batch, *rope_, options.mtp, h}, terms, grads);
+  if (options.mtp.modules > 0 && StageOf(ctx).last) mtp_.LearnIndexers(ctx, p, {batch, *rope_, options.mtp, h}, terms, grads);
 }
 
-LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
-                                  DecoderParams& grads) const {
-  if (!options.lm_loss) {
-    if (options.indexer.factor > 0) LearnIndexers(ctx, p, batch, options, grads);
-    return {};
-  }
-  ArenaScope keep(ctx.saved);
-  ArenaScope scope(ctx.scratch);
-  const int64_t tokens = static_cast<int64_t>(batch.ids.size());
-  const View h = ctx.saved.Alloc(DType::kF32, {tokens, config_.hidden_size});
-  const std::span<Block::Saved> saved = ctx.saved.AllocSpan<Block::Saved>(std::ssize(blocks_));
-  KeepLayers(ctx, p, batch, remat, h, saved);
-
+// The losses' gradient on the stream after the last layer: overwrites dh.
+LossSums Decoder::BackwardHead(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
+                               const LayerTerms& terms, View h, View dh, DecoderParams& grads) const {
   const HeadParams head{p.norm, p.lm_head};
   const HeadGrads head_grads{grads.norm, grads.lm_head};
-  const View dh = ctx.scratch.Alloc(DType::kF32, h.shape());
   LossSums sums;
   {
     ArenaScope inner(ctx.scratch);
-    const View x = ctx.scratch.Alloc(ctx.compute, h.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {tokens});
+    const View x = ctx.scratch.Alloc(ctx.compute, h.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {h.dim(0)});
     head_.Normalize(ctx, head, h, x, rstd);
     sums.main = head_.LossAndGradient(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, dh, head_grads);
     head_.BackwardNorm(ctx, head, dh, {h, rstd}, dh, false, head_grads);
   }
-  const LayerTerms terms(ctx, batch.layout, *rope_, options);
   if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, {batch, *rope_, options.mtp, h}, terms, remat, dh, grads);
-  for (size_t i = blocks_.size(); i-- > 0;) {
-    const LayerPass pass{blocks_[i], p.layers[i], {batch.layout, *rope_}, remat};
-    BackwardKept(ctx, pass, saved[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);
+  return sums;
+}
+
+LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
+                                 const Kept& kept, DecoderParams& grads) const {
+  ArenaScope scope(ctx.scratch);
+  const Stage stage = StageOf(ctx);
+  const View dh = ctx.scratch.Alloc(DType::kF32, kept.h.shape());
+  const LayerTerms terms(ctx, batch.layout, *rope_, options);
+  LossSums sums;
+  if (stage.last) {
+    sums = BackwardHead(ctx, p, batch, options, remat, terms, kept.h, dh, grads);
+  } else {
+    ctx.groups.stage.Receive(ctx.groups.stage.rank() + 1, BytesOf(dh));
   }
-  if (!grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
+  for (size_t i = stage.end; i-- > stage.begin;) {
+    const LayerScope weights(p, static_cast<int64_t>(i)), gradients(grads, static_cast<int64_t>(i));
+    const LayerPass pass{blocks_[i], p.layers[i], {batch.layout, *rope_}, remat};
+    BackwardKept(ctx, pass, kept.blocks[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);
+  }
+  if (!stage.first) {
+    ctx.groups.stage.Send(ctx.groups.stage.rank() - 1, BytesOf(dh));
+  } else if (!grads.embed_tokens.value.empty()) {
+    EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
+  }
+  return sums;
+}
+
+LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
+                                  DecoderParams& grads) const {
+  return ForwardBackward(ctx, p, std::span(&batch, 1), options, remat, grads);
+}
+
+LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, std::span<const TokenBatch> batches, const LossOptions& options,
+                                  Remat remat, DecoderParams& grads) const {
+  if (!options.lm_loss) {
+    for (const TokenBatch& batch : batches) {
+      if (options.indexer.factor > 0) LearnIndexers(ctx, p, batch, options, grads);
+    }
+    return {};
+  }
+  ArenaScope keep(ctx.saved);
+  const std::span<Kept> kept = ctx.saved.AllocSpan<Kept>(std::ssize(batches));
+  for (size_t i = 0; i < batches.size(); ++i) std::construct_at(&kept[i], KeepLayers(ctx, p, batches[i], remat));
+  LossSums sums;
+  for (size_t i = batches.size(); i-- > 0;) sums += BackwardLayers(ctx, p, batches[i], options, remat, kept[i], grads);
   return sums;
 }
 
@@ -99,10 +152,11 @@ LossSums Decoder::Loss(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch
   const int64_t tokens = static_cast<int64_t>(batch.ids.size());
   const View h = ctx.scratch.Alloc(DType::kF32, {tokens, config_.hidden_size});
   Forward(ctx, p, batch.ids, batch.layout, h);
+  LossSums sums;
+  if (!StageOf(ctx).last) return sums;
   const HeadParams head{p.norm, p.lm_head};
   const View x = ctx.scratch.Alloc(ctx.compute, h.shape());
   head_.Normalize(ctx, head, h, x, {});
-  LossSums sums;
   sums.main = head_.Loss(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, nll);
   if (options.mtp.eval_module > 0) {
     const std::span<int32_t> best = ctx.scratch.AllocSpan<int32_t>(tokens);

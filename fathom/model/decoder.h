@@ -35,6 +35,10 @@ class Decoder {
   // part.
   LossSums ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                            DecoderParams& grads) const;
+  // Of several micro-batches, where ranks share the layers (ctx.groups.stage): all of them forwards, then all of them backwards, each
+  // handed on to the next rank and back. The last rank has the sums.
+  LossSums ForwardBackward(Ctx& ctx, const DecoderParams& p, std::span<const TokenBatch> batches, const LossOptions& options, Remat remat,
+                           DecoderParams& grads) const;
   // Loss of the main model alone, and the acceptance of options.mtp.eval_module; nll [T], unless empty, gets each token's.
   LossSums Loss(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, std::span<float> nll) const;
 
@@ -61,7 +65,25 @@ class Decoder {
  private:
   // In scratch; checks that the segments are the pass's m rows and have positions.
   CachedRows RowsOf(Ctx& ctx, std::span<const CachedSegment> segments, int64_t m) const;
-  void KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, View h, std::span<Block::Saved> saved) const;
+  // The blocks of this rank, and its neighbours.
+  struct Stage {
+    size_t begin, end;
+    bool first, last;
+  };
+  Stage StageOf(const Ctx& ctx) const;
+  // The stream that comes in to this rank's blocks, and the one that goes out.
+  void Enter(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, View h) const;
+  void Leave(Ctx& ctx, View h) const;
+  // What is kept of a micro-batch: the stream after the blocks, and what they need.
+  struct Kept {
+    View h;
+    std::span<Block::Saved> blocks;
+  };
+  Kept KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat) const;
+  LossSums BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
+                          const Kept& kept, DecoderParams& grads) const;
+  LossSums BackwardHead(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
+                        const LayerTerms& terms, View h, View dh, DecoderParams& grads) const;
   // The dense warm-up: indexers need no gradient from above, so each learns on the way forward and nothing is kept.
   void LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, DecoderParams& grads) const;
 

@@ -5,6 +5,7 @@
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
 #include "fathom/kernels/elementwise/random_fill.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/model/load.h"
 
 namespace fathom {
@@ -37,11 +38,20 @@ Tensor Fresh(const ParamSpec& p, const ModelConfig& config, uint64_t seed, DType
   return value;
 }
 
+Tensor CopyOfPart(const Tensor& whole, const Region& part) {
+  if (part == WholeOf(whole.shape())) return whole;
+  Tensor copy(whole.dtype(), ShapeOf(part, whole.shape()));
+  Cast(PartOf(whole.view(), part), copy.mutable_view());
+  return copy;
+}
+
 }  // namespace
 
-void InitMissing(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, ParamFilter wanted,
-                 DecoderParams& params) {
-  const auto is_missing = [&](const ParamSpec& param) { return params[param].value.empty() && wanted(param); };
+void InitMissing(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, ParamFilter wanted, DecoderParams& params,
+                 RegionOf region) {
+  const auto is_missing = [&](const ParamSpec& param) {
+    return params[param].value.empty() && wanted(param) && (!region || region(param).rows() > 0);
+  };
   double total = 0, done = 0;
   for (const ParamSpec& param : *params.spec) total += is_missing(param) ? static_cast<double>(param.shape.NumElements()) : 0;
   std::optional<Progress> progress;
@@ -49,16 +59,17 @@ void InitMissing(const ModelConfig& config, uint64_t seed, DType dtype, bool max
   for (const ParamSpec& param : *params.spec) {
     if (!is_missing(param)) continue;
     params[param].value = Fresh(param, config, seed, dtype, maxtext_expert_init);
+    if (region) params[param].value = CopyOfPart(params[param].value, region(param));
     done += static_cast<double>(param.shape.NumElements());
     if (progress) progress->Update(done);
   }
   if (progress) progress->Finish();
 }
 
-DecoderParams InitParams(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init) {
+DecoderParams InitParams(const ModelConfig& config, uint64_t seed, DType dtype, bool maxtext_expert_init, RegionOf region) {
   DecoderParams params = DecoderParams::For(config);
   InitMissing(
-      config, seed, dtype, maxtext_expert_init, [](const ParamSpec&) { return true; }, params);
+      config, seed, dtype, maxtext_expert_init, [](const ParamSpec&) { return true; }, params, region);
   return params;
 }
 

@@ -9,11 +9,11 @@ namespace fathom {
 Mtp::Mtp(const ModelConfig& c, int64_t layer, const LayerOptions& options)
     : layer_(layer), hidden_(c.hidden_size), eps_(static_cast<float>(c.rms_norm_eps)), block_(c, c.is_moe_layer(layer), options) {}
 
-Mtp::Saved Mtp::Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat) const {
+Mtp::Saved Mtp::Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat, const LayerGroups& groups) const {
   Saved s;
   s.rstd_embedding = arena.Alloc(DType::kF32, {tokens});
   s.rstd_state = arena.Alloc(DType::kF32, {tokens});
-  s.block = AllocateKept(arena, block_, compute, tokens, remat);
+  s.block = AllocateKept(arena, block_, compute, tokens, remat, groups);
   s.h = arena.Alloc(DType::kF32, {tokens, hidden_});
   return s;
 }

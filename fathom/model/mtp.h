@@ -22,7 +22,7 @@ class Mtp {
     Block::Saved block;
     View h;  // [T,D] F32 the residual stream after the layer
   };
-  Saved Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat) const;
+  Saved Allocate(Arena& arena, DType compute, int64_t tokens, Remat remat, const LayerGroups& groups = OneRank()) const;
 
   struct Inputs {
     std::span<const int32_t> ids;  // [T] token t+k at each position

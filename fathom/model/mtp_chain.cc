@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <vector>
+
+#include "fathom/layers/context_rows.h"
 
 namespace fathom {
 
@@ -54,12 +57,13 @@ MtpChain::MtpChain(const ModelConfig& c, const LayerOptions& options)
   for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) modules_.emplace_back(c, c.num_hidden_layers + k, options);
 }
 
-MtpChain::Link MtpChain::AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat) const {
+MtpChain::Link MtpChain::AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat,
+                                      const LayerGroups& groups) const {
   Link link;
   link.ids = arena.AllocSpan<int32_t>(tokens);
   link.targets = arena.AllocSpan<int32_t>(tokens);
   link.weights = arena.AllocSpan<float>(tokens);
-  link.saved = module.Allocate(arena, compute, tokens, remat);
+  link.saved = module.Allocate(arena, compute, tokens, remat, groups);
   return link;
 }
 
@@ -87,13 +91,49 @@ Mtp::Inputs MtpChain::LinkInputs(Ctx& ctx, const DecoderParams& p, const Inputs&
   return {links[k].ids, State(ctx, HeadBelow(p, k), in.options.input, below), {in.batch.layout, in.rope}, remat};
 }
 
+namespace {
+
+// The tokens of whole sequences after each roll, of which ranks that share them take their own.
+class RolledSequences {
+ public:
+  RolledSequences(const Comm& context, const TokenBatch& batch)
+      : rows_(context, std::ssize(batch.ids), batch.layout.sequence), whole_(batch.whole != nullptr ? *batch.whole : batch) {}
+
+  void Roll(const TokenBatch& before, std::span<int32_t> ids, std::span<int32_t> targets, std::span<float> weights) {
+    if (!rows_.divided()) return RollWithinSegments(before, ids, targets, weights);
+    const size_t n = whole_.ids.size();
+    std::vector<int32_t> next_ids(n), next_targets(n);
+    std::vector<float> next_weights(n);
+    RollWithinSegments(whole_, next_ids, next_targets, next_weights);
+    ids_ = std::move(next_ids);
+    targets_ = std::move(next_targets);
+    weights_ = std::move(next_weights);
+    whole_ = {ids_, targets_, weights_, whole_.layout};
+    rows_.ForChunks([&](int64_t own, int64_t from) {
+      std::copy_n(ids_.begin() + from, rows_.chunk(), ids.begin() + own);
+      std::copy_n(targets_.begin() + from, rows_.chunk(), targets.begin() + own);
+      std::copy_n(weights_.begin() + from, rows_.chunk(), weights.begin() + own);
+    });
+  }
+
+ private:
+  ContextRows rows_;
+  TokenBatch whole_;
+  std::vector<int32_t> ids_, targets_;
+  std::vector<float> weights_;
+};
+
+}  // namespace
+
 void MtpChain::ForwardLinks(Ctx& ctx, const DecoderParams& p, const Inputs& in, Remat remat, std::span<Link> links) const {
   TokenBatch tokens = in.batch;
+  RolledSequences rolled(ctx.groups.context, in.batch);
   for (size_t k = 0; k < links.size(); ++k) {
-    Link& link = *std::construct_at(&links[k], AllocateLink(ctx.saved, ctx.compute, modules_[k], in.h.dim(0), remat));
-    RollWithinSegments(tokens, link.ids, link.targets, link.weights);
+    Link& link = *std::construct_at(&links[k], AllocateLink(ctx.saved, ctx.compute, modules_[k], in.h.dim(0), remat, ctx.groups));
+    rolled.Roll(tokens, link.ids, link.targets, link.weights);
     tokens = {link.ids, link.targets, link.weights, in.batch.layout};
     ArenaScope scope(ctx.scratch);
+    const LayerScope weights(p, modules_[k].layer());
     modules_[k].Forward(ctx, p.mtp[k], LinkInputs(ctx, p, in, remat, links, k), link.saved);
   }
 }
@@ -120,6 +160,7 @@ CrossEntropySums MtpChain::ForwardBackward(Ctx& ctx, const DecoderParams& p, con
   const View d_own = ctx.scratch.Alloc(DType::kF32, in.h.shape()), d_state = ctx.scratch.Alloc(DType::kF32, in.h.shape());
   for (size_t k = links.size(); k-- > 0;) {
     ArenaScope inner(ctx.scratch);
+    const LayerScope weights(p, modules_[k].layer()), gradients(grads, modules_[k].layer());
     Link& link = links[k];
     sums += BackwardHead(ctx, p.mtp[k], link, options.scale, d_own, grads.mtp[k]);
     if (k + 1 < links.size()) BackwardState(ctx, HeadOf(p.mtp[k]), options.input, link.saved.h, d_state, d_own, HeadOf(grads.mtp[k]));
@@ -135,6 +176,7 @@ void MtpChain::LearnIndexers(Ctx& ctx, const DecoderParams& p, const Inputs& in,
   ForwardLinks(ctx, p, in, Remat::kFull, links);
   for (size_t k = 0; k < links.size(); ++k) {
     ArenaScope scope(ctx.scratch);
+    const LayerScope weights(p, modules_[k].layer()), gradients(grads, modules_[k].layer());
     const Block& block = modules_[k].block();
     const LayerPass pass{block, p.mtp[k].block, {in.batch.layout, in.rope}, Remat::kFull};
     const Block::Saved saved = Restored(ctx, pass, links[k].saved.block);

@@ -50,7 +50,7 @@ class MtpChain {
   void ForwardLinks(Ctx& ctx, const DecoderParams& p, const Inputs& in, Remat remat, std::span<Link> links) const;
   Mtp::Inputs LinkInputs(Ctx& ctx, const DecoderParams& p, const Inputs& in, Remat remat, std::span<const Link> links, size_t k) const;
   ConstView Output(Ctx& ctx, const DecoderParams& p, const Inputs& in, std::span<float> weights) const;
-  Link AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat) const;
+  Link AllocateLink(Arena& arena, DType compute, const Mtp& module, int64_t tokens, Remat remat, const LayerGroups& groups) const;
   CrossEntropySums BackwardHead(Ctx& ctx, const MtpParams& p, const Link& link, float scale, View dh, MtpParams& grad) const;
   void BackwardState(Ctx& ctx, const HeadParams& head, MtpInput input, ConstView h, ConstView d_state, View dh, HeadGrads grad) const;
 

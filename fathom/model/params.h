@@ -7,6 +7,7 @@
 
 #include "fathom/base/function_ref.h"
 #include "fathom/layers/block.h"
+#include "fathom/model/layer_store.h"
 #include "fathom/spec/model_spec.h"
 
 namespace fathom {
@@ -28,6 +29,7 @@ struct DecoderParams {
   Weight lm_head;  // [V,D]
   std::vector<MtpParams> mtp;
   std::shared_ptr<const ModelSpec> spec;
+  LayerStore* store = nullptr;  // where layers are not in memory all the time; lives as long as this
 
   // Empty slots for every parameter of this model.
   static DecoderParams For(const ModelConfig& config);
@@ -37,6 +39,23 @@ struct DecoderParams {
   // The slot of a parameter in this model's spec, or in another of the same model.
   Weight& operator[](const ParamSpec& param);
   const Weight& operator[](const ParamSpec& param) const { return const_cast<DecoderParams&>(*this)[param]; }
+};
+
+// A layer's parameters or gradients for as long as it runs; layers are numbered as in the hub's names (MTP modules follow the main ones).
+class LayerScope {
+ public:
+  LayerScope(const DecoderParams& p, int64_t layer) : store_(p.store), layer_(layer) {
+    if (store_ != nullptr) store_->Begin(layer_);
+  }
+  ~LayerScope() {
+    if (store_ != nullptr) store_->End(layer_);
+  }
+  LayerScope(const LayerScope&) = delete;
+  LayerScope& operator=(const LayerScope&) = delete;
+
+ private:
+  LayerStore* store_;
+  int64_t layer_;
 };
 
 // Gives every MTP module the main model's embedding and head in place of copies of its own: one memory under both names.

@@ -6,7 +6,8 @@
 namespace fathom {
 
 // Memory for what the policy keeps of one layer: under kFull only the layer's input (h_in), everything else is made again.
-Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64_t tokens, Remat remat);
+Block::Saved AllocateKept(Arena& arena, const Block& block, DType compute, int64_t tokens, Remat remat,
+                          const LayerGroups& groups = OneRank());
 
 // One layer in one pass.
 struct LayerPass {

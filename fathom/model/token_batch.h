@@ -17,6 +17,7 @@ struct TokenBatch {
   std::span<const int32_t> targets;  // [T]
   std::span<const float> weights;    // [T] of the targets; 0: not counted
   TokenLayout layout;
+  const TokenBatch* whole = nullptr;  // where ranks share the sequences: all their tokens, of which these are this rank's (ContextRows)
 };
 
 // The hidden state that an MTP module is fed: that of the model below it (the main model, or the module before) after or before its own

@@ -56,7 +56,8 @@ void ApplyDecayMask(const std::vector<std::string>& adamw_mask, std::vector<Opti
   for (size_t i = 0; i < params.size(); ++i) params[i].decayed = !undecayed[i];
 }
 
-Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params) : config_(config), params_(std::move(params)) {
+Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params, SumOverRanks sum_over_ranks)
+    : config_(config), sum_over_ranks_(std::move(sum_over_ranks)), params_(std::move(params)) {
   FATHOM_CHECK(config_.mu_dtype == DType::kF32 || config_.mu_dtype == DType::kBF16, "mu_dtype {}", DTypeName(config_.mu_dtype));
   for (size_t i = 0; i < params_.size(); ++i) {
     const OptimizerParam& p = params_[i];
@@ -88,13 +89,14 @@ void Optimizer::MakeMoments(const OptimizerParam& p) {
 double Optimizer::SumPartials() const {
   double sum = 0;
   for (const double x : partials_) sum += x;
-  return sum;
+  return sum_over_ranks_ ? sum_over_ranks_(sum) : sum;
 }
 
 double Optimizer::GradNorm() {
   ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
     const Part& part = parts_[static_cast<size_t>(i)];
-    partials_[static_cast<size_t>(i)] = SumSquares(Slice(params_[part.param].grad, part.begin, part.end));
+    const OptimizerParam& p = params_[part.param];
+    partials_[static_cast<size_t>(i)] = p.counted ? SumSquares(Slice(p.grad, part.begin, part.end)) : 0;
   });
   return std::sqrt(SumPartials());
 }
@@ -129,7 +131,7 @@ double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {
     const Part& part = parts_[static_cast<size_t>(i)];
     const OptimizerParam& p = params_[part.param];
     if (p.moves() && !IsMuons(p)) UpdatePart(part, learning_rate, grad_scale);
-    partials_[static_cast<size_t>(i)] = p.moves() ? SumSquares(Slice(p.value, part.begin, part.end)) : 0;
+    partials_[static_cast<size_t>(i)] = p.moves() && p.counted ? SumSquares(Slice(p.value, part.begin, part.end)) : 0;
   });
   return std::sqrt(SumPartials());
 }

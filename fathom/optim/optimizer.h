@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,6 +40,7 @@ struct OptimizerParam {
   View bf16_copy;  // BF16, gets the new value; may be empty
   bool decayed = true;
   bool orthogonal = false;  // a matrix that Muon, if it is the optimizer, moves
+  bool counted = true;  // in the norms: false where another rank counts it
 
   bool moves() const { return !value.empty(); }
 };
@@ -56,8 +58,10 @@ struct OptimizerReport {
 
 class Optimizer {
  public:
+  // Sums over the ranks that have other parts of the parameters; empty: this one has all of them.
+  using SumOverRanks = std::function<double(double)>;
   // Allocates the moments (zero) of every parameter that moves; after that a step allocates nothing.
-  Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params);
+  Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params, SumOverRanks sum_over_ranks = {});
 
   // w of every parameter that moves from its gradient, which stays as it is. loss: the step's, for the rule on spikes. Same bits for any
   // number of threads.
@@ -90,6 +94,7 @@ class Optimizer {
   double SumPartials() const;
 
   OptimizerConfig config_;
+  SumOverRanks sum_over_ranks_;
   std::vector<OptimizerParam> params_;
   std::vector<Tensor> storage_;
   std::vector<Moments> moments_;

@@ -85,6 +85,31 @@ std::optional<ParamRole> RoleOf(std::string_view hub_name);
 constexpr bool LearnsByCounting(ParamRole role) { return role == ParamRole::kRouterBias; }
 constexpr bool IsIndexer(ParamRole role) { return role >= ParamRole::kIndexerQuery && role <= ParamRole::kIndexerHeadWeights; }
 constexpr bool IsExpert(ParamRole role) { return role >= ParamRole::kExpertGate && role <= ParamRole::kExpertDown; }
+
+// How ranks that share a layer's heads and widths cut its matrices: heads and widths are rows of what makes them, columns of what takes
+// them.
+enum class TensorCut : uint8_t { kNone, kRows, kColumns };
+constexpr TensorCut CutOf(ParamRole role) {
+  switch (role) {
+    case ParamRole::kQuery:
+    case ParamRole::kQueryUp:
+    case ParamRole::kKvUp:
+    case ParamRole::kMlpGate:
+    case ParamRole::kMlpUp:
+    case ParamRole::kExpertGate:
+    case ParamRole::kExpertUp:
+    case ParamRole::kSharedGate:
+    case ParamRole::kSharedUp:
+      return TensorCut::kRows;
+    case ParamRole::kOutput:
+    case ParamRole::kMlpDown:
+    case ParamRole::kExpertDown:
+    case ParamRole::kSharedDown:
+      return TensorCut::kColumns;
+    default:
+      return TensorCut::kNone;
+  }
+}
 // The main model's parameter that an MTP module's copy equals on the hub; nothing: it is no copy.
 constexpr std::optional<ParamRole> CopyOf(ParamRole role) {
   if (role == ParamRole::kMtpEmbedding) return ParamRole::kEmbedding;

@@ -14,6 +14,14 @@ class Tensor {
   Tensor(DType dtype, Shape shape);
   // Elements inside something else (a mapped file), which stays alive as long as the tensor. Read-only.
   Tensor(std::shared_ptr<const void> owner, ConstView view) : owner_(std::move(owner)), view_(view), writable_(false) {}
+  // Elements inside memory that others write too: tensors that take turns in one place.
+  static Tensor Sharing(std::shared_ptr<const void> owner, View view) {
+    Tensor tensor(std::move(owner), view);
+    tensor.writable_ = true;
+    return tensor;
+  }
+  // What keeps the elements alive.
+  const std::shared_ptr<const void>& owner() const { return owner_; }
 
   bool empty() const { return view_.raw() == nullptr; }
   bool writable() const { return writable_; }

@@ -40,9 +40,9 @@ AsyncSaver::~AsyncSaver() {
 
 bool AsyncSaver::done() const { return writing_.valid() && writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
 
-void AsyncSaver::Copy(NamedTensor& tensor) {
-  const auto copy = copies_.find(tensor.value.raw());
-  if (copy != copies_.end()) tensor.value = copy->second.view();
+void AsyncSaver::Copy(SavedTensor& tensor) {
+  const auto copy = copies_.find(tensor.part.raw());
+  if (copy != copies_.end()) tensor.part = copy->second.view();
 }
 
 void AsyncSaver::Start(PendingSave save, TrainSession& session) {
@@ -53,9 +53,9 @@ void AsyncSaver::Start(PendingSave save, TrainSession& session) {
     if (copy.empty()) copy = Tensor(from.dtype(), from.shape());
     CopyBytes(from, copy.mutable_view());
   });
-  for (NamedTensor& tensor : save.tensors) Copy(tensor);
+  for (SavedTensor& tensor : save.tensors) Copy(tensor);
   for (auto& [slot, tensors] : save.state.slots) {
-    for (NamedTensor& tensor : tensors) Copy(tensor);
+    for (SavedTensor& tensor : tensors) Copy(tensor);
   }
   step_ = save.state.step;
   writing_ = std::async(std::launch::async, [save = std::move(save)] { WriteSave(save); });

@@ -20,7 +20,7 @@ class AsyncSaver {
   int64_t Wait();
 
  private:
-  void Copy(NamedTensor& tensor);
+  void Copy(SavedTensor& tensor);
 
   std::map<const std::byte*, Tensor> copies_;  // by the memory that they are copies of; kept from save to save
   int64_t step_ = 0;

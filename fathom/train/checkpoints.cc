@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "fathom/base/progress.h"
@@ -14,13 +15,28 @@ namespace {
 
 constexpr const char *kSpikes = "spikes", *kMuonName = "muon";
 
+// What a rank saves of a parameter or its moments, of which `kept` is what it keeps: it, if it is the first rank that does.
+SavedTensor PartOfParam(const Placement& placement, TensorInfo whole, const ParamSpec& param, const Tensor& kept) {
+  SavedTensor saved(std::move(whole));
+  if (kept.empty()) return saved;
+  saved.info.dtype = kept.dtype();
+  const Region region = placement.Kept(param);
+  saved.row = region.row_begin;
+  saved.column = region.column_begin;
+  if (placement.IsFirst(param)) saved.part = kept;
+  return saved;
+}
+
 // What becomes of a model on disk: what the run moves from memory, what it leaves alone from the file that was read.
 class SavedModel {
  public:
-  SavedModel(const LoadedModel& loaded, TrainSession& session) : loaded_(loaded), session_(session) {
-    for (const NamedWeight& w : ListParams(session.params())) Add(*w.spec);
+  SavedModel(const TrainOptions& options, const LoadedModel& loaded, TrainSession& session)
+      : options_(options), loaded_(loaded), session_(session) {
+    for (const ParamSpec& param : *session.params().spec) {
+      if (Exists(param)) Add(param);
+    }
   }
-  const std::vector<NamedTensor>& tensors() const { return tensors_; }
+  const std::vector<SavedTensor>& tensors() const { return tensors_; }
 
   // config.json as it was read, but for what the weights are now.
   Json Config() const {
@@ -45,21 +61,34 @@ class SavedModel {
     return session_.treatments().Stays(param) && loaded_.stored && loaded_.stored->Has(param.name);
   }
 
+  // What another rank holds is a part of the model, too.
+  bool Exists(const ParamSpec& param) const {
+    return !session_.params()[param].value.empty() || !session_.placement().sharding().Holds(param);
+  }
+
   void Add(const ParamSpec& param) {
     const ParamSpec& original = session_.params().spec->Original(param);
     const bool follows = loaded_.followers.contains(param.name) && !IsStored(original);
     if (!follows && IsStored(param)) {
       AddStored(param, param.name);
-      if (tensors_.back().value.dtype() == DType::kF8E4M3) AddStored(param, param.name + std::string(kScaleSuffix));
-    } else {
-      Push(param, {param.name, session_.params()[follows ? original : param].value.view()});
+      if (tensors_.back().info.dtype == DType::kF8E4M3) AddStored(param, param.name + std::string(kScaleSuffix));
+      return;
     }
+    const ParamSpec& source = follows ? original : param;
+    const DType dtype = LearnsByCounting(param.role) ? DType::kF32 : options_.weights;
+    Push(param, PartOfParam(session_.placement(), {param.name, dtype, param.shape}, source, session_.params()[source].value));
   }
-  void AddStored(const ParamSpec& param, const std::string& name) { Push(param, {name, loaded_.stored->Get(name).view()}); }
+  // Ranks take turns with what all of them read.
+  void AddStored(const ParamSpec& param, const std::string& name) {
+    SavedTensor tensor(name, loaded_.stored->Get(name).view());
+    const auto ranks = static_cast<size_t>(session_.mesh().world().size());
+    if (tensors_.size() % ranks != static_cast<size_t>(session_.mesh().world().rank())) tensor.part = {};
+    Push(param, std::move(tensor));
+  }
 
-  void Push(const ParamSpec& param, NamedTensor tensor) {
-    const DType dtype = tensor.value.dtype();
-    const bool scale = tensor.name != param.name;
+  void Push(const ParamSpec& param, SavedTensor tensor) {
+    const DType dtype = tensor.info.dtype;
+    const bool scale = tensor.info.name != param.name;
     has_fp8_ |= dtype == DType::kF8E4M3;
     has_f32_ |= dtype == DType::kF32 && !scale && param.facts().storage != HubStorage::kF32;
     if (param.facts().storage == HubStorage::kFp8 && dtype != DType::kF8E4M3 && !scale)
@@ -67,9 +96,10 @@ class SavedModel {
     tensors_.push_back(std::move(tensor));
   }
 
+  const TrainOptions& options_;
   const LoadedModel& loaded_;
   TrainSession& session_;
-  std::vector<NamedTensor> tensors_;
+  std::vector<SavedTensor> tensors_;
   std::set<std::string> unquantized_;  // modules whose matrix an FP8 checkpoint would hold as FP8
   bool has_fp8_ = false, has_f32_ = false;
 };
@@ -87,11 +117,11 @@ class SavedAdapter {
     config_ = PeftConfig(settings);
   }
   const Json& config() const { return config_; }
-  const std::vector<NamedTensor>& tensors() const { return tensors_; }
+  const std::vector<SavedTensor>& tensors() const { return tensors_; }
 
  private:
   Json config_;
-  std::vector<NamedTensor> tensors_;
+  std::vector<SavedTensor> tensors_;
 };
 
 // A state without them, of a run without the rule, leaves it at its start.
@@ -106,7 +136,45 @@ void RestoreSpikes(const SavedTrainState& state, SpikeGuard* spikes) {
   Throw(ErrorCode::kInput, "{}: {} is of another skip_step_interval", state.file().string(), kSpikes);
 }
 
-void CopyInto(View to, const Tensor& from) { std::memcpy(to.raw(), from.view().raw(), static_cast<size_t>(to.NumBytes())); }
+// Equal adapters are kept on every rank.
+SavedTensor AdapterMoment(const TrainSession& session, const std::string& name, ConstView moment) {
+  SavedTensor saved(name, moment);
+  if (!session.mesh().is_first()) saved.part = {};
+  return saved;
+}
+
+// The optimizer's moments by slot, those of parameters that other ranks keep among them.
+std::map<std::string, std::vector<SavedTensor>> SavedMoments(const TrainOptions& options, TrainSession& session) {
+  std::map<std::string, std::vector<SavedTensor>> slots;
+  std::map<std::string_view, const Optimizer::Moments*> kept;
+  for (const auto& moments : session.optimizer().moments()) kept[moments.name] = &moments;
+  if (options.optimizer.type == OptimizerType::kSgd) return slots;
+  for (const ParamSpec& param : *session.params().spec) {
+    const bool shared = param.is_copy() && SharesMtpHeads(options);
+    if (shared || session.treatments().Of(param) != Treatment::kTrained) continue;
+    const auto found = kept.find(param.name);
+    if (found == kept.end() && session.placement().sharding().Holds(param)) continue;
+    for (const auto& [slot, dtype] : {std::pair("mu", options.optimizer.mu_dtype), std::pair("nu", DType::kF32)}) {
+      if (found != kept.end() && slot == std::string_view("nu") && found->second->v.empty()) continue;
+      const View view = found == kept.end() ? View() : slot == std::string_view("mu") ? found->second->m : found->second->v;
+      slots[slot].push_back(PartOfParam(session.placement(), {param.name, dtype, param.shape}, param, Tensor(nullptr, view)));
+    }
+  }
+  for (const auto& moments : session.optimizer().moments()) {
+    if (session.params().spec->Find(moments.name) != nullptr) continue;
+    slots["mu"].push_back(AdapterMoment(session, moments.name, moments.m));
+    if (!moments.v.empty()) slots["nu"].push_back(AdapterMoment(session, moments.name, moments.v));
+  }
+  return slots;
+}
+
+void CopyInto(View to, ConstView from) {
+  if (to.contiguous() && from.contiguous()) {
+    std::memcpy(to.raw(), from.raw(), static_cast<size_t>(to.NumBytes()));
+    return;
+  }
+  for (int64_t r = 0; r < to.dim(0); ++r) CopyInto(to.Rows(r, r + 1), from.Rows(r, r + 1));
+}
 
 }  // namespace
 
@@ -118,17 +186,16 @@ PendingSave PrepareSave(const TrainOptions& options, const LoadedModel& loaded, 
   if (session.optimizer().type() == OptimizerType::kMuon) save.state.values[kOptimizerName] = kMuonName;
   if (const SpikeGuard* spikes = session.optimizer().spikes())
     save.state.values[kSpikes] = {{"count", spikes->count()}, {"losses", spikes->losses()}, {"grad_norms", spikes->grad_norms()}};
-  for (const auto& moments : session.optimizer().moments()) {
-    save.state.slots["mu"].push_back({moments.name, moments.m});
-    if (!moments.v.empty()) save.state.slots["nu"].push_back({moments.name, moments.v});
-  }
+  save.state.slots = SavedMoments(options, session);
+  save.ranks.first = session.mesh().is_first();
+  if (session.mesh().world().size() > 1) save.ranks.meet = [world = session.mesh().world()] { world.Barrier(); };
   if (options.lora.enabled) {
     const SavedAdapter adapter(options, session);
     save.config = adapter.config();
     save.tensors = adapter.tensors();
     save.options = {.overwrite = true, .adapter = true};
   } else {
-    const SavedModel model(loaded, session);
+    const SavedModel model(options, loaded, session);
     save.config = model.Config();
     save.tensors = model.tensors();
     save.options = {.max_shard_size = options.max_shard_size, .companions = companions, .overwrite = true};
@@ -137,15 +204,18 @@ PendingSave PrepareSave(const TrainOptions& options, const LoadedModel& loaded, 
 }
 
 void WriteSave(const PendingSave& save) {
-  SaveTrainCheckpoint(save.folder, save.config, save.tensors, save.state, save.options);
-  PruneCheckpoints(save.folder, save.keep);
+  SaveTrainCheckpoint(save.folder, save.config, save.tensors, save.state, save.options, save.ranks);
+  if (save.ranks.first) PruneCheckpoints(save.folder, save.keep);
 }
 
-int64_t CheckpointBytes(const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions, TrainSession& session) {
-  const SavedModel model(loaded, session);
+int64_t CheckpointBytes(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
+                        TrainSession& session) {
+  const SavedModel model(options, loaded, session);
   int64_t bytes = 0;
-  for (const NamedTensor& t : model.tensors()) bytes += t.value.NumBytes();
-  for (const auto& moments : session.optimizer().moments()) bytes += moments.m.NumBytes() + (moments.v.empty() ? 0 : moments.v.NumBytes());
+  for (const SavedTensor& t : model.tensors()) bytes += t.info.NumBytes();
+  for (const auto& [slot, tensors] : SavedMoments(options, session)) {
+    for (const SavedTensor& t : tensors) bytes += t.info.NumBytes();
+  }
   for (const auto& file : companions) bytes += static_cast<int64_t>(std::filesystem::file_size(file));
   return bytes;
 }
@@ -192,8 +262,12 @@ void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
           wants_moments ? "no" : "AdamW's", wants_moments ? "them" : "none");
   }
   for (const auto& moments : session.optimizer().moments()) {
-    CopyInto(moments.m, state.Get("mu", moments.name, moments.m.dtype(), moments.m.shape()));
-    if (!moments.v.empty()) CopyInto(moments.v, state.Get("nu", moments.name, moments.v.dtype(), moments.v.shape()));
+    const ParamSpec* param = session.params().spec->Find(moments.name);
+    const Shape whole = param != nullptr ? param->shape : moments.m.shape();
+    const Region part = param != nullptr ? session.placement().Kept(*param) : WholeOf(whole);
+    CopyInto(moments.m, PartOf(state.Get("mu", moments.name, moments.m.dtype(), whole).view(), part));
+    if (moments.v.empty()) continue;
+    CopyInto(moments.v, PartOf(state.Get("nu", moments.name, moments.v.dtype(), whole).view(), part));
   }
   const auto steps = state.values().find(kOptimizerSteps);
   if (steps == state.values().end() || !steps->is_number_integer()) {

@@ -16,9 +16,10 @@ struct PendingSave {
   std::filesystem::path folder;  // of all checkpoints
   int64_t keep = 0;
   Json config;
-  std::vector<NamedTensor> tensors;
+  std::vector<SavedTensor> tensors;
   TrainState state;
   SaveOptions options;
+  SaveRanks ranks;
 };
 
 // Of step `step` (0-based, complete), with the companions beside the weights. The views are the session's own: they change with it.
@@ -28,7 +29,8 @@ PendingSave PrepareSave(const TrainOptions& options, const LoadedModel& loaded, 
 void WriteSave(const PendingSave& save);
 
 // What one of these takes on disk.
-int64_t CheckpointBytes(const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions, TrainSession& session);
+int64_t CheckpointBytes(const TrainOptions& options, const LoadedModel& loaded, const std::vector<std::filesystem::path>& companions,
+                        TrainSession& session);
 // The most that a run from first_step to options.steps adds at a time to those that its folder holds.
 int64_t NewCheckpoints(const TrainOptions& options, int64_t first_step);
 // Throws Error(kResource) with the amounts and the flags that help if the disk of `folder`, which need not exist, can't hold `count` more.

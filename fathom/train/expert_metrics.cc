@@ -20,12 +20,33 @@ ExpertLoad LoadOf(std::span<const int64_t> counts) {
   return load;
 }
 
+namespace {
+
+// Largest minus smallest bias of each layer's router, then 1 for each layer that has any; of the layers of all ranks.
+std::vector<double> BiasRanges(TrainSession& session, size_t layers) {
+  DecoderParams& params = session.params();
+  std::vector<double> ranges(2 * layers);
+  for (size_t i = 0; i < layers; ++i) {
+    const BlockParams& block = i < params.layers.size() ? params.layers[i] : params.mtp[i - params.layers.size()].block;
+    const Tensor& bias = block.moe.e_score_correction_bias.value;
+    if (bias.empty()) continue;
+    const auto [low, high] = std::minmax_element(bias.data<float>(), bias.data<float>() + bias.NumElements());
+    ranges[i] = static_cast<double>(*high) - static_cast<double>(*low);
+    ranges[layers + i] = 1;
+  }
+  session.mesh().comm(Axis::kStage).AllSum(std::span(ranges));
+  return ranges;
+}
+
+}  // namespace
+
 void AddExpertScalars(TrainSession& session, Scalars& scalars) {
   const LayerTotals& totals = session.totals();
   const ModelConfig& config = session.decoder().config();
-  DecoderParams& params = session.params();
+  const size_t layers = totals.dropped.size();
+  const std::vector<double> ranges = BiasRanges(session, layers);
   const auto experts = static_cast<size_t>(config.n_routed_experts);
-  for (size_t i = 0; i < totals.dropped.size(); ++i) {
+  for (size_t i = 0; i < layers; ++i) {
     if (!config.is_moe_layer(static_cast<int64_t>(i))) continue;
     const auto counts = totals.expert_counts.subspan(i * experts, experts);
     const auto add = [&](const char* what, double value) { scalars.Add(fmt::format("moe/{}/{}", what, i), value); };
@@ -34,11 +55,7 @@ void AddExpertScalars(TrainSession& session, Scalars& scalars) {
     add("load_entropy", load.entropy);
     const auto total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0}));
     if (session.drops_tokens()) add("dropped_share", total > 0 ? static_cast<double>(totals.dropped[i]) / total : 0);
-    const Tensor& bias =
-        (i < params.layers.size() ? params.layers[i] : params.mtp[i - params.layers.size()].block).moe.e_score_correction_bias.value;
-    if (bias.empty()) continue;
-    const auto [low, high] = std::minmax_element(bias.data<float>(), bias.data<float>() + experts);
-    add("bias_range", static_cast<double>(*high) - static_cast<double>(*low));
+    if (ranges[layers + i] > 0) add("bias_range", ranges[i]);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/model/adapters.h"
 #include "fathom/model/load.h"
+#include "fathom/train/placement.h"
 
 namespace fathom {
 namespace {
@@ -73,8 +74,8 @@ void WarnOfOwnCopies(const LoadedModel& model) {
 void CopyEmbeddingAndHead(DType dtype, DecoderParams& params) {
   for (const ParamSpec& param : *params.spec) {
     Weight& to = params[param];
-    if (!param.is_copy() || !to.value.empty()) continue;
     const Tensor& from = params[params.spec->Original(param)].value;
+    if (!param.is_copy() || !to.value.empty() || from.empty()) continue;
     to.value = Tensor(dtype, from.shape());
     Cast(from.view(), to.value.mutable_view());
   }
@@ -102,10 +103,35 @@ ModelConfig ConfigOf(const RunConfig& config, const Checkpoint& checkpoint) {
   return model;
 }
 
+// What the ranks of a run divide, and what is not offered.
+void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, const ModelConfig& model) {
+  const Mesh& mesh = options.mesh;
+  CheckMesh(config, mesh, model, options.length);
+  const auto refuse = [&](Axis axis, const std::string& why) {
+    if (mesh.size(axis) > 1) Throw(ErrorCode::kUsage, "{}={}: {}; 1", MeshFlag(config, axis), mesh.size(axis), why);
+  };
+  if (options.mtp_own_head) refuse(Axis::kStage, "not offered with mtp_own_head");
+  if (options.balance.factor > 0) refuse(Axis::kContext, "not offered with a balance loss of sequences (load_balance_loss_weight)");
+  if (options.layers.experts.kind == ExpertRun::kCapacity) refuse(Axis::kContext, "not offered with capacity_factor");
+  if (options.balance.padding) refuse(Axis::kContext, "not offered with compat=maxtext");
+  if (options.mtp.eval_module > 0) refuse(Axis::kContext, "not offered with mtp_eval_target_module");
+  for (const Axis axis : {Axis::kExpert, Axis::kTensor}) {
+    if (options.lora.enabled) refuse(axis, "not offered with adapters (lora.enable_lora=true)");
+  }
+  for (const Axis axis : {Axis::kFsdp, Axis::kExpert, Axis::kTensor}) {
+    if (options.optimizer.type == OptimizerType::kMuon) refuse(axis, "not offered with opt_type=muon, which needs whole matrices");
+  }
+  if (options.fp8_block) refuse(Axis::kTensor, "not offered with quantization=fp8_block");
+}
+
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
   LoadedModel model;
   model.config = ModelFromFlags(config);
-  model.params = InitParams(model.config, options.init_seed, options.weights, config.String("compat") == "maxtext");
+  CheckTrainingMesh(config, options, model.config);
+  const ModelSpec spec(model.config);
+  const Placement placement(spec, model.config, options);
+  model.params = InitParams(model.config, options.init_seed, options.weights, config.String("compat") == "maxtext",
+                            [&](const ParamSpec& p) { return placement.Kept(p); });
   if (SharesMtpHeads(options)) ShareEmbeddingAndHead(model.params);
   return model;
 }
@@ -113,10 +139,13 @@ LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
 // The checkpoint's tensors, each as the run will treat it.
 void Load(const TrainOptions& options, LoadedModel& model) {
   const ModelSpec spec(model.config);
-  const Treatments treatments(spec, options);
+  const Placement placement(spec, model.config, options);
   const bool shares = SharesMtpHeads(options);
-  model.params = LoadParams(*model.stored, model.config, options.weights,
-                            [&](const ParamSpec& p) { return !treatments.Stays(p) && !(shares && p.is_copy()); });
+  const auto kept = [&](const ParamSpec& p) { return placement.Kept(p); };
+  model.params = LoadParams(
+      *model.stored, model.config, options.weights,
+      [&](const ParamSpec& p) { return !placement.treatments().Stays(p) && !(shares && p.is_copy()); }, kept);
+  model.bytes_read = StoredBytes(*model.stored, spec, kept);
   const bool planning = PlanScope::Active();  // a plan reads no values
   if (!planning) model.followers = FindFollowers(*model.stored, *model.params.spec);
   if (shares) {
@@ -166,13 +195,16 @@ LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, cons
   const std::string where = (dir / "config.json").string();
   CheckGivenSizes(config, model.config, where);
   CheckModelName(config, model.config, where);
+  CheckTrainingMesh(config, options, model.config);
   const int64_t held = HeldMtpModules(checkpoint);
   CheckMtpModules(config, options, held, dir.string());
   model.config.num_nextn_predict_layers = std::max(held, options.mtp.modules);
   Load(options, model);
   const bool maxtext = config.String("compat") == "maxtext";
+  const Placement placement(*model.params.spec, model.config, options);
   const auto init = [&](bool maxtext_init, ParamFilter wanted) {
-    InitMissing(model.config, options.init_seed, options.weights, maxtext_init, wanted, model.params);
+    InitMissing(model.config, options.init_seed, options.weights, maxtext_init, wanted, model.params,
+                [&](const ParamSpec& p) { return placement.Kept(p); });
   };
   if (UsesModules(options)) init(maxtext, [](const ParamSpec& p) { return p.is_mtp(); });
   if (model.config.has_indexer() && MayInit(config, "indexer")) init(false, [](const ParamSpec& p) { return p.is_indexer(); });

@@ -17,6 +17,7 @@ struct LoadedModel {
   ModelConfig config;  // as the saved checkpoint will have it
   DecoderParams params;
   std::optional<Checkpoint> stored;              // what was read: what a run leaves alone is saved from it, byte for byte
+  int64_t bytes_read = 0;                        // of its parameters, by this rank
   std::set<std::string, std::less<>> followers;  // MTP modules' copies that equalled what they copy: they still do when they are saved
 };
 

@@ -78,8 +78,8 @@ ModelConfig PlannedModel(const RunConfig& config, TrainOptions& options, const s
 
 class Run {
  public:
-  explicit Run(const RunConfig& config)
-      : options_(ReadTrainOptions(config)),
+  Run(const RunConfig& config, const Mesh& mesh)
+      : options_(ReadTrainOptions(config, mesh)),
         resume_(FindResumePoint(options_)),
         planned_(PlannedModel(config, options_, resume_)),
         sources_(OpenSources(CheckedFlags(config, planned_), options_, planned_)),
@@ -90,11 +90,15 @@ class Run {
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_)),
         progress_("training", "steps", static_cast<double>(options_.steps), 1, static_cast<double>(first_step_)) {
     WarnOfIdleIndexers(loaded_, options_);
-    CheckDisk(config);
-    lock_.emplace(RunFolder(options_), "run " + options_.run_name);
+    if (is_first()) {
+      CheckDisk(config);
+      lock_.emplace(RunFolder(options_), "run " + options_.run_name);
+    }
     if (resume_) Resume();
-    OpenSinks(config);
+    if (is_first()) OpenSinks(config);
+    ListRanks();
     peak_gflops_ = QuickProductRate(options_.compute);
+    if (!is_first()) return;
     journal_.emplace(config, options_, first_step_);
     journal_->SetModel(loaded_.config, SessionMemory(session_, options_.CopiesState()));
     journal_->SetMachine(peak_gflops_);
@@ -102,7 +106,8 @@ class Run {
 
   // Throws what stops the run, once the last complete step is saved.
   int Loop() {
-    const StopSignals signals;
+    std::optional<StopSignals> signals;  // with several ranks a launcher ends them all, and waits for none
+    if (mesh().world().size() == 1) signals.emplace();
     try {
       const int code = Steps(signals);
       EndJournal(code, why_);
@@ -116,24 +121,39 @@ class Run {
 
   // Steps are those of the whole run; tokens and speed are of this process.
   Json Summary() const {
-    return {{"run_name", options_.run_name},
-            {"steps", done_ + 1},
-            {"loss", report_.loss},
-            {"eval_loss", eval_loss_ ? Json(*eval_loss_) : Json()},
-            {"checkpoint", saved_step_ < 0 ? Json() : Json(StepFolderOf(saved_step_).string())},
-            {"data", CountsJson(sources_.train->counts())},
-            {"tokens", tokens_},
-            {"tokens_per_s", seconds_ > 0 ? tokens_ / seconds_ : 0}};
+    Json summary = {{"run_name", options_.run_name},
+                    {"steps", done_ + 1},
+                    {"loss", report_.loss},
+                    {"eval_loss", eval_loss_ ? Json(*eval_loss_) : Json()},
+                    {"checkpoint", saved_step_ < 0 ? Json() : Json(StepFolderOf(saved_step_).string())},
+                    {"data", CountsJson(sources_.train->counts())},
+                    {"tokens", tokens_},
+                    {"tokens_per_s", seconds_ > 0 ? tokens_ / seconds_ : 0}};
+    if (!ranks_.empty()) summary["ranks"] = ranks_;
+    return summary;
   }
 
  private:
-  int Steps(const StopSignals& signals) {
+  const Mesh& mesh() const { return options_.mesh; }
+  bool is_first() const { return mesh().is_first(); }
+
+  // What each rank has read, of several.
+  void ListRanks() {
+    const auto count = static_cast<size_t>(mesh().world().size());
+    if (count == 1) return;
+    std::vector<int64_t> bytes(count);
+    bytes[static_cast<size_t>(mesh().world().rank())] = loaded_.bytes_read;
+    mesh().world().AllSum(std::span(bytes));
+    for (size_t r = 0; r < count; ++r) ranks_.push_back({{"rank", r}, {"bytes_read", bytes[r]}});
+  }
+
+  int Steps(const std::optional<StopSignals>& signals) {
     for (step_ = first_step_; step_ < options_.steps; ++step_) {
       if (!TrainStep()) break;
       if (saver_.done()) AwaitSave();
       if (BadLoss() || BadGradients()) return static_cast<int>(ErrorCode::kFailed);
       if (EvalDue() && !Evaluate()) break;
-      if (signals.received() != 0) return StopBySignal(signals.received());
+      if (signals && signals->received() != 0) return StopBySignal(signals->received());
       if (SaveDue()) SaveDuring();
     }
     return Finish();
@@ -143,7 +163,7 @@ class Run {
   void CheckDisk(const RunConfig& config) {
     const int64_t most = config.Given("num_epoch") && config.Int("num_epoch") > 0 ? 1 : options_.steps;
     const int64_t count = std::min(most, NewCheckpoints(options_, first_step_));
-    CheckDiskForCheckpoints(options_.checkpoints_dir(), count, CheckpointBytes(loaded_, sources_.companions, session_));
+    CheckDiskForCheckpoints(options_.checkpoints_dir(), count, CheckpointBytes(options_, loaded_, sources_.companions, session_));
   }
 
   void Resume() {
@@ -186,6 +206,7 @@ class Run {
 
   bool TrainStep() {
     const Stopwatch clock;
+    const MeshTraffic before = TrafficOf(mesh());
     if (!sources_.train->Next(&batch_)) {
       progress_.Clear();
       spdlog::info("the data has ended after {} steps", step_);
@@ -207,15 +228,16 @@ class Run {
     progress_.Update(static_cast<double>(step_ + 1), ProgressNote(timing_));
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
     AddExpertScalars(session_, scalars);
+    AddTraffic(mesh(), before, scalars);
     Report(scalars);
-    journal_->NoteExperts(step_, session_);
+    if (journal_) journal_->NoteExperts(step_, session_);
     CheckFolder();
     return true;
   }
 
   // Metrics go on into files that no path leads to. The last step is saved unless something else has taken the folder's place.
   void CheckFolder() {
-    if (lock_->IsAt(options_.run_dir)) return;
+    if (!is_first() || lock_->IsAt(options_.run_dir)) return;
     savable_ = !std::filesystem::exists(options_.run_dir);
     Throw(ErrorCode::kResource, "{}: the run's folder was removed or replaced while it trained; its metrics are lost",
           options_.run_dir.string());
@@ -224,7 +246,7 @@ class Run {
   // The page is made of what the metrics' files hold.
   void EndJournal(int code, const std::string& why) {
     for (const auto& sink : sinks_) sink->Flush();
-    if (done_ >= first_step_) journal_->End(code, why);
+    if (journal_ && done_ >= first_step_) journal_->End(code, why);
   }
 
   void Report(const Scalars& scalars) {
@@ -359,6 +381,7 @@ class Run {
 
   void SaveBeforeError() {
     progress_.Clear();
+    if (mesh().world().size() > 1) return;  // the others are elsewhere
     if (!options_.checkpointing || !savable_ || done_ < first_step_ || saved_step_ == done_) return;
     step_ = done_;
     try {
@@ -400,16 +423,19 @@ class Run {
   StepReport report_;
   StepTiming timing_;
   double tokens_ = 0, seconds_ = 0;  // of the steps
+  Json ranks_;
   std::optional<double> eval_loss_;
 };
 
 }  // namespace
 
-int RunTraining(const RunConfig& config) {
+int RunTraining(const RunConfig& config) { return TrainOnMesh(config, {}); }
+
+int TrainOnMesh(const RunConfig& config, const Mesh& mesh) {
   CheckDataNamed(config);
-  Run run(config);
+  Run run(config, mesh);
   const int code = run.Loop();
-  if (!config.String("json").empty()) WriteOutput(config.String("json"), run.Summary().dump(1) + "\n");
+  if (!config.String("json").empty() && mesh.is_first()) WriteOutput(config.String("json"), run.Summary().dump(1) + "\n");
   return code;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "fathom/config/run_config.h"
+#include "fathom/parallel/mesh.h"
 
 namespace fathom {
 
@@ -9,5 +10,7 @@ namespace fathom {
 // loss became NaN or infinite, or the gradient was so for five steps in a row; 128 + signal when a signal stopped the run (which was
 // saved).
 int RunTraining(const RunConfig& config);
+// As one rank of several: each trains its share, the first of them reports and writes what is not a rank's own.
+int TrainOnMesh(const RunConfig& config, const Mesh& mesh);
 
 }  // namespace fathom

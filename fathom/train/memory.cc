@@ -46,8 +46,10 @@ std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state) {
                                  {"bf16 copy", copies},
                                  {"gradients", BytesOf(session.grads(), true, seen)},
                                  {"moments", moments},
+                                 {"whole layers", session.SplitBytes()},
                                  {"activations", session.counted().saved},
                                  {"scratch", session.counted().scratch + session.optimizer().scratch_bytes()}};
+  if (session.SplitBytes() == 0) std::erase_if(rows, [](const MemoryRow& row) { return row.what == "whole layers"; });
   if (copies_state) rows.push_back({kStateCopy, parameters + moments});
   return rows;
 }

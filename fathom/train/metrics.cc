@@ -114,6 +114,27 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
   return s;
 }
 
+MeshTraffic TrafficOf(const Mesh& mesh) {
+  MeshTraffic traffic{.seconds = mesh.world().traffic().seconds};
+  for (const Axis axis : kAxes) {
+    const Traffic along = mesh.comm(axis).traffic();
+    traffic.bytes_sent[static_cast<size_t>(axis)] = along.bytes_sent;
+    traffic.seconds += along.seconds;
+  }
+  return traffic;
+}
+
+void AddTraffic(const Mesh& mesh, const MeshTraffic& before, Scalars& scalars) {
+  if (mesh.world().size() == 1) return;
+  const MeshTraffic now = TrafficOf(mesh);
+  for (const Axis axis : kAxes) {
+    const auto i = static_cast<size_t>(axis);
+    if (mesh.size(axis) > 1)
+      scalars.Add(fmt::format("comm/bytes_sent/{}", AxisName(axis)), static_cast<double>(now.bytes_sent[i] - before.bytes_sent[i]));
+  }
+  scalars.Add("perf/comm_seconds", now.seconds - before.seconds);
+}
+
 std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) {
   std::string line = fmt::format(
       "completed step: {}, seconds: {:.3f}, TFLOP/s/device: {:.3f}, Tokens/s/device: {:.3f}, total_weights: {:.0f}, loss: {:.3f}", step,

@@ -1,6 +1,7 @@
 // What a run reports: MaxText's console line, one JSON object per step in metrics/metrics.jsonl, what its progress line notes.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -41,6 +42,15 @@ struct StepTiming {
   double peak_gflops = 0;   // this machine's measured product rate in the compute dtype
   double data_seconds = 0;  // of `seconds`: waiting for the batch
 };
+
+// What each axis with several ranks has cost this one so far, and all of them together.
+struct MeshTraffic {
+  std::array<int64_t, kAxes.size()> bytes_sent = {};
+  double seconds = 0;
+};
+MeshTraffic TrafficOf(const Mesh& mesh);
+// What it has cost since, of several ranks: comm/bytes_sent/<axis>, perf/comm_seconds.
+void AddTraffic(const Mesh& mesh, const MeshTraffic& before, Scalars& scalars);
 
 Scalars StepScalars(int64_t step, const StepReport& report, const StepTiming& timing, double learning_rate);
 

@@ -137,8 +137,9 @@ std::filesystem::path RunDir(const RunConfig& config) {
 
 }  // namespace
 
-TrainOptions ReadTrainOptions(const RunConfig& config) {
+TrainOptions ReadTrainOptions(const RunConfig& config, const Mesh& mesh) {
   TrainOptions o;
+  o.mesh = mesh;
   o.run_name = config.String("run_name");
   o.run_dir = RunDir(config);
   o.load_parameters_path = config.String("load_parameters_path");
@@ -168,6 +169,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config) {
   ReadLora(config, o);
   ReadEval(config, o);
   ReadCheckpointing(config, o);
+  for (int64_t* rows : {&o.rows, &o.eval_rows}) *rows = *rows * mesh.world().size() / mesh.row_ranks();
   return o;
 }
 

@@ -10,6 +10,7 @@
 #include "fathom/model/decoder.h"
 #include "fathom/optim/optimizer.h"
 #include "fathom/optim/schedule.h"
+#include "fathom/parallel/mesh.h"
 
 namespace fathom {
 
@@ -29,6 +30,8 @@ struct TrainOptions {
   int64_t steps = 0;
   int64_t rows = 0, length = 0;  // sequences per micro-batch, tokens per sequence
   int64_t accumulation = 1;      // micro-batches per step
+  Mesh mesh;                     // the ranks of the run; rows are of this one, whatever the axes: per_device_batch_size times the ranks is
+                                 // the batch, which mesh.row_ranks() share
   DType compute = DType::kBF16, weights = DType::kF32;
   bool fp8_block = false;  // quantization=fp8_block: DeepSeek-V3's recipe
   Remat remat = Remat::kMinimal;
@@ -61,10 +64,10 @@ struct TrainOptions {
 
   std::filesystem::path checkpoints_dir() const { return run_dir / "checkpoints"; }
   // Whether a checkpoint falls due before the last step, beside which steps go on.
-  bool CopiesState() const { return checkpointing && save_beside && checkpoint_period > 0 && checkpoint_period < steps - 1; }
+  bool CopiesState() const { return mesh.world().size() == 1 && checkpointing && save_beside && checkpoint_period > 0 && checkpoint_period < steps - 1; }
 };
 
 // Throws Error(kUsage) naming the flag.
-TrainOptions ReadTrainOptions(const RunConfig& config);
+TrainOptions ReadTrainOptions(const RunConfig& config, const Mesh& mesh = {});
 
 }  // namespace fathom

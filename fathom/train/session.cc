@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <numeric>
 #include <set>
+#include <tuple>
 
 #include "fathom/base/threads.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
+#include "fathom/layers/context_rows.h"
 #include "fathom/model/adapters.h"
 
 namespace fathom {
@@ -23,22 +25,29 @@ bool IsOrthogonal(const ParamSpec& param) {
 }
 
 // One memory under two names is one parameter.
-std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const Treatments& treatments, DecoderParams& params,
+std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const Placement& placement, DecoderParams& params,
                                             DecoderParams& compute, DecoderParams& grads) {
+  const Treatments& treatments = placement.treatments();
   std::vector<OptimizerParam> list;
   std::set<const std::byte*> seen;
   for (const auto& [param, grad] : ListParams(grads)) {
     if (!seen.insert(grad->value.view().raw()).second) continue;
-    list.push_back({.name = param->name, .grad = grad->value.mutable_view()});
-    list.back().orthogonal = IsOrthogonal(*param);
+    list.push_back({.name = param->name,
+                    .grad = grad->value.mutable_view(),
+                    .orthogonal = IsOrthogonal(*param),
+                    .counted = placement.IsFirst(*param)});
     if (treatments.Stays(*param)) continue;
     list.back().value = params[*param].value.mutable_view();
     if (treatments.HasBF16Copy(*param)) list.back().bf16_copy = compute[*param].value.mutable_view();
   }
   for (const auto& [param, adapter] : ListAdapters(params)) {
     LowRank& grad = *grads[*param].adapter;
-    list.push_back({ModuleOf(*param) + ".lora_A.weight", adapter->a.mutable_view(), grad.a.mutable_view(), View()});
-    list.push_back({ModuleOf(*param) + ".lora_B.weight", adapter->b.mutable_view(), grad.b.mutable_view(), View()});
+    for (const auto& [name, value, gradient] : {std::tuple("A", &adapter->a, &grad.a), std::tuple("B", &adapter->b, &grad.b)}) {
+      list.push_back({.name = fmt::format("{}.lora_{}.weight", ModuleOf(*param), name),
+                      .value = value->mutable_view(),
+                      .grad = gradient->mutable_view(),
+                      .counted = placement.IsFirst(*param)});
+    }
   }
   ApplyDecayMask(options.adamw_mask, list);
   return list;
@@ -51,6 +60,10 @@ TrainOptions Completed(TrainOptions options, const ModelConfig& config) {
   return options;
 }
 
+constexpr int64_t kRootLayer = -1;  // what belongs to no layer
+
+bool IsSplit(const TrainOptions& options) { return options.mesh.size(Axis::kFsdp) > 1; }
+
 // Full rows of one document each: longer documents take more memory than short ones.
 Batch FullBatch(int64_t rows, int64_t length) {
   Batch batch;
@@ -60,41 +73,76 @@ Batch FullBatch(int64_t rows, int64_t length) {
   return batch;
 }
 
+// The part [begin, end) of a document's tokens that this rank has from `own` on: they see the document up to there.
+void AddOwnSegment(const Segment& document, int64_t begin, int64_t end, int64_t own, std::vector<Segment>& segments) {
+  const int64_t first = std::max(begin, document.q_begin), last = std::min(end, document.q_end);
+  if (first < last) segments.push_back({own + first - begin, own + last - begin, document.q_begin, last});
+}
+
 }  // namespace
 
 int64_t MtpModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
 
 TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params)
     : options_(Completed(options, config)),
-      decoder_(config, options.layers),
+      decoder_(Sharding(config, options.mesh).LocalConfig(), options.layers),
+      groups_{options.mesh.comm(Axis::kTensor), options.mesh.comm(Axis::kExpert), options.mesh.comm(Axis::kContext),
+              options.mesh.comm(Axis::kStage)},
       params_(std::move(params)),
-      treatments_(*params_.spec, options),
-      compute_(MakeBF16Copy(params_, [&](const ParamSpec& param) { return treatments_.HasBF16Copy(param); })),
-      grads_(MakeGradients(params_, [&](const ParamSpec& param) { return treatments_.HasGradient(param); })),
+      placement_(*params_.spec, config, options),
+      rounded_(MakeBF16Copy(params_, [&](const ParamSpec& param) { return treatments().HasBF16Copy(param); })),
+      grads_(MakeGradients(params_, [&](const ParamSpec& param) { return treatments().HasGradient(param); })),
+      weights_(IsSplit(options) ? std::make_unique<SplitLayers>(placement_, rounded_, SplitLayers::Use::kGather) : nullptr),
+      split_grads_(IsSplit(options) ? std::make_unique<SplitLayers>(placement_, grads_, SplitLayers::Use::kScatter) : nullptr),
+      compute_(weights_ ? weights_->whole() : rounded_),
+      whole_grads_(split_grads_ ? split_grads_->whole() : grads_),
+      lists_(static_cast<size_t>(options.mesh.size(Axis::kStage))),
       counted_(CountPasses()),
       saved_(SpaceFor(counted_.saved)),
       scratch_(SpaceFor(counted_.scratch)) {
   MakeTotals();
   for (const NamedWeight& w : ListParams(grads_)) gradients_.push_back(w.weight->value.mutable_view());
   for (const auto& [param, bias] : ListParams(params_)) {
-    if (treatments_.Of(*param) == Treatment::kCounted)
+    if (treatments().Of(*param) == Treatment::kCounted)
       counted_biases_.push_back({static_cast<size_t>(param->layer), bias->value.mutable_data<float>()});
   }
   for (const NamedAdapter& a : ListAdapters(grads_)) {
     gradients_.push_back(a.adapter->a.mutable_view());
     gradients_.push_back(a.adapter->b.mutable_view());
   }
-  optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, treatments_, params_, compute_, grads_));
+  ListSums();
+  optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, placement_, params_, rounded_, grads_),
+                                           [world = options.mesh.world()](double x) {
+                                             world.AllSum(std::span(&x, 1));
+                                             return x;
+                                           });
+}
+
+void TrainSession::ListSums() {
+  std::set<const std::byte*> seen;
+  const auto add = [&](const ParamSpec& param, Tensor& gradient) {
+    if (!seen.insert(gradient.view().raw()).second) return;
+    for (const Axis axis : placement_.SummedOver(param)) sums_[static_cast<size_t>(axis)].push_back(gradient.mutable_view());
+  };
+  for (const auto& [param, w] : ListParams(grads_)) add(*param, w->value);
+  for (const auto& [param, adapter] : ListAdapters(grads_)) {
+    add(*param, adapter->a);
+    add(*param, adapter->b);
+  }
+}
+
+void TrainSession::SumGradients() {
+  for (const Axis axis : kAxes) options_.mesh.comm(axis).AllSum(sums_[static_cast<size_t>(axis)]);
 }
 
 TrainSession::PassMemory TrainSession::CountPasses() {
   decoder_.EnsurePositions(options_.length);
   const PlanScope plan(NumThreads());
   Arena saved = Arena::Counting(), scratch = Arena::Counting();
-  Ctx ctx{saved, scratch, options_.compute, options_.fp8_block};
+  Ctx ctx{saved, scratch, options_.compute, options_.fp8_block, Arithmetic::kFastest, groups_};
   const Batch batch = FullBatch(options_.rows, options_.length);
+  decoder_.ForwardBackward(ctx, compute_, MicroBatches(batch, 0, options_.rows), LossOf(Count(batch), 1, 1), options_.remat, whole_grads_);
   const TokenBatch tokens = Slice(batch, 0, options_.rows);
-  decoder_.ForwardBackward(ctx, compute_, tokens, LossOf(batch, 1, 1), options_.remat, grads_);
   if (options_.eval_interval > 0) decoder_.Loss(ctx, compute_, tokens, {.mtp = options_.mtp}, {});
   return {saved.peak(), scratch.peak()};
 }
@@ -117,9 +165,9 @@ int64_t TrainSession::BalancedLayers() const {
 }
 
 // MaxText lets padding attend to itself, which its balance and indexer losses see: under compat it is a document of its own.
-void TrainSession::ListSegments(const Batch& batch, int64_t begin, int64_t end) {
-  segments_.clear();
-  const auto add = [&](int64_t first, int64_t last) { segments_.push_back({first - begin, last - begin, first - begin, last - begin}); };
+void TrainSession::ListSegments(const Batch& batch, int64_t begin, int64_t end, std::vector<Segment>& segments) const {
+  segments.clear();
+  const auto add = [&](int64_t first, int64_t last) { segments.push_back({first - begin, last - begin, first - begin, last - begin}); };
   int64_t done = begin;
   const auto pad = [&](int64_t until) {
     for (; options_.balance.padding && done < until; done = std::min(until, (done / batch.length + 1) * batch.length)) {
@@ -136,13 +184,50 @@ void TrainSession::ListSegments(const Batch& batch, int64_t begin, int64_t end) 
 }
 
 TokenBatch TrainSession::Slice(const Batch& batch, int64_t row_begin, int64_t row_end) {
+  return OwnRows(batch, row_begin, row_end, lists_[0]);
+}
+
+std::span<const TokenBatch> TrainSession::MicroBatches(const Batch& batch, int64_t row_begin, int64_t row_end) {
+  micro_.clear();
+  const auto count = std::min(std::ssize(lists_), row_end - row_begin);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t rows = row_end - row_begin, first = row_begin + rows * i / count, last = row_begin + rows * (i + 1) / count;
+    micro_.push_back(OwnRows(batch, first, last, lists_[static_cast<size_t>(i)]));
+  }
+  return micro_;
+}
+
+TokenBatch TrainSession::OwnRows(const Batch& batch, int64_t row_begin, int64_t row_end, RowLists& lists) {
+  lists.whole = WholeRows(batch, row_begin, row_end, lists);
+  const int64_t ranks = groups_.context.size(), tokens = std::ssize(lists.whole.ids) / ranks, sequence = batch.length / ranks;
+  if (ranks == 1) return lists.whole;
+  const ContextRows rows(groups_.context, tokens, sequence);
+  for (auto* list : {&lists.ids, &lists.targets, &lists.positions}) list->resize(static_cast<size_t>(tokens));
+  lists.weights.resize(static_cast<size_t>(tokens));
+  lists.own_segments.clear();
+  rows.ForChunks([&](int64_t own, int64_t from) {
+    const auto copy = [&](const auto& whole, auto& part) { std::copy_n(whole.begin() + from, rows.chunk(), part.begin() + own); };
+    copy(lists.whole.ids, lists.ids);
+    copy(lists.whole.targets, lists.targets);
+    copy(lists.whole.weights, lists.weights);
+    copy(lists.whole.layout.positions, lists.positions);
+    for (const Segment& document : lists.segments) AddOwnSegment(document, from, from + rows.chunk(), own, lists.own_segments);
+  });
+  return {lists.ids,
+          lists.targets,
+          lists.weights,
+          {lists.positions, lists.own_segments, sequence, options_.indexer.dense_attention},
+          &lists.whole};
+}
+
+TokenBatch TrainSession::WholeRows(const Batch& batch, int64_t row_begin, int64_t row_end, RowLists& lists) {
   const int64_t begin = row_begin * batch.length, end = row_end * batch.length;
-  ListSegments(batch, begin, end);
+  ListSegments(batch, begin, end, lists.segments);
   const auto at = static_cast<size_t>(begin), n = static_cast<size_t>(end - begin);
   return {std::span(batch.ids).subspan(at, n),
           std::span(batch.targets).subspan(at, n),
           std::span(batch.weights).subspan(at, n),
-          {std::span(batch.positions).subspan(at, n), segments_, batch.length, options_.indexer.dense_attention}};
+          {std::span(batch.positions).subspan(at, n), lists.segments, batch.length, options_.indexer.dense_attention}};
 }
 
 void TrainSession::ZeroGradients() {
@@ -153,19 +238,27 @@ int64_t TrainSession::CountedTokens(const Batch& batch) const {
   if (options_.balance.padding) return batch.tokens();
   int64_t tokens = 0;
   for (const TokenRange& s : batch.segments) tokens += s.end - s.begin;
-  return std::max<int64_t>(1, tokens);
+  return tokens;
 }
 
-double TrainSession::IndexerTerms(const Batch& batch) const {
-  return static_cast<double>((decoder_.config().num_hidden_layers + options_.mtp.modules) * CountedTokens(batch));
+BatchCounts TrainSession::Count(const Batch& batch) {
+  std::array<double, 4> counts = {static_cast<double>(batch.target_count),
+                                  MtpWeight(WholeRows(batch, 0, batch.rows, lists_[0]), options_.mtp.modules),
+                                  static_cast<double>(CountedTokens(batch)), static_cast<double>(batch.rows)};
+  options_.mesh.SumOverRows(counts);
+  return {counts[0], counts[1], std::max(1.0, counts[2]), counts[3]};
 }
 
-double TrainSession::BalanceTerms(const Batch& batch) const {
+double TrainSession::IndexerTerms(const BatchCounts& counts) const {
+  return static_cast<double>(decoder_.config().num_hidden_layers + options_.mtp.modules) * counts.tokens;
+}
+
+double TrainSession::BalanceTerms(const BatchCounts& counts) const {
   const int64_t layers = options_.balance_sum ? 1 : std::max<int64_t>(1, BalancedLayers());
-  return static_cast<double>(layers * batch.rows);
+  return static_cast<double>(layers) * counts.rows;
 }
 
-LossOptions TrainSession::LossOf(const Batch& batch, double scale, double mtp_scale) const {
+LossOptions TrainSession::LossOf(const BatchCounts& batch, double scale, double mtp_scale) const {
   LossOptions o{options_.z_loss, static_cast<float>(scale), options_.lm_loss, options_.indexer, options_.balance, options_.mtp, totals_};
   o.indexer.factor /= static_cast<float>(IndexerTerms(batch));
   o.balance.factor /= static_cast<float>(BalanceTerms(batch));
@@ -174,38 +267,54 @@ LossOptions TrainSession::LossOf(const Batch& batch, double scale, double mtp_sc
 }
 
 LossSums TrainSession::Gradients(const Batch& batch, double scale, double mtp_scale) {
-  Ctx ctx{saved_, scratch_, options_.compute, options_.fp8_block};
-  const LossOptions loss = LossOf(batch, scale, mtp_scale);
+  Ctx ctx = Context();
+  const LossOptions loss = LossOf(Count(batch), scale, mtp_scale);
+  const LayerScope weights(compute_, kRootLayer), gradients(whole_grads_, kRootLayer);
   std::ranges::fill(layer_sums_, 0.0);
   std::ranges::fill(layer_counts_, 0);
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
-    const TokenBatch micro = Slice(batch, row, std::min(row + options_.rows, batch.rows));
-    total += decoder_.ForwardBackward(ctx, compute_, micro, loss, options_.remat, grads_);
+    const std::span<const TokenBatch> micro = MicroBatches(batch, row, std::min(row + options_.rows, batch.rows));
+    total += decoder_.ForwardBackward(ctx, compute_, micro, loss, options_.remat, whole_grads_);
   }
   return total;
 }
 
+// Of the whole batch.
+LossSums TrainSession::SumOverRanks(const LossSums& mine) const {
+  std::array<double, 8> x = {mine.main.loss,  mine.main.z_loss, mine.main.weight,  mine.mtp.loss,
+                             mine.mtp.z_loss, mine.mtp.weight,  mine.mtp_accepted, mine.mtp_compared};
+  std::array<double, 2> most = {mine.main.max_logit, mine.mtp.max_logit};
+  options_.mesh.SumOverTokens(std::span<double>(x));
+  options_.mesh.MaxOverTokens(most);
+  return {{x[0], x[1], x[2], static_cast<float>(most[0])}, {x[3], x[4], x[5], static_cast<float>(most[1])}, x[6], x[7]};
+}
+
 LossSums TrainSession::Evaluate(const Batch& batch) {
-  Ctx ctx{saved_, scratch_, options_.compute, options_.fp8_block};
+  Ctx ctx = Context();
+  const LayerScope weights(compute_, kRootLayer);
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
     total += decoder_.Loss(ctx, compute_, Slice(batch, row, std::min(row + options_.rows, batch.rows)), {.mtp = options_.mtp}, {});
   }
-  return total;
+  return SumOverRanks(total);
 }
 
 StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   ZeroGradients();
-  const double weight = static_cast<double>(batch.target_count) + 1e-8;
+  const BatchCounts counts = Count(batch);
+  const double weight = counts.targets + 1e-8;
   StepReport report{.trains_lm = options_.lm_loss};
-  const double mtp_scale = options_.mtp_factor / (MtpWeight(Slice(batch, 0, batch.rows), options_.mtp.modules) + 1e-8);
-  report.sums = Gradients(batch, 1 / weight, mtp_scale);
+  const double mtp_scale = options_.mtp_factor / (counts.mtp_targets + 1e-8);
+  report.sums = SumOverRanks(Gradients(batch, 1 / weight, mtp_scale));
+  SumGradients();
+  options_.mesh.SumOverTokens(std::span(layer_sums_));
+  options_.mesh.SumOverTokens(std::span(layer_counts_));
   report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;
   report.mtp_loss = mtp_scale * report.sums.mtp.loss;
-  report.indexer_kl = std::accumulate(totals_.indexer_kl.begin(), totals_.indexer_kl.end(), 0.0) / IndexerTerms(batch);
+  report.indexer_kl = std::accumulate(totals_.indexer_kl.begin(), totals_.indexer_kl.end(), 0.0) / IndexerTerms(counts);
   report.indexer_loss = static_cast<double>(options_.indexer.factor) * report.indexer_kl;
-  const double balance = std::accumulate(totals_.balance.begin(), totals_.balance.end(), 0.0) / BalanceTerms(batch);
+  const double balance = std::accumulate(totals_.balance.begin(), totals_.balance.end(), 0.0) / BalanceTerms(counts);
   report.balance_loss = static_cast<double>(options_.balance.factor) * balance;
   report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss + report.balance_loss;
   report.optimizer = optimizer_->Step(learning_rate, report.loss);

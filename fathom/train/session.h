@@ -1,6 +1,7 @@
 // A model in training: weights, their bf16 copies, gradients, moments and activation memory, all there before step 0.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,7 +9,8 @@
 #include "fathom/data/batch.h"
 #include "fathom/model/decoder.h"
 #include "fathom/optim/optimizer.h"
-#include "fathom/train/treatment.h"
+#include "fathom/train/placement.h"
+#include "fathom/train/split_layers.h"
 
 namespace fathom {
 
@@ -24,10 +26,21 @@ struct StepReport {
   OptimizerReport optimizer;
 };
 
+// A batch, or with several ranks all their rows of it.
+struct BatchCounts {
+  double targets = 0;      // tokens whose weight is not 0
+  double mtp_targets = 0;  // what the MTP modules predict
+  double tokens = 0;       // of documents; padding too if it counts
+  double rows = 0;
+};
+
+// With options.mesh one rank of several, all of which make the same calls: each with its rows of every batch, its parts of the parameters,
+// gradients and moments; what is reported and how the parameters move is of the whole batch and the whole model.
 class TrainSession {
  public:
   // params: weights as loaded or initialised; those that the run moves are in options.weights and memory of their own, the others may be
-  // mapped from a file, in any dtype that products take. Throws Error(kUsage) for masks that match nothing.
+  // mapped from a file, in any dtype that products take; of each the part that Placement says. Throws Error(kUsage) for masks that match
+  // nothing.
   TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params);
 
   // One update from rows of a batch, in micro-batches of options.rows rows; equal to one batch of all rows (gradients are weighted by
@@ -52,34 +65,47 @@ class TrainSession {
   // The most that passes have taken so far.
   PassMemory taken() const { return {saved_.peak(), scratch_.peak()}; }
 
-  // Rows of a batch as the decoder takes them; valid until the next call.
+  // Rows of a batch as the decoder takes them, where ranks share the sequences this rank's tokens of them; valid until the next call.
   TokenBatch Slice(const Batch& batch, int64_t row_begin, int64_t row_end);
 
   const Decoder& decoder() const { return decoder_; }
-  const Treatments& treatments() const { return treatments_; }
+  const Treatments& treatments() const { return placement_.treatments(); }
+  const Placement& placement() const { return placement_; }
+  const Mesh& mesh() const { return options_.mesh; }
   DecoderParams& params() { return params_; }
+  // What this rank keeps of them.
   DecoderParams& grads() { return grads_; }
-  // What passes read: params(), or their bf16 copies where there are some.
-  DecoderParams& compute_params() { return compute_; }
+  // What passes read: params(), or their bf16 copies where there are some, and the memory in which split layers are made whole.
+  DecoderParams& compute_params() { return rounded_; }
+  int64_t SplitBytes() const { return weights_ ? weights_->NumBytes() + split_grads_->NumBytes() : 0; }
   Optimizer& optimizer() { return *optimizer_; }
 
  private:
   PassMemory CountPasses();
   void MakeTotals();
-  void ListSegments(const Batch& batch, int64_t begin, int64_t end);
-  int64_t CountedTokens(const Batch& batch) const;  // those of documents; padding too if it counts
+  void ListSegments(const Batch& batch, int64_t begin, int64_t end, std::vector<Segment>& segments) const;
+  int64_t CountedTokens(const Batch& batch) const;
+  BatchCounts Count(const Batch& batch);
   // What the indexers' and the balance losses are means over: layers and tokens, layers and sequences.
-  double IndexerTerms(const Batch& batch) const;
-  double BalanceTerms(const Batch& batch) const;
-  LossOptions LossOf(const Batch& batch, double scale, double mtp_scale) const;
+  double IndexerTerms(const BatchCounts& counts) const;
+  double BalanceTerms(const BatchCounts& counts) const;
+  LossOptions LossOf(const BatchCounts& counts, double scale, double mtp_scale) const;
+  Ctx Context() { return {saved_, scratch_, options_.compute, options_.fp8_block, Arithmetic::kFastest, groups_}; }
+  void ListSums();
+  LossSums SumOverRanks(const LossSums& mine) const;
+  void SumGradients();
   int64_t BalancedLayers() const;
   void UpdateRouterBiases();
 
   TrainOptions options_;
   Decoder decoder_;
+  LayerGroups groups_;
   DecoderParams params_;
-  Treatments treatments_;
-  DecoderParams compute_, grads_;
+  Placement placement_;
+  DecoderParams rounded_, grads_;  // bf16 copies (or params_) and gradients of what is kept
+  std::unique_ptr<SplitLayers> weights_, split_grads_;
+  DecoderParams compute_, whole_grads_;               // what passes read and add to: the same, with split layers made whole
+  std::array<std::vector<View>, kAxes.size()> sums_;  // gradients that are summed along each axis
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<View> gradients_;  // those that exist
   struct CountedBias {
@@ -87,7 +113,20 @@ class TrainSession {
     float* values;  // [E]
   };
   std::vector<CountedBias> counted_biases_;
-  std::vector<Segment> segments_;
+  // Lists of the rows that a pass reads.
+  struct RowLists {
+    std::vector<Segment> segments;
+    TokenBatch whole;  // and of those this rank's part, where ranks share the sequences:
+    std::vector<int32_t> ids, targets, positions;
+    std::vector<float> weights;
+    std::vector<Segment> own_segments;
+  };
+  TokenBatch WholeRows(const Batch& batch, int64_t row_begin, int64_t row_end, RowLists& lists);
+  TokenBatch OwnRows(const Batch& batch, int64_t row_begin, int64_t row_end, RowLists& lists);
+  // Micro-batches of a pass: one, or where ranks share the layers one for each of these ranks to work at.
+  std::span<const TokenBatch> MicroBatches(const Batch& batch, int64_t row_begin, int64_t row_end);
+  std::vector<RowLists> lists_;  // of the micro-batches
+  std::vector<TokenBatch> micro_;
   std::vector<double> layer_sums_;  // memory of totals_
   std::vector<int64_t> layer_counts_;
   LayerTotals totals_;

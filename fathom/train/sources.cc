@@ -50,6 +50,8 @@ TextConfig ReadRowSettings(const RunConfig& config, const TrainOptions& options)
   text.stream.seed = static_cast<uint64_t>(config.Int("data_shuffle_seed"));
   text.stream.shuffle = config.Bool("enable_data_shuffling");
   text.rows = options.rows * options.accumulation;
+  text.rank = static_cast<int>(options.mesh.row_rank());
+  text.ranks = static_cast<int>(options.mesh.row_ranks());
   text.length = options.length;
   text.packing = config.Bool("packing") ? ParsePacking(config.String("grain_packing_type")) : Packing::kNone;
   text.max_segments = config.Int("max_segments_per_seq");
@@ -248,7 +250,7 @@ void OpenConversations(const RunConfig& config, const TrainOptions& options, con
 
 void OpenSynthetic(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
   SyntheticConfig synthetic{options.rows * options.accumulation, options.length, model.vocab_size,
-                            static_cast<uint64_t>(config.Int("data_shuffle_seed"))};
+                            static_cast<uint64_t>(config.Int("data_shuffle_seed")), static_cast<int>(options.mesh.row_rank())};
   sources.train = std::make_unique<SyntheticSource>(synthetic);
   if (options.eval_interval > 0) sources.eval = std::make_unique<SyntheticSource>(synthetic);
   if (!options.load_parameters_path.empty()) sources.companions = HubCompanionFiles(options.load_parameters_path);

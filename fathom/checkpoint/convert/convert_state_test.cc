@@ -24,7 +24,7 @@ class ConvertStateTest : public ConvertTest {
   // Writes <folder>/6 as training does; mu is BF16. Moments whose name `skip` occurs in are left out, as of parameters that are not
   // trained.
   void Train(const std::string& skip = "") {
-    std::vector<NamedTensor> params;
+    std::vector<SavedTensor> params;
     TrainState state{.step = kStep, .values = {{kOptimizerSteps, 5}, {"data", {{"kind", "text"}, {"row", 3}}}}, .slots = {}};
     for (const ParamSpec& tensor : ModelSpec(ParseModelConfig(config_, "test"))) {
       if (tensor.is_copy()) continue;

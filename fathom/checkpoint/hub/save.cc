@@ -18,9 +18,9 @@ constexpr std::array kHubNames = {"tokenizer.json",       "tokenizer_config.json
 // At least what the header says about a tensor, beyond its name.
 int64_t HeaderBytes(const TensorInfo& tensor) { return static_cast<int64_t>(2 * tensor.name.size()) + 192; }
 
-std::vector<TensorInfo> InfosOf(const std::vector<NamedTensor>& tensors) {
+std::vector<TensorInfo> InfosOf(const std::vector<SavedTensor>& tensors) {
   std::vector<TensorInfo> infos;
-  for (const NamedTensor& t : tensors) infos.push_back({t.name, t.value.dtype(), t.value.shape()});
+  for (const SavedTensor& t : tensors) infos.push_back(t.info);
   return infos;
 }
 
@@ -64,28 +64,39 @@ Json IndexJson(const std::vector<TensorInfo>& tensors, const std::vector<std::ve
   return {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weight_map)}};
 }
 
-void WriteTensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors) {
-  SafetensorsWriter writer(path, InfosOf(tensors));
-  for (size_t i = 0; i < tensors.size(); ++i) writer.Write(i, tensors[i].value);
-  writer.Close();
+std::vector<TensorFile> ModelTensorFiles(const std::vector<SavedTensor>& tensors, int64_t max_shard_size) {
+  const auto shards = PlanShards(InfosOf(tensors), max_shard_size);
+  std::vector<TensorFile> files;
+  for (size_t s = 0; s < shards.size(); ++s) {
+    files.push_back({ShardFileName(s, shards.size()), {}});
+    for (const size_t i : shards[s]) files.back().tensors.push_back(tensors[i]);
+  }
+  return files;
 }
 
-void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors,
-                     int64_t max_shard_size) {
+void WriteTensorFiles(const std::filesystem::path& dir, const std::vector<TensorFile>& files, SafetensorsWriter::Share share) {
+  for (const TensorFile& file : files) {
+    SafetensorsWriter writer(dir / file.name, InfosOf(file.tensors), {{"format", "pt"}}, share);
+    for (size_t i = 0; i < file.tensors.size() && share != SafetensorsWriter::Share::kHeader; ++i) {
+      const SavedTensor& t = file.tensors[i];
+      if (!t.part.empty()) writer.WritePart(i, t.part, t.row, t.column);
+    }
+    writer.Close();
+  }
+}
+
+void WriteModelJson(const std::filesystem::path& dir, const Json& config, const std::vector<SavedTensor>& tensors, int64_t max_shard_size) {
   const std::vector<TensorInfo> infos = InfosOf(tensors);
   const auto shards = PlanShards(infos, max_shard_size);
-  for (size_t s = 0; s < shards.size(); ++s) {
-    std::vector<NamedTensor> part;
-    for (const size_t i : shards[s]) part.push_back(tensors[i]);
-    WriteTensors(dir / ShardFileName(s, shards.size()), part);
-  }
   if (shards.size() > 1) WriteFileAtomically(dir / kIndexFile, IndexJson(infos, shards).dump(2) + "\n");
   WriteFileAtomically(dir / "config.json", config.dump(2) + "\n");
 }
 
-void WriteAdapterFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors) {
-  WriteTensors(dir / kAdapterFile, tensors);
-  WriteFileAtomically(dir / kAdapterConfig, config.dump(2) + "\n");
+void WriteModelFiles(const std::filesystem::path& dir, const Json& config, const std::vector<NamedTensor>& tensors,
+                     int64_t max_shard_size) {
+  const std::vector<SavedTensor> saved(tensors.begin(), tensors.end());
+  WriteTensorFiles(dir, ModelTensorFiles(saved, max_shard_size), SafetensorsWriter::Share::kWhole);
+  WriteModelJson(dir, config, saved, max_shard_size);
 }
 
 std::vector<std::filesystem::path> CompanionFiles(const std::filesystem::path& dir) {

@@ -76,7 +76,9 @@ StagedFolder::~StagedFolder() {
   if (!resumable_) fs::remove_all(stage_, ignored);
 }
 
-bool StagedFolder::Exists(const fs::path& target) { return fs::exists(Hidden(Normal(target), ".partial")); }
+bool StagedFolder::Exists(const fs::path& target) { return fs::exists(PathFor(target)); }
+
+fs::path StagedFolder::PathFor(const fs::path& target) { return Hidden(Normal(target), ".partial"); }
 
 void StagedFolder::Commit() {
   FATHOM_CHECK(lock_.has_value(), "committed twice");

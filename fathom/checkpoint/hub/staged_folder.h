@@ -22,6 +22,8 @@ class StagedFolder {
   void Discard() { resumable_ = false; }
   // Does the target have a staging folder, of a process that works or has died?
   static bool Exists(const std::filesystem::path& target);
+  // Where it is, for processes that help to fill it.
+  static std::filesystem::path PathFor(const std::filesystem::path& target);
   StagedFolder(const StagedFolder&) = delete;
   StagedFolder& operator=(const StagedFolder&) = delete;
 

@@ -22,17 +22,12 @@ std::optional<int64_t> StepOfName(const std::string& name) {
   return step;
 }
 
-int64_t BytesOf(const std::vector<NamedTensor>& tensors) {
+int64_t BytesOf(const std::vector<TensorFile>& files) {
   int64_t bytes = 0;
-  for (const NamedTensor& t : tensors) bytes += t.value.NumBytes();
+  for (const TensorFile& file : files) {
+    for (const SavedTensor& t : file.tensors) bytes += t.info.NumBytes();
+  }
   return bytes;
-}
-
-void WriteState(const fs::path& folder, const TrainState& state) {
-  const fs::path dir = TrainStateFolder(folder);
-  fs::create_directory(dir);
-  for (const auto& [slot, tensors] : state.slots) WriteTensors(dir / (slot + ".safetensors"), tensors);
-  WriteTrainStateFile(folder, state.step, state.values);
 }
 
 // ".120.partial" and ".120.removed", left by a killed process.
@@ -63,19 +58,53 @@ bool HasTrainState(const fs::path& folder) { return fs::exists(TrainStateFolder(
 
 fs::path StepFolder(const fs::path& checkpoints, int64_t step) { return checkpoints / std::to_string(step); }
 
-void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const std::vector<NamedTensor>& params, const TrainState& state,
-                         const SaveOptions& options) {
-  int64_t bytes = BytesOf(params);
-  for (const auto& [slot, tensors] : state.slots) bytes += BytesOf(tensors);
-  CheckFreeSpace(checkpoints, bytes);
-  StagedFolder stage(StepFolder(checkpoints, state.step), true);
+namespace {
+
+std::vector<TensorFile> FilesOf(const std::vector<SavedTensor>& params, const TrainState& state, const SaveOptions& options) {
+  std::vector<TensorFile> files;
   if (options.adapter)
-    WriteAdapterFiles(stage.path(), config, params);
+    files.push_back({kAdapterFile, params});
   else
-    WriteModelFiles(stage.path(), config, params, options.max_shard_size);
-  CopyFiles(options.companions, stage.path());
-  WriteState(stage.path(), state);
-  stage.Commit();
+    files = ModelTensorFiles(params, options.max_shard_size);
+  for (const auto& [slot, tensors] : state.slots) files.push_back({TrainStateFolder("") / (slot + ".safetensors"), tensors});
+  return files;
+}
+
+void WriteSmallFiles(const fs::path& dir, const Json& config, const std::vector<SavedTensor>& params, const TrainState& state,
+                     const SaveOptions& options) {
+  if (options.adapter)
+    WriteFileAtomically(dir / kAdapterConfig, config.dump(2) + "\n");
+  else
+    WriteModelJson(dir, config, params, options.max_shard_size);
+  CopyFiles(options.companions, dir);
+  WriteTrainStateFile(dir, state.step, state.values);
+}
+
+}  // namespace
+
+void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const std::vector<SavedTensor>& params, const TrainState& state,
+                         const SaveOptions& options, const SaveRanks& ranks) {
+  const fs::path target = StepFolder(checkpoints, state.step);
+  const std::vector<TensorFile> files = FilesOf(params, state, options);
+  std::optional<StagedFolder> stage;
+  if (ranks.first) {
+    CheckFreeSpace(checkpoints, BytesOf(files));
+    stage.emplace(target, true);
+    fs::create_directory(TrainStateFolder(stage->path()));
+  }
+  if (!ranks.meet) {
+    WriteTensorFiles(stage->path(), files, SafetensorsWriter::Share::kWhole);
+  } else {
+    if (stage) WriteTensorFiles(stage->path(), files, SafetensorsWriter::Share::kHeader);
+    ranks.meet();
+    WriteTensorFiles(StagedFolder::PathFor(target), files, SafetensorsWriter::Share::kPart);
+    ranks.meet();
+  }
+  if (stage) {
+    WriteSmallFiles(stage->path(), config, params, state, options);
+    stage->Commit();
+  }
+  if (ranks.meet) ranks.meet();
 }
 
 void WriteTrainStateFile(const fs::path& folder, int64_t step, Json values) {

@@ -29,7 +29,7 @@ int64_t CheckedCount(int64_t value, int64_t least, const std::string& what, cons
 struct TrainState {
   int64_t step = 0;              // the 0-based step that is complete
   Json values = Json::object();  // schedule, RNG seed, data cursor, flags: the run's own; "format" and "step" are taken
-  std::map<std::string, std::vector<NamedTensor>> slots;  // optimizer tensors by slot name
+  std::map<std::string, std::vector<SavedTensor>> slots;  // optimizer tensors by slot name
 };
 
 // <folder>/train_state.
@@ -40,9 +40,10 @@ bool HasTrainState(const std::filesystem::path& folder);
 std::filesystem::path StepFolder(const std::filesystem::path& checkpoints, int64_t step);
 
 // Writes <checkpoints>/<state.step>/; an older folder of that name is replaced in one step. Throws Error(kResource); nothing half-written
-// stays.
-void SaveTrainCheckpoint(const std::filesystem::path& checkpoints, const Json& config, const std::vector<NamedTensor>& params,
-                         const TrainState& state, const SaveOptions& options);
+// stays. Several processes write their parts at once: the folder gets its name when all have said that theirs are on disk, and all return
+// then.
+void SaveTrainCheckpoint(const std::filesystem::path& checkpoints, const Json& config, const std::vector<SavedTensor>& params,
+                         const TrainState& state, const SaveOptions& options, const SaveRanks& ranks = {});
 
 // Writes state.json into <folder>/train_state, synced. Throws Error(kResource).
 void WriteTrainStateFile(const std::filesystem::path& folder, int64_t step, Json values);

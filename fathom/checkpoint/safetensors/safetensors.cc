@@ -212,8 +212,11 @@ Tensor SafetensorsFile::Get(const TensorEntry& entry) const {
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> tensors,
-                                     const std::map<std::string, std::string>& metadata)
-    : tensors_(std::move(tensors)), begins_(tensors_.size()), file_(path) {
+                                     const std::map<std::string, std::string>& metadata, Share share)
+    : tensors_(std::move(tensors)),
+      begins_(tensors_.size()),
+      share_(share),
+      file_(path, share == Share::kPart ? OutputFile::Mode::kExisting : OutputFile::Mode::kCreate) {
   const std::string header = WriteHeader(tensors_, metadata);
   auto position = static_cast<int64_t>(header.size());
   for (const size_t i : FileOrder(tensors_)) {
@@ -221,7 +224,19 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
     position += tensors_[i].NumBytes();
   }
   data_bytes_ = position - static_cast<int64_t>(header.size());
-  file_.Write(header);
+  if (share != Share::kPart) file_.Write(header);
+  if (share == Share::kHeader) file_.Extend(static_cast<uint64_t>(position));
+}
+
+void SafetensorsWriter::WritePart(size_t i, ConstView part, int64_t row, int64_t column) {
+  const TensorInfo& whole = tensors_[i];
+  const int64_t width = whole.shape.rank() == 2 ? whole.shape[1] : 1, columns = part.rank() == 2 ? part.dim(1) : 1;
+  const int64_t size = DTypeSize(whole.dtype), first = (row * width + column) * size;
+  FATHOM_CHECK(part.dtype() == whole.dtype && whole.shape.rank() <= 2 && row + part.dim(0) <= whole.shape[0] && column + columns <= width,
+               "{}: {} at {}, {} of {}", whole.name, part.shape().ToString(), row, column, whole.shape.ToString());
+  if (columns == width && part.contiguous()) return WriteBytes(i, first, {part.raw(), static_cast<size_t>(part.NumBytes())});
+  for (int64_t r = 0; r < part.dim(0); ++r)
+    WriteBytes(i, first + r * width * size, {part.Rows(r, r + 1).raw(), static_cast<size_t>(columns * size)});
 }
 
 void SafetensorsWriter::Write(size_t i, ConstView view) {
@@ -243,7 +258,7 @@ void SafetensorsWriter::WriteBytes(size_t i, int64_t offset, std::span<const std
 }
 
 void SafetensorsWriter::Close() {
-  FATHOM_CHECK(written_ == data_bytes_, "{} of {} bytes written", written_.load(), data_bytes_);
+  FATHOM_CHECK(share_ != Share::kWhole || written_ == data_bytes_, "{} of {} bytes written", written_.load(), data_bytes_);
   file_.Close();
 }
 

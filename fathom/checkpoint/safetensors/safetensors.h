@@ -76,16 +76,23 @@ struct TensorInfo {
 // header's length is a multiple of 8, so that every tensor is aligned; within a width the given order stays.
 class SafetensorsWriter {
  public:
-  // Creates the file and writes its header. Throws Error(kResource); names must differ (FATHOM_CHECK).
+  enum class Share {
+    kWhole,   // creates the file; every byte of it is written here
+    kHeader,  // creates the file in its full size, for other processes to fill
+    kPart,    // such a file is there; other processes write other parts of it
+  };
+  // Throws Error(kResource); names must differ (FATHOM_CHECK).
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> tensors,
-                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}}, Share share = Share::kWhole);
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // as given
   // The whole tensor i: dtype and shape must be those announced (FATHOM_CHECK). Rows may be strided. Throws Error(kResource).
   void Write(size_t i, ConstView view);
+  // The part of matrix (or vector) i that begins at this row and column, likewise.
+  void WritePart(size_t i, ConstView part, int64_t row, int64_t column);
   // Some bytes of tensor i from `offset` on. Throws Error(kResource).
   void WriteBytes(size_t i, int64_t offset, std::span<const std::byte> bytes);
-  // Syncs and closes. Every byte must have been written (FATHOM_CHECK on their number). Throws Error(kResource).
+  // Syncs and closes. Of the whole every byte must have been written (FATHOM_CHECK on their number). Throws Error(kResource).
   void Close();
 
   // Size of the file for these tensors, without writing it.
@@ -96,6 +103,7 @@ class SafetensorsWriter {
   std::vector<int64_t> begins_;  // positions in the file
   int64_t data_bytes_ = 0;
   std::atomic<int64_t> written_ = 0;
+  Share share_;
   OutputFile file_;
 };
 

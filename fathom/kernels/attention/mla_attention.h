@@ -38,7 +38,8 @@ struct MlaGradients {
   View dq, dkv, dk_rope;
 };
 
-// Overwrites the gradients. Tokens outside every segment get zeros. Segments do not overlap; q and k ranges are equal (training).
+// Overwrites the gradients. Tokens outside every segment get zeros. Neither the q nor the k ranges of segments overlap; in training on one
+// rank both are equal.
 void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, const MlaOutputs& out,
                           const MlaGradients& gradients, Arena& scratch);
 

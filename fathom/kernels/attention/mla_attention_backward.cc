@@ -45,6 +45,12 @@ void StoreKeyGradients(const MlaBackwardArgs& a, int64_t head, int64_t first, in
   }
 }
 
+// Among a segment's blocks of queries the first that sees this key.
+int64_t FirstQueryBlock(const Segment& seg, int64_t key) {
+  const int64_t past = (seg.k_end - seg.k_begin) - (seg.q_end - seg.q_begin);
+  return std::max<int64_t>(0, key - seg.k_begin - past) / kQueryBlock * kQueryBlock;
+}
+
 // Queries and d_o of a segment and head, transposed for the scores and as right factors for the sums over queries.
 template <class Path>
 void PackRows(const ConstView& from, const Segment& seg, int64_t column, int64_t columns, float* rows, float* transposed, float* summed) {
@@ -81,7 +87,7 @@ void BackwardHead(const Path& path, const MlaBackwardArgs& a, const Segment& seg
     LoadValues<Path>(a, head, first, n, {w.values, RowStride<Path>(s.v_dim)});
     std::fill(w.d_keys, w.d_keys + kKeyBlock * wide, 0.0f);
     std::fill(w.d_values, w.d_values + kKeyBlock * v_wide, 0.0f);
-    for (int64_t i = first - seg.k_begin; i < length; i += kQueryBlock) {
+    for (int64_t i = FirstQueryBlock(seg, first); i < length; i += kQueryBlock) {
       const BlockSight sight{std::min(kQueryBlock, length - i), n, VisibleEnd(seg, seg.q_begin + i) - first};
       BackwardBlock(path, a, sight, i, blocks);
     }
@@ -142,9 +148,8 @@ void CheckMlaGradients(const MlaBackwardArgs& a) {
   FATHOM_CHECK(
       IsMatrix(a.o, tokens, a.shape.heads * a.shape.v_dim) && a.o.shape() == a.d_o.shape() && IsMatrix(a.lse, tokens, a.shape.heads),
       "o {}, d_o {}, lse {}", a.o.shape().ToString(), a.d_o.shape().ToString(), a.lse.shape().ToString());
-  FATHOM_CHECK(
-      a.dq.shape() == a.q.shape() && a.dkv.shape() == a.kv.shape() && a.dk_rope.shape() == a.k_rope.shape() && a.kv.dim(0) == tokens,
-      "dq {}, dkv {}, dk_rope {}", a.dq.shape().ToString(), a.dkv.shape().ToString(), a.dk_rope.shape().ToString());
+  FATHOM_CHECK(a.dq.shape() == a.q.shape() && a.dkv.shape() == a.kv.shape() && a.dk_rope.shape() == a.k_rope.shape(),
+               "dq {}, dkv {}, dk_rope {}", a.dq.shape().ToString(), a.dkv.shape().ToString(), a.dk_rope.shape().ToString());
   FATHOM_CHECK(
       a.dq.dtype() == dtype && a.dkv.dtype() == dtype && a.dk_rope.dtype() == dtype && a.o.dtype() == dtype && a.d_o.dtype() == dtype,
       "all but lse have one dtype");
@@ -152,8 +157,8 @@ void CheckMlaGradients(const MlaBackwardArgs& a) {
 
 void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope) {
   for (const Segment& s : segments) {
-    ParallelRanges(s.q_end - s.q_begin, 64, [&](int64_t begin, int64_t end) {
-      HWY_DYNAMIC_DISPATCH(AddRopeRows)(parts, dk_rope, s.q_begin + begin, s.q_begin + end);
+    ParallelRanges(s.k_end - s.k_begin, 64, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(AddRopeRows)(parts, dk_rope, s.k_begin + begin, s.k_begin + end);
     });
   }
 }
@@ -162,19 +167,22 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
                           const MlaGradients& gradients, Arena& scratch) {
   const MlaBackwardArgs a{{in, shape, CheckMlaInputs(shape, segments, in)}, out, gradients};
   CheckMlaGradients(a);
-  const int64_t tokens = in.q.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
+  const int64_t tokens = in.q.dim(0), keys = in.kv.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
   const ArenaScope scope(scratch);
   uint8_t* covered = scratch.AllocSpan<uint8_t>(tokens).data();
+  uint8_t* covered_keys = scratch.AllocSpan<uint8_t>(keys).data();
   std::memset(covered, 0, static_cast<size_t>(tokens));
+  std::memset(covered_keys, 0, static_cast<size_t>(keys));
   int64_t longest = 0;
   for (const Segment& s : segments) {
-    FATHOM_CHECK(s.q_begin == s.k_begin && s.q_end == s.k_end, "training attends to the same tokens: q {}..{} k {}..{}", s.q_begin, s.q_end,
-                 s.k_begin, s.k_end);
+    FATHOM_CHECK(s.q_end - s.q_begin <= s.k_end - s.k_begin, "q {}..{} k {}..{}", s.q_begin, s.q_end, s.k_begin, s.k_end);
+    std::memset(covered_keys + s.k_begin, 1, static_cast<size_t>(s.k_end - s.k_begin));
     std::memset(covered + s.q_begin, 1, static_cast<size_t>(s.q_end - s.q_begin));
     longest = std::max(longest, s.q_end - s.q_begin);
   }
-  for (const View& v : {a.dq, a.dkv, a.dk_rope}) ZeroUncovered(v, covered);
-  const RopeGradientParts d_rope{scratch.AllocArray<float>(groups * tokens * shape.rope_dim), groups, tokens, shape.rope_dim};
+  ZeroUncovered(a.dq, covered);
+  for (const View& v : {a.dkv, a.dk_rope}) ZeroUncovered(v, covered_keys);
+  const RopeGradientParts d_rope{scratch.AllocArray<float>(groups * keys * shape.rope_dim), groups, keys, shape.rope_dim};
   const WorkerScratch<float> workers(scratch, BackwardScratch::Floats(shape, longest));
   workers.Run(count * groups, [&](int64_t job, float* own) {
     const int64_t group = job % groups, begin = shape.heads * group / groups, end = shape.heads * (group + 1) / groups;

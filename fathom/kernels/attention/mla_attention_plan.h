@@ -34,7 +34,7 @@ struct RopeGradientParts {
   int64_t groups, tokens, rope_dim;
   float* Group(int64_t g) const { return parts + g * tokens * rope_dim; }
 };
-// dk_rope of the segments' rows: the groups' parts, added in order.
+// dk_rope of the segments' keys: the groups' parts, added in order.
 void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope);
 
 // Keys that query i sees end here.

@@ -1,0 +1,183 @@
+#include "fathom/parallel/comm.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "fathom/base/clock.h"
+#include "fathom/base/error.h"
+#include "fathom/base/plan_scope.h"
+#include "fathom/kernels/elementwise/vector_ops.h"
+
+namespace fathom {
+namespace {
+
+constexpr size_t kBucket = size_t{1} << 22;  // elements that are summed at a time
+
+void Copy(std::span<const std::byte> from, std::span<std::byte> to) {
+  FATHOM_CHECK(from.size() == to.size(), "{} bytes for {}", from.size(), to.size());
+  if (!from.empty() && from.data() != to.data()) std::memcpy(to.data(), from.data(), from.size());
+}
+
+View ViewOfFloats(std::span<float> x) { return ViewOf(x.data(), {std::ssize(x)}); }
+
+}  // namespace
+
+std::span<const std::byte> BytesOf(ConstView x) {
+  FATHOM_CHECK(x.contiguous(), "{}", x.shape().ToString());
+  return {x.raw(), static_cast<size_t>(x.NumBytes())};
+}
+std::span<std::byte> BytesOf(View x) {
+  FATHOM_CHECK(x.contiguous(), "{}", x.shape().ToString());
+  return {x.raw(), static_cast<size_t>(x.NumBytes())};
+}
+
+Comm::Comm(std::shared_ptr<Transport> transport) : state_(std::make_shared<State>()) {
+  state_->members.resize(static_cast<size_t>(transport->size()));
+  std::iota(state_->members.begin(), state_->members.end(), 0);
+  state_->rank = transport->rank();
+  state_->transport = std::move(transport);
+}
+
+bool Comm::Alone() const { return size() == 1 || PlanScope::Active(); }
+
+Comm Comm::Split(int64_t color) const {
+  if (size() == 1) return {};
+  std::vector<int64_t> colors(state_->members.size());
+  colors[static_cast<size_t>(rank())] = color;
+  AllSum(std::span(colors));
+  Comm part;
+  part.state_ = std::make_shared<State>();
+  part.state_->transport = state_->transport;
+  for (size_t r = 0; r < colors.size(); ++r) {
+    if (static_cast<int>(r) == rank()) part.state_->rank = static_cast<int>(part.state_->members.size());
+    if (colors[r] == color) part.state_->members.push_back(state_->members[r]);
+  }
+  return part;
+}
+
+void Comm::Exchange(std::span<const Outgoing> out, std::span<const Incoming> in) const {
+  if (Alone()) return;
+  const Stopwatch clock;
+  State& s = *state_;
+  s.out.clear();
+  s.in.clear();
+  for (const Outgoing& message : out) {
+    FATHOM_CHECK(message.to != rank(), "a message to itself");
+    s.out.push_back({s.members[static_cast<size_t>(message.to)], message.bytes});
+    s.traffic.bytes_sent += std::ssize(message.bytes);
+  }
+  for (const Incoming& message : in) s.in.push_back({s.members[static_cast<size_t>(message.from)], message.bytes});
+  s.transport->Exchange(s.out, s.in);
+  s.traffic.seconds += clock.Seconds();
+}
+
+void Comm::Send(int to, std::span<const std::byte> bytes) const {
+  const Outgoing message{to, bytes};
+  Exchange({&message, 1}, {});
+}
+
+void Comm::Receive(int from, std::span<std::byte> bytes) const {
+  const Incoming message{from, bytes};
+  Exchange({}, {&message, 1});
+}
+
+void Comm::AllToAll(std::span<const std::span<const std::byte>> to, std::span<const std::span<std::byte>> from) const {
+  if (PlanScope::Active()) return;
+  const auto me = static_cast<size_t>(rank());
+  std::vector<Outgoing> out;
+  std::vector<Incoming> in;
+  for (size_t r = 0; r < to.size(); ++r) {
+    if (r == me) continue;
+    out.push_back({static_cast<int>(r), to[r]});
+    in.push_back({static_cast<int>(r), from[r]});
+  }
+  Copy(to[me], from[me]);
+  Exchange(out, in);
+}
+
+void Comm::AllGather(std::span<const std::byte> mine, std::span<const std::span<std::byte>> all) const {
+  const std::vector<std::span<const std::byte>> to(all.size(), mine);
+  AllToAll(to, all);
+}
+
+template <class T, class F>
+void Comm::Combine(std::span<T> x, const F& combine) const {
+  if (Alone()) return;
+  const auto n = static_cast<size_t>(size());
+  std::vector<T> all(n * x.size());
+  std::vector<std::span<std::byte>> parts;
+  for (size_t r = 0; r < n; ++r) parts.push_back(BytesOf(std::span(all).subspan(r * x.size(), x.size())));
+  AllGather(BytesOf(x), parts);
+  for (size_t i = 0; i < x.size(); ++i) {
+    x[i] = all[i];
+    for (size_t r = 1; r < n; ++r) x[i] = combine(x[i], all[r * x.size() + i]);
+  }
+}
+
+void Comm::AllSum(std::span<double> x) const { Combine(x, std::plus<double>()); }
+void Comm::AllSum(std::span<int64_t> x) const { Combine(x, std::plus<int64_t>()); }
+void Comm::AllMax(std::span<double> x) const {
+  Combine(x, [](double a, double b) { return std::max(a, b); });
+}
+
+void Comm::Barrier() const {
+  int64_t nothing = 0;
+  AllSum(std::span(&nothing, 1));
+}
+
+// Each rank sums its part of the bucket and gives it to the others.
+void Comm::SumBucket(std::span<float> bucket) const {
+  const auto n = static_cast<size_t>(size()), me = static_cast<size_t>(rank());
+  const auto part = [&](size_t r) {
+    const size_t begin = bucket.size() * r / n, end = bucket.size() * (r + 1) / n;
+    return bucket.subspan(begin, end - begin);
+  };
+  const std::span<float> mine = part(me);
+  state_->sums.resize(n * mine.size());
+  std::vector<std::span<const std::byte>> to;
+  std::vector<std::span<std::byte>> from, all;
+  for (size_t r = 0; r < n; ++r) {
+    to.push_back(BytesOf(part(r)));
+    all.push_back(BytesOf(part(r)));
+    from.push_back(BytesOf(std::span(state_->sums).subspan(r * mine.size(), mine.size())));
+  }
+  AllToAll(to, from);
+  if (!mine.empty()) {
+    Cast(ViewOfFloats(std::span(state_->sums).first(mine.size())), ViewOfFloats(mine));
+    for (size_t r = 1; r < n; ++r)
+      AddScaled(1, ViewOfFloats(std::span(state_->sums).subspan(r * mine.size(), mine.size())), ViewOfFloats(mine));
+  }
+  AllGather(BytesOf(mine), all);
+}
+
+void Comm::AllSum(std::span<const View> list) const {
+  if (Alone()) return;
+  std::vector<float>& bucket = state_->bucket;
+  std::vector<std::span<float>> waiting;
+  size_t used = 0;
+  const auto sum = [&] {
+    if (used == 0) return;
+    SumBucket(std::span(bucket).first(used));
+    const float* at = bucket.data();
+    for (const std::span<float> piece : waiting) at += (std::copy_n(at, piece.size(), piece.begin()), piece.size());
+    waiting.clear();
+    used = 0;
+  };
+  for (const View& view : list) {
+    FATHOM_CHECK(view.contiguous(), "{}", view.shape().ToString());
+    std::span<float> rest(view.data<float>(), static_cast<size_t>(view.NumElements()));
+    while (!rest.empty()) {
+      const std::span<float> piece = rest.first(std::min(rest.size(), kBucket - used));
+      if (bucket.size() < used + piece.size()) bucket.resize(used + piece.size());
+      std::ranges::copy(piece, bucket.begin() + static_cast<ptrdiff_t>(used));
+      waiting.push_back(piece);
+      used += piece.size();
+      rest = rest.subspan(piece.size());
+      if (used == kBucket) sum();
+    }
+  }
+  sum();
+}
+
+}  // namespace fathom

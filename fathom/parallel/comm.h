@@ -1,0 +1,82 @@
+// Ranks that work together: this one's place among them, and what they tell each other.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "fathom/parallel/transport.h"
+#include "fathom/tensor/view.h"
+
+namespace fathom {
+
+// What a group of ranks has cost this one.
+struct Traffic {
+  int64_t bytes_sent = 0;  // to the others
+  double seconds = 0;      // in calls, waiting included
+};
+
+// Every call but rank(), size() and traffic() is made by all ranks of the group, in the same order, with sizes that fit. With one rank, and
+// under a PlanScope, nothing is done: what would be received stays as it is. Sums are taken in the order of the ranks, so all of them get
+// the same bits, in every run. Copies are the same group.
+class Comm {
+ public:
+  Comm() = default;  // one rank
+  explicit Comm(std::shared_ptr<Transport> transport);
+
+  int rank() const { return state_ ? state_->rank : 0; }
+  int size() const { return state_ ? static_cast<int>(state_->members.size()) : 1; }
+  // Those of the group with the same color, in the order of their ranks. Its traffic is counted apart.
+  Comm Split(int64_t color) const;
+
+  void Barrier() const;
+  // x = the sum over ranks: F32, contiguous; several count as one after the other.
+  void AllSum(View x) const { AllSum(std::span<const View>(&x, 1)); }
+  void AllSum(std::span<const View> list) const;
+  void AllSum(std::span<double> x) const;
+  void AllSum(std::span<int64_t> x) const;
+  void AllMax(std::span<double> x) const;
+  // all[r] = what rank r calls `mine`; all[rank()] may be the same memory.
+  void AllGather(std::span<const std::byte> mine, std::span<const std::span<std::byte>> all) const;
+  // from[r] = what rank r has in to[rank()]; sizes differ as they like, both sides know them.
+  void AllToAll(std::span<const std::span<const std::byte>> to, std::span<const std::span<std::byte>> from) const;
+  // Many messages at once, by rank of the group; none to this rank itself.
+  void Exchange(std::span<const Outgoing> out, std::span<const Incoming> in) const;
+  void Send(int to, std::span<const std::byte> bytes) const;
+  void Receive(int from, std::span<std::byte> bytes) const;
+
+  Traffic traffic() const { return state_ ? state_->traffic : Traffic(); }
+
+ private:
+  struct State {
+    std::shared_ptr<Transport> transport;
+    std::vector<int> members;  // ranks of the transport
+    int rank = 0;              // of this one among them
+    Traffic traffic;
+    std::vector<float> sums;  // [n*count]: what others sent
+    std::vector<float> bucket;
+    std::vector<Outgoing> out;
+    std::vector<Incoming> in;
+  };
+  bool Alone() const;
+  void SumBucket(std::span<float> bucket) const;
+  template <class T, class F>
+  void Combine(std::span<T> x, const F& combine) const;
+
+  std::shared_ptr<State> state_;
+};
+
+// The memory of a contiguous view or of a list.
+std::span<const std::byte> BytesOf(ConstView x);
+std::span<std::byte> BytesOf(View x);
+template <class T>
+std::span<std::byte> BytesOf(std::span<T> x) {
+  return std::as_writable_bytes(x);
+}
+template <class T>
+std::span<const std::byte> BytesOf(std::span<const T> x) {
+  return std::as_bytes(x);
+}
+
+}  // namespace fathom

@@ -1,0 +1,107 @@
+#include "fathom/parallel/comm.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "fathom/base/plan_scope.h"
+#include "fathom/parallel/test_threads.h"
+#include "fathom/tensor/tensor.h"
+
+namespace fathom {
+namespace {
+
+float Value(int rank, int64_t i) { return static_cast<float>(rank + 1) + 0.25f * static_cast<float>(i % 7); }
+
+TEST(Comm, OneRankLeavesEverythingAsItIs) {
+  const Comm one;
+  double x = 3;
+  one.AllSum(std::span(&x, 1));
+  one.Barrier();
+  EXPECT_EQ(x, 3);
+  EXPECT_EQ(one.size(), 1);
+  EXPECT_EQ(one.Split(5).size(), 1);
+}
+
+TEST(Comm, SumsFloatsOfSeveralViewsAcrossBuckets) {
+  for (const int n : {2, 3}) {
+    for (const int64_t large : {int64_t{1}, int64_t{5}, int64_t{1000}, (int64_t{1} << 22) + 3}) {
+      RunRanks(n, [&](const Comm& world) {
+        Tensor a(DType::kF32, {large}), b(DType::kF32, {2, 3});
+        for (Tensor* t : {&a, &b}) {
+          for (int64_t i = 0; i < t->NumElements(); ++i) t->mutable_data<float>()[i] = Value(world.rank(), i);
+        }
+        const std::array list = {a.mutable_view(), b.mutable_view()};
+        world.AllSum(list);
+        for (Tensor* t : {&a, &b}) {
+          for (int64_t i = 0; i < t->NumElements(); ++i) {
+            float want = 0;
+            for (int r = 0; r < n; ++r) want += Value(r, i);
+            ASSERT_EQ(t->data<float>()[i], want) << n << " ranks, element " << i << " of " << t->NumElements();
+          }
+        }
+        EXPECT_GT(world.traffic().bytes_sent, 0);
+      });
+    }
+  }
+}
+
+TEST(Comm, SumsAndMaximaOfLists) {
+  RunRanks(3, [](const Comm& world) {
+    std::vector<double> x = {1.5 * world.rank(), -1.0 * world.rank()}, y = x;
+    world.AllSum(std::span(x));
+    world.AllMax(std::span(y));
+    EXPECT_EQ(x, (std::vector<double>{4.5, -3}));
+    EXPECT_EQ(y, (std::vector<double>{3, 0}));
+    std::vector<int64_t> n = {int64_t{1} << 40};
+    world.AllSum(std::span(n));
+    EXPECT_EQ(n[0], 3 * (int64_t{1} << 40));
+  });
+}
+
+TEST(Comm, AllToAllTakesUnequalSizes) {
+  RunRanks(3, [](const Comm& world) {
+    const auto count = [](int from, int to) { return static_cast<size_t>((2 * from + to) % 3); };
+    std::vector<std::vector<int32_t>> out(3), in(3);
+    std::vector<std::span<const std::byte>> to;
+    std::vector<std::span<std::byte>> from;
+    for (int r = 0; r < 3; ++r) {
+      out[static_cast<size_t>(r)].assign(count(world.rank(), r), 10 * world.rank() + r);
+      in[static_cast<size_t>(r)].resize(count(r, world.rank()));
+    }
+    for (const auto& x : out) to.push_back(BytesOf(std::span(x)));
+    for (auto& x : in) from.push_back(BytesOf(std::span(x)));
+    world.AllToAll(to, from);
+    for (int r = 0; r < 3; ++r) EXPECT_EQ(in[static_cast<size_t>(r)], std::vector<int32_t>(count(r, world.rank()), 10 * r + world.rank()));
+  });
+}
+
+TEST(Comm, SplitsAndCountsEachGroupsTrafficApart) {
+  RunRanks(6, [](const Comm& world) {
+    const Comm part = world.Split(world.rank() % 2);
+    ASSERT_EQ(part.size(), 3);
+    EXPECT_EQ(part.rank(), world.rank() / 2);
+    EXPECT_EQ(part.traffic().bytes_sent, 0);
+    double sum = world.rank();
+    part.AllSum(std::span(&sum, 1));
+    EXPECT_EQ(sum, world.rank() % 2 == 0 ? 0 + 2 + 4 : 1 + 3 + 5);
+    EXPECT_EQ(part.traffic().bytes_sent, 16);
+    int32_t token = part.rank();
+    if (part.rank() == 0) part.Send(2, BytesOf(std::span<const int32_t>(&token, 1)));
+    if (part.rank() == 2) part.Receive(0, BytesOf(std::span(&token, 1)));
+    EXPECT_EQ(token, part.rank() == 2 ? 0 : part.rank());
+  });
+}
+
+TEST(Comm, NothingTravelsWhileMemoryIsPlanned) {
+  RunRanks(2, [](const Comm& world) {
+    const PlanScope plan(1);
+    double x = world.rank();
+    world.AllSum(std::span(&x, 1));
+    EXPECT_EQ(x, world.rank());
+    EXPECT_EQ(world.traffic().bytes_sent, 0);
+  });
+}
+
+}  // namespace
+}  // namespace fathom

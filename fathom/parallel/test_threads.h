@@ -1,0 +1,77 @@
+// Ranks that are threads of one process; for tests.
+#pragma once
+
+#include <omp.h>
+
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "fathom/base/error.h"
+#include "fathom/parallel/comm.h"
+
+namespace fathom {
+
+class ThreadTransport final : public Transport {
+ public:
+  struct Mail {
+    explicit Mail(int ranks) : size(ranks) {}
+    int size;
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::map<std::pair<int, int>, std::deque<std::vector<std::byte>>> boxes;  // by sender and receiver
+  };
+  ThreadTransport(std::shared_ptr<Mail> mail, int rank) : mail_(std::move(mail)), rank_(rank) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return mail_->size; }
+  void Exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+    std::unique_lock lock(mail_->mutex);
+    for (const Outgoing& m : out) mail_->boxes[{rank_, m.to}].emplace_back(m.bytes.begin(), m.bytes.end());
+    mail_->changed.notify_all();
+    for (const Incoming& m : in) {
+      auto& box = mail_->boxes[{m.from, rank_}];
+      mail_->changed.wait(lock, [&] { return !box.empty(); });
+      FATHOM_CHECK(box.front().size() == m.bytes.size(), "{} bytes sent, {} expected", box.front().size(), m.bytes.size());
+      if (!m.bytes.empty()) std::memcpy(m.bytes.data(), box.front().data(), m.bytes.size());
+      box.pop_front();
+    }
+  }
+  bool Meet(double) override { return true; }
+  [[noreturn]] void Abort(int) override { std::abort(); }
+
+ private:
+  std::shared_ptr<Mail> mail_;
+  int rank_;
+};
+
+// f(world) on so many threads, each with one thread to compute with; the first exception is thrown here.
+inline void RunRanks(int ranks, const std::function<void(const Comm&)>& f) {
+  const auto mail = std::make_shared<ThreadTransport::Mail>(ranks);
+  std::vector<std::exception_ptr> failures(static_cast<size_t>(ranks));
+  {
+    std::vector<std::jthread> threads;
+    for (int r = 0; r < ranks; ++r) {
+      threads.emplace_back([&, r] {
+        omp_set_num_threads(1);
+        try {
+          f(Comm(std::make_shared<ThreadTransport>(mail, r)));
+        } catch (...) {
+          failures[static_cast<size_t>(r)] = std::current_exception();
+        }
+      });
+    }
+  }
+  for (const auto& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+}
+
+}  // namespace fathom

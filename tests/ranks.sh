@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# ranks.sh FATHOM DATA: two ranks under mpirun train as one process does, on every axis; a run goes on with another mesh; a mesh that cannot
+# be is one line; a rank that dies takes the other with it. Exit code 77 where there is no mpirun or no MPI backend beside the program. DATA is
+# tests/data.
+set -u
+fathom=$(realpath "$1")
+text=$(realpath "$2")/tokenizer/train.txt
+command -v mpirun >/dev/null || { echo "ranks: skipped: no mpirun (Debian: openmpi-bin)"; exit 77; }
+[ -e "$(dirname "$fathom")/libfathom_mpi.so" ] || { echo "ranks: skipped: built without MPI (Debian: libopenmpi-dev)"; exit 77; }
+dir=$(mktemp -d)
+status=0
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+export OMP_WAIT_POLICY=passive
+
+MODEL=(model_name=deepseek3-tiny override_model_config=true vocab_size=400 base_emb_dim=32 base_num_decoder_layers=3 first_num_dense_layers=1
+  base_num_query_heads=2 base_num_kv_heads=2 q_lora_rank=16 kv_lora_rank=16 qk_nope_head_dim=16 qk_rope_head_dim=8 v_head_dim=16
+  base_mlp_dim=64 base_moe_mlp_dim=32 num_experts=8 num_experts_per_tok=2 n_routing_groups=4 topk_routing_group=2 rope_type=default
+  max_position_embeddings=4096 mtp_num_layers=1)
+COMMON=("dataset_path=$text" tokenizer_path=tokenizer "base_output_directory=$dir/runs" held_out_fraction=0 enable_tensorboard=false log_level=warning
+  threads=1 dtype=float32 adam_eps=1e-3 max_target_length=32 warmup_steps_fraction=0)
+
+fail() {
+  echo "ranks: $*" >&2
+  status=1
+}
+launch() { mpirun --allow-run-as-root --oversubscribe --bind-to none -np 2 "$@"; }
+# axes NAME: that axis has two ranks, the others one.
+axes() {
+  local axis
+  for axis in data fsdp expert tensor context pipeline; do
+    if [ "$axis" = "$1" ]; then echo "ici_${axis}_parallelism=2"; else echo "ici_${axis}_parallelism=1"; fi
+  done
+}
+one() { "$fathom" train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=4 run_name="$1" "${@:2}" 2>"$1.err"; }
+# two NAME AXIS FLAG...
+two() {
+  local mesh
+  mapfile -t mesh < <(axes "$2")
+  launch "$fathom" train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 run_name="$1" "${mesh[@]}" "${@:3}" 2>"$1.err"
+}
+losses() { grep -o '"learning/loss":[^,]*,.*"learning/raw_grad_norm":[^,]*' "runs/$1/metrics/metrics.jsonl" | sed 's/"learning\/loss"://; s/,.*"learning\/raw_grad_norm":/ /'; }
+# same A B: as many steps, every loss and gradient norm within 2e-5.
+same() {
+  paste -d' ' <(losses "$1") <(losses "$2") | awk '
+    function far(x, y) { d = x > y ? x - y : y - x; return !(d <= 2e-5 * (y > 0 ? y : -y)) }
+    NF != 4 || far($1, $3) || far($2, $4) { print "step " NR - 1 ": " $0; bad = 1 } END { if (NR == 0) print "no steps"; exit bad || NR == 0 }'
+}
+
+"$fathom" tokenizer train "input=$text" vocab_size=400 output=tokenizer log_level=error >/dev/null || fail "no tokenizer"
+one alone steps=4 || fail "one process: $(tail -1 alone.err)"
+for axis in data fsdp expert tensor context pipeline; do
+  two "$axis" "$axis" steps=4 || fail "$axis: $(grep fathom: "$axis.err" | head -1)"
+  same "$axis" alone >difference || fail "$axis: not as one process: $(head -1 difference)"
+done
+
+# Two steps on one mesh, two on another; the folder is one of one process.
+two moved fsdp steps=2 learning_rate_schedule_steps=4 || fail "moved: $(grep fathom: moved.err | head -1)"
+two moved expert steps=4 || fail "moved on: $(grep fathom: moved.err | head -1)"
+same moved alone >difference || fail "two steps on fsdp, two on expert: $(head -1 difference)"
+cmp -s <(head -c 8 runs/moved/checkpoints/3/model.safetensors) <(head -c 8 runs/alone/checkpoints/3/model.safetensors) || fail "other headers"
+
+# Twice the same bits.
+two again tensor steps=4 || fail "again: $(grep fathom: again.err | head -1)"
+cmp -s runs/again/checkpoints/3/model.safetensors runs/tensor/checkpoints/3/model.safetensors || fail "the same mesh twice: other bits"
+
+# One line for both ranks.
+launch "$fathom" train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 run_name=r ici_tensor_parallelism=4 ici_fsdp_parallelism=1 2>wrong.err
+[ $? = 2 ] || fail "a mesh of four for two ranks does not end with 2"
+[ "$(grep -c '^fathom: error: .*ici_tensor_parallelism=4' wrong.err)" = 1 ] || fail "a mesh of four for two ranks: $(grep fathom: wrong.err)"
+launch "$fathom" plan train "${MODEL[@]}" 2>wrong.err && fail "fathom plan runs as two"
+
+# A rank is killed: the other goes with it.
+two killed fsdp steps=100000 >/dev/null &
+job=$!
+until [ "$(wc -l 2>/dev/null <runs/killed/metrics/metrics.jsonl || echo 0)" -ge 3 ] || ! kill -0 $job 2>/dev/null; do sleep 0.05; done
+victim=$(pgrep -f "base_output_directory=$dir/runs" | while read -r pid; do [ "$(cat "/proc/$pid/comm")" = fathom ] && echo "$pid"; done | tail -1)
+[ -n "$victim" ] || fail "no rank to kill: $(grep fathom: killed.err)"
+kill -9 "$victim"
+wait $job && fail "a rank was killed, and mpirun ends with 0"
+sleep 1
+pgrep -f "base_output_directory=$dir/runs" >/dev/null && fail "a rank was killed, and others live on"
+exit $status
