@@ -40,7 +40,7 @@ struct OptimizerParam {
   View bf16_copy;  // BF16, gets the new value; may be empty
   bool decayed = true;
   bool orthogonal = false;  // a matrix that Muon, if it is the optimizer, moves
-  bool counted = true;  // in the norms: false where another rank counts it
+  bool counted = true;      // in the norms: false where another rank counts it
 
   bool moves() const { return !value.empty(); }
 };
