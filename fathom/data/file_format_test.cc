@@ -98,7 +98,7 @@ TEST_F(DetectedFormat, BinaryDataSaysWhatItLooksLike) {
   EXPECT_EQ(MessageOf("c.txt", std::string(1000, 'a') + "\xe9"), "") << "one broken character is no other encoding";
 }
 
-TEST_F(FileFormat, SaysThatAPointerIsNotTheFile) {
+TEST_F(DetectedFormat, SaysThatAPointerIsNotTheFile) {
   const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
   for (const char* name : {"a.txt", "b.jsonl", "c.json", "d.jsonl.zst", "e.parquet"})
     EXPECT_NE(MessageOf(name, pointer).find("Git LFS pointer"), std::string::npos) << name;

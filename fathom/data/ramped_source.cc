@@ -75,8 +75,9 @@ Json RampedSource::State() const {
 }
 
 void RampedSource::Restore(const Json& state) {
-  const bool known = state.is_object() && state.value("kind", "") == "ramp" && state.contains("full") && state.contains("row") &&
-                     state["row"].is_number_unsigned() && state.contains("steps") && state["steps"].is_number_unsigned();
+  const auto counts = [&](const char* name) { return state.contains(name) && state[name].is_number_integer() && state[name] >= 0; };
+  const bool known =
+      state.is_object() && state.value("kind", Json()) == "ramp" && state.contains("full") && counts("row") && counts("steps");
   if (!known) Throw(ErrorCode::kInput, "the saved place in the data is not of a run with enable_rampup_batch_size=true");
   full_->Restore(state["full"]);
   held_.Clear(0, 0);
