@@ -266,7 +266,9 @@ int Run(std::vector<std::string> words, Ranks& ranks) {
   if (!config.words().empty() && command.operands.empty()) RefuseWord(command, config.words()[0]);
   if (command.name != "config") {  // which shows what was given, and does nothing with it
     CheckHonoured(Purpose(command, config), config);
-    ReadMesh(config, ranks.world().size());  // a mesh that the flags ask for is what runs, or an error
+    // A mesh that the flags ask for is what runs, or an error.
+    if (ranks.world().size() > 1 || FindFlag("num_slices", "flags").IsRefusedBy(Purpose(command, config)))
+      ReadMesh(config, ranks.world().size());
     RefuseUnreadAdapter(command, config);
     NameUnread(command, config);
   }

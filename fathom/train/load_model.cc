@@ -118,8 +118,9 @@ void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, con
   for (const Axis axis : {Axis::kExpert, Axis::kTensor}) {
     if (options.lora.enabled) refuse(axis, "not offered with adapters (lora.enable_lora=true)");
   }
-  for (const Axis axis : {Axis::kFsdp, Axis::kExpert, Axis::kTensor}) {
+  for (const Axis axis : kAxes) {
     if (options.optimizer.type == OptimizerType::kMuon) refuse(axis, "not offered with opt_type=muon, which needs whole matrices");
+    if (config.Bool("enable_rampup_batch_size")) refuse(axis, "not offered with enable_rampup_batch_size");
   }
   if (options.fp8_block) refuse(Axis::kTensor, "not offered with quantization=fp8_block");
 }
