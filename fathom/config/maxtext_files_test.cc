@@ -93,7 +93,7 @@ TEST_F(MaxTextFiles, RefusesWhatItCannotHonour) {
     const std::string error = ErrorOf({flag});
     EXPECT_NE(error.find(std::string("command line: ") + flag + ": "), error.npos) << flag << " -> " << error;
   }
-  for (const char* flag : {"use_sft=false", "ici_diloco_parallelism=-1", "ici_sequence_parallelism=1", "dcn_diloco_parallelism=1",
+  for (const char* flag : {"use_sft=false", "ici_diloco_parallelism=1", "ici_sequence_parallelism=1", "dcn_diloco_parallelism=1",
                            "num_slices=1", "dropout_rate=0", "decoder_block=deepseek", "engram_layers=[]", "weight_sparsity_n=null"})
     EXPECT_EQ(ErrorOf({flag}), "") << flag;
   const std::string path = Write("a.yml", "use_dpo: true\n");
@@ -108,7 +108,7 @@ TEST_F(MaxTextFiles, RefusesOnlyInCommandsWhoseResultItIs) {
   } cases[] = {{"use_dpo=true", {"train", "sft"}, {"decode", "convert", "check logits", "tokenizer chat", "inspect", "bench"}},
                {"dropout_rate=0.1", {"train"}, {"decode", "eval perplexity", "check golden", "convert"}},
                {"quantize_kvcache=true", {"decode", "eval mmlu", "check logits"}, {"train", "convert", "check files"}},
-               {"ici_tensor_parallelism=4", {"train", "decode", "eval perplexity"}, {"convert", "check files", "tokenizer train"}},
+               {"ici_autoregressive_parallelism=4", {"train", "decode", "eval perplexity"}, {"convert", "check files", "tokenizer train"}},
                {"use_multimodal=true", {"train", "decode"}, {"convert", "tokenizer train"}},
                {"attention_bias=true", {"train", "decode", "check golden", "convert"}, {"check files", "checks", "tokenizer encode"}}};
   for (const auto& c : cases) {
