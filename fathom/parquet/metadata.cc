@@ -139,11 +139,11 @@ ParquetChunk ReadChunk(ThriftReader& in, uint64_t file_size, const std::string& 
   });
   if (elsewhere || length < 0) Throw(ErrorCode::kInput, "{}: a column is encrypted or kept in another file", where);
   chunk.begin = dictionary > 0 ? std::min(data, dictionary) : data;
-  chunk.end = chunk.begin + length;
   const auto size = static_cast<int64_t>(file_size);
   if (chunk.begin < 4 || length > size || chunk.begin > size - length || chunk.values < 0 || codec < 0 || codec > 7 || physical < 0 ||
       physical > 7)
     Throw(ErrorCode::kInput, "{}: a column lies outside the file: damaged or cut off", where);
+  chunk.end = chunk.begin + length;
   chunk.codec = static_cast<ParquetCodec>(codec);
   chunk.type = static_cast<ParquetType>(physical);
   return chunk;
