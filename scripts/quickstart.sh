@@ -122,7 +122,8 @@ sample() {
 what_next() {
   say "What to try next"
   cat <<END
-The model lies in $CHECKPOINT, a Hugging Face checkpoint.
+The model lies in $CHECKPOINT, a Hugging Face checkpoint; how it learned is drawn in
+$OUT/runs/first/report.html, a page for any browser.
 
   $FATHOM decode load_parameters_path=$CHECKPOINT prompt="She had never" max_new_tokens=100
   $FATHOM train load_parameters_path=$CHECKPOINT dataset_path=YOUR.txt tokenizer_path=$OUT/tokenizer \\
