@@ -11,7 +11,7 @@ dir=$(mktemp -d)
 status=0
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-export OMP_WAIT_POLICY=passive
+export OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0  # Open MPI keeps some memory until its end
 
 MODEL=(model_name=deepseek3-tiny override_model_config=true vocab_size=400 base_emb_dim=32 base_num_decoder_layers=3 first_num_dense_layers=1
   base_num_query_heads=2 base_num_kv_heads=2 q_lora_rank=16 kv_lora_rank=16 qk_nope_head_dim=16 qk_rope_head_dim=8 v_head_dim=16

@@ -29,7 +29,8 @@ TEST(RunLength, RunsAndPackedGroups) {
 
 TEST(Delta, TheExamplesOfTheSpecification) {
   // 1, 2, 3, 4, 5: block of 128, 4 mini blocks, 5 values, first 1, least difference 1, widths 0.
-  DeltaReader ones("\x80\x01\x04\x05\x02\x02\0\0\0\0"s);
+  const std::string five = "\x80\x01\x04\x05\x02\x02\0\0\0\0"s;
+  DeltaReader ones(five);
   for (int64_t want = 1, got; want <= 5; ++want) {
     ASSERT_TRUE(ones.Next(&got));
     EXPECT_EQ(got, want);
