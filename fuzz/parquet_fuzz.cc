@@ -1,37 +1,17 @@
 // A Parquet file of any content: either an Error of the right kind, or rows.
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 
 #include "fathom/base/error.h"
 #include "fathom/parquet/parquet.h"
+#include "fuzz/memory_file.h"
 
 namespace {
 
 using namespace fathom;
 
 constexpr int kMostRows = 1000;  // run-length levels make millions of rows of a few bytes
-
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
-
-// A file in memory that has a path.
-class MemoryFile {
- public:
-  MemoryFile(const uint8_t* data, size_t size) : fd_(::memfd_create("fuzz", 0)) {
-    Require(fd_ >= 0 && ::write(fd_, data, size) == static_cast<ssize_t>(size));
-  }
-  ~MemoryFile() { ::close(fd_); }
-  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
-
- private:
-  int fd_;
-};
 
 void ReadAll(const std::shared_ptr<const ParquetFile>& file) {
   std::vector<std::string> columns;

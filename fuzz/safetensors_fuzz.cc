@@ -1,7 +1,4 @@
 // A safetensors file of any content: either an Error of the right kind, or tensors that lie inside the file and don't overlap.
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -9,27 +6,11 @@
 
 #include "fathom/base/error.h"
 #include "fathom/checkpoint/safetensors/safetensors.h"
+#include "fuzz/memory_file.h"
 
 namespace {
 
 using namespace fathom;
-
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
-
-// A file in memory that has a path.
-class MemoryFile {
- public:
-  MemoryFile(const uint8_t* data, size_t size) : fd_(::memfd_create("fuzz", 0)) {
-    Require(fd_ >= 0 && ::write(fd_, data, size) == static_cast<ssize_t>(size));
-  }
-  ~MemoryFile() { ::close(fd_); }
-  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
-
- private:
-  int fd_;
-};
 
 void ReadAll(const SafetensorsFile& file) {
   uint64_t end = 0;
