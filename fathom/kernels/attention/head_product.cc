@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "fathom/kernels/quant/fp8-inl.h"
+#include "fathom/kernels/simd/prefetch-inl.h"
 #include "fathom/kernels/simd/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -19,7 +20,8 @@ namespace {
 
 // Vectors of sums that have room in registers, and rows of x that share them.
 constexpr int kSums = HWY_MAX_BYTES == 64 ? 16 : HWY_MAX_BYTES >= 16 ? 8 : 4;
-constexpr uintptr_t kPrefetchBytes = 4096;
+// Rows that come from memory while this one is widened.
+constexpr int64_t kRowsAhead = 4;
 constexpr int kMostQueries = std::min(8, kSums);
 // And rows or vectors of weights beside kM rows of x.
 template <int kM>
@@ -32,18 +34,10 @@ struct WeightTile {
   const float* Row(int64_t r) const { return data + r * columns; }
 };
 
-// Rows lie in pages where the hardware's own prefetch stops. Past the end of the weights this asks for nothing that is touched.
-HWY_INLINE void PrefetchAhead(const void* p) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + kPrefetchBytes), 0, 2);
-}
-
 template <class T>
 void WidenAs(const WeightView& w, int64_t row, float* to) {
   const T* from = reinterpret_cast<const T*>(w.value.raw()) + row * w.value.stride();
-  ForVectors(w.value.dim(1), [&](auto at) {
-    PrefetchAhead(from + at.i);
-    at.Store(at.Load(from), to);
-  });
+  ForVectors(w.value.dim(1), [&](auto at) { at.Store(at.Load(from), to); });
 }
 
 void WidenCodes(const WeightView& w, int64_t row, float* to) {
@@ -56,6 +50,7 @@ void WidenCodes(const WeightView& w, int64_t row, float* to) {
 }
 
 void WidenRow(const WeightView& w, int64_t row, float* to) {
+  PrefetchRow(w.value, row + kRowsAhead, 0, w.value.dim(1));
   const DType type = w.value.dtype();
   if (type == DType::kF32) return WidenAs<float>(w, row, to);
   if (type == DType::kBF16) return WidenAs<BF16>(w, row, to);
