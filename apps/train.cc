@@ -92,6 +92,7 @@ std::vector<std::string> TrainFlags() {
           "async_checkpointing",
           "max_num_checkpoints_to_keep",
           "max_shard_size",
+          "log_period",
           "metrics_file",
           "enable_tensorboard",
           "compat",

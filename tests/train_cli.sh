@@ -252,7 +252,7 @@ an_error_after_step_0_saves_the_last_step() {
 }
 
 a_log_that_nobody_reads_saves_and_stops() {
-  "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name=pipe "${LONG[@]}" steps=100000 log_level=info 2>&1 | head -20 >/dev/null
+  "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name=pipe "${LONG[@]}" steps=100000 log_level=info log_period=1 2>&1 | head -20 >/dev/null
   [[ ${PIPESTATUS[0]} == 141 && -n $(ls runs/pipe/checkpoints) ]] || fail "pipe: checkpoints $(ls runs/pipe/checkpoints)"
 }
 
@@ -294,6 +294,38 @@ a_warm_up_shows_its_own_loss() {
   grep -q 'completed step: 0,.* indexer_loss: ' warm_up.err && ! grep -q 'perplexity: ' warm_up.err || fail "warm_up: $(cat warm_up.err)"
 }
 
+# The lines of steps that a log holds; metrics have every step.
+logged() { grep -oP '^completed step: \K[0-9]*' "$1.err" | tr '\n' ' '; }
+
+the_log_has_a_line_now_and_then() {
+  local period
+  for period in 4 100; do
+    rm -rf runs/log
+    TERM=dumb train log "${LONG[@]}" steps=11 enable_checkpointing=false log_level=info log_period=$period || fail "log: $(cat log.err)"
+    [[ $(logged log) == "0 $([[ $period == 4 ]] && echo '4 8 ')10 " && $(steps_done log) == 11 ]] || fail "log_period=$period: lines of steps $(logged log)"
+  done
+  ! grep -q $'[\r\033]' log.err || fail "a log holds what only a terminal understands"
+}
+
+# terminal COLUMNS: a run of 300 steps on one; what it shows is in terminal.out.
+terminal() {
+  rm -rf runs/terminal
+  script -qec "stty cols $1; '$fathom' train ${MODEL[*]} ${COMMON[*]} run_name=terminal 'dataset_path=$text' per_device_batch_size=4 max_target_length=32 \
+    steps=300 enable_checkpointing=false log_level=info" /dev/null >terminal.out </dev/null
+}
+
+a_terminal_has_one_line_that_follows_the_steps() {
+  local widest
+  TERM=xterm terminal 100
+  grep -qP '\rstep [0-9]+/300, loss [0-9.]+, [0-9]+ tokens/s, [0-9]+ % of peak, [0-9a-z]+ left, [0-9.]+ [kMG]B\033\[K' terminal.out ||
+    fail "a terminal shows no line that follows the steps"
+  TERM=xterm terminal 40
+  widest=$(tr '\r' '\n' <terminal.out | grep -aoP '^step .*(?=\033\[K)' | wc -L)
+  ((widest > 10 && widest < 40)) || fail "on 40 columns a line has $widest"
+  TERM=dumb terminal 100
+  grep -q 'completed step: 299' terminal.out && ! grep -q $'\033' terminal.out || fail "a dumb terminal gets what it cannot show"
+}
+
 a_run_stays_in_its_folder() {
   local name
   for name in ../out "$PWD/out" a/../../out ..; do
@@ -322,6 +354,8 @@ a_log_that_nobody_reads_saves_and_stops
 a_disk_too_small_is_told_before_step_0
 metrics_hold_each_step_once
 a_warm_up_shows_its_own_loss
+the_log_has_a_line_now_and_then
+a_terminal_has_one_line_that_follows_the_steps
 a_run_stays_in_its_folder
 # A V3.2 model from scratch whose indexers nothing trains says so, where warnings are shown.
 SPARSE=(dataset_type=synthetic steps=1 max_target_length=16 per_device_batch_size=1 enable_checkpointing=false use_indexer=true indexer_n_heads=2

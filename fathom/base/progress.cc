@@ -1,9 +1,9 @@
 #include "fathom/base/progress.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
+#include <fmt/ranges.h>
 
-#include <cstdio>
+#include <vector>
 
 #include "fathom/base/log.h"
 
@@ -31,35 +31,24 @@ std::string FormatBytes(double bytes) {
 }
 
 Progress::Progress(std::string what, std::string unit, double total, double unit_size, double before)
-    : what_(std::move(what)), unit_(std::move(unit)), total_(total), unit_size_(unit_size), before_(before), terminal_(isatty(2) != 0) {}
-
-Progress::~Progress() {
-  if (terminal_ && drawn_) std::fputc('\n', stderr);
-}
+    : what_(std::move(what)), unit_(std::move(unit)), total_(total), unit_size_(unit_size), before_(before) {}
 
 void Progress::Update(double done, const std::string& note) {
   if (clock_.Seconds() < next_) return;
   Draw(done, note);
-  next_ = clock_.Seconds() + (terminal_ ? kTerminalPeriod : kLogPeriod);
+  next_ = clock_.Seconds() + (line_.can_draw() ? kTerminalPeriod : kLogPeriod);
 }
 
 void Progress::Finish() { Draw(total_, ""); }
 
-void Progress::Clear() {
-  if (terminal_ && drawn_) std::fputs("\r\033[K", stderr);
-  drawn_ = false;
-}
-
 void Progress::Draw(double done, const std::string& note) {
   const double seconds = clock_.Seconds(), rate = seconds > 0 ? (done - before_) / seconds : 0;
-  std::string line = fmt::format("{} {}/{} {}, {} {}/s", what_, Amount(done / unit_size_), Amount(total_ / unit_size_), unit_,
-                                 Amount(rate / unit_size_), unit_);
-  if (rate > 0 && done < total_) line += ", " + FormatSeconds((total_ - done) / rate) + " left";
-  if (!note.empty()) line += ", " + note;
-  if (!terminal_) return spdlog::info("{}", line);
-  std::fprintf(stderr, "\r%s\033[K", line.c_str());
-  std::fflush(stderr);
-  drawn_ = true;
+  std::vector<std::string> parts = {fmt::format("{} {}/{} {}", what_, Amount(done / unit_size_), Amount(total_ / unit_size_), unit_),
+                                    fmt::format("{} {}/s", Amount(rate / unit_size_), unit_)};
+  if (rate > 0 && done < total_) parts.push_back(FormatSeconds((total_ - done) / rate) + " left");
+  if (!note.empty()) parts.push_back(note);
+  if (!line_.can_draw()) return spdlog::info("{}", fmt::join(parts, ", "));
+  line_.Draw(parts);
 }
 
 }  // namespace fathom

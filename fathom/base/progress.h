@@ -5,6 +5,7 @@
 #include <string>
 
 #include "fathom/base/clock.h"
+#include "fathom/base/terminal_line.h"
 
 namespace fathom {
 
@@ -13,21 +14,18 @@ class Progress {
   // what: "converting"; unit: "GB", "steps"; unit_size: how much `done` makes one unit (1e9 for bytes shown as GB); before: what was done
   // by an earlier run.
   Progress(std::string what, std::string unit, double total, double unit_size = 1, double before = 0);
-  ~Progress();
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
 
   // done counts up to total, `before` included; note is appended. Rate and time left come from the time since construction.
   void Update(double done, const std::string& note = "");
   void Finish();
   // Takes the line off the terminal; call before anything else prints there.
-  void Clear();
+  void Clear() { line_.Clear(); }
 
  private:
   void Draw(double done, const std::string& note);
   std::string what_, unit_;
   double total_, unit_size_, before_;
-  bool terminal_, drawn_ = false;
+  TerminalLine line_;
   double next_ = 0;
   Stopwatch clock_;
 };

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "fathom/base/log.h"
 
 namespace fathom {
@@ -29,6 +31,15 @@ TEST(Progress, IsSilentWhereTheLogIs) {
   SetUpLogging("error");
   Progress("converting", "GB", 2e9, 1e9).Update(1e9);
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST(TerminalLine, LeavesOutWhatDoesNotFit) {
+  const std::vector<std::string> parts = {"step 3/10", "loss 2.5", "1m left"};
+  EXPECT_EQ(JoinFitting(parts, 28), "step 3/10, loss 2.5, 1m left");
+  EXPECT_EQ(JoinFitting(parts, 27), "step 3/10, loss 2.5");
+  EXPECT_EQ(JoinFitting(parts, 10), "step 3/10");
+  EXPECT_EQ(JoinFitting(parts, 4), "step");
+  EXPECT_EQ(JoinFitting({}, 10), "");
 }
 
 }  // namespace

@@ -40,6 +40,9 @@ std::string CpuName();
 // Of main memory.
 int64_t MemoryBytes();
 
+// What this process has in memory now, without the pages that files back and the system may drop.
+int64_t OwnMemoryBytes();
+
 // The most that this process has had in memory at a time.
 int64_t PeakResidentBytes();
 

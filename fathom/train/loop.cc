@@ -20,6 +20,7 @@
 #include "fathom/train/run_journal.h"
 #include "fathom/train/signals.h"
 #include "fathom/train/sources.h"
+#include "fathom/train/step_log.h"
 #include "fathom/train/tensorboard.h"
 
 namespace fathom {
@@ -88,7 +89,7 @@ class Run {
         first_step_(resume_ ? resume_->step + 1 : 0),
         done_(first_step_ - 1),
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_)),
-        progress_("training", "steps", static_cast<double>(options_.steps), 1, static_cast<double>(first_step_)) {
+        step_log_(options_, first_step_) {
     WarnOfIdleIndexers(loaded_, options_);
     if (is_first()) {
       CheckDisk(config);
@@ -183,7 +184,7 @@ class Run {
   void SayWhatWasLeftOut() {
     const SampleCounts c = sources_.train->counts();
     if (c.truncated + c.too_long + c.without_target + c.bad == 0) return;
-    progress_.Clear();
+    step_log_.Clear();
     spdlog::warn(
         "of {} conversations read, {} were cut at max_target_length={}; left out were {} longer than that, {} without an answer "
         "to learn and {} bad rows",
@@ -208,7 +209,7 @@ class Run {
     const Stopwatch clock;
     const MeshTraffic before = TrafficOf(mesh());
     if (!sources_.train->Next(&batch_)) {
-      progress_.Clear();
+      step_log_.Clear();
       spdlog::info("the data has ended after {} steps", step_);
       why_ = step_ < options_.steps ? fmt::format("complete: the data has ended after {} steps", step_) : "";
       return false;
@@ -223,9 +224,7 @@ class Run {
     tokens_ += tokens;
     timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_, data_seconds};
     seconds_ += timing_.seconds;
-    progress_.Clear();
-    spdlog::info("{}", ConsoleLine(step_, report_, timing_));
-    progress_.Update(static_cast<double>(step_ + 1), ProgressNote(timing_));
+    step_log_.Completed(step_, report_, timing_);
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
     AddExpertScalars(session_, scalars);
     AddTraffic(mesh(), before, scalars);
@@ -255,8 +254,8 @@ class Run {
 
   // After the last step, or the end of the data.
   int Finish() {
+    step_log_.End();
     SayWhatWasLeftOut();
-    progress_.Clear();
     AwaitSave();
     step_ = done_;
     if (done_ < first_step_) {
@@ -278,14 +277,15 @@ class Run {
   // The optimizer has skipped the step. A loss may recover from one such gradient; from several in a row it does not.
   bool BadGradients() {
     if (report_.optimizer.spike) {
-      progress_.Clear();
+      step_log_.Clear();
       spdlog::warn("step {}: loss {} or gradient norm {} leaps; nothing was changed", step_, report_.loss, report_.optimizer.raw_grad_norm);
     }
     skipped_ = report_.optimizer.applied || report_.optimizer.spike ? 0 : skipped_ + 1;
     if (skipped_ == 0) return false;
-    progress_.Clear();
+    step_log_.Clear();
     spdlog::warn("step {}: the gradient's norm is {}; nothing was changed", step_, report_.optimizer.raw_grad_norm);
     if (skipped_ < kMostSkipped) return false;
+    step_log_.End();
     const std::string last = LastCheckpoint();
     why_ = fmt::format("step {}: {} steps in a row had no finite gradient", step_, skipped_);
     spdlog::error("{}; {}; lower learning_rate or look at the data", why_, last);
@@ -295,7 +295,7 @@ class Run {
   bool BadLoss() {
     const bool nan = std::isnan(report_.loss) && options_.abort_on_nan, inf = std::isinf(report_.loss) && options_.abort_on_inf;
     if (!nan && !inf) return false;
-    progress_.Clear();
+    step_log_.End();
     const std::string last = LastCheckpoint();
     why_ = fmt::format("step {}: the loss is {}", step_, report_.loss);
     spdlog::error("{}; {}; lower learning_rate or look at the data", why_, last);
@@ -326,7 +326,7 @@ class Run {
     if (bytes > 0) s.Add("eval/bits_per_byte", sums.main.loss / std::log(2.0) / bytes);
     s.Add("eval/step_time_seconds", clock.Seconds());
     Report(s);
-    progress_.Clear();
+    step_log_.Clear();
     spdlog::info(
         "eval metrics after step: {}, loss={:.4f}, perplexity={:.3f}, total_weights={:.0f}{}{}", step_, loss, std::exp(loss),
         sums.main.weight, bytes > 0 ? fmt::format(", bits per byte={:.4f}", sums.main.loss / std::log(2.0) / bytes) : "",
@@ -351,7 +351,7 @@ class Run {
   // Of a save that SaveDuring began.
   void AwaitSave() {
     if (!saver_.running()) return;
-    progress_.Clear();
+    step_log_.Clear();
     Saving([this] { saved_step_ = saver_.Wait(); });
     spdlog::info("saved step {} in {:.1f} s, beside training: {}", saved_step_, saving_clock_.Seconds(),
                  StepFolderOf(saved_step_).string());
@@ -359,7 +359,7 @@ class Run {
 
   void Save() {
     AwaitSave();
-    progress_.Clear();
+    step_log_.Clear();
     const Stopwatch clock;
     Saving([this] { WriteSave(Prepare()); });
     saved_step_ = step_;
@@ -380,7 +380,7 @@ class Run {
   }
 
   void SaveBeforeError() {
-    progress_.Clear();
+    step_log_.End();
     if (mesh().world().size() > 1) return;  // the others are elsewhere
     if (!options_.checkpointing || !savable_ || done_ < first_step_ || saved_step_ == done_) return;
     step_ = done_;
@@ -395,7 +395,7 @@ class Run {
   }
 
   int StopBySignal(int signal) {
-    progress_.Clear();
+    step_log_.End();
     why_ = fmt::format("stopped by signal {} after step {}", signal, step_);
     spdlog::info("signal {}: stopping after step {}", signal, step_);
     if (options_.checkpointing) Save();
@@ -418,7 +418,7 @@ class Run {
   std::vector<std::unique_ptr<ScalarSink>> sinks_;
   std::optional<RunJournal> journal_;
   std::string why_;  // the run ended before its last step
-  Progress progress_;
+  StepLog step_log_;
   Batch batch_, eval_batch_;
   StepReport report_;
   StepTiming timing_;

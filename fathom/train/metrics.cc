@@ -145,9 +145,4 @@ std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) 
   return line;
 }
 
-std::string ProgressNote(const StepTiming& t) {
-  return fmt::format("{:.0f} tokens/s, {:.0f} % of this machine's product rate", t.tokens / t.seconds,
-                     100 * 1e3 * t.tflops / t.seconds / t.peak_gflops);
-}
-
 }  // namespace fathom

@@ -1,4 +1,4 @@
-// What a run reports: MaxText's console line, one JSON object per step in metrics/metrics.jsonl, what its progress line notes.
+// What a run reports: MaxText's console line, and one JSON object per step in metrics/metrics.jsonl.
 #pragma once
 
 #include <array>
@@ -56,8 +56,5 @@ Scalars StepScalars(int64_t step, const StepReport& report, const StepTiming& ti
 
 // "completed step: 3, seconds: 1.23, TFLOP/s/device: ..., loss: ..." as MaxText prints it.
 std::string ConsoleLine(int64_t step, const StepReport& report, const StepTiming& timing);
-
-// What the progress line says of a step: "5210 tokens/s, 61 % of this machine's product rate".
-std::string ProgressNote(const StepTiming& timing);
 
 }  // namespace fathom

@@ -9,6 +9,8 @@
 namespace fathom {
 namespace {
 
+constexpr double kLogSeconds = 60;
+
 // MaxText's other policies choose what an accelerator keeps where.
 Remat ParseRemat(const std::string& policy) {
   if (policy == "none") return Remat::kNone;
@@ -106,6 +108,12 @@ void ReadLora(const RunConfig& config, TrainOptions& o) {
           "trainable_parameters_mask has no meaning with lora.enable_lora=true; lora.lora_module_path chooses what is trained");
 }
 
+// Steps of minutes are not worth a silence of hours, unless it is asked for.
+void ReadLog(const RunConfig& config, TrainOptions& o) {
+  o.log_period = config.Int("log_period");
+  if (!config.Given("log_period")) o.log_seconds = kLogSeconds;
+}
+
 void ReadEval(const RunConfig& config, TrainOptions& o) {
   o.eval_rows = ReadRows(config, "eval_per_device_batch_size");
   o.eval_interval = config.Int("eval_interval");
@@ -167,6 +175,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config, const Mesh& mesh) {
   o.abort_on_inf = config.Bool("abort_on_inf_loss");
   ReadMtp(config, o);
   ReadLora(config, o);
+  ReadLog(config, o);
   ReadEval(config, o);
   ReadCheckpointing(config, o);
   for (int64_t* rows : {&o.rows, &o.eval_rows}) *rows = *rows * mesh.world().size() / mesh.row_ranks();

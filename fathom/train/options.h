@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -52,6 +53,8 @@ struct TrainOptions {
   bool norm_of_masked = false;  // what trainable_mask leaves out counts in the clipping norm all the same
   uint64_t init_seed = 0;
   bool abort_on_nan = true, abort_on_inf = true;
+  int64_t log_period = 100;                                      // steps between two lines of the log,
+  double log_seconds = std::numeric_limits<double>::infinity();  // which comes by then at the latest
   // eval
   int64_t eval_rows = 0;  // sequences per batch
   int64_t eval_interval = -1, eval_steps = -1, eval_start_step = 0;
@@ -64,7 +67,9 @@ struct TrainOptions {
 
   std::filesystem::path checkpoints_dir() const { return run_dir / "checkpoints"; }
   // Whether a checkpoint falls due before the last step, beside which steps go on.
-  bool CopiesState() const { return mesh.world().size() == 1 && checkpointing && save_beside && checkpoint_period > 0 && checkpoint_period < steps - 1; }
+  bool CopiesState() const {
+    return mesh.world().size() == 1 && checkpointing && save_beside && checkpoint_period > 0 && checkpoint_period < steps - 1;
+  }
 };
 
 // Throws Error(kUsage) naming the flag.
