@@ -98,15 +98,6 @@ struct Planned {
   std::vector<TensorInfo> stored;
 };
 
-// The hub's checkpoints of V3 and later have one MTP module, which the model files leave out.
-ModelConfig HubModel(const RunConfig& config) {
-  ModelConfig model = ModelFromFlags(config);
-  if (!config.Given("mtp_num_layers") && IsFp8OnHub(model)) {
-    model.num_nextn_predict_layers = std::max<int64_t>(1, model.num_nextn_predict_layers);
-  }
-  return model;
-}
-
 Planned OpenModel(const RunConfig& config, const ModelConfig& without_checkpoint) {
   const std::filesystem::path dir = config.String("load_parameters_path");
   if (dir.empty()) return {without_checkpoint, HubTensors(without_checkpoint, IsFp8OnHub(without_checkpoint))};
@@ -130,9 +121,34 @@ void AddMemoryTotal(Report& report, const Machine& machine, int64_t total) {
                total <= here ? "fits this machine" : fmt::format("more than this machine's {}", FormatBytes(static_cast<double>(here))));
 }
 
+// Of what is mapped and has no room: each micro-batch goes through the layers forwards and backwards, and finds at either end what it has
+// just left.
+int64_t DiskBytesPerStep(const Machine& machine, const TrainOptions& options, const TrainPlan& plan) {
+  const int64_t room = std::max<int64_t>(0, machine.MemoryBytes() - TotalBytes(plan.memory));
+  return 2 * options.accumulation * std::max<int64_t>(0, plan.mapped - room);
+}
+
+void AddStepTime(Report& report, Machine& machine, const TrainOptions& options, const TrainPlan& plan) {
+  report.Section("time");
+  const double tokens = static_cast<double>(options.rows * options.length * options.accumulation);
+  const double gflops = machine.Gflops(options.compute);
+  double seconds = TrainFlopsPerToken(plan.config, options) * tokens * 1e-9 / gflops;
+  std::string note = fmt::format("{:.0f} tokens, all products at {:.0f} GFLOP/s", tokens, gflops);
+  if (const int64_t bytes = DiskBytesPerStep(machine, options, plan); bytes > 0) {
+    report.Bytes("read from disk per step", bytes, "what is mapped does not fit into memory beside the rest");
+    const double disk = machine.KnowsDisk() ? machine.DiskGbS(".") : 0, reading = disk > 0 ? static_cast<double>(bytes) * 1e-9 / disk : 0;
+    if (disk == 0) note += "; the disk's speed (disk_gb_s) bounds it further";
+    if (reading > seconds) note = fmt::format("{:.0f} tokens, {:.2f} GB/s from disk", tokens, disk);
+    seconds = std::max(seconds, reading);
+  }
+  report.Seconds("step at least", seconds, note);
+  report.Seconds("run at least", seconds * static_cast<double>(options.steps), fmt::format("{} steps", options.steps));
+}
+
 void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
   const TrainOptions options = ReadTrainOptions(flags);
-  const std::filesystem::path& start = options.load_full_state_path.empty() ? options.load_parameters_path : options.load_full_state_path;
+  const bool anew = options.lora.enabled || options.load_full_state_path.empty();
+  const std::filesystem::path& start = anew ? options.load_parameters_path : options.load_full_state_path;
   TrainPlan plan = PlanTraining(options, NumThreads(), [&] { return LoadModel(flags, options, start); });
   const bool waits = DropStateCopy(plan.memory, machine.MemoryBytes());
   const ModelConfig& config = plan.config;
@@ -153,11 +169,7 @@ void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
                  (options.keep > 0 ? fmt::format("{} are kept", options.keep) : std::string("all are kept")) +
                      (waits ? "; steps wait while one is written: there is no memory for a copy" : ""));
   }
-  report.Section("time");
-  const double tokens = static_cast<double>(options.rows * options.length * options.accumulation);
-  const double gflops = machine.Gflops(options.compute), seconds = TrainFlopsPerToken(config, options) * tokens * 1e-9 / gflops;
-  report.Seconds("step at least", seconds, fmt::format("{:.0f} tokens, all products at {:.0f} GFLOP/s", tokens, gflops));
-  report.Seconds("run at least", seconds * static_cast<double>(options.steps), fmt::format("{} steps", options.steps));
+  AddStepTime(report, machine, options, plan);
 }
 
 // What a token reads of weights that memory has no room for, if what every token reads stays there first, then as many experts as there is

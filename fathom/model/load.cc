@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "fathom/base/plan_scope.h"
 #include "fathom/base/threads.h"
+#include "fathom/checkpoint/convert/hub_tensors.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/kernels/gemm/gemm_panel.h"
 
@@ -46,6 +48,8 @@ Weight MappedPart(const Weight& w, const Region& part, const std::string& name) 
   return mapped;
 }
 
+Tensor ReadOnly(const Tensor& tensor) { return {tensor.owner(), tensor.view()}; }
+
 }  // namespace
 
 DecoderParams LoadParams(const Checkpoint& checkpoint, const ModelConfig& config, DType dtype, ParamFilter copied, RegionOf region) {
@@ -63,6 +67,20 @@ DecoderParams LoadParams(const Checkpoint& checkpoint, const ModelConfig& config
     w.value = Tensor(wide ? DType::kF32 : dtype, ShapeOf(part, param.shape));
     Dequantize(stored, part, w.value.mutable_view());
     checkpoint.DropPages(param.name);
+  }
+  return params;
+}
+
+DecoderParams MapHubParams(const ModelConfig& config, RegionOf region) {
+  FATHOM_CHECK(PlanScope::Active(), "a checkpoint that is not here can only be planned with");
+  const bool fp8 = IsFp8OnHub(config);
+  DecoderParams params = DecoderParams::For(config);
+  for (const ParamSpec& param : *params.spec) {
+    const Region part = Wanted(param, region);
+    if (part.rows() == 0) continue;
+    Weight stored{.value = ReadOnly(Tensor(HubDType(param, fp8), param.shape))};
+    if (stored.value.dtype() == DType::kF8E4M3) stored.scale_inv = ReadOnly(Tensor(DType::kF32, ScaleShape(param.shape)));
+    params[param] = MappedPart(stored, part, param.name);
   }
   return params;
 }

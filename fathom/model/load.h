@@ -19,6 +19,9 @@ DecoderParams LoadParams(const Checkpoint& checkpoint, const ModelConfig& config
 // All of them copied.
 DecoderParams CopyParams(const Checkpoint& checkpoint, DType dtype);
 
+// As LoadParams maps all of the hub's checkpoint of this model, which need not lie here: under a PlanScope, addresses without memory.
+DecoderParams MapHubParams(const ModelConfig& config, RegionOf region = {});
+
 // Fresh weights from a seed: truncated normal with variance 1/fan_in for matrices (expert matrices too; MaxText 0.2.5 divides by another
 // number there, which maxtext_expert_init reproduces), normal with variance 1 for the embedding, ones for norms, zeros for biases.
 // Parts of them have the values that they have in the whole.

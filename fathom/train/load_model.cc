@@ -5,6 +5,7 @@
 
 #include "fathom/base/log.h"
 #include "fathom/base/plan_scope.h"
+#include "fathom/checkpoint/convert/hub_tensors.h"
 #include "fathom/checkpoint/hub/validate.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
@@ -126,6 +127,8 @@ void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, con
 }
 
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
+  if (options.lora.enabled)
+    Throw(ErrorCode::kUsage, "lora.enable_lora=true needs load_parameters_path=: an adapter stands beside trained weights");
   LoadedModel model;
   model.config = ModelFromFlags(config);
   CheckTrainingMesh(config, options, model.config);
@@ -155,6 +158,42 @@ void Load(const TrainOptions& options, LoadedModel& model) {
   } else if (UsesModules(options)) {
     CopyEmbeddingAndHead(options.weights, model.params);
   }
+}
+
+LoadedModel Stored(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir) {
+  LoadedModel model;
+  model.stored = Checkpoint::Open(dir, {.allow_missing_indexer = true, .ignore_config_keys = config.Strings("ignore_config_keys")});
+  const Checkpoint& checkpoint = *model.stored;
+  model.config = ConfigOf(config, checkpoint);
+  const std::string where = (dir / "config.json").string();
+  CheckGivenSizes(config, model.config, where);
+  CheckModelName(config, model.config, where);
+  CheckTrainingMesh(config, options, model.config);
+  const int64_t held = HeldMtpModules(checkpoint);
+  CheckMtpModules(config, options, held, dir.string());
+  model.config.num_nextn_predict_layers = std::max(held, options.mtp.modules);
+  Load(options, model);
+  return model;
+}
+
+// The same of the checkpoint that the hub has of the flags' model, for plans: mapped, with no values.
+LoadedModel OnHub(const RunConfig& config, const TrainOptions& options) {
+  LoadedModel model{.config = HubModel(config)};
+  const int64_t held = model.config.num_nextn_predict_layers;
+  const bool adds_indexer = !model.config.has_indexer() && MayInit(config, "indexer");
+  if (adds_indexer) AddIndexer(config, model.config);
+  CheckTrainingMesh(config, options, model.config);
+  CheckMtpModules(config, options, held, "the hub's checkpoint");
+  model.config.num_nextn_predict_layers = std::max(held, options.mtp.modules);
+  const ModelSpec spec(model.config);
+  const Placement placement(spec, model.config, options);
+  const bool shares = SharesMtpHeads(options);
+  model.params = MapHubParams(model.config, [&](const ParamSpec& p) {
+    const bool absent = p.mtp >= held || (adds_indexer && p.is_indexer()) || (shares && p.is_copy());
+    return absent ? Region() : placement.Kept(p);
+  });
+  if (shares) ShareEmbeddingAndHead(model.params);
+  return model;
 }
 
 // Those of the folder, which must be the ones that the flags choose, or fresh ones.
@@ -188,19 +227,9 @@ bool HasFreshIndexers(const LoadedModel& model) { return model.config.has_indexe
 
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir,
                       const std::filesystem::path& adapter) {
-  if (dir.empty()) return Fresh(config, options);
-  LoadedModel model;
-  model.stored = Checkpoint::Open(dir, {.allow_missing_indexer = true, .ignore_config_keys = config.Strings("ignore_config_keys")});
-  const Checkpoint& checkpoint = *model.stored;
-  model.config = ConfigOf(config, checkpoint);
-  const std::string where = (dir / "config.json").string();
-  CheckGivenSizes(config, model.config, where);
-  CheckModelName(config, model.config, where);
-  CheckTrainingMesh(config, options, model.config);
-  const int64_t held = HeldMtpModules(checkpoint);
-  CheckMtpModules(config, options, held, dir.string());
-  model.config.num_nextn_predict_layers = std::max(held, options.mtp.modules);
-  Load(options, model);
+  const bool on_hub = dir.empty() && options.lora.enabled && PlanScope::Active();
+  if (dir.empty() && !on_hub) return Fresh(config, options);
+  LoadedModel model = on_hub ? OnHub(config, options) : Stored(config, options, dir);
   const bool maxtext = config.String("compat") == "maxtext";
   const Placement placement(*model.params.spec, model.config, options);
   const auto init = [&](bool maxtext_init, ParamFilter wanted) {

@@ -25,6 +25,7 @@ struct LoadedModel {
 // init_missing names mtp, indexers if it names indexer: a V3 model becomes one of V3.2. Unless options.mtp_own_head, modules that are
 // trained or evaluated share the main model's embedding and head. What the run leaves alone (Treatments) is mapped as it is stored. Throws
 // Error(kUsage) for flags that the checkpoint does not fit, Error(kInput) for a bad checkpoint.
+// A plan with adapters needs no checkpoint: without dir it counts the one that the hub has of the flags' model.
 // adapter: the PEFT folder that a run with adapters goes on from; empty: what options.lora says.
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir,
                       const std::filesystem::path& adapter = {});

@@ -136,6 +136,46 @@ TEST_F(Lora, ThePlanIsWhatARunTakes) {
   }
 }
 
+// The flags' model as the hub would have it is the checkpoint of these sizes.
+TEST_F(Lora, APlanNeedsNoCheckpoint) {
+  const fs::path dir = Write(WithFp8(TinyConfig()));
+  const auto plan = [&](const fs::path& from, std::vector<std::string> more) {
+    const RunConfig config = RunConfig::Resolve(Flags("plan", 1, std::move(more)));
+    const TrainOptions options = ReadTrainOptions(config);
+    return PlanTraining(options, 2, [&] { return LoadModel(config, options, from); });
+  };
+  const std::vector<std::string> lora = {"lora.lora_rank=3", "lora.lora_alpha=6", "lora.lora_module_path=.*(self_attn|experts).*"};
+  std::vector<std::string> sizes = {"model_name=deepseek3-tiny",
+                                    "override_model_config=true",
+                                    "vocab_size=24",
+                                    "base_emb_dim=16",
+                                    "base_mlp_dim=20",
+                                    "base_num_decoder_layers=2",
+                                    "base_num_query_heads=2",
+                                    "base_num_kv_heads=2",
+                                    "q_lora_rank=12",
+                                    "kv_lora_rank=8",
+                                    "qk_nope_head_dim=8",
+                                    "qk_rope_head_dim=4",
+                                    "v_head_dim=8",
+                                    "max_position_embeddings=64",
+                                    "num_experts=4",
+                                    "num_experts_per_tok=2",
+                                    "base_moe_mlp_dim=8",
+                                    "first_num_dense_layers=1",
+                                    "shared_experts=1",
+                                    "n_routing_groups=2",
+                                    "topk_routing_group=1",
+                                    "rope_type=default"};
+  sizes.insert(sizes.end(), lora.begin(), lora.end());
+  const TrainPlan here = plan(dir, lora), hub = plan({}, sizes);
+  EXPECT_EQ(hub.mapped, here.mapped);
+  ASSERT_EQ(hub.memory.size(), here.memory.size());
+  for (size_t i = 0; i < hub.memory.size(); ++i) EXPECT_EQ(hub.memory[i].bytes, here.memory[i].bytes) << hub.memory[i].what;
+  const RunConfig config = RunConfig::Resolve(Flags("run", 1, sizes));
+  EXPECT_THROW(LoadModel(config, ReadTrainOptions(config), {}), Error) << "a run needs it";
+}
+
 TEST_F(Lora, ResumingGivesTheSameBits) {
   Write(WithFp8(TinyConfig()));
   Train("twice", 2);

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "fathom/base/error.h"
 #include "fathom/base/threads.h"
@@ -149,6 +150,27 @@ TEST(TrainMemory, LargeModel) {
   auto table = Table(config);
   EXPECT_NEAR(static_cast<double>(table["parameters"]), 4 * 671.03e9, 1e9);
   EXPECT_NEAR(static_cast<double>(table["moments"]), 8 * 671.03e9, 1e9);
+}
+
+// Without its files, as the hub has them: what is mapped, and adapters of known sizes, with gradients and moments.
+TEST(TrainMemory, AdaptersBesideWhatIsNotHere) {
+  // rows and columns of all matrices that take an adapter: attention, dense MLPs, shared experts
+  constexpr int64_t kLite = 27 * (2048 + 3072 + 2048 + 576 + 512 + 4096 + 2048 + 2048) + 3 * (2048 + 10944) + 26 * 3 * (2048 + 2816);
+  constexpr int64_t kV3 =
+      61 * (7168 + 1536 + 1536 + 24576 + 7168 + 576 + 512 + 32768 + 16384 + 7168) + 3 * 3 * (7168 + 18432) + 58 * 3 * (7168 + 2048);
+  for (const auto& [name, stored, ends] : {std::tuple("deepseek2-16b", 31.41e9, kLite), std::tuple("deepseek3-671b", 688.59e9, kV3)}) {
+    const RunConfig config = Flags({fmt::format("model_name={}", name), "lora.enable_lora=true", "lora.lora_rank=16", "lora.lora_alpha=32",
+                                    "per_device_batch_size=1", "max_target_length=1024"});
+    const TrainPlan plan = PlanOf(config, 2);
+    std::map<std::string, int64_t> table;
+    for (const MemoryRow& row : plan.memory) table[row.what] = row.bytes;
+    EXPECT_NEAR(static_cast<double>(plan.mapped), stored, 0.01e9 + 1e-4 * stored) << name;
+    const int64_t adapters = int64_t{16} * 4 * ends;
+    EXPECT_EQ(table["parameters"], adapters) << name;
+    EXPECT_EQ(table["gradients"], adapters) << name;
+    EXPECT_EQ(table["moments"], 2 * adapters) << name;
+    EXPECT_EQ(table["bf16 copy"], 0) << name;
+  }
 }
 
 TEST(TrainMemory, RematKeepsLess) {

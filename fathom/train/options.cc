@@ -101,8 +101,6 @@ void ReadLora(const RunConfig& config, TrainOptions& o) {
   if (o.lora.rank < 1) Throw(ErrorCode::kUsage, "lora.lora_rank={}: at least 1 is needed", o.lora.rank);
   if (o.optimizer.type == OptimizerType::kMuon) Throw(ErrorCode::kUsage, "opt_type=muon: adapters are trained with adamw or sgd");
   if (!(o.lora.alpha > 0)) Throw(ErrorCode::kUsage, "lora.lora_alpha={}: above 0 is needed", o.lora.alpha);
-  if (o.load_parameters_path.empty())
-    Throw(ErrorCode::kUsage, "lora.enable_lora=true needs load_parameters_path=: an adapter stands beside trained weights");
   if (!o.trainable_mask.empty())
     Throw(ErrorCode::kUsage,
           "trainable_parameters_mask has no meaning with lora.enable_lora=true; lora.lora_module_path chooses what is trained");

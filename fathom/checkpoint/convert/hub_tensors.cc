@@ -1,16 +1,13 @@
 #include "fathom/checkpoint/convert/hub_tensors.h"
 
+#include <algorithm>
+
 #include "fathom/base/error.h"
 #include "fathom/checkpoint/hub/save.h"
-#include "fathom/spec/model_spec.h"
+#include "fathom/config/model_from_flags.h"
 
 namespace fathom {
 namespace {
-
-DType HubDType(HubStorage storage, bool fp8) {
-  if (storage == HubStorage::kFp8 && fp8) return DType::kF8E4M3;
-  return storage == HubStorage::kF32 ? DType::kF32 : DType::kBF16;
-}
 
 class HubSource : public ConvertSource {
  public:
@@ -40,10 +37,23 @@ std::vector<TensorInfo> StoredTensors(const TensorFolder& folder) {
 
 bool IsFp8OnHub(const ModelConfig& config) { return config.family != ModelFamily::kV2; }
 
+ModelConfig HubModel(const RunConfig& config) {
+  ModelConfig model = ModelFromFlags(config);
+  if (!config.Given("mtp_num_layers") && IsFp8OnHub(model))
+    model.num_nextn_predict_layers = std::max<int64_t>(1, model.num_nextn_predict_layers);
+  return model;
+}
+
+DType HubDType(const ParamSpec& param, bool fp8) {
+  const HubStorage storage = param.facts().storage;
+  if (storage == HubStorage::kFp8 && fp8) return DType::kF8E4M3;
+  return storage == HubStorage::kF32 ? DType::kF32 : DType::kBF16;
+}
+
 std::vector<TensorInfo> HubTensors(const ModelConfig& config, bool fp8) {
   std::vector<TensorInfo> tensors;
   for (const ParamSpec& param : ModelSpec(config)) {
-    tensors.push_back({param.name, HubDType(param.facts().storage, fp8), param.shape});
+    tensors.push_back({param.name, HubDType(param, fp8), param.shape});
     if (tensors.back().dtype == DType::kF8E4M3)
       tensors.push_back({param.name + std::string(kScaleSuffix), DType::kF32, ScaleShape(param.shape)});
   }

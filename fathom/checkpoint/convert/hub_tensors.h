@@ -7,6 +7,8 @@
 #include "fathom/checkpoint/convert/convert_source.h"
 #include "fathom/checkpoint/safetensors/safetensors.h"
 #include "fathom/config/model_config.h"
+#include "fathom/config/run_config.h"
+#include "fathom/spec/model_spec.h"
 
 namespace fathom {
 
@@ -16,8 +18,14 @@ std::vector<TensorInfo> StoredTensors(const TensorFolder& folder);
 // As DeepSeek publishes V3 and later: matrices of products in FP8 with F32 scales. V2's are BF16 throughout.
 bool IsFp8OnHub(const ModelConfig& config);
 
-// Every tensor, scales included, in the order of the model: matrices in block FP8 or BF16, router biases and the indexer's k_norm F32, the
-// rest BF16.
+// The model of the flags as the hub has it: from V3 on with one MTP module, which the model files leave out, unless the flags say
+// otherwise.
+ModelConfig HubModel(const RunConfig& config);
+
+// What the hub stores a parameter as: matrices in block FP8 or BF16, router biases and the indexer's k_norm F32, the rest BF16.
+DType HubDType(const ParamSpec& param, bool fp8);
+
+// Every tensor, scales included, in the order of the model.
 std::vector<TensorInfo> HubTensors(const ModelConfig& config, bool fp8);
 
 // The same as the input of a conversion that is only planned, in shards of 5 GB. It has no data.
