@@ -106,6 +106,13 @@ ChoiceSettings ReadChoiceSettings(const RunConfig& config) {
   return s;
 }
 
+int64_t ReadShots(const RunConfig& config, ChoiceScoring scoring, int64_t otherwise) {
+  const int64_t given = config.Given("num_shots") ? config.Int("num_shots") : -1;
+  if (scoring != ChoiceScoring::kGenerated) return given < 0 ? otherwise : given;
+  if (given > 0) Throw(ErrorCode::kUsage, "num_shots={}: scoring=generated would take an example's answer for the model's; give 0", given);
+  return 0;
+}
+
 std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::string& command, const std::vector<ChoiceSubject>& subjects,
                                           const ChoiceSettings& settings) {
   const fs::path dir = config.String("load_parameters_path");

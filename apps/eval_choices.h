@@ -17,6 +17,9 @@ std::vector<std::string> ChoiceFlags();
 // together.
 ChoiceSettings ReadChoiceSettings(const RunConfig& config);
 
+// num_shots=, `otherwise` unless given. Throws Error(kUsage): examples with scoring=generated, whose expression would find their answers.
+int64_t ReadShots(const RunConfig& config, ChoiceScoring scoring, int64_t otherwise);
+
 // Asks the model of load_parameters_path= everything that an earlier run has not asked it. command: for messages, "eval mmlu".
 std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::string& command, const std::vector<ChoiceSubject>& subjects,
                                           const ChoiceSettings& settings);

@@ -8,18 +8,12 @@
 namespace fathom {
 namespace {
 
-// MaxText knows no examples, and its expression would find the first one's answer.
-int64_t Shots(const RunConfig& config, ChoiceScoring scoring) {
-  if (scoring != ChoiceScoring::kGenerated) return config.Int("num_shots");
-  if (config.Given("num_shots") && config.Int("num_shots") > 0)
-    Throw(ErrorCode::kUsage, "num_shots={}: scoring=generated would take an example's answer for the model's; give 0",
-          config.Int("num_shots"));
-  return 0;
-}
+constexpr int64_t kMostShots = 5;  // dev has no more
 
 int Run(const RunConfig& config) {
   const ChoiceSettings settings = ReadChoiceSettings(config);
-  const int64_t shots = Shots(config, settings.scoring);
+  const int64_t shots = ReadShots(config, settings.scoring, config.Int("num_shots"));
+  if (shots > kMostShots) Throw(ErrorCode::kUsage, "num_shots={}: MMLU has {} examples for a subject", shots, kMostShots);
   if (config.String("data_dir").empty()) Throw(ErrorCode::kUsage, "eval mmlu needs data_dir= (a folder with test/ and dev/)");
   const auto subjects = ReadMmlu({.dir = config.String("data_dir"),
                                   .subjects = ChooseMmluSubjects(config.Strings("subjects")),

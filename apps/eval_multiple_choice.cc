@@ -39,20 +39,57 @@ ChoiceQuestion ReadQuestion(const Json& row, const std::string& where) {
 }
 
 // Questions by "subject", in the order in which the subjects first appear.
-std::vector<ChoiceSubject> ReadSubjects(const RunConfig& config) {
+std::vector<ChoiceSubject> ReadFiles(const std::vector<std::string>& paths) {
   std::vector<ChoiceSubject> subjects;
-  if (config.Strings("input").empty())
-    Throw(ErrorCode::kUsage, "eval multiple_choice needs input= (JSON lines with question, choices, answer)");
-  ForEachInputLine(config, [&](std::string_view line, const std::string& where) {
+  const auto add = [&](std::string_view line, const std::string& where) {
     const Json row = ParseJson(line, where);
     ChoiceQuestion question = ReadQuestion(row, where);
     const std::string name = row.value("subject", "");
     auto subject = std::ranges::find(subjects, name, &ChoiceSubject::name);
     if (subject == subjects.end()) subject = subjects.insert(subjects.end(), {.name = name});
-    ++subject->available;
-    if (config.Int("limit") == 0 || subject->available <= config.Int("limit")) subject->questions.push_back(std::move(question));
-  });
-  if (subjects.empty()) Throw(ErrorCode::kInput, "{}: no question in it", fmt::join(config.Strings("input"), ", "));
+    subject->questions.push_back(std::move(question));
+  };
+  for (const std::string& path : paths) ForEachLine(path, add);
+  if (subjects.empty()) Throw(ErrorCode::kInput, "{}: no question in it", fmt::join(paths, ", "));
+  return subjects;
+}
+
+std::string Quoted(const ChoiceSubject& subject) { return subject.name.empty() ? "" : fmt::format(" of subject \"{}\"", subject.name); }
+
+// The first rows become examples and are not asked.
+void TakeOwnExamples(ChoiceSubject& subject, int64_t shots) {
+  auto& rows = subject.questions;
+  if (std::ssize(rows) <= shots) {
+    Throw(ErrorCode::kInput,
+          "num_shots={}: the first {} rows{} would be the examples, and there are {} in all; name a file of examples (shots_input=)", shots,
+          shots, Quoted(subject), rows.size());
+  }
+  subject.examples.assign(rows.begin(), rows.begin() + shots);
+  rows.erase(rows.begin(), rows.begin() + shots);
+}
+
+// Those of the same subject, or if there are none, those that name no subject.
+void TakeExamples(ChoiceSubject& subject, const std::vector<ChoiceSubject>& from, int64_t shots, const std::string& path) {
+  auto found = std::ranges::find(from, subject.name, &ChoiceSubject::name);
+  if (found == from.end()) found = std::ranges::find(from, "", &ChoiceSubject::name);
+  const int64_t there = found == from.end() ? 0 : std::ssize(found->questions);
+  if (there < shots) Throw(ErrorCode::kInput, "{}: {} examples{}; num_shots={} needs more", path, there, Quoted(subject), shots);
+  subject.examples.assign(found->questions.begin(), found->questions.begin() + shots);
+}
+
+std::vector<ChoiceSubject> ReadSubjects(const RunConfig& config, int64_t shots) {
+  if (config.Strings("input").empty())
+    Throw(ErrorCode::kUsage, "eval multiple_choice needs input= (JSON lines with question, choices, answer)");
+  std::vector<ChoiceSubject> subjects = ReadFiles(config.Strings("input"));
+  const std::string& path = config.String("shots_input");
+  const std::vector<ChoiceSubject> from = path.empty() ? std::vector<ChoiceSubject>() : ReadFiles({path});
+  const auto limit = static_cast<size_t>(config.Int("limit"));
+  for (ChoiceSubject& subject : subjects) {
+    if (path.empty()) TakeOwnExamples(subject, shots);
+    if (!path.empty()) TakeExamples(subject, from, shots, path);
+    subject.available = std::ssize(subject.questions);
+    if (limit > 0 && limit < subject.questions.size()) subject.questions.resize(limit);
+  }
   return subjects;
 }
 
@@ -69,14 +106,15 @@ SubjectScore Sum(const std::vector<SubjectScore>& scores) {
 
 int Run(const RunConfig& config) {
   const ChoiceSettings settings = ReadChoiceSettings(config);
-  const auto subjects = ReadSubjects(config);
+  const int64_t shots = ReadShots(config, settings.scoring, config.String("shots_input").empty() ? 0 : config.Int("num_shots"));
+  const auto subjects = ReadSubjects(config, shots);
   const auto scores = EvaluateChoices(config, "eval multiple_choice", subjects, settings);
   const SubjectScore all = Sum(scores);
-  Json json = TaskJson("multiple_choice", all, 0);
+  Json json = TaskJson("multiple_choice", all, shots);
   std::string table;
   for (const SubjectScore& s : scores) {
     if (s.name.empty()) continue;
-    json.merge_patch(TaskJson("multiple_choice_" + s.name, s, 0));
+    json.merge_patch(TaskJson("multiple_choice_" + s.name, s, shots));
     const SubjectScore* one = &s;
     table += ScoreLine(s.name, {&one, 1});
   }
@@ -92,7 +130,7 @@ Command EvalMultipleChoiceCommand() {
                   .summary = "accuracy on questions with choices of your own (JSON lines)",
                   .flags = ChoiceFlags(),
                   .run = Run};
-  command.flags.emplace_back("input");
+  command.flags.insert(command.flags.end(), {"input", "num_shots", "shots_input"});
   return command;
 }
 

@@ -140,7 +140,8 @@ Json ToJson(const DivergenceResult& r, double seconds) {
 int RunDivergence(const RunConfig& config, Checkpoint checkpoint, const Tokenizer& tokenizer, Progress& progress) {
   const int64_t window = config.Int("max_target_length");
   const DType dtype = ParseComputeDType(config, "dtype");
-  const MappedModel reference(OpenCheckpoint(config, config.String("against")), dtype, window);
+  const ReadableCheckpoint readable(config, "against");
+  const MappedModel reference(OpenCheckpoint(config, readable.dir()), dtype, window);
   CheckVocabulary(tokenizer, reference.config());
   const MappedModel model(std::move(checkpoint), dtype, window, {}, {}, config.String("hf_lora_adapter_path"));
   const Stopwatch clock;

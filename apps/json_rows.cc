@@ -7,19 +7,21 @@
 
 namespace fathom {
 
-void ForEachInputLine(const RunConfig& config, const std::function<void(std::string_view line, const std::string& where)>& line) {
-  for (const std::string& path : config.Strings("input")) {
-    const bool standard = path == "-" || path == "/dev/stdin";
-    const std::string text = standard ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(path, size_t{1} << 40);
-    int64_t number = 0;
-    for (std::string_view rest = text; !rest.empty();) {
-      const size_t newline = rest.find('\n');
-      const std::string_view one = rest.substr(0, newline);
-      rest.remove_prefix(newline == rest.npos ? rest.size() : newline + 1);
-      const std::string where = fmt::format("{} line {}", path, ++number);
-      if (one.find_first_not_of(" \t\r") != one.npos) line(one, where);
-    }
+void ForEachLine(const std::string& path, const HandleLine& line) {
+  const bool standard = path == "-" || path == "/dev/stdin";
+  const std::string text = standard ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(path, size_t{1} << 40);
+  int64_t number = 0;
+  for (std::string_view rest = text; !rest.empty();) {
+    const size_t newline = rest.find('\n');
+    const std::string_view one = rest.substr(0, newline);
+    rest.remove_prefix(newline == rest.npos ? rest.size() : newline + 1);
+    const std::string where = fmt::format("{} line {}", path, ++number);
+    if (one.find_first_not_of(" \t\r") != one.npos) line(one, where);
   }
+}
+
+void ForEachInputLine(const RunConfig& config, const HandleLine& line) {
+  for (const std::string& path : config.Strings("input")) ForEachLine(path, line);
 }
 
 void CheckInputGiven(const RunConfig& config) {

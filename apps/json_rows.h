@@ -25,8 +25,12 @@ struct JsonRow {
   void Refuse(std::string_view what) { error = fmt::format("{}: {}", where, what); }
 };
 
-// Calls line for each line of input= with more than blanks; where is "FILE line N". "-" is standard input.
-void ForEachInputLine(const RunConfig& config, const std::function<void(std::string_view line, const std::string& where)>& line);
+// Gets a line with more than blanks; where is "FILE line N".
+using HandleLine = std::function<void(std::string_view line, const std::string& where)>;
+// Calls line for each of a file's. "-" is standard input.
+void ForEachLine(const std::string& path, const HandleLine& line);
+// The same for every file of input=.
+void ForEachInputLine(const RunConfig& config, const HandleLine& line);
 // Throws Error(kUsage) unless there is an input= or a text=.
 void CheckInputGiven(const RunConfig& config);
 

@@ -132,7 +132,7 @@ void AddStepTime(Report& report, Machine& machine, const TrainOptions& options, 
   report.Section("time");
   const double tokens = static_cast<double>(options.rows * options.length * options.accumulation);
   const double gflops = machine.Gflops(options.compute);
-  double seconds = TrainFlopsPerToken(plan.config, options) * tokens * 1e-9 / gflops;
+  double seconds = RunFlopsPerToken(plan.config, options) * tokens * 1e-9 / gflops;
   std::string note = fmt::format("{:.0f} tokens, all products at {:.0f} GFLOP/s", tokens, gflops);
   if (const int64_t bytes = DiskBytesPerStep(machine, options, plan); bytes > 0) {
     report.Bytes("read from disk per step", bytes, "what is mapped does not fit into memory beside the rest");

@@ -85,6 +85,9 @@ an_adapter_counts() {
   grep -q '"mean_kl": 0.0' out && grep -q '"top1_agreement": 1.0' out || fail "a model and itself: $(cat out)"
   run 0 eval perplexity load_parameters_path=model against=model "input=$data/tokenizer/train.txt" max_target_length=256 hf_lora_adapter_path=adapter
   grep -q '^mean KL  *[1-9]' out || fail "a model and its adapter: $(cat out)"
+  run 0 convert input=model to=orbax output=orbax
+  run 0 eval perplexity load_parameters_path=model against=orbax "input=$data/tokenizer/train.txt" max_target_length=256 dtype=float32 json=-
+  grep -q '"mean_kl": 0.0' out || fail "a model and its Orbax copy: $(cat out)"
 }
 
 scorings() {
@@ -109,6 +112,16 @@ own_questions() {
     printf '%s\n' '{"question":"Q","choices":["a","b"],"answer":0}' "$row" >own.jsonl
     refused 3 'own.jsonl line 2' "${own[@]}"
   done
+  printf '%s\n' '{"question":"One?","choices":["a","b"],"answer":1,"subject":"x"}' '{"question":"Two?","choices":["c","d"],"answer":0,"subject":"x"}' >own.jsonl
+  printf '{"question":"Shown?","choices":["e","f"],"answer":"B"}\n' >shown.jsonl
+  run 0 "${own[@]}" num_shots=1 prompts_output=prompts json=result.json
+  grep -qF 'One?\nA. a\nB. b\nAnswer: B\n\nTwo?\nA. c\nB. d\nAnswer:"' prompts && [[ $(wc -l <prompts) == 1 ]] || fail "own examples: $(cat prompts)"
+  grep -A2 '"n-shot"' result.json | grep -q '"multiple_choice": 1' || fail "n-shot: $(cat result.json)"
+  run 0 "${own[@]}" num_shots=1 shots_input=shown.jsonl prompts_output=prompts
+  [[ $(grep -cF 'Shown?\nA. e\nB. f\nAnswer: B\n\n' prompts) == 2 ]] || fail "examples of a file: $(cat prompts)"
+  refused 3 'num_shots=2: the first 2 rows of subject "x"' "${own[@]}" num_shots=2
+  refused 3 'shown.jsonl: 1 examples of subject "x"; num_shots=5 needs more' "${own[@]}" shots_input=shown.jsonl
+  refused 2 'num_shots=1: scoring=generated' "${own[@]}" num_shots=1 scoring=generated
   : >own.jsonl
   refused 3 'own.jsonl: no question' "${own[@]}"
 }

@@ -127,7 +127,7 @@ constexpr Range kRanges[] = {
     {"muon_consistent_rms", 0, kMax},
     {"muon_weight_decay", 0, kMax},
     {"num_epoch", 0, kMax},
-    {"num_shots", 0, 5},
+    {"num_shots", 0, 1000},
     {"per_device_batch_size", 1e-9, kMax},
     {"per_device_batch_size_increment", 1, kMax},
     {"per_device_batch_size_start", 1, kMax},
@@ -182,6 +182,7 @@ constexpr std::string_view kPaths[] = {"a",
                                        "prompts_output",
                                        "run_name",
                                        "samples_output",
+                                       "shots_input",
                                        "tokenizer_path"};
 constexpr std::string_view kLiterals[] = {"prompt", "prompt_template", "text"};
 constexpr std::string_view kRepeats[] = {"input", "stop"};

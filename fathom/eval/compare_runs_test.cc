@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 
+#include "fathom/checkpoint/check/compare_parameters.h"
 #include "fathom/checkpoint/hub/test_checkpoint.h"
 #include "fathom/eval/exact_forward.h"
 #include "fathom/eval/forward.h"
@@ -167,6 +169,39 @@ TEST_F(CompareIndexersTest, TheExactStreamIsTheEngines) {
       ASSERT_TRUE(std::fabs(h.data<float>()[i] - x) <= 1e-5 * (1 + std::fabs(x))) << layer << ": " << i;
     }
   });
+}
+
+// Mapped pages of files that lie in memory, of the whole process.
+int64_t MappedBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("RssFile:")) return std::stoll(line.substr(8)) * 1024;
+  }
+  return 0;
+}
+
+// Two checkpoints of eight layers, 15 MB each: no more than two layers of each are held at a time, by values or by running.
+TEST(CompareLargeTest, LayersAreLetGoOf) {
+  Json config = TinyConfig();
+  config.update({{"num_hidden_layers", 8}, {"first_k_dense_replace", 8}, {"hidden_size", 256}, {"intermediate_size", 600}});
+  config.update({{"num_nextn_predict_layers", 0}});
+  std::vector<TestTensor> tensors = TinyTensors(ParseJson(config.dump(), "test"));
+  TemporaryFolder folder;
+  WriteCheckpoint(folder.path() / "a", config, tensors);
+  FindTensor(tensors, "model.layers.0.mlp.up_proj.weight").tensor.mutable_data<float>()[0] += 1;
+  WriteCheckpoint(folder.path() / "b", config, tensors);
+  int64_t most = 0, bytes = 0;
+  const auto watch = [&](int64_t) { most = std::max(most, MappedBytes()); };
+  const auto compare_both = [&] {
+    const Checkpoint a = Checkpoint::Open(folder.path() / "a"), b = Checkpoint::Open(folder.path() / "b");
+    bytes = a.NumBytes();
+    EXPECT_EQ(CompareParameters(a, b, watch).size(), 1u);
+    CompareRuns(a, b, DType::kBF16, std::vector<int32_t>{1, 2, 3}, 0, watch);
+  };
+  compare_both();  // the program's own pages come in
+  const int64_t before = most = MappedBytes();
+  compare_both();
+  EXPECT_LE(most - before, bytes / 2);
 }
 
 }  // namespace

@@ -59,4 +59,10 @@ double TrainFlopsPerToken(const ModelConfig& c, const TrainOptions& o) {
   return flops + static_cast<double>(c.num_hidden_layers + o.mtp.modules) * (pairs + IndexerFlops(c, o, sparse));
 }
 
+double RunFlopsPerToken(const ModelConfig& c, const TrainOptions& o) {
+  ModelConfig multiplied = c;
+  if (o.layers.experts.kind == ExpertRun::kDense) multiplied.num_experts_per_tok = c.n_routed_experts;
+  return TrainFlopsPerToken(multiplied, o);
+}
+
 }  // namespace fathom

@@ -13,5 +13,7 @@ namespace fathom {
 // head, and the indexers' loss; sparse training has the loss besides. The products of adapters, small ones, do not count. Throws
 // Error(kUsage) as Treatments does.
 double TrainFlopsPerToken(const ModelConfig& config, const TrainOptions& options);
+// What a run computes for that: ExpertRun::kDense multiplies a token by every expert. Throws as TrainFlopsPerToken.
+double RunFlopsPerToken(const ModelConfig& config, const TrainOptions& options);
 
 }  // namespace fathom

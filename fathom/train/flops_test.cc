@@ -55,6 +55,14 @@ TEST_F(TrainFlops, FrozenMatricesHaveNoGradientOfTheirOwn) {
   EXPECT_DOUBLE_EQ(Of(dense_, masked), Of(dense_));
 }
 
+// The second layer has four experts, of which a token meets two.
+TEST_F(TrainFlops, EveryExpertRunsWhereTheStrategySaysSo) {
+  TrainOptions options = Options();
+  EXPECT_DOUBLE_EQ(RunFlopsPerToken(dense_, options), Of(dense_));
+  options.layers.experts.kind = ExpertRun::kDense;
+  EXPECT_DOUBLE_EQ(RunFlopsPerToken(dense_, options) - Of(dense_, options), 3 * 2 * 2 * 3 * 24 * 20);
+}
+
 TEST_F(TrainFlops, WarmUpIsOneForwardAndTheIndexersLoss) {
   const double head = 2 * 24 * 41, forward = Of(dense_) / 3 - head;
   EXPECT_DOUBLE_EQ(Of(sparse_, Options(0.1f)), forward + 2 * (2 * kProjections + 6 * (56 + 3 * kScore)));
