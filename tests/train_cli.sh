@@ -326,6 +326,18 @@ a_terminal_has_one_line_that_follows_the_steps() {
   grep -q 'completed step: 299' terminal.out && ! grep -q $'\033' terminal.out || fail "a dumb terminal gets what it cannot show"
 }
 
+a_trace_shows_steps_and_changes_nothing() {
+  local file=runs/traced/trace/steps_2-3.json
+  train plain "${LONG[@]}" steps=5 enable_checkpointing=false || fail "plain: exit $?: $(cat plain.err)"
+  train traced "${LONG[@]}" steps=5 enable_checkpointing=false log_level=info profiler=trace skip_first_n_steps_for_profiler=2 profiler_steps=2 ||
+    fail "traced: exit $?: $(cat traced.err)"
+  diff <(values plain) <(values traced) >&2 || fail "a trace changes what is trained"
+  [[ $(grep -o '"name":"step [0-9]*"' $file | tr '\n' ' ') == '"name":"step 2" "name":"step 3" ' ]] || fail "$file has other steps"
+  [[ $(grep -c '"name":"layer 2"' $file) == 4 ]] || fail "$file: a layer does not run forward and backward in each step"
+  grep -q '"name":"product dy^T x".*"layer":1,"flops":[0-9]*,.*"bytes":' $file || fail "$file: no product says what it did"
+  grep -q "traced steps 2 to 3: $file" traced.err && grep -q '^  product x W^T .* %' traced.err || fail "traced: no table: $(tail -3 traced.err)"
+}
+
 a_run_stays_in_its_folder() {
   local name
   for name in ../out "$PWD/out" a/../../out ..; do
@@ -356,6 +368,7 @@ metrics_hold_each_step_once
 a_warm_up_shows_its_own_loss
 the_log_has_a_line_now_and_then
 a_terminal_has_one_line_that_follows_the_steps
+a_trace_shows_steps_and_changes_nothing
 a_run_stays_in_its_folder
 # A V3.2 model from scratch whose indexers nothing trains says so, where warnings are shown.
 SPARSE=(dataset_type=synthetic steps=1 max_target_length=16 per_device_batch_size=1 enable_checkpointing=false use_indexer=true indexer_n_heads=2

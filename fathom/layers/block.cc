@@ -1,5 +1,6 @@
 #include "fathom/layers/block.h"
 
+#include "fathom/base/trace.h"
 #include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/linear.h"
 
@@ -32,6 +33,7 @@ Block::Saved Block::Allocate(Arena& arena, DType compute, int64_t tokens, bool k
 
 ConstView Block::Normed(Ctx& ctx, ConstView h, const Weight& w, View kept, View rstd) const {
   const View x = kept.empty() ? ctx.scratch.Alloc(ctx.compute, h.shape()) : kept;
+  const TraceSlice slice("norm");
   RmsNormForward(h, w.value, eps_, x, rstd);
   return x;
 }
@@ -41,6 +43,7 @@ ConstView Block::AttentionInput(Ctx& ctx, const BlockParams& p, const Saved& s) 
 }
 
 void Block::FeedForward(Ctx& ctx, const BlockParams& p, int64_t sequence, ConstView x, View h, Mlp::Saved* dense, Moe::Saved& moe) const {
+  const TraceSlice slice(moe_ ? "experts" : "mlp");
   const Comm& tensor = ctx.groups.tensor;
   if (!moe_) return AddOverRanks(tensor, ctx.scratch, h, [&](View y) { dense_->Forward(ctx, p.dense, x, y, dense); });
   const auto add = [&](View y) {
@@ -54,7 +57,10 @@ void Block::Forward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, V
   ArenaScope scope(ctx.scratch);
   Cast(h, s.h_in);
   const ConstView x = Normed(ctx, h, p.input_layernorm, s.x_attention, s.rstd_attention);
-  AddOverRanks(ctx.groups.tensor, ctx.scratch, h, [&](View y) { attention_.Forward(ctx, p.self_attn, {inputs, x}, y, s.attention); });
+  {
+    const TraceSlice slice("attention");
+    AddOverRanks(ctx.groups.tensor, ctx.scratch, h, [&](View y) { attention_.Forward(ctx, p.self_attn, {inputs, x}, y, s.attention); });
+  }
   Cast(h, s.h_mid);
   FeedForward(ctx, p, inputs.layout.sequence, Normed(ctx, h, p.post_attention_layernorm, s.x_ffn, s.rstd_ffn), h, &s.dense, s.moe);
 }
@@ -64,6 +70,7 @@ void Block::Backward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, 
   ArenaScope scope(ctx.scratch);
   const View dx = ctx.scratch.Alloc(DType::kF32, dh.shape());
   {
+    const TraceSlice slice(moe_ ? "experts" : "mlp");
     ArenaScope inner(ctx.scratch);
     const ConstView x = s.x_ffn.empty() ? Normed(ctx, s.h_mid, p.post_attention_layernorm, {}, {}) : s.x_ffn;
     Fill(0, dx);
@@ -77,6 +84,7 @@ void Block::Backward(Ctx& ctx, const BlockParams& p, const BlockInputs& inputs, 
   }
   RmsNormBackward(dx, s.h_mid, p.post_attention_layernorm.value, s.rstd_ffn, {dh, true, GradView(grad.post_attention_layernorm)},
                   ctx.scratch);
+  const TraceSlice slice("attention");
   Fill(0, dx);
   attention_.Backward(ctx, p.self_attn, {inputs, AttentionInput(ctx, p, s)}, s.attention, AsCompute(ctx, dh), dx, grad.self_attn);
   RmsNormBackward(dx, s.h_in, p.input_layernorm.value, s.rstd_attention, {dh, true, GradView(grad.input_layernorm)}, ctx.scratch);
@@ -97,7 +105,10 @@ void Block::IndexerScores(Ctx& ctx, const BlockParams& p, const BlockInputs& inp
 void Block::ForwardCached(Ctx& ctx, const BlockParams& p, const CachedInputs& in, View h) const {
   ArenaScope scope(ctx.scratch);
   const ConstView x = Normed(ctx, h, p.input_layernorm, {}, {});
-  AddOverRanks(ctx.groups.tensor, ctx.scratch, h, [&](View y) { attention_.ForwardCached(ctx, p.self_attn, in, x, y); });
+  {
+    const TraceSlice slice("attention");
+    AddOverRanks(ctx.groups.tensor, ctx.scratch, h, [&](View y) { attention_.ForwardCached(ctx, p.self_attn, in, x, y); });
+  }
   Moe::Saved routing;
   if (moe_) routing = moe_->Allocate(ctx.scratch, ctx.compute, h.dim(0), ctx.groups);
   FeedForward(ctx, p, 0, Normed(ctx, h, p.post_attention_layernorm, {}, {}), h, nullptr, routing);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fathom/base/threads.h"
+#include "fathom/base/trace.h"
 #include "fathom/kernels/head/sampling.h"
 #include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/linear.h"
@@ -52,6 +53,7 @@ CrossEntropySums Head::Loss(Ctx& ctx, const HeadParams& p, ConstView x, const Lo
   CrossEntropySums total;
   ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
     const auto part = nll.empty() ? nll : nll.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows.dim(0)));
+    const TraceSlice slice("cross entropy");
     total += CrossEntropy(logits, t.Part(begin, begin + rows.dim(0)), {}, part);
   });
   return total;
@@ -62,7 +64,10 @@ CrossEntropySums Head::LossAndGradient(Ctx& ctx, const HeadParams& p, ConstView 
   ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
     const int64_t end = begin + rows.dim(0);
     const View d_logits = ctx.compute == DType::kF32 ? logits : ctx.scratch.Alloc(ctx.compute, logits.shape());
-    total += CrossEntropy(logits, t.Part(begin, end), d_logits, {});
+    {
+      const TraceSlice slice("cross entropy");
+      total += CrossEntropy(logits, t.Part(begin, end), d_logits, {});
+    }
     ExactLinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, end), Write::kOverwrite, grad.lm_head);
   });
   return total;

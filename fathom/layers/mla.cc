@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "fathom/base/trace.h"
 #include "fathom/kernels/attention/rope.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/kernels/norm/rms_norm.h"
@@ -19,6 +20,32 @@ constexpr int64_t kAbsorbedTokens = 8;
 
 // Queries after a choice that is none: comparisons hide a NaN, attention shows it.
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// 2 * (Dn + Dr + Dv) for each pair of a query and a key that it sees, of all heads; the backward as twice that.
+double AttentionFlops(const MlaShape& s, std::span<const Segment> segments) {
+  double pairs = 0;
+  for (const Segment& g : segments) {
+    const auto queries = static_cast<double>(g.q_end - g.q_begin), keys = static_cast<double>(g.k_end - g.k_begin);
+    pairs += queries * (keys - (queries - 1) / 2);
+  }
+  return 2 * pairs * static_cast<double>(s.heads * (s.nope_dim + s.rope_dim + s.v_dim));
+}
+
+void TracedForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch) {
+  TraceSlice slice("attention of queries to keys");
+  if (slice.recorded())
+    slice.AddWork(AttentionFlops(shape, segments), static_cast<double>(in.q.NumBytes() + in.kv.NumBytes() + o.NumBytes()));
+  MlaAttentionForward(shape, segments, in, o, lse, scratch);
+}
+
+void TracedBackward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, const MlaOutputs& out,
+                    const MlaGradients& gradients, Arena& scratch) {
+  TraceSlice slice("gradient of queries and keys");
+  if (slice.recorded()) {
+    slice.AddWork(2 * AttentionFlops(shape, segments), static_cast<double>(2 * (in.q.NumBytes() + in.kv.NumBytes() + out.o.NumBytes())));
+  }
+  MlaAttentionBackward(shape, segments, in, out, gradients, scratch);
+}
 
 int64_t CoveredTokens(const TokenLayout& layout) {
   int64_t tokens = 0;
@@ -90,6 +117,7 @@ Indexer::Inputs Mla::IndexerInput(Ctx& ctx, const MlaParams& p, const AttentionI
 }
 
 bool Mla::Choose(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, Saved& s) const {
+  const TraceSlice slice("indexer's choice");
   ArenaScope scope(ctx.scratch);
   const Indexer::Inputs input = IndexerInput(ctx, p, in, s);
   const View own = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), indexer_->head_dim()});
@@ -111,10 +139,12 @@ void Mla::Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_
 
 void Mla::RotateQueries(View q, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const {
   const int64_t width = shape_.nope_dim + shape_.rope_dim;
+  const TraceSlice slice("rope");
   RopeRotate(q, {shape_.heads, width, shape_.nope_dim}, {rope.cos, rope.sin, positions}, pairs_, direction);
 }
 
 void Mla::RotateKeys(View kv_low, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const {
+  const TraceSlice slice("rope");
   RopeRotate(kv_low, {1, shape_.rope_dim, kv_rank_}, {rope.cos, rope.sin, positions}, pairs_, direction);
 }
 
@@ -141,10 +171,11 @@ void Mla::Forward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View 
   const bool sparse = IsSparse(in.layout);
   if (!sparse) s.chosen = {};
   const Division division = Divide(ctx, in.layout, sparse);
-  MlaAttentionForward(shape_, division.dense, {s.q, s.kv, k_rope}, s.o, s.lse, ctx.scratch);
+  TracedForward(shape_, division.dense, {s.q, s.kv, k_rope}, s.o, s.lse, ctx.scratch);
   if (sparse) {
     if (!Choose(ctx, p, in, s)) Fill(kNaN, s.q);
     const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
+    const TraceSlice slice("attention to chosen keys");
     LatentAttentionForward(ctx, a, s.q, s.o, s.lse);
   }
   LinearForward(ctx, p.o_proj, s.o, y, Write::kAdd);
@@ -169,6 +200,7 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, cons
     d_rows = ctx.scratch.Alloc(DType::kF32, s.kv_low.shape());
     Fill(0, d_rows);
     const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
+    const TraceSlice slice("gradient of chosen keys");
     LatentAttentionBackward(ctx, a, {s.q, s.o, s.lse, d_o, dq}, d_rows, grad.kv_b_proj);
     AddScaled(1, dk_rope, d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
     Cast(d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim), dk_rope);
@@ -181,16 +213,16 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, cons
 // Of a document that ranks share, a rank may have two runs of queries, whose keys overlap: one after the other.
 void Mla::BackwardDense(Ctx& ctx, const ContextRows& rows, std::span<const Segment> segments, const MlaInputs& in, const MlaOutputs& out,
                         const MlaGradients& gradients) const {
-  if (!rows.divided()) return MlaAttentionBackward(shape_, segments, in, out, gradients, ctx.scratch);
+  if (!rows.divided()) return TracedBackward(shape_, segments, in, out, gradients, ctx.scratch);
   ArenaScope scope(ctx.scratch);
   Segment* copy = ctx.scratch.AllocSpan<Segment>(std::ssize(segments)).data();
   const auto is_early = [&](const Segment& s) { return s.q_begin / rows.chunk() % 2 == 0; };
   Segment* middle = std::ranges::copy_if(segments, copy, is_early).out;
   Segment* end = std::ranges::remove_copy_if(segments, middle, is_early).out;
-  MlaAttentionBackward(shape_, {copy, middle}, in, out, gradients, ctx.scratch);
+  TracedBackward(shape_, {copy, middle}, in, out, gradients, ctx.scratch);
   const auto like = [&](View x, DType dtype) { return ctx.scratch.Alloc(dtype, x.shape()); };
   const MlaGradients late{like(gradients.dq, ctx.compute), like(gradients.dkv, ctx.compute), like(gradients.dk_rope, ctx.compute)};
-  MlaAttentionBackward(shape_, {middle, end}, in, out, late, ctx.scratch);
+  TracedBackward(shape_, {middle, end}, in, out, late, ctx.scratch);
   for (const auto& [to, from] :
        {std::pair(gradients.dq, late.dq), std::pair(gradients.dkv, late.dkv), std::pair(gradients.dk_rope, late.dk_rope)}) {
     const View sum = like(to, DType::kF32);
@@ -267,12 +299,13 @@ ConstView Mla::AllHeads(Ctx& ctx, ConstView x) const {
 
 double Mla::LearnIndexer(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s, bool sparse, float factor,
                          MlaParams& grad) const {
+  const TraceSlice slice("indexer's loss");
   ArenaScope scope(ctx.scratch);
   const ConstView k_rope = s.kv_low.Cols(kv_rank_, kv_rank_ + shape_.rope_dim);
   IndexerTarget target{shape_, s.q, s.kv, k_rope, s.lse};
   if (!sparse && !s.chosen.empty()) {  // attention saw the chosen keys alone: its sums over all of them are wanted
     const View o = ctx.scratch.Alloc(ctx.compute, s.o.shape()), lse = ctx.scratch.Alloc(DType::kF32, s.lse.shape());
-    MlaAttentionForward(shape_, in.layout.segments, {s.q, s.kv, k_rope}, o, lse, ctx.scratch);
+    TracedForward(shape_, in.layout.segments, {s.q, s.kv, k_rope}, o, lse, ctx.scratch);
     target.lse = lse;
   }
   target.shape.heads *= ctx.groups.tensor.size();
@@ -305,14 +338,15 @@ void Mla::Expanded(Ctx& ctx, const MlaParams& p, std::span<const CachedSegment> 
     GatherSequence(s, cache, own);
     LinearForward(ctx, p.kv_b_proj, own.Cols(0, kv_rank_).Rows(shared, length), kv.Rows(shared, length));
     const Segment all{0, s.end - s.begin, 0, length};
-    MlaAttentionForward(shape_, {&all, 1}, {q.Rows(s.begin, s.end), kv.Rows(0, length), own.Cols(kv_rank_, kv_rank_ + rope)},
-                        o.Rows(s.begin, s.end), {}, ctx.scratch);
+    TracedForward(shape_, {&all, 1}, {q.Rows(s.begin, s.end), kv.Rows(0, length), own.Cols(kv_rank_, kv_rank_ + rope)},
+                  o.Rows(s.begin, s.end), {}, ctx.scratch);
   }
 }
 
 // Writes the tokens' keys; then, once a sequence has more than index_topk, the keys that each token sees. A choice among scores that are
 // not finite turns q into NaN.
 std::span<int32_t> Mla::ChooseCached(Ctx& ctx, const MlaParams& p, const Indexer::Inputs& input, const CachedInputs& in, View q) const {
+  const TraceSlice slice("indexer's choice");
   const CachedRows& rows = in.rows;
   const int64_t m = rows.count(), k = indexer_->top_k();
   const View keys = ctx.scratch.Alloc(ctx.compute, {m, indexer_->head_dim()});
@@ -353,6 +387,7 @@ void Mla::AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std
     const Segment together{first.begin, end, 0, cache.dim(0)};
     const LatentAttention a{shape_, p.kv_b_proj,  {&together, 1}, chosen, indexer_ ? indexer_->top_k() : 0,
                             cache,  rows.visible, rows.tables};
+    const TraceSlice slice("attention to the cache");
     LatentAttentionForward(ctx, a, q, o, {});
   }
 }

@@ -1,5 +1,6 @@
 #include "fathom/layers/mlp.h"
 
+#include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/swiglu.h"
 #include "fathom/layers/linear.h"
 
@@ -15,7 +16,10 @@ void Mlp::Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* save
   LinearForward(ctx, p.gate_proj, x, s.gate);
   LinearForward(ctx, p.up_proj, x, s.up);
   const View hidden = saved ? ctx.scratch.Alloc(ctx.compute, s.gate.shape()) : s.gate;
-  SwigluForward(s.gate, s.up, {}, hidden);
+  {
+    const TraceSlice slice("swiglu");
+    SwigluForward(s.gate, s.up, {}, hidden);
+  }
   LinearForward(ctx, p.down_proj, hidden, y, Write::kAdd);
 }
 
@@ -25,7 +29,10 @@ void Mlp::Backward(Ctx& ctx, const MlpParams& p, Saved& s, ConstView x, ConstVie
   SwigluForward(s.gate, s.up, {}, hidden);
   const View d_hidden = ctx.scratch.Alloc(ctx.compute, s.gate.shape());
   LinearBackward(ctx, p.down_proj, hidden, dy, d_hidden, Write::kOverwrite, grad.down_proj);
-  SwigluBackward(d_hidden, s.gate, s.up, {}, s.gate, s.up, {});  // the saved branches are not needed after this
+  {
+    const TraceSlice slice("swiglu's gradient");
+    SwigluBackward(d_hidden, s.gate, s.up, {}, s.gate, s.up, {});  // the saved branches are not needed after this
+  }
   LinearBackward(ctx, p.gate_proj, x, s.gate, dx, Write::kAdd, grad.gate_proj);
   LinearBackward(ctx, p.up_proj, x, s.up, dx, Write::kAdd, grad.up_proj);
 }

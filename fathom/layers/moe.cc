@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "fathom/base/trace.h"
 #include "fathom/config/model_sizes.h"
 #include "fathom/kernels/elementwise/swiglu.h"
 #include "fathom/kernels/gemm/gemm_tiles.h"
@@ -67,6 +68,18 @@ class Rows {
 };
 
 View ColumnOf(std::span<float> x) { return ViewOf(x.data(), {std::ssize(x), 1}); }
+
+// x's rows by expert, and back.
+void TracedGather(ConstView x, std::span<const int32_t> row_token, View rows) {
+  TraceSlice slice("gather rows by expert");
+  if (slice.recorded()) slice.AddWork(0, static_cast<double>(2 * rows.NumBytes()));
+  GatherRows(x, row_token, rows);
+}
+void TracedCombine(ConstView rows, std::span<const int32_t> slot_row, int64_t slots, View out) {
+  TraceSlice slice("add up rows by token");
+  if (slice.recorded()) slice.AddWork(0, static_cast<double>(rows.NumBytes() + 2 * out.NumBytes()));
+  CombineRows(rows, slot_row, slots, out, true);
+}
 
 // The router's weight of each row that this rank's experts run on.
 std::span<const float> RowWeights(Ctx& ctx, const Moe::Saved& s, const Rows& rows) {
@@ -192,6 +205,7 @@ void Moe::PlanRows(int64_t sequence, Saved& s) const {
 }
 
 void Moe::Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Saved& s) const {
+  const TraceSlice slice("router");
   ArenaScope scope(ctx.scratch);
   const View logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
   ExactLinearForward(ctx, p.gate, AsF32(ctx, x), logits);
@@ -224,17 +238,22 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   ArenaScope scope(ctx.scratch);
   const Rows rows(ctx, s);
   const View inputs = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
-  GatherRows(x, rows.token, inputs);
+  TracedGather(x, rows.token, inputs);
   const View at_experts = rows.ToExperts(inputs);
   ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), rows.begin, at_experts, rows.gate);
   ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), rows.begin, at_experts, rows.up);
   const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.held, width_});
-  SwigluForward(rows.gate, rows.up, RowWeights(ctx, s, rows), hidden);
+  {
+    const TraceSlice slice("swiglu");
+    SwigluForward(rows.gate, rows.up, RowWeights(ctx, s, rows), hidden);
+  }
   // The gathered inputs are not needed any more.
   ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), rows.begin, hidden, at_experts);
   rows.FromExperts(at_experts, inputs);
-  CombineRows(inputs, s.slot_row, slots(), y, true);
-  if (HasShared(ctx, p)) shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
+  TracedCombine(inputs, s.slot_row, slots(), y);
+  if (!HasShared(ctx, p)) return;
+  const TraceSlice slice("shared experts");
+  shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
 }
 
 void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std::span<float> d_slots) const {
@@ -249,26 +268,33 @@ void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std:
   const auto add_gradients = [&](Weight MlpParams::*matrix, ConstView in, ConstView d_out) {
     ExpertsBackwardWeight(ctx, MatricesOf(ctx, p.experts, matrix), rows.begin, in, d_out, MatricesOf(ctx, grad.experts, matrix));
   };
-  GatherRows(dy, rows.token, wide);
+  TracedGather(dy, rows.token, wide);
   const View d_out = rows.ToExperts(wide);
-  SwigluForward(rows.gate, rows.up, row_weight, hidden);
+  {
+    const TraceSlice slice("swiglu");
+    SwigluForward(rows.gate, rows.up, row_weight, hidden);
+  }
   ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), rows.begin, d_out, d_hidden, Write::kOverwrite);
   add_gradients(&MlpParams::down_proj, hidden, d_out);
   const std::span<float> d_held_weight = ctx.scratch.AllocSpan<float>(rows.held);
-  SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
-                 d_held_weight);  // the saved branches are not needed after this
+  {
+    const TraceSlice slice("swiglu's gradient");
+    SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
+                   d_held_weight);  // the saved branches are not needed after this
+  }
   ReturnWeights(ctx, rows, d_held_weight, d_slots);
-  GatherRows(pass.x, rows.token, wide);
+  TracedGather(pass.x, rows.token, wide);
   const View at_experts = rows.ToExperts(wide);
   add_gradients(&MlpParams::gate_proj, at_experts, rows.gate);
   add_gradients(&MlpParams::up_proj, at_experts, rows.up);
   ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), rows.begin, rows.gate, at_experts, Write::kOverwrite);
   ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), rows.begin, rows.up, at_experts, Write::kAdd);
   rows.FromExperts(at_experts, wide);
-  CombineRows(wide, pass.s.slot_row, slots(), pass.dx, true);
+  TracedCombine(wide, pass.s.slot_row, slots(), pass.dx);
 }
 
 void Moe::BackwardRouter(Ctx& ctx, const BackwardPass& pass, std::span<const float> d_weights, ConstView d_scores) const {
+  const TraceSlice slice("router's gradient");
   ArenaScope scope(ctx.scratch);
   const View d_logits = ctx.scratch.Alloc(DType::kF32, pass.s.scores.shape());
   RouterBackward(router_, pass.s.scores, pass.s.ids, d_weights, d_scores, d_logits);
@@ -282,6 +308,7 @@ void Moe::Backward(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, const Co
   AddOverRanks(tensor, ctx.scratch, dx, [&](View part) { BackwardExperts(ctx, {p, s, x, part, grad}, d.dy, d_slots); });
   BackwardRouter(ctx, {p, s, x, dx, grad}, ChosenOf(ctx, s, d_slots), d.d_scores);
   if (!HasShared(ctx, p)) return;
+  const TraceSlice slice("shared experts");
   AddOverRanks(tensor, ctx.scratch, dx,
                [&](View part) { shared_.Backward(ctx, p.shared_experts, s.shared, x, d.dy, part, grad.shared_experts); });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/embedding.h"
 
 namespace fathom {
@@ -23,6 +24,7 @@ void Decoder::Forward(Ctx& ctx, const DecoderParams& p, std::span<const int32_t>
   Enter(ctx, p, ids, h);
   if (observer) observer(-1, h, {});
   for (size_t i = stage.begin; i < stage.end; ++i) {
+    const TraceSlice slice = TraceSlice::OfLayer(static_cast<int64_t>(i));
     ArenaScope scope(ctx.scratch);
     const LayerScope weights(p, static_cast<int64_t>(i));
     Block::Saved saved = blocks_[i].Allocate(ctx.scratch, ctx.compute, h.dim(0), false, ctx.groups);
@@ -48,6 +50,7 @@ Decoder::Stage Decoder::StageOf(const Ctx& ctx) const {
 }
 
 void Decoder::Enter(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, View h) const {
+  const TraceSlice slice("embedding");
   if (StageOf(ctx).first) return EmbeddingForward(p.embed_tokens.value, ids, h);
   ctx.groups.stage.Receive(ctx.groups.stage.rank() - 1, BytesOf(h));
 }
@@ -57,11 +60,13 @@ void Decoder::Leave(Ctx& ctx, View h) const {
 }
 
 Decoder::Kept Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat) const {
+  const TraceSlice slice("forward");
   const Stage stage = StageOf(ctx);
   const View h = ctx.saved.Alloc(DType::kF32, {std::ssize(batch.ids), config_.hidden_size});
   const std::span<Block::Saved> saved = ctx.saved.AllocSpan<Block::Saved>(std::ssize(blocks_));
   Enter(ctx, p, batch.ids, h);
   for (size_t i = stage.begin; i < stage.end; ++i) {
+    const TraceSlice of_layer = TraceSlice::OfLayer(static_cast<int64_t>(i));
     const LayerScope weights(p, static_cast<int64_t>(i));
     std::construct_at(&saved[i], AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat, ctx.groups));
     ForwardKeeping(ctx, {blocks_[i], p.layers[i], {batch.layout, *rope_}, remat}, h, saved[i]);
@@ -91,18 +96,22 @@ LossSums Decoder::BackwardHead(Ctx& ctx, const DecoderParams& p, const TokenBatc
   const HeadGrads head_grads{grads.norm, grads.lm_head};
   LossSums sums;
   {
+    const TraceSlice slice("head and loss");
     ArenaScope inner(ctx.scratch);
     const View x = ctx.scratch.Alloc(ctx.compute, h.shape()), rstd = ctx.scratch.Alloc(DType::kF32, {h.dim(0)});
     head_.Normalize(ctx, head, h, x, rstd);
     sums.main = head_.LossAndGradient(ctx, head, x, {batch.targets, batch.weights, options.z_loss, options.scale}, dh, head_grads);
     head_.BackwardNorm(ctx, head, dh, {h, rstd}, dh, false, head_grads);
   }
-  if (options.mtp.modules > 0) sums.mtp = mtp_.ForwardBackward(ctx, p, {batch, *rope_, options.mtp, h}, terms, remat, dh, grads);
+  if (options.mtp.modules == 0) return sums;
+  const TraceSlice slice("MTP modules");
+  sums.mtp = mtp_.ForwardBackward(ctx, p, {batch, *rope_, options.mtp, h}, terms, remat, dh, grads);
   return sums;
 }
 
 LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                                  const Kept& kept, DecoderParams& grads) const {
+  const TraceSlice slice("backward");
   ArenaScope scope(ctx.scratch);
   const Stage stage = StageOf(ctx);
   const View dh = ctx.scratch.Alloc(DType::kF32, kept.h.shape());
@@ -114,6 +123,7 @@ LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBa
     ctx.groups.stage.Receive(ctx.groups.stage.rank() + 1, BytesOf(dh));
   }
   for (size_t i = stage.end; i-- > stage.begin;) {
+    const TraceSlice of_layer = TraceSlice::OfLayer(static_cast<int64_t>(i));
     const LayerScope weights(p, static_cast<int64_t>(i)), gradients(grads, static_cast<int64_t>(i));
     const LayerPass pass{blocks_[i], p.layers[i], {batch.layout, *rope_}, remat};
     BackwardKept(ctx, pass, kept.blocks[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);
@@ -121,6 +131,7 @@ LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBa
   if (!stage.first) {
     ctx.groups.stage.Send(ctx.groups.stage.rank() - 1, BytesOf(dh));
   } else if (!grads.embed_tokens.value.empty()) {
+    const TraceSlice of_embedding("embedding's gradient");
     EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
   }
   return sums;
@@ -198,11 +209,14 @@ void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> 
   ArenaScope scope(ctx.scratch);
   const CachedRows rows = RowsOf(ctx, segments, h.dim(0));
   EmbeddingForward(p.embed_tokens.value, ids, h);
-  for (size_t i = 0; i < blocks_.size(); ++i)
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const TraceSlice slice = TraceSlice::OfLayer(static_cast<int64_t>(i));
     blocks_[i].ForwardCached(ctx, p.layers[i], {rows, *rope_, pool.layer(static_cast<int64_t>(i))}, h);
+  }
 }
 
 void Decoder::Logits(Ctx& ctx, const DecoderParams& p, ConstView h, View logits) const {
+  const TraceSlice slice("head");
   head_.StreamLogits(ctx, {p.norm, p.lm_head}, h, logits);
 }
 

@@ -6,6 +6,7 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/threads.h"
+#include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/adamw.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/optim/muon.h"
@@ -93,6 +94,7 @@ double Optimizer::SumPartials() const {
 }
 
 double Optimizer::GradNorm() {
+  const TraceSlice slice("gradient norm");
   ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
     const Part& part = parts_[static_cast<size_t>(i)];
     const OptimizerParam& p = params_[part.param];
@@ -126,6 +128,7 @@ void Optimizer::UpdateMatrices(double learning_rate, double grad_scale) {
 }
 
 double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {
+  const TraceSlice slice("optimizer's update");
   UpdateMatrices(learning_rate, grad_scale);
   ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
     const Part& part = parts_[static_cast<size_t>(i)];

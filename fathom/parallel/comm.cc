@@ -7,6 +7,7 @@
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
 #include "fathom/base/plan_scope.h"
+#include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 
 namespace fathom {
@@ -58,6 +59,7 @@ Comm Comm::Split(int64_t color) const {
 
 void Comm::Exchange(std::span<const Outgoing> out, std::span<const Incoming> in) const {
   if (Alone()) return;
+  TraceSlice slice("communication");
   const Stopwatch clock;
   State& s = *state_;
   s.out.clear();
@@ -68,6 +70,8 @@ void Comm::Exchange(std::span<const Outgoing> out, std::span<const Incoming> in)
     s.traffic.bytes_sent += std::ssize(message.bytes);
   }
   for (const Incoming& message : in) s.in.push_back({s.members[static_cast<size_t>(message.from)], message.bytes});
+  for (const Outgoing& message : out) slice.AddWork(0, static_cast<double>(message.bytes.size()));
+  for (const Incoming& message : in) slice.AddWork(0, static_cast<double>(message.bytes.size()));
   s.transport->Exchange(s.out, s.in);
   s.traffic.seconds += clock.Seconds();
 }

@@ -7,6 +7,7 @@
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/base/threads.h"
+#include "fathom/base/trace_window.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/machine/free_memory.h"
 #include "fathom/machine/limits.h"
@@ -56,6 +57,21 @@ LoadedModel Load(const RunConfig& config, const TrainOptions& options, const std
   return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
 }
 
+// profiler=trace: MaxText counts the steps to leave out from where the run starts.
+TraceWindowOptions TraceOf(const RunConfig& config, const TrainOptions& options, int64_t first_step) {
+  const std::string& profiler = config.String("profiler");
+  if (profiler.empty()) return {};
+  if (profiler != "trace") {
+    spdlog::info("accepted, no effect here: profiler={}, which looks at accelerators; profiler=trace shows where this program's steps go",
+                 profiler);
+    return {};
+  }
+  return {.folder = options.run_dir / "trace",
+          .first = first_step + config.Int("skip_first_n_steps_for_profiler"),
+          .count = config.Int("profiler_steps"),
+          .rank = options.mesh.world().rank()};
+}
+
 Json CountsJson(const SampleCounts& c) {
   return {{"read", c.read}, {"truncated", c.truncated}, {"too_long", c.too_long}, {"without_target", c.without_target}, {"bad", c.bad}};
 }
@@ -89,7 +105,8 @@ class Run {
         first_step_(resume_ ? resume_->step + 1 : 0),
         done_(first_step_ - 1),
         flops_per_token_(TrainFlopsPerToken(loaded_.config, options_)),
-        step_log_(options_, first_step_) {
+        step_log_(options_, first_step_),
+        trace_(TraceOf(config, options_, first_step_)) {
     WarnOfIdleIndexers(loaded_, options_);
     if (is_first()) {
       CheckDisk(config);
@@ -150,6 +167,7 @@ class Run {
 
   int Steps(const std::optional<StopSignals>& signals) {
     for (step_ = first_step_; step_ < options_.steps; ++step_) {
+      trace_.Begin(step_);
       if (!TrainStep()) break;
       if (saver_.done()) AwaitSave();
       if (BadLoss() || BadGradients()) return static_cast<int>(ErrorCode::kFailed);
@@ -205,10 +223,15 @@ class Run {
     sinks_.push_back(OpenJsonlSink(path));
   }
 
+  bool NextBatch() {
+    const TraceSlice slice("data");
+    return sources_.train->Next(&batch_);
+  }
+
   bool TrainStep() {
     const Stopwatch clock;
     const MeshTraffic before = TrafficOf(mesh());
-    if (!sources_.train->Next(&batch_)) {
+    if (!NextBatch()) {
       step_log_.Clear();
       spdlog::info("the data has ended after {} steps", step_);
       why_ = step_ < options_.steps ? fmt::format("complete: the data has ended after {} steps", step_) : "";
@@ -225,6 +248,7 @@ class Run {
     timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_, data_seconds};
     seconds_ += timing_.seconds;
     step_log_.Completed(step_, report_, timing_);
+    const TraceSlice slice("metrics");
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
     AddExpertScalars(session_, scalars);
     AddTraffic(mesh(), before, scalars);
@@ -244,6 +268,7 @@ class Run {
 
   // The page is made of what the metrics' files hold.
   void EndJournal(int code, const std::string& why) {
+    trace_.End();
     for (const auto& sink : sinks_) sink->Flush();
     if (journal_ && done_ >= first_step_) journal_->End(code, why);
   }
@@ -308,6 +333,7 @@ class Run {
 
   // False: target_eval_loss is reached.
   bool Evaluate() {
+    const TraceSlice slice("evaluation");
     sources_.eval->Reset();
     const Stopwatch clock;
     LossSums sums;
@@ -344,6 +370,7 @@ class Run {
   void SaveDuring() {
     if (!options_.CopiesState() || step_ + 1 == options_.steps) return Save();
     AwaitSave();
+    const TraceSlice slice("checkpoint's copy");
     saver_.Start(Prepare(), session_);
     saving_clock_.Restart();
   }
@@ -352,6 +379,7 @@ class Run {
   void AwaitSave() {
     if (!saver_.running()) return;
     step_log_.Clear();
+    const TraceSlice slice("wait for checkpoint");
     Saving([this] { saved_step_ = saver_.Wait(); });
     spdlog::info("saved step {} in {:.1f} s, beside training: {}", saved_step_, saving_clock_.Seconds(),
                  StepFolderOf(saved_step_).string());
@@ -360,6 +388,7 @@ class Run {
   void Save() {
     AwaitSave();
     step_log_.Clear();
+    const TraceSlice slice("checkpoint");
     const Stopwatch clock;
     Saving([this] { WriteSave(Prepare()); });
     saved_step_ = step_;
@@ -419,6 +448,7 @@ class Run {
   std::optional<RunJournal> journal_;
   std::string why_;  // the run ended before its last step
   StepLog step_log_;
+  TraceWindow trace_;
   Batch batch_, eval_batch_;
   StepReport report_;
   StepTiming timing_;

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "fathom/base/threads.h"
+#include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/layers/context_rows.h"
 #include "fathom/model/adapters.h"
@@ -132,6 +133,7 @@ void TrainSession::ListSums() {
 }
 
 void TrainSession::SumGradients() {
+  const TraceSlice slice("sums over ranks");
   for (const Axis axis : kAxes) options_.mesh.comm(axis).AllSum(sums_[static_cast<size_t>(axis)]);
 }
 
@@ -231,6 +233,7 @@ TokenBatch TrainSession::WholeRows(const Batch& batch, int64_t row_begin, int64_
 }
 
 void TrainSession::ZeroGradients() {
+  const TraceSlice slice("zero gradients");
   for (const View& gradient : gradients_) Fill(0, gradient);
 }
 

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include "fathom/base/trace.h"
 #include "fathom/model/load.h"
 #include "fathom/testing/close.h"
+#include "fathom/train/flops.h"
 
 namespace fathom {
 namespace {
@@ -58,6 +60,33 @@ TEST(TrainSession, MicroBatchesEqualOneBatch) {
     EXPECT_NEAR(cut.report.mtp_loss, whole.report.mtp_loss, 1e-6);
     EXPECT_TRUE(RelativeL2(cut.gradients, ToDoubles(whole.gradients), 1e-6)) << rows << " rows";
   }
+}
+
+// One step of full rows, recorded: a batch without padding does what the program counts.
+TEST(TrainSession, ATraceHasTheStepsArithmetic) {
+  const Checkpoint checkpoint = Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3");
+  TrainOptions options;
+  options.rows = 2;
+  options.length = 64;
+  TrainSession session(checkpoint.config(), options, CopyParams(checkpoint, DType::kF32));
+  Batch batch;
+  batch.Clear(2, 64);
+  const std::vector<int32_t> ids(64, 5);
+  for (const int64_t begin : {0, 64}) batch.AddSegment(begin, 64, ids.data(), ids.data(), 1);
+  session.Step(batch, 1e-3);
+  Trace trace;
+  {
+    const TraceScope scope(trace);
+    const TraceSlice slice("step");
+    session.Step(batch, 1e-3);
+  }
+  double flops = 0;
+  for (const Trace::Slice& s : trace.slices()) flops += s.flops;
+  const double counted = TrainFlopsPerToken(checkpoint.config(), options) * 128;
+  EXPECT_NEAR(flops / counted, 1, 0.01);  // which takes attention to see half of all pairs, without the half of the diagonal
+  const Trace::Slice& step = trace.slices()[0];
+  EXPECT_GE(static_cast<double>(step.inside), 0.9 * static_cast<double>(step.end - step.begin));
+  for (const Trace::Slice& s : trace.slices()) EXPECT_TRUE(s.thread > 0 || s.inside <= s.end - s.begin) << s.name;
 }
 
 TEST(TrainSession, AGradientThatIsNotFiniteChangesNothing) {

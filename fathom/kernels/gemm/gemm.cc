@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fathom/base/threads.h"
+#include "fathom/base/trace.h"
 #include "fathom/kernels/gemm/few_rows.h"
 #include "fathom/kernels/gemm/gemm_tiles.h"
 
@@ -84,6 +85,20 @@ V Group(const V& v, std::span<const int64_t> begin, int64_t e) {
   return v.Rows(begin[static_cast<size_t>(e)], begin[static_cast<size_t>(e) + 1]);
 }
 
+// A product of `rows` rows of tokens with a weight, or with a part of them each of several that have one size.
+void NoteWork(TraceSlice& slice, int64_t rows, const ConstView& in, const ConstView& weight, int64_t weights, const ConstView& out) {
+  if (!slice.recorded()) return;
+  slice.AddWork(2 * static_cast<double>(rows) * static_cast<double>(weight.NumElements()),
+                static_cast<double>(in.NumBytes() + weights * weight.NumBytes() + out.NumBytes()));
+}
+
+// Groups that have rows.
+int64_t UsedGroups(std::span<const int64_t> begin) {
+  int64_t used = 0;
+  for (size_t e = 0; e + 1 < begin.size(); ++e) used += begin[e] < begin[e + 1] ? 1 : 0;
+  return used;
+}
+
 // The rows of later groups lie behind those of group e.
 Product InGroups(Product p, std::span<const int64_t> begin, int64_t e) {
   p.rows_behind = begin.back() - begin[static_cast<size_t>(e) + 1];
@@ -93,16 +108,22 @@ Product InGroups(Product p, std::span<const int64_t> begin, int64_t e) {
 }  // namespace
 
 void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch, Arithmetic arithmetic) {
+  TraceSlice slice("product x W^T");
+  NoteWork(slice, x.dim(0), x, w.value, 1, y);
   RunForward(
       1, [&](int64_t) { return ForwardProduct(x, w, y, write); }, scratch, arithmetic);
 }
 
 void MatMulNN(ConstView dy, const WeightView& w, View dx, Write write, Arena& scratch) {
+  TraceSlice slice("product dy W");
+  NoteWork(slice, dy.dim(0), dy, w.value, 1, dx);
   RunProducts(
       1, [&](int64_t) { return InputGradientProduct(dy, w, dx, write); }, scratch);
 }
 
 void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch) {
+  TraceSlice slice("product dy^T x");
+  NoteWork(slice, dy.dim(0), dy, dw, 1, x);
   RunProducts(
       1, [&](int64_t) { return WeightGradientProduct(dy, x, dw, write); }, scratch);
 }
@@ -110,6 +131,8 @@ void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch) {
 void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch,
                      Arithmetic arithmetic) {
   CheckGroups(begin, w.size(), x.dim(0));
+  TraceSlice slice("experts' products x W^T");
+  NoteWork(slice, x.dim(0), x, w[0].value, slice.recorded() ? UsedGroups(begin) : 0, y);
   RunForward(
       std::ssize(w),
       [&](int64_t e) {
@@ -120,6 +143,8 @@ void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<cons
 
 void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<const WeightView> w, View dx, Write write, Arena& scratch) {
   CheckGroups(begin, w.size(), dy.dim(0));
+  TraceSlice slice("experts' products dy W");
+  NoteWork(slice, dy.dim(0), dy, w[0].value, slice.recorded() ? UsedGroups(begin) : 0, dx);
   RunProducts(
       std::ssize(w),
       [&](int64_t e) {
@@ -130,6 +155,8 @@ void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<con
 
 void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, std::span<const View> dw, Write write, Arena& scratch) {
   CheckGroups(begin, dw.size(), dy.dim(0));
+  TraceSlice slice("experts' products dy^T x");
+  NoteWork(slice, dy.dim(0), dy, dw[0], slice.recorded() ? UsedGroups(begin) : 0, x);
   RunProducts(
       std::ssize(dw),
       [&](int64_t e) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "fathom/base/threads.h"
+#include "fathom/base/trace.h"
 #include "fathom/kernels/gemm/gemm_onednn.h"
 #include "fathom/kernels/gemm/gemm_panel.h"
 #include "fathom/kernels/simd/simd.h"
@@ -161,12 +162,13 @@ void RunProducts(int64_t count, FunctionRef<Product(int64_t)> product, Arena& sc
   const JobTable tiles(scratch, count, [&](int64_t e) { return TilesToRun(product(e)); });
   const WorkerScratch<std::byte> panels(scratch, TileScratch::kBytes);
   const bool native_bf16 = HasNativeBF16() || HasMatrixUnit();
+  TraceWorkers traced(NumWorkers());
   panels.Run(tiles.size(), [&](int64_t job, std::byte* panel) {
     const OneThread one;
     const auto [e, tile] = tiles.At(job);
     const Product p = product(e);
     const auto run = !native_bf16 || p.a.value.dtype() != DType::kBF16 ? RunTileF32 : p.a_transposed ? RunTokenSumBF16 : RunRowsBF16;
-    run(p, TileOf(p, tile), TileScratch(panel));
+    traced.Run(omp_get_thread_num(), [&, tile = tile] { run(p, TileOf(p, tile), TileScratch(panel)); });
   });
 }
 
