@@ -105,6 +105,39 @@ struct LaneSight {
   hn::Mask<DF> Sees(int64_t key) const { return hn::RebindMask(DF(), hn::Gt(count, hn::Set(DI(), static_cast<int32_t>(key)))); }
 };
 
+// The same of a block whose queries see what the bits say: bit i of masks[j * stride] stands for query i and key j.
+struct MaskedSight : BlockSight {
+  const uint64_t* masks;
+  int64_t stride;
+  // Bit i: query i sees some key of the block.
+  uint64_t Any() const {
+    uint64_t any = 0;
+    for (int64_t j = 0; j < n; ++j) any |= masks[j * stride];
+    return any;
+  }
+};
+struct MaskedLanes {
+  const MaskedSight& sight;
+  int64_t first, all, some;
+  hn::Vec<DI> bit;
+  MaskedLanes(const MaskedSight& s, int64_t at) : sight(s), first(at), bit(hn::Shl(hn::Set(DI(), 1), hn::Iota(DI(), 0))) {
+    uint64_t each = ~uint64_t{0}, any = 0;
+    for (int64_t j = 0; j < s.n; ++j) {
+      each &= s.masks[j * s.stride];
+      any |= s.masks[j * s.stride];
+    }
+    const uint64_t lanes = (uint64_t{1} << LanesF()) - 1;
+    all = (each >> at & lanes) == lanes ? s.n : 0;
+    some = (any >> at & lanes) != 0 ? s.n : 0;
+  }
+  hn::Mask<DF> Sees(int64_t key) const {
+    const auto bits = static_cast<int32_t>(sight.masks[key * sight.stride] >> first & 0xffff);
+    return hn::RebindMask(DF(), hn::TestBit(hn::Set(DI(), bits), bit));
+  }
+};
+inline LaneSight LanesOf(const BlockSight& sight, int64_t first) { return LaneSight(sight, first); }
+inline MaskedLanes LanesOf(const MaskedSight& sight, int64_t first) { return MaskedLanes(sight, first); }
+
 // Running softmax of a block of queries: the largest score so far times log2(e), the sum of e^(score - largest), and the factor
 // that brings earlier sums to the newest largest score.
 struct SoftmaxState {
@@ -112,13 +145,14 @@ struct SoftmaxState {
 };
 
 // s [key][Wide()] raw scores -> e^(scale s - largest), zeros where a key is not seen, up to an even number of keys.
-// log2_scale = scale log2(e) > 0.
-inline void SoftmaxColumns(float* s, const BlockSight& sight, float log2_scale, const SoftmaxState& state) {
+// log2_scale = scale log2(e) > 0. A query that has seen no key yet keeps -inf.
+template <class Sight>
+void SoftmaxColumns(float* s, const Sight& sight, float log2_scale, const SoftmaxState& state) {
   const DF d;
   const int64_t even = (sight.n + 1) / 2 * 2, wide = sight.Wide();
   const VF scale = hn::Set(d, log2_scale), lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
   for (int64_t v = 0; v < wide; v += LanesF()) {
-    const LaneSight lanes(sight, v);
+    const auto lanes = LanesOf(sight, v);
     float* column = s + v;
     const auto at = [=](int64_t key) { return column + key * wide; };
     for (int64_t j = lanes.some; j < even; ++j) StoreF(hn::Zero(d), at(j));
@@ -142,7 +176,7 @@ inline void SoftmaxColumns(float* s, const BlockSight& sight, float log2_scale, 
       StoreF(p, at(j));
       sum = hn::Add(sum, p);
     }
-    const VF factor = Exp2NonPositive(hn::Sub(before, top));
+    const VF factor = hn::IfThenElse(hn::Eq(before, top), hn::Set(d, 1.0f), Exp2NonPositive(hn::Sub(before, top)));
     StoreF(top, state.top + v);
     StoreF(factor, state.factor + v);
     StoreF(hn::MulAdd(LoadF(state.sum + v), factor, sum), state.sum + v);
@@ -151,12 +185,13 @@ inline void SoftmaxColumns(float* s, const BlockSight& sight, float log2_scale, 
 
 // s raw scores -> p = e^(scale s - lse), dp -> ds = scale p (dp - dot); zeros where a key is not seen, up to an even number of keys.
 // lse is times log2(e).
-inline void SoftmaxGradient(float* s, float* dp, const BlockSight& sight, float scale, const float* lse, const float* dot) {
+template <class Sight>
+void SoftmaxGradient(float* s, float* dp, const Sight& sight, float scale, const float* lse, const float* dot) {
   const DF d;
   const int64_t even = (sight.n + 1) / 2 * 2, wide = sight.Wide();
   const VF log2_scale = hn::Set(d, scale * kLog2E), scales = hn::Set(d, scale);
   for (int64_t v = 0; v < wide; v += LanesF()) {
-    const LaneSight lanes(sight, v);
+    const auto lanes = LanesOf(sight, v);
     const VF shift = LoadF(lse + v), shared = LoadF(dot + v);
     const auto step = [&](int64_t j, auto mask) {
       float *score = s + j * wide + v, *grad = dp + j * wide + v;

@@ -4,64 +4,30 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/attention/mla_attention.cc"
 #include <hwy/foreach_target.h>
 
-#include <cmath>
-
-#include "fathom/kernels/attention/mla_attention_rows-inl.h"
+#include "fathom/kernels/attention/mla_forward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-void StoreOutput(const MlaForwardArgs& a, int64_t head, int64_t q0, int64_t rows, const ForwardScratch& w) {
-  for (int64_t i = 0; i < rows; ++i) {
-    StoreRow(w.o + i * PadBlock(a.shape.v_dim), 1 / w.sum[i], a.shape.v_dim, RowAt(a.o, q0 + i, head * a.shape.v_dim));
-    if (!a.lse.empty()) a.lse.row<float>(q0 + i)[head] = w.top[i] * kLn2 + std::log(w.sum[i]);
+// What queries from q0 on see of a segment.
+struct VisibleKeys : KeyRange {
+  Segment segment;
+  int64_t q0;
+  VisibleKeys(const Segment& s, int64_t begin, int64_t end)
+      : KeyRange{s.k_begin, VisibleEnd(s, end - 1) - s.k_begin}, segment(s), q0(begin) {}
+  template <class F>
+  void WithSight(int64_t i, int64_t queries, int64_t entry, int64_t keys, const F& f) const {
+    const BlockSight sight{queries, keys, VisibleEnd(segment, q0 + i) - Row(entry)};
+    if (sight.Seen(queries - 1) > 0) f(sight);
   }
-}
-
-// One block of queries (the chunk's rows from i on) against one block of keys: o, top and sum move on.
-template <class Path>
-void AttendBlock(const Path& path, const MlaForwardArgs& a, const BlockSight& sight, int64_t i, const ForwardScratch& w) {
-  const int64_t width = a.width(), v_wide = PadBlock(a.shape.v_dim);
-  ScoreBlock<Path>(sight, width, ConstBlock(w.keys, RowStride<Path>(width)), w.queries_t + i * RowStride<Path>(width), w.scores);
-  SoftmaxColumns(w.scores, sight, a.shape.scale * kLog2E, {w.top + i, w.sum + i, w.factor});
-  const BlockLeft p = path.ByQuery(w.scores, sight, w.p);
-  SumOverKeys<Path>(sight, a.shape.v_dim, p, ConstBlock(w.values_sum, v_wide), {w.o + i * v_wide, v_wide}, Into::kScaleAdd, w.factor);
-}
-
-// Queries [q0, q1) of one segment and head: all their keys, block by block.
-template <class Path>
-void ForwardChunk(const Path& path, const MlaForwardArgs& a, const Segment& seg, int64_t head, int64_t q0, int64_t q1,
-                  const ForwardScratch& w) {
-  const MlaShape& s = a.shape;
-  const int64_t width = a.width(), rows = q1 - q0, v_wide = PadBlock(s.v_dim);
-  const Block queries{w.rows, RowStride<Path>(width)}, keys{w.keys, RowStride<Path>(width)};
-  const Block values{Path::kStep == 1 ? w.values_sum : w.values, RowStride<Path>(s.v_dim)};
-  for (int64_t i = 0; i < rows; i += kQueryBlock) {
-    const int64_t n = std::min(kQueryBlock, rows - i);
-    LoadRows<Path>(a.q, q0 + i, n, head * width, width, PadBlock(n), queries);
-    TransposeBlock(queries, PadBlock(n), queries.stride, w.queries_t + i * queries.stride);
-  }
-  std::fill(w.o, w.o + rows * v_wide, 0.0f);
-  std::fill(w.sum, w.sum + kQueryChunk, 0.0f);
-  std::fill(w.top, w.top + kQueryChunk, -std::numeric_limits<float>::infinity());
-  for (int64_t first = seg.k_begin, end = VisibleEnd(seg, q1 - 1); first < end; first += kKeyBlock) {
-    const int64_t n = std::min(kKeyBlock, end - first);
-    LoadKeys<Path>(a, head, first, n, keys);
-    LoadValues<Path>(a, head, first, n, values);
-    Path::Interleave(values, n, s.v_dim, {w.values_sum, v_wide});
-    for (int64_t i = 0; i < rows; i += kQueryBlock) {
-      const BlockSight sight{std::min(kQueryBlock, rows - i), n, VisibleEnd(seg, q0 + i) - first};
-      if (sight.Seen(sight.rows - 1) > 0) AttendBlock(path, a, sight, i, w);
-    }
-  }
-  StoreOutput(a, head, q0, rows, w);
-}
+};
 
 void ForwardJob(const MlaForwardArgs& a, const Segment& seg, int64_t head, int64_t q0, int64_t q1, float* scratch) {
   const ForwardScratch w(a.shape, scratch);
-  WithPath(a.pairs, a.q.dtype() == DType::kBF16, [&](const auto& path) { ForwardChunk(path, a, seg, head, q0, q1, w); });
+  WithPath(a.pairs, a.q.dtype() == DType::kBF16,
+           [&](const auto& path) { ForwardChunk(path, a, VisibleKeys(seg, q0, q1), head, q0, q1, w); });
 }
 
 }  // namespace

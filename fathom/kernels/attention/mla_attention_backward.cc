@@ -4,33 +4,12 @@
 #define HWY_TARGET_INCLUDE "fathom/kernels/attention/mla_attention_backward.cc"
 #include <hwy/foreach_target.h>
 
-#include "fathom/kernels/attention/mla_attention_rows-inl.h"
+#include "fathom/kernels/attention/mla_backward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
-
-// D_i = rowsum(dO_i * O_i), the part of the softmax's derivative that all of a row's scores share.
-float OutputDot(const MlaBackwardArgs& a, int64_t t, int64_t head) {
-  const InRow d_o = RowAt(a.d_o, t, head * a.shape.v_dim), o = RowAt(a.o, t, head * a.shape.v_dim);
-  return static_cast<float>(RowSum(a.shape.v_dim, [&](auto at, VF sum) { return hn::MulAdd(Load(at, d_o), Load(at, o), sum); }));
-}
-
-// One block of queries (rows from i on) against one block of keys: d_keys, d_values and dq are added to.
-template <class Path>
-void BackwardBlock(const Path& path, const MlaBackwardArgs& a, const BlockSight& sight, int64_t i, const BackwardScratch& w) {
-  const MlaShape& s = a.shape;
-  const int64_t width = a.width(), wide = PadBlock(width), v_wide = PadBlock(s.v_dim);
-  ScoreBlock<Path>(sight, width, ConstBlock(w.keys, RowStride<Path>(width)), w.queries_t + i * RowStride<Path>(width), w.scores);
-  ScoreBlock<Path>(sight, s.v_dim, ConstBlock(w.values, RowStride<Path>(s.v_dim)), w.d_o_t + i * RowStride<Path>(s.v_dim), w.d_scores);
-  SoftmaxGradient(w.scores, w.d_scores, sight, s.scale, w.lse + i, w.dot + i);
-  const int64_t step = i / Path::kStep;
-  SumOverQueries<Path>(sight, s.v_dim, path.ByKey(w.scores, sight, w.p), ConstBlock(w.d_o_sum + step * v_wide, v_wide),
-                       {w.d_values, v_wide});
-  SumOverQueries<Path>(sight, width, path.ByKey(w.d_scores, sight, w.p), ConstBlock(w.queries_sum + step * wide, wide), {w.d_keys, wide});
-  SumOverKeys<Path>(sight, width, path.ByQuery(w.d_scores, sight, w.ds), ConstBlock(w.keys_sum, wide), {w.dq + i * wide, wide}, Into::kAdd);
-}
 
 void StoreKeyGradients(const MlaBackwardArgs& a, int64_t head, int64_t first, int64_t n, const BackwardScratch& w, float* d_rope,
                        bool add_rope) {
@@ -51,49 +30,22 @@ int64_t FirstQueryBlock(const Segment& seg, int64_t key) {
   return std::max<int64_t>(0, key - seg.k_begin - past) / kQueryBlock * kQueryBlock;
 }
 
-// Queries and d_o of a segment and head, transposed for the scores and as right factors for the sums over queries.
-template <class Path>
-void PackRows(const ConstView& from, const Segment& seg, int64_t column, int64_t columns, float* rows, float* transposed, float* summed) {
-  const int64_t length = seg.q_end - seg.q_begin, stride = RowStride<Path>(columns), wide = PadBlock(columns);
-  for (int64_t i = 0; i < length; i += kQueryBlock) {
-    const Block sum{summed + i / Path::kStep * wide, wide}, natural{Path::kStep == 1 ? sum.data : rows, stride};
-    const int64_t n = std::min(kQueryBlock, length - i);
-    LoadRows<Path>(from, seg.q_begin + i, n, column, columns, PadBlock(n), natural);
-    TransposeBlock(natural, PadBlock(n), stride, transposed + i * stride);
-    Path::Interleave(natural, PadBlock(n), columns, sum);
-  }
-}
-
 template <class Path>
 void BackwardHead(const Path& path, const MlaBackwardArgs& a, const Segment& seg, int64_t head, const BackwardScratch& w, float* d_rope,
                   bool add_rope) {
-  const MlaShape& s = a.shape;
-  const int64_t width = a.width(), length = seg.q_end - seg.q_begin, wide = PadBlock(width), v_wide = PadBlock(s.v_dim);
-  PackRows<Path>(a.q, seg, head * width, width, w.rows, w.queries_t, w.queries_sum);
-  PackRows<Path>(a.d_o, seg, head * s.v_dim, s.v_dim, w.rows, w.d_o_t, w.d_o_sum);
-  std::fill(w.dq, w.dq + length * wide, 0.0f);
-  for (int64_t i = 0; i < length; ++i) {
-    PrefetchRow(a.o, seg.q_begin + i + kRowsAhead, head * s.v_dim, s.v_dim);
-    w.dot[i] = OutputDot(a, seg.q_begin + i, head);
-    w.lse[i] = a.lse.row<float>(seg.q_begin + i)[head] * kLog2E;
-  }
-  const Block keys{w.keys, RowStride<Path>(width)}, keys_sum{Path::kStep == 1 ? w.keys : w.keys_sum, wide};
+  const int64_t width = a.width(), length = seg.q_end - seg.q_begin;
+  PackQueries<Path>(a, seg.q_begin, seg.q_end, head, w);
   BackwardScratch blocks = w;
-  blocks.keys_sum = keys_sum.data;
   for (int64_t first = seg.k_begin; first < seg.k_end; first += kKeyBlock) {
     const int64_t n = std::min(kKeyBlock, seg.k_end - first);
-    LoadKeys<Path>(a, head, first, n, keys);
-    Path::Interleave(keys, kKeyBlock, width, keys_sum);
-    LoadValues<Path>(a, head, first, n, {w.values, RowStride<Path>(s.v_dim)});
-    std::fill(w.d_keys, w.d_keys + kKeyBlock * wide, 0.0f);
-    std::fill(w.d_values, w.d_values + kKeyBlock * v_wide, 0.0f);
+    PackKeys<Path>(a, head, KeyRange{0, seg.k_end}, first, n, blocks);
     for (int64_t i = FirstQueryBlock(seg, first); i < length; i += kQueryBlock) {
       const BlockSight sight{std::min(kQueryBlock, length - i), n, VisibleEnd(seg, seg.q_begin + i) - first};
       BackwardBlock(path, a, sight, i, blocks);
     }
     StoreKeyGradients(a, head, first, n, w, d_rope, add_rope);
   }
-  for (int64_t i = 0; i < length; ++i) StoreRow(w.dq + i * wide, 1, width, RowAt(a.dq, seg.q_begin + i, head * width));
+  for (int64_t i = 0; i < length; ++i) StoreRow(w.dq + i * PadBlock(width), 1, width, RowAt(a.dq, seg.q_begin + i, head * width));
 }
 
 // One segment, heads [begin, end). d_rope [T,Dr] F32 of this group of heads is overwritten.
@@ -148,11 +100,10 @@ void CheckMlaGradients(const MlaBackwardArgs& a) {
   FATHOM_CHECK(
       IsMatrix(a.o, tokens, a.shape.heads * a.shape.v_dim) && a.o.shape() == a.d_o.shape() && IsMatrix(a.lse, tokens, a.shape.heads),
       "o {}, d_o {}, lse {}", a.o.shape().ToString(), a.d_o.shape().ToString(), a.lse.shape().ToString());
-  FATHOM_CHECK(a.dq.shape() == a.q.shape() && a.dkv.shape() == a.kv.shape() && a.dk_rope.shape() == a.k_rope.shape(),
-               "dq {}, dkv {}, dk_rope {}", a.dq.shape().ToString(), a.dkv.shape().ToString(), a.dk_rope.shape().ToString());
-  FATHOM_CHECK(
-      a.dq.dtype() == dtype && a.dkv.dtype() == dtype && a.dk_rope.dtype() == dtype && a.o.dtype() == dtype && a.d_o.dtype() == dtype,
-      "all but lse have one dtype");
+  FATHOM_CHECK(a.dq.shape() == a.q.shape() && a.dkv.shape() == a.kv.shape(), "dq {}, dkv {}", a.dq.shape().ToString(),
+               a.dkv.shape().ToString());
+  FATHOM_CHECK(a.dq.dtype() == dtype && a.dkv.dtype() == dtype && a.o.dtype() == dtype && a.d_o.dtype() == dtype,
+               "all but lse have one dtype");
 }
 
 void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope) {
@@ -167,6 +118,7 @@ void MlaAttentionBackward(const MlaShape& shape, std::span<const Segment> segmen
                           const MlaGradients& gradients, Arena& scratch) {
   const MlaBackwardArgs a{{in, shape, CheckMlaInputs(shape, segments, in)}, out, gradients};
   CheckMlaGradients(a);
+  FATHOM_CHECK(a.dk_rope.shape() == a.k_rope.shape() && a.dk_rope.dtype() == a.k_rope.dtype(), "dk_rope {}", a.dk_rope.shape().ToString());
   const int64_t tokens = in.q.dim(0), keys = in.kv.dim(0), count = std::ssize(segments), groups = HeadGroups(shape);
   const ArenaScope scope(scratch);
   uint8_t* covered = scratch.AllocSpan<uint8_t>(tokens).data();

@@ -26,6 +26,7 @@ void CheckSegments(std::span<const Segment> segments, int64_t queries, int64_t k
 // Checks shapes, dtypes and segments; says whether products may take pairs of BF16.
 bool CheckMlaInputs(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in);
 
+// Of all but dk_rope.
 void CheckMlaGradients(const MlaBackwardArgs& a);
 
 // Where the heads of a group leave their part of dk_rope: [HeadGroups][T][Dr] F32.
@@ -36,6 +37,13 @@ struct RopeGradientParts {
 };
 // dk_rope of the segments' keys: the groups' parts, added in order.
 void AddRopeGradients(const RopeGradientParts& parts, std::span<const Segment> segments, View dk_rope);
+
+// Keys one behind the other.
+struct KeyRange {
+  int64_t first, n;
+  int64_t count() const { return n; }
+  int64_t Row(int64_t i) const { return first + i; }
+};
 
 // Keys that query i sees end here.
 inline int64_t VisibleEnd(const Segment& s, int64_t query) { return s.k_end - (s.q_end - 1 - query); }

@@ -13,24 +13,31 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-// The nope and the rope part of keys [first, first + n) of a head, side by side.
-template <class Path>
-void LoadKeys(const MlaAttentionArgs& a, int64_t head, int64_t first, int64_t n, Block to) {
+// Entries [first, first + n) of a list of keys (count(), Row(i)): the nope and the rope part of a head, side by side.
+template <class Path, class Keys>
+void LoadKeys(const MlaAttentionArgs& a, int64_t head, const Keys& list, int64_t first, int64_t n, Block to) {
   const MlaShape& s = a.shape;
+  const int64_t column = head * (s.nope_dim + s.v_dim);
   for (int64_t j = 0; j < n; ++j) {
-    PrefetchRow(a.kv, first + j + kRowsAhead, head * (s.nope_dim + s.v_dim), s.nope_dim);
+    if (first + j + kRowsAhead < list.count()) PrefetchRow(a.kv, list.Row(first + j + kRowsAhead), column, s.nope_dim);
     auto* key = ElementRow<Path>(to, j);
-    CopyRow(RowAt(a.kv, first + j, head * (s.nope_dim + s.v_dim)), s.nope_dim, key);
-    CopyRow(RowAt(a.k_rope, first + j), s.rope_dim, key + s.nope_dim);
+    CopyRow(RowAt(a.kv, list.Row(first + j), column), s.nope_dim, key);
+    CopyRow(RowAt(a.k_rope, list.Row(first + j)), s.rope_dim, key + s.nope_dim);
     ZeroTail<Path>(to, j, a.width());
   }
   std::fill(to.data + n * to.stride, to.data + kKeyBlock * to.stride, 0.0f);
 }
 
-template <class Path>
-void LoadValues(const MlaAttentionArgs& a, int64_t head, int64_t first, int64_t n, Block to) {
+template <class Path, class Keys>
+void LoadValues(const MlaAttentionArgs& a, int64_t head, const Keys& list, int64_t first, int64_t n, Block to) {
   const MlaShape& s = a.shape;
-  LoadRows<Path>(a.kv, first, n, head * (s.nope_dim + s.v_dim) + s.nope_dim, s.v_dim, kKeyBlock, to);
+  const int64_t column = head * (s.nope_dim + s.v_dim) + s.nope_dim;
+  for (int64_t j = 0; j < n; ++j) {
+    if (first + j + kRowsAhead < list.count()) PrefetchRow(a.kv, list.Row(first + j + kRowsAhead), column, s.v_dim);
+    CopyRow(RowAt(a.kv, list.Row(first + j), column), s.v_dim, ElementRow<Path>(to, j));
+    ZeroTail<Path>(to, j, s.v_dim);
+  }
+  std::fill(to.data + n * to.stride, to.data + kKeyBlock * to.stride, 0.0f);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -6,7 +6,6 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
-#include "fathom/kernels/attention/gather_rows-inl.h"
 #include "fathom/kernels/attention/mla_attention_rows-inl.h"
 #include "fathom/kernels/indexer/indexer_blocks-inl.h"
 #include "fathom/kernels/indexer/indexer_loss_plan.h"
@@ -20,9 +19,9 @@ constexpr float kEpsilon = 1e-8f;
 
 // ---- the main attention's probabilities, summed over heads
 
-// One head's queries of the strip, transposed (dense stage).
+// One head's queries of the strip, transposed.
 void PackMainQueries(const IndexerLossArgs& a, const LossStrip& strip, int64_t head, float* scratch) {
-  const LossScratch w(a.target, a.indexer.shape, strip.stride, scratch);
+  const LossScratch w(a.target, a.indexer.shape, scratch);
   const int64_t width = a.target.shape.nope_dim + a.target.shape.rope_dim, n = strip.end - strip.begin;
   WithPath(a.pairs, false, [&](const auto& path) {
     using Path = std::decay_t<decltype(path)>;
@@ -48,44 +47,43 @@ void AddProbabilities(const IndexerLossArgs& a, const LossStrip& strip, int64_t 
   }
 }
 
-// Dense stage: the strip's targets for the segment's keys [first, first + kKeyBlock), counted from its first key. What a query does
+// Targets [queries][kKeyBlock] of the strip's queries and of entries [first, first + n) of a list of keys, in w.target_t. What a query does
 // not see is left undefined.
-template <class Path>
-void DenseTargets(const IndexerLossArgs& a, const LossStrip& strip, int64_t first, const LossScratch& w) {
+template <class Path, class Keys>
+void BlockTargets(const IndexerLossArgs& a, const LossStrip& strip, const BlockSight& sight, const Keys& list, int64_t first,
+                  const LossScratch& w) {
   const IndexerTarget& t = a.target;
-  const int64_t width = t.shape.nope_dim + t.shape.rope_dim, begin = strip.segment.k_begin + first;
-  const int64_t n = std::min(kKeyBlock, VisibleEnd(strip.segment, strip.end - 1) - begin);
-  const BlockSight sight = strip.Sight(begin, n);
+  const int64_t width = t.shape.nope_dim + t.shape.rope_dim;
   const Block keys{w.rows, RowStride<Path>(width)};
   std::fill(w.target, w.target + kKeyBlock * kStripQueries, 0.0f);
   for (int64_t head = 0; head < t.shape.heads; ++head) {
-    LoadKeys<Path>({{t.q, t.kv, t.k_rope}, t.shape, a.pairs}, head, begin, n, keys);
+    LoadKeys<Path>({{t.q, t.kv, t.k_rope}, t.shape, a.pairs}, head, list, first, sight.n, keys);
     ScoreBlock<Path>(sight, width, keys, strip.main_queries_t + head * PadBlock(width) * kStripQueries, w.scores);
     AddProbabilities(a, strip, head, sight, w.scores, w.target);
   }
   TransposeBlock(ConstBlock(w.target, sight.Wide()), kKeyBlock, sight.Wide(), w.target_t);
-  for (int64_t i = 0; i < sight.rows; ++i) std::copy_n(w.target_t + i * kKeyBlock, n, strip.targets + i * strip.stride + first);
 }
 
+// Dense stage: of the segment's keys [first, first + kKeyBlock), counted from its first key.
 void DenseTargetsJob(const IndexerLossArgs& a, const LossStrip& strip, int64_t first, float* scratch) {
-  const LossScratch w(a.target, a.indexer.shape, strip.stride, scratch);
-  WithPath(a.pairs, false, [&](const auto& path) { DenseTargets<std::decay_t<decltype(path)>>(a, strip, first, w); });
+  const LossScratch w(a.target, a.indexer.shape, scratch);
+  const KeyRange keys{strip.segment.k_begin, VisibleEnd(strip.segment, strip.end - 1) - strip.segment.k_begin};
+  const BlockSight sight = strip.Sight(keys.Row(first), std::min(kKeyBlock, keys.n - first));
+  WithPath(a.pairs, false, [&](const auto& path) { BlockTargets<std::decay_t<decltype(path)>>(a, strip, sight, keys, first, w); });
+  for (int64_t i = 0; i < sight.rows; ++i) std::copy_n(w.target_t + i * kKeyBlock, sight.n, strip.targets + i * strip.stride + first);
 }
 
-// Sparse stage: targets of one query over its list.
-template <class E>
-void GatherTargets(const IndexerLossArgs& a, int64_t t, std::span<const int32_t> list, const LossScratch& w, float* targets) {
-  const MlaShape& s = a.target.shape;
-  const int64_t width = s.nope_dim + s.rope_dim;
-  const VF scale = hn::Set(DF(), s.scale * kLog2E);
-  std::fill(targets, targets + list.size(), 0.0f);
-  for (int64_t head = 0; head < s.heads; ++head) {
-    CopyRow(RowAt(a.target.q, t, head * width), width, w.query);
-    GatherScores(HeadRows<E>{a.target.kv, a.target.k_rope, s, head}, list, w.query, w.scores);
-    const VF shift = hn::Set(DF(), a.target.lse.row<float>(t)[head] * kLog2E);
-    ForVectors(std::ssize(list), [&](auto at) {
-      at.Store(hn::Add(at.Load(targets), Exp2NonPositive(hn::MulSub(scale, at.Load(w.scores), shift))), targets);
-    });
+// Sparse stage: of entries [first, first + kKeyBlock) of the keys that any query of the strip has chosen; each query picks its own.
+void ChosenTargetsJob(const IndexerLossArgs& a, const LossStrip& strip, const SharedKeys& keys, int64_t first, float* scratch) {
+  const LossScratch w(a.target, a.indexer.shape, scratch);
+  const int64_t n = std::min(kKeyBlock, keys.count() - first);
+  const BlockSight sight{strip.end - strip.begin, n, n};
+  WithPath(a.pairs, false, [&](const auto& path) { BlockTargets<std::decay_t<decltype(path)>>(a, strip, sight, keys, first, w); });
+  for (int64_t i = 0; i < sight.rows; ++i) {
+    float* to = strip.targets + i * strip.stride + a.Keys(strip.segment, strip.begin + i).Position(keys.Row(first));
+    for (int64_t j = 0; j < n; ++j) {
+      if (keys.masks[static_cast<size_t>((first + j) * kMaskWords)] >> i & 1) *to++ = w.target_t[i * kKeyBlock + j];
+    }
   }
 }
 
@@ -183,25 +181,21 @@ void PackIndexerQuery(const IndexerLossArgs& a, const LossStrip& strip, int64_t 
   LoadWeights(a.indexer.weights, strip.begin + i, strip.weights + i * PadBlock(s.heads));
 }
 
-// One query: scores, targets (sparse stage), loss, dq and dweights.
+// One query: scores, loss, dq and dweights.
 void QueryJob(const IndexerLossArgs& a, const LossStrip& strip, int64_t i, float* kl, float* scratch) {
-  const LossScratch w(a.target, a.indexer.shape, strip.stride, scratch);
+  const LossScratch w(a.target, a.indexer.shape, scratch);
   const int64_t t = strip.begin + i, heads = a.indexer.shape.heads;
   const KeyList list = a.Keys(strip.segment, t);
   float *scores = strip.scores + i * strip.stride, *targets = strip.targets + i * strip.stride;
   ForBlocks(a, strip, {i, list, 0, list.n}, w,
             [&](int64_t begin, int64_t n) { SumHeads(w.dots, n, heads, strip.weights + i * PadBlock(heads), scores + begin); });
-  if (!a.Dense()) {
-    const std::span<const int32_t> rows(list.rows, static_cast<size_t>(list.n));
-    a.target.q.dtype() == DType::kF32 ? GatherTargets<float>(a, t, rows, w, targets) : GatherTargets<BF16>(a, t, rows, w, targets);
-  }
   kl[t] = static_cast<float>(RowLoss(scores, targets, list.n, a.factor));
   if (a.WantsGradients()) QueryGradients(a, strip, i, list, w);
 }
 
 // Adds the strip's part of dk for keys [k_begin, k_end).
 void KeyJob(const IndexerLossArgs& a, const LossStrip& strip, int64_t k_begin, int64_t k_end, float* scratch) {
-  const LossScratch w(a.target, a.indexer.shape, strip.stride, scratch);
+  const LossScratch w(a.target, a.indexer.shape, scratch);
   const IndexerShape& s = a.indexer.shape;
   const int64_t dim = PadBlock(s.head_dim), heads = PadBlock(s.heads);
   for (int64_t i = 0; i < strip.end - strip.begin; ++i) {
@@ -230,20 +224,34 @@ namespace fathom {
 namespace {
 HWY_EXPORT(PackMainQueries);
 HWY_EXPORT(DenseTargetsJob);
+HWY_EXPORT(ChosenTargetsJob);
 HWY_EXPORT(PackIndexerQuery);
 HWY_EXPORT(QueryJob);
 HWY_EXPORT(KeyJob);
+
+int64_t Blocks(int64_t keys) { return (keys + kKeyBlock - 1) / kKeyBlock; }
+
+// shared has room for all keys of a segment.
+void StripTargets(const IndexerLossArgs& a, const LossStrip& strip, SharedKeys shared, const WorkerScratch<float>& workers,
+                  Arena& scratch) {
+  workers.Run(a.target.shape.heads, [&](int64_t h, float* own) { HWY_DYNAMIC_DISPATCH(PackMainQueries)(a, strip, h, own); });
+  if (a.Dense()) {
+    return workers.Run(Blocks(VisibleEnd(strip.segment, strip.end - 1) - strip.segment.k_begin), [&](int64_t block, float* own) {
+      HWY_DYNAMIC_DISPATCH(DenseTargetsJob)(a, strip, block * kKeyBlock, own);
+    });
+  }
+  shared.begin = strip.begin;
+  shared.end = strip.end;
+  UniteKeys(a.choice, std::ssize(shared.rows), {&shared, 1}, scratch);
+  workers.Run(Blocks(shared.count()), [&](int64_t block, float* own) {
+    HWY_DYNAMIC_DISPATCH(ChosenTargetsJob)(a, strip, shared, block * kKeyBlock, own);
+  });
+}
 
 void StripLoss(const IndexerLossArgs& a, const LossStrip& strip, float* kl, const WorkerScratch<float>& workers) {
   const int64_t queries = strip.end - strip.begin, k_begin = strip.segment.k_begin,
                 keys = VisibleEnd(strip.segment, strip.end - 1) - k_begin;
   workers.Run(queries, [&](int64_t i, float* own) { HWY_DYNAMIC_DISPATCH(PackIndexerQuery)(a, strip, i, own); });
-  if (a.Dense()) {
-    workers.Run(a.target.shape.heads, [&](int64_t h, float* own) { HWY_DYNAMIC_DISPATCH(PackMainQueries)(a, strip, h, own); });
-    workers.Run((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, float* own) {
-      HWY_DYNAMIC_DISPATCH(DenseTargetsJob)(a, strip, block * kKeyBlock, own);
-    });
-  }
   workers.Run(queries, [&](int64_t i, float* own) { HWY_DYNAMIC_DISPATCH(QueryJob)(a, strip, i, kl, own); });
   if (!a.WantsGradients()) return;
   workers.Run(kKeyParts, [&](int64_t part, float* own) {
@@ -295,7 +303,8 @@ void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, cons
                   .queries_t = scratch.AllocArray<float>(kStripQueries * a.PanelFloats()),
                   .weights = scratch.AllocArray<float>(kStripQueries * PadBlock(indexer.shape.heads)),
                   .main_queries_t = scratch.AllocArray<float>(target.shape.heads * wide * kStripQueries)};
-  const WorkerScratch<float> workers(scratch, LossScratch::Floats(target, indexer.shape, list));
+  const SharedKeys shared = AllocSharedKeys(scratch, 0, 1, a.Dense() ? 0 : longest);
+  const WorkerScratch<float> workers(scratch, LossScratch::Floats(target, indexer.shape));
   std::fill(kl.begin(), kl.end(), 0.0f);
   if (a.WantsGradients()) {
     for (const View& v : {gradients.dq, gradients.dk, gradients.dweights}) Zero(v);
@@ -304,6 +313,7 @@ void IndexerLoss(const IndexerTarget& target, const IndexerInputs& indexer, cons
     strip.segment = s;
     for (strip.begin = s.q_begin; strip.begin < s.q_end; strip.begin += kStripQueries) {
       strip.end = std::min(s.q_end, strip.begin + kStripQueries);
+      StripTargets(a, strip, shared, workers, scratch);
       StripLoss(a, strip, kl.data(), workers);
     }
   }

@@ -6,6 +6,7 @@
 
 #include "fathom/kernels/attention/choice.h"
 #include "fathom/kernels/attention/mla_attention_plan.h"
+#include "fathom/kernels/attention/shared_keys.h"
 #include "fathom/kernels/indexer/indexer_loss.h"
 #include "fathom/kernels/indexer/indexer_plan.h"
 
@@ -48,21 +49,22 @@ struct LossStrip {
   int64_t begin, end, stride;
   float *scores, *targets;               // [kStripQueries][stride]
   float *queries, *queries_t, *weights;  // of the indexer: [kStripQueries][PanelFloats()] twice, [kStripQueries][PadBlock(Hi)]
-  float* main_queries_t;                 // dense: [H][PadBlock(Dn+Dr) * kStripQueries]
+  float* main_queries_t;                 // [H][PadBlock(Dn+Dr) * kStripQueries]
   BlockSight Sight(int64_t first, int64_t n) const { return {end - begin, n, VisibleEnd(segment, begin) - first}; }
 };
 
 // Ranges of keys whose dk is summed by one job each; their number is fixed.
 inline constexpr int64_t kKeyParts = 16;
+static_assert(kStripQueries <= 64, "a strip is one word of a mask");
 
 struct LossScratch {
-  float *rows, *keys, *dots, *product, *target, *target_t, *scores, *query, *dweights;
-  LossScratch(const IndexerTarget& t, const IndexerShape& s, int64_t list, float* base) : LossScratch(t, s, list, ScratchCursor(base)) {}
-  static int64_t Floats(const IndexerTarget& t, const IndexerShape& s, int64_t list) { return LossScratch(t, s, list, nullptr).floats; }
+  float *rows, *keys, *dots, *product, *target, *target_t, *scores, *dweights;
+  LossScratch(const IndexerTarget& t, const IndexerShape& s, float* base) : LossScratch(t, s, ScratchCursor(base)) {}
+  static int64_t Floats(const IndexerTarget& t, const IndexerShape& s) { return LossScratch(t, s, nullptr).floats; }
   int64_t floats;
 
  private:
-  LossScratch(const IndexerTarget& t, const IndexerShape& s, int64_t list, ScratchCursor cursor) {
+  LossScratch(const IndexerTarget& t, const IndexerShape& s, ScratchCursor cursor) {
     const int64_t wide = PadBlock(t.shape.nope_dim + t.shape.rope_dim), dim = PadBlock(s.head_dim), heads = PadBlock(s.heads);
     rows = cursor.Take(kKeyBlock * wide);
     keys = cursor.Take(kKeyBlock * dim);
@@ -70,8 +72,7 @@ struct LossScratch {
     product = cursor.Take(std::max(kKeyBlock, heads) * dim);
     target = cursor.Take(kKeyBlock * kStripQueries);
     target_t = cursor.Take(kKeyBlock * kStripQueries);
-    scores = cursor.Take(std::max(kKeyBlock * kStripQueries, list));
-    query = cursor.Take(wide);
+    scores = cursor.Take(kKeyBlock * kStripQueries);
     dweights = cursor.Take(heads);
     floats = cursor.used();
   }
