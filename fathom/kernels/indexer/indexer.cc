@@ -48,9 +48,10 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include <atomic>
+#include <bit>
 #include <cmath>
-#include <functional>
 
+#include "fathom/kernels/elementwise/topk.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/kernels/simd/worker_jobs.h"
@@ -60,57 +61,24 @@ namespace {
 HWY_EXPORT(PackQuery);
 HWY_EXPORT(ScoreKeysJob);
 
-// The k best of a row that streams by, in rising order: what does not beat the k-th best so far never enters.
-class BestOfRow {
- public:
-  BestOfRow(int64_t k, float* scratch)
-      : k_(k), scores_(scratch), order_(scratch + 2 * k), ids_(reinterpret_cast<int32_t*>(scratch + 4 * k)) {}
-  static int64_t Floats(int64_t k) { return 6 * k; }
+bool AreFinite(const float* scores, int64_t n) {
+  int32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::bit_cast<int32_t>(scores[i]) & 0x7fffffff);
+  return largest < 0x7f800000;
+}
 
-  void Add(int32_t id, float score) {
-    finite_ &= std::abs(score) <= std::numeric_limits<float>::max();
-    if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
-    if (full_ && !(score > least_)) return;
-    if (count_ == 2 * k_) {
-      Shrink();
-      if (!(score > least_)) return;
+// The k best scores of n keys from `first` on, in rising order. work: [n].
+void ChooseBestOf(const float* scores, int64_t n, int64_t k, int64_t first, int32_t* ids, float* chosen_scores, int32_t* work) {
+  TopKSorted({scores, static_cast<size_t>(n)}, k, {ids, static_cast<size_t>(k)}, {work, static_cast<size_t>(n)});
+  const int64_t count = std::min(n, k);
+  if (chosen_scores != nullptr) {
+    std::fill_n(chosen_scores, k, -std::numeric_limits<float>::infinity());
+    for (int64_t i = 0; i < count; ++i) {
+      if (!std::isnan(scores[ids[i]])) chosen_scores[i] = scores[ids[i]];
     }
-    scores_[count_] = score;
-    ids_[count_++] = id;
   }
-  bool finite() const { return finite_; }
-  void Write(int32_t* ids, float* scores) {
-    if (count_ > k_) Shrink();
-    std::copy_n(ids_, count_, ids);
-    std::fill(ids + count_, ids + k_, -1);
-    if (scores == nullptr) return;
-    std::copy_n(scores_, count_, scores);
-    std::fill(scores + count_, scores + k_, -std::numeric_limits<float>::infinity());
-  }
-
- private:
-  // Keeps the k best; of those equal to the worst kept one, the first.
-  void Shrink() {
-    std::copy_n(scores_, count_, order_);
-    std::nth_element(order_, order_ + k_ - 1, order_ + count_, std::greater<>());
-    least_ = order_[k_ - 1];
-    full_ = true;
-    int64_t equal = k_ - std::count_if(scores_, scores_ + count_, [this](float s) { return s > least_; });
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count_; ++i) {
-      if (scores_[i] > least_ || (scores_[i] == least_ && equal-- > 0)) {
-        scores_[kept] = scores_[i];
-        ids_[kept++] = ids_[i];
-      }
-    }
-    count_ = kept;
-  }
-  int64_t k_, count_ = 0;
-  bool full_ = false, finite_ = true;
-  float least_ = 0;
-  float *scores_, *order_;  // [2k] each
-  int32_t* ids_;            // [2k]
-};
+  for (int64_t i = 0; i < count; ++i) ids[i] += static_cast<int32_t>(first);
+}
 
 void CheckKeys(std::span<const Segment> segments, int64_t queries, int64_t rows, std::span<const BlockTable> tables) {
   if (tables.empty()) return CheckSegments(segments, queries, rows);
@@ -136,11 +104,11 @@ bool ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> cho
   std::atomic<bool> finite = true;
   workers.Run(strip.end - strip.begin, [&](int64_t i, float* own) {
     const int64_t t = strip.begin + i;
-    BestOfRow best(top_k, own);
-    for (int64_t j = 0; j < strip.Keys(t); ++j)
-      best.Add(static_cast<int32_t>(strip.segment.k_begin + j), strip.scores[i * strip.stride + j]);
-    best.Write(chosen.data() + t * top_k, scores.empty() ? nullptr : scores.row<float>(t));
-    if (!best.finite()) finite = false;
+    const float* row = strip.scores + i * strip.stride;
+    const int64_t n = strip.Keys(t);
+    if (!AreFinite(row, n)) finite = false;
+    ChooseBestOf(row, n, top_k, strip.segment.k_begin, chosen.data() + t * top_k, scores.empty() ? nullptr : scores.row<float>(t),
+                 reinterpret_cast<int32_t*>(own));
   });
   return finite;
 }
@@ -170,7 +138,7 @@ bool IndexerTopK(const IndexerInputs& in, std::span<const Segment> segments, int
   float* queries_t = scratch.AllocArray<float>(kStripQueries * a.PanelFloats());
   float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(in.shape.heads));
   float* strip_scores = scratch.AllocArray<float>(kStripQueries * stride);
-  const WorkerScratch<float> workers(scratch, std::max(IndexerScratch::Floats(in.shape), BestOfRow::Floats(top_k)));
+  const WorkerScratch<float> workers(scratch, std::max(IndexerScratch::Floats(in.shape), stride));
   if (scratch.counting()) return true;  // lists stay full
   std::fill(chosen.begin(), chosen.end(), -1);
   bool finite = true;
