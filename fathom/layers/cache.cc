@@ -130,4 +130,13 @@ void GatherSequence(const CachedSegment& segment, ConstView cache, View y) {
   });
 }
 
+void GatherTokens(const CachedSegment& segment, std::span<const int32_t> tokens, ConstView cache, View y) {
+  ParallelRanges(std::ssize(tokens), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t at = tokens[static_cast<size_t>(i)];
+      CopyRows(cache, segment.blocks[static_cast<size_t>(at / kCacheBlock)] * kCacheBlock + at % kCacheBlock, 1, y, i);
+    }
+  });
+}
+
 }  // namespace fathom

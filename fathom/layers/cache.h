@@ -109,5 +109,7 @@ struct CachedInputs {
 void StoreRows(ConstView x, const CachedRows& rows, View cache);
 // The tokens of one segment's sequence, up to its end, one after the other: y [length,W], overwritten.
 void GatherSequence(const CachedSegment& segment, ConstView cache, View y);
+// The listed tokens of one segment's sequence: y [tokens,W], overwritten.
+void GatherTokens(const CachedSegment& segment, std::span<const int32_t> tokens, ConstView cache, View y);
 
 }  // namespace fathom

@@ -9,6 +9,7 @@
 #include "fathom/kernels/attention/rope.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/kernels/norm/rms_norm.h"
+#include "fathom/layers/chosen_attention.h"
 #include "fathom/layers/latent_attention.h"
 #include "fathom/layers/linear.h"
 
@@ -60,7 +61,8 @@ Mla::Mla(const ModelConfig& c, const LayerOptions& options)
              static_cast<float>(SoftmaxScale(c, options.faults))},
       pairs_(options.faults.rope_halves ? RopePairs::kHalves : RopePairs::kInterleaved),
       q_rank_(c.q_lora_rank),
-      kv_rank_(c.kv_lora_rank) {
+      kv_rank_(c.kv_lora_rank),
+      chosen_form_(options.chosen_form) {
   if (c.has_indexer()) indexer_.emplace(c, options);
 }
 
@@ -102,14 +104,6 @@ Mla::Division Mla::Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) cons
   Segment* middle = std::ranges::copy_if(layout.segments, copy, sees_all).out;
   Segment* all = std::ranges::remove_copy_if(layout.segments, middle, sees_all).out;
   return {{copy, middle}, {middle, all}};
-}
-
-// [T,R+Dr]: the normed latents and the rotated keys side by side, as the cache has them.
-ConstView Mla::LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const {
-  const View rows = ctx.scratch.Alloc(ctx.compute, {latent.dim(0), kv_rank_ + shape_.rope_dim});
-  Cast(latent, rows.Cols(0, kv_rank_));
-  Cast(k_rope, rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
-  return rows;
 }
 
 Indexer::Inputs Mla::IndexerInput(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s) const {
@@ -174,9 +168,9 @@ void Mla::Forward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View 
   TracedForward(shape_, division.dense, {s.q, s.kv, k_rope}, s.o, s.lse, ctx.scratch);
   if (sparse) {
     if (!Choose(ctx, p, in, s)) Fill(kNaN, s.q);
-    const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
+    const Choice choice{s.chosen, indexer_->top_k()};
     const TraceSlice slice("attention to chosen keys");
-    LatentAttentionForward(ctx, a, s.q, s.o, s.lse);
+    ChosenAttentionForward(ctx, {shape_, p.kv_b_proj, division.sparse, choice, chosen_form_, {s.q, s.kv, k_rope}, latent}, s.o, s.lse);
   }
   LinearForward(ctx, p.o_proj, s.o, y, Write::kAdd);
 }
@@ -199,9 +193,10 @@ void Mla::Backward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, cons
   if (!s.chosen.empty()) {
     d_rows = ctx.scratch.Alloc(DType::kF32, s.kv_low.shape());
     Fill(0, d_rows);
-    const LatentAttention a{shape_, p.kv_b_proj, division.sparse, s.chosen, indexer_->top_k(), LatentRows(ctx, latent, k_rope)};
+    const Choice choice{s.chosen, indexer_->top_k()};
+    const ChosenAttention a{shape_, p.kv_b_proj, division.sparse, choice, chosen_form_, {s.q, s.kv, k_rope}, latent};
     const TraceSlice slice("gradient of chosen keys");
-    LatentAttentionBackward(ctx, a, {s.q, s.o, s.lse, d_o, dq}, d_rows, grad.kv_b_proj);
+    ChosenAttentionBackward(ctx, a, {s.o, s.lse, d_o}, {dq, dkv, d_rows}, grad.kv_b_proj);
     AddScaled(1, dk_rope, d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim));
     Cast(d_rows.Cols(kv_rank_, kv_rank_ + shape_.rope_dim), dk_rope);
   }
@@ -370,6 +365,11 @@ bool Mla::IsExpanded(const Ctx& ctx, const CachedSegment& s) const {
   return ctx.arithmetic != Arithmetic::kByRow && s.end - s.begin > kAbsorbedTokens && (!indexer_ || s.length() <= indexer_->top_k());
 }
 
+// Whether many tokens of one sequence see chosen keys.
+bool Mla::MayShare(const Ctx& ctx, const CachedSegment& s) const {
+  return ctx.arithmetic != Arithmetic::kByRow && s.end - s.begin > kAbsorbedTokens && indexer_ && s.length() > indexer_->top_k();
+}
+
 // Neighbouring sequences in the absorbed form share its products.
 void Mla::AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std::span<const int32_t> chosen, ConstView q, View o) const {
   const CachedRows& rows = in.rows;
@@ -382,8 +382,14 @@ void Mla::AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std
       Expanded(ctx, p, rows.segments.subspan(begin, i - begin), q, cache, o);
       continue;
     }
+    if (MayShare(ctx, first)) {
+      const Choice choice{chosen, indexer_->top_k()};
+      ChosenAttentionCached(ctx, {shape_, p.kv_b_proj, rows, first, choice, chosen_form_, cache}, q, o);
+      continue;
+    }
+    const auto is_absorbed = [&](const CachedSegment& s) { return !IsExpanded(ctx, s) && !MayShare(ctx, s); };
     int64_t end = first.end;
-    for (; i < rows.segments.size() && !IsExpanded(ctx, rows.segments[i]); ++i) end = rows.segments[i].end;
+    for (; i < rows.segments.size() && is_absorbed(rows.segments[i]); ++i) end = rows.segments[i].end;
     const Segment together{first.begin, end, 0, cache.dim(0)};
     const LatentAttention a{shape_, p.kv_b_proj,  {&together, 1}, chosen, indexer_ ? indexer_->top_k() : 0,
                             cache,  rows.visible, rows.tables};

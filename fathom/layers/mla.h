@@ -59,7 +59,6 @@ class Mla {
     std::span<const Segment> dense, sparse;
   };
   Division Divide(Ctx& ctx, const TokenLayout& layout, bool sparse) const;
-  ConstView LatentRows(Ctx& ctx, ConstView latent, ConstView k_rope) const;
   bool IsSparse(const TokenLayout& layout) const;
   Indexer::Inputs IndexerInput(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, const Saved& s) const;
   bool Choose(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, Saved& s) const;
@@ -82,6 +81,7 @@ class Mla {
   void SumOverHeads(Ctx& ctx, View d_latent, View dk_rope) const;
   ConstView AllHeads(Ctx& ctx, ConstView x) const;
   bool IsExpanded(const Ctx& ctx, const CachedSegment& segment) const;
+  bool MayShare(const Ctx& ctx, const CachedSegment& segment) const;
   void Expanded(Ctx& ctx, const MlaParams& p, std::span<const CachedSegment> segments, ConstView q, ConstView cache, View o) const;
   void AttendCached(Ctx& ctx, const MlaParams& p, const CachedInputs& in, std::span<const int32_t> chosen, ConstView q, View o) const;
 
@@ -89,6 +89,7 @@ class Mla {
   RopePairs pairs_;
   int64_t q_rank_, kv_rank_;
   std::optional<Indexer> indexer_;
+  ChosenForm chosen_form_;
   float eps_ = 1e-6f;  // of both inner norms; not rms_norm_eps (official code and transformers agree)
 };
 

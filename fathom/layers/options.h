@@ -26,11 +26,19 @@ struct LayerFaults {
   bool group_mask_zero = false;      // experts of groups that are left out compete with 0, not with -infinity
 };
 
+// How attention over chosen keys is computed (layers/chosen_attention.h).
+enum class ChosenForm {
+  kCheapest,
+  kAbsorbed,  // every query gathers its latents
+  kShared,    // blocks of queries share expanded keys, under a mask
+};
+
 struct LayerOptions {
   ExpertRun experts;
   // Rotate the indexer's queries and keys by a Hadamard matrix and round them to FP8 with a power-of-two scale per head, as DeepSeek's
   // official inference code of V3.2 does.
   bool indexer_fp8 = false;
+  ChosenForm chosen_form = ChosenForm::kCheapest;
   LayerFaults faults;
 };
 
