@@ -27,8 +27,9 @@ struct GoldenCase {
   std::filesystem::path dir;
   Checkpoint checkpoint;
   std::shared_ptr<const SafetensorsFile> expected;
-  Json info;           // golden.json
-  std::string prefix;  // "exact." in an FP8 folder: its weights are used in place, unrounded
+  Json info;            // golden.json
+  std::string prefix;   // "exact." in an FP8 folder: its weights are used in place, unrounded
+  LayerOptions layers;  // how it is computed; the defaults
 };
 
 // What the engine gives, under the golden's names. compute: F32 (the bounds are for it) or BF16.

@@ -66,18 +66,19 @@ Batch ShiftedBatch(std::span<const int32_t> ids, int64_t rows) {
   return MakeBatch(inputs, targets, rows, length);
 }
 
-TrainOptions OptionsFor(const Batch& batch, DType compute) {
+TrainOptions OptionsFor(const GoldenCase& golden, const Batch& batch, DType compute) {
   TrainOptions o;
   o.rows = batch.rows;
   o.length = batch.length;
   o.compute = compute;
+  o.layers = golden.layers;
   return o;
 }
 
 Tensor BatchLogits(const GoldenCase& golden, DType compute, const Batch& batch, const IndexerTraining& how, const LayerObserver& observer) {
   std::vector<Segment> segments;
   for (const TokenRange& s : batch.segments) segments.push_back({s.begin, s.end, s.begin, s.end});
-  return ForwardModel(golden.checkpoint, compute)
+  return ForwardModel(golden.checkpoint, compute, golden.layers)
       .Logits(batch.ids, {batch.positions, segments, batch.length, how.dense_attention}, observer);
 }
 

@@ -23,7 +23,7 @@ Batch MakeBatch(std::span<const int32_t> ids, std::span<const int32_t> targets, 
 // From rows of T+1 ids: inputs [:, :-1], targets [:, 1:].
 Batch ShiftedBatch(std::span<const int32_t> ids, int64_t rows);
 // Options of a training session for batches of this shape; MaxText's optimizer as the goldens use it.
-TrainOptions OptionsFor(const Batch& batch, DType compute);
+TrainOptions OptionsFor(const GoldenCase& golden, const Batch& batch, DType compute);
 // Logits [T,V] of every token of a batch.
 Tensor BatchLogits(const GoldenCase& golden, DType compute, const Batch& batch, const IndexerTraining& how, const LayerObserver& observer);
 

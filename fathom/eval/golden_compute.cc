@@ -72,7 +72,7 @@ class Computation {
     Put("mid_logits", CopyOf(logits, {batch.rows, batch.length, config_.vocab_size}));
     if (golden_.Has("mid_mtp_logits")) AddMtp(golden_, compute_, batch, got_);
     if (!golden_.Has("mid_loss")) return;
-    TrainSession session(config_, OptionsFor(batch, compute_), CopyParams(golden_.checkpoint, DType::kF32));
+    TrainSession session(config_, OptionsFor(golden_, batch, compute_), CopyParams(golden_.checkpoint, DType::kF32));
     session.ZeroGradients();
     const double weight = static_cast<double>(batch.target_count);
     Put("mid_loss", ScalarOf(session.Gradients(batch, 1 / weight, 0).main.loss / weight));
@@ -96,7 +96,8 @@ class Computation {
     for (int64_t step = 0; step < shape[0]; ++step) {
       const Batch batch = ShiftedBatch({ids.begin() + step * per_step, ids.begin() + (step + 1) * per_step}, shape[1]);
       if (!session)
-        session = std::make_unique<TrainSession>(config_, OptionsFor(batch, compute_), CopyParams(golden_.checkpoint, DType::kF32));
+        session =
+            std::make_unique<TrainSession>(config_, OptionsFor(golden_, batch, compute_), CopyParams(golden_.checkpoint, DType::kF32));
       const StepReport report = session->Step(batch, 1e-3);
       losses.push_back(report.loss);
       norms.push_back(report.optimizer.raw_grad_norm);

@@ -30,7 +30,7 @@ class MtpComputation {
   }
 
   TrainSession Session(MtpInput input) const {
-    TrainOptions o = OptionsFor(mid_, compute_);
+    TrainOptions o = OptionsFor(golden_, mid_, compute_);
     o.mtp = {.modules = 1, .input = input};
     return TrainSession(golden_.checkpoint.config(), o, CopyParams(golden_.checkpoint, DType::kF32));
   }

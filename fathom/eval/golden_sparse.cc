@@ -21,7 +21,7 @@ std::vector<Stage> Stages() {
 }
 
 std::unique_ptr<TrainSession> Open(const GoldenCase& golden, DType compute, const Batch& batch, const Stage& stage) {
-  TrainOptions o = OptionsFor(batch, compute);
+  TrainOptions o = OptionsFor(golden, batch, compute);
   o.lm_loss = stage.lm_loss;
   o.indexer = stage.how;
   if (!stage.lm_loss) o.trainable_mask = {".*indexer.*"};

@@ -23,6 +23,18 @@ TEST_P(GoldenTest, EveryArrayIsThereAndWithinItsBound) {
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::Values("v2-lite", "v2", "v3", "v3-bf16", "v32-fp8", "v32-indexer-training"));
 
+// What V3.2's attention over chosen keys is, it is in each of its forms.
+TEST(Golden, HoldsInEveryFormOfSparseAttention) {
+  for (const char* name : {"v32-fp8", "v32-indexer-training"}) {
+    for (const ChosenForm form : {ChosenForm::kAbsorbed, ChosenForm::kShared}) {
+      GoldenCase golden(Checkpoint::Open(Folder(name)));
+      golden.layers.chosen_form = form;
+      for (const GoldenRow& r : CompareGolden(golden, ComputeGolden(golden, DType::kF32)))
+        EXPECT_TRUE(r.ok) << name << " " << r.name << ": " << r.measure << " " << r.error << ", at most " << r.bound;
+    }
+  }
+}
+
 TEST(Golden, AnAbsentArrayIsARowThatIsNotOk) {
   const GoldenCase golden(Checkpoint::Open(Folder("v32-fp8")));
   GoldenArrays got = ComputeGolden(golden, DType::kF32);
