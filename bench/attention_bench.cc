@@ -1,7 +1,9 @@
 // Attention at bench-train's shape and at DeepSeek-V3.2's, with 16 and with all 128 heads. The kernels beside what this machine multiplies
-// and reads; prefill and training steps as seconds per token against the length of the context, dense and with 2048 chosen keys.
+// and reads; prefill, training steps and whole layers as seconds per token against the length of the context, dense and with 2048 chosen
+// keys in each form. Whatever is timed has run once before.
 #include <benchmark/benchmark.h>
 
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -11,7 +13,9 @@
 #include "fathom/kernels/attention/mla_decode.h"
 #include "fathom/kernels/indexer/indexer.h"
 #include "fathom/kernels/simd/simd.h"
-#include "fathom/layers/latent_attention.h"
+#include "fathom/layers/chosen_attention.h"
+#include "fathom/layers/linear.h"
+#include "fathom/layers/mla.h"
 #include "fathom/machine/limits.h"
 
 namespace fathom {
@@ -96,19 +100,15 @@ void TrainingCases(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK(BM_Training)->Apply(TrainingCases)->UseRealTime()->Unit(benchmark::kMillisecond);
 
-// A random choice of kTopK of `context` rows for each of `queries`, rising.
-std::vector<int32_t> RandomChoice(int64_t queries, int64_t context) {
-  std::vector<int32_t> chosen(static_cast<size_t>(queries * kTopK), -1);
-  for (int64_t t = 0; t < queries; ++t) {
-    const CounterRng rng(3, static_cast<uint64_t>(t));
-    int64_t left = std::min(kTopK, context), at = 0;
-    for (int64_t row = 0; left > 0; ++row) {
-      if (rng.Below(static_cast<uint64_t>(row), static_cast<uint64_t>(context - row)) >= static_cast<uint64_t>(left)) continue;
-      chosen[static_cast<size_t>(t * kTopK + at++)] = static_cast<int32_t>(row);
-      --left;
-    }
+// n of rows 0..context, rising.
+std::vector<int32_t> RandomRows(int64_t n, int64_t context, int64_t stream) {
+  std::vector<int32_t> rows;
+  const CounterRng rng(3, static_cast<uint64_t>(stream));
+  for (int64_t row = 0; std::ssize(rows) < n; ++row) {
+    const auto left = static_cast<uint64_t>(n - std::ssize(rows));
+    if (rng.Below(static_cast<uint64_t>(row), static_cast<uint64_t>(context - row)) < left) rows.push_back(static_cast<int32_t>(row));
   }
-  return chosen;
+  return rows;
 }
 
 // One decoded token, absorbed form. arguments: heads, context, dtype of the cache, sparse
@@ -122,12 +122,12 @@ void BM_Decode(benchmark::State& state) {
   // Several caches, so that each is read from memory as it is between the layers of a model.
   const int64_t copies = std::max<int64_t>(1, (int64_t{96} << 20) / (context * (kLatent + kRope) * DTypeSize(dtype)));
   const View caches = b.Matrix(copies * context, kLatent + kRope), o = b.Matrix(1, heads * kLatent, DType::kF32);
-  const std::vector<int32_t> chosen = state.range(3) != 0 ? RandomChoice(1, context) : std::vector<int32_t>();
+  const std::vector<int32_t> chosen = state.range(3) != 0 ? RandomRows(std::min(kTopK, context), context, 0) : std::vector<int32_t>();
   const std::vector<int64_t> visible{context};
   int64_t copy = 0;
   for (auto _ : state) {
     const ConstView cache = caches.Rows(copy * context, (copy + 1) * context);
-    MlaDecode(s, {q_latent, q_rope, cache, visible, chosen, kTopK}, o, {}, b.scratch());
+    MlaDecode(s, {q_latent, q_rope, cache, visible, chosen, std::ssize(chosen)}, o, {}, b.scratch());
     copy = (copy + 1) % copies;
   }
   const double rows = static_cast<double>(chosen.empty() ? context : std::min(context, kTopK));
@@ -145,90 +145,198 @@ void DecodeCases(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK(BM_Decode)->Apply(DecodeCases)->UseRealTime()->Unit(benchmark::kMicrosecond);
 
-// The absorbed form's inputs for V3.2's shapes: a weight, latents of every token, and its own scratch.
-struct Absorbed {
-  explicit Absorbed(Buffers& b, const MlaShape& shape, int64_t tokens)
-      : weight{Tensor(DType::kBF16, {shape.heads * (shape.nope_dim + shape.v_dim), kLatent}), {}},
-        rows(b.Matrix(tokens, kLatent + shape.rope_dim)) {
-    Cast(b.Matrix(weight.value.dim(0), kLatent), weight.value.mutable_view());
-  }
-  LatentAttention Of(const MlaShape& shape, std::span<const Segment> segments, std::span<const int32_t> chosen) const {
-    return {shape, weight, segments, chosen, kTopK, rows};
-  }
-  Weight weight;
-  View rows;
-  Arena saved{1 << 20};
-};
+// How attention is computed: dense, or over chosen keys in one of the forms.
+enum Kind : int64_t { kDense, kCheapest, kAbsorbed, kShared };
+constexpr const char* kKindNames[] = {"dense", "cheapest form", "absorbed", "shared"};
+ChosenForm FormOf(Kind kind) {
+  return kind == kAbsorbed ? ChosenForm::kAbsorbed : kind == kShared ? ChosenForm::kShared : ChosenForm::kCheapest;
+}
 
-// arguments of the two below: context, heads, sparse. Dense attention takes the expanded form, its keys and values made before; sparse the
-// absorbed one, with its products into and out of the latent space.
+template <class F>
+void Time(benchmark::State& state, int64_t tokens, Kind kind, const F& f) {
+  f();
+  for (auto _ : state) f();
+  state.counters["s/token"] =
+      benchmark::Counter(static_cast<double>(tokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.SetLabel(kKindNames[kind]);
+}
+
+Weight RandomWeight(Buffers& b, Shape shape) {
+  Weight w{Tensor(DType::kBF16, shape), {}, {}};
+  ArenaScope scope(b.scratch());
+  const View values = b.Matrix(shape[0], shape[1], DType::kF32);
+  Scale(0.02f, values);
+  Cast(values, w.value.mutable_view());
+  return w;
+}
+
+// Each query's keys: at random, the worst case for sharing, or half of them its neighbours and half the same for all queries.
+enum Overlap : int64_t { kRandom, kNeighbours };
+std::vector<int32_t> ChoiceOf(Overlap overlap, int64_t first, int64_t queries) {
+  std::vector<int32_t> chosen(static_cast<size_t>(queries * kTopK), -1);
+  for (int64_t t = 0; t < queries; ++t) {
+    const int64_t context = first + t + 1, near = overlap == kNeighbours ? std::min(kTopK / 2, context) : 0;
+    const int64_t far = std::min(kTopK - near, context - near);
+    std::vector<int32_t> list = RandomRows(far, context - near, overlap == kNeighbours ? 0 : t);
+    for (int64_t i = context - near; i < context; ++i) list.push_back(static_cast<int32_t>(i));
+    std::copy(list.begin(), list.end(), chosen.begin() + t * kTopK);
+  }
+  return chosen;
+}
+
 void ContextCases(benchmark::internal::Benchmark* b, const std::vector<int64_t>& contexts) {
   for (const int64_t heads : {16, 128}) {
     for (const int64_t context : contexts) {
-      for (const int64_t sparse : {0, 1}) b->Args({context, heads, sparse});
+      b->Args({context, heads, kDense, kRandom});
+      if (context <= kTopK) continue;
+      for (const Overlap overlap : {kRandom, kNeighbours}) {
+        for (const Kind kind : {kCheapest, kAbsorbed, kShared}) b->Args({context, heads, kind, overlap});
+      }
     }
   }
-  b->UseRealTime()->Unit(benchmark::kMillisecond)->Iterations(1);
+  b->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(0.2);
 }
 
-void ReportTokens(benchmark::State& state, int64_t tokens) {
-  state.counters["s/token"] =
-      benchmark::Counter(static_cast<double>(tokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
-}
-
-// 64 tokens at the end of a context.
+// A pass of prefill: 512 tokens at the end of a context whose latents lie in the cache. What attention needs of them is expanded.
+// arguments: context, heads, kind, overlap
 void BM_Prefill(benchmark::State& state) {
-  constexpr int64_t kTokens = 64;
-  const int64_t context = state.range(0);
+  const int64_t context = state.range(0), tokens = 512;
   const MlaShape s = V32Heads(state.range(1));
+  const Kind kind{state.range(2)};
   Buffers b(DType::kBF16);
-  const std::vector<Segment> segments{{0, kTokens, 0, context}};
-  const View q = b.Matrix(kTokens, s.heads * (s.nope_dim + s.rope_dim)), o = b.Matrix(kTokens, s.heads * s.v_dim);
-  if (state.range(2) != 0) {
-    const std::vector<int32_t> chosen = RandomChoice(kTokens, context - kTokens + 1);
-    Absorbed a(b, s, context);
-    Ctx ctx{a.saved, b.scratch(), DType::kBF16};
-    for (auto _ : state) LatentAttentionForward(ctx, a.Of(s, segments, chosen), q, o, {});
-  } else {
-    const View kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(context, s.rope_dim);
-    for (auto _ : state) MlaAttentionForward(s, segments, {q, kv, k_rope}, o, View(), b.scratch());
+  const Weight kv_b_proj = RandomWeight(b, {s.heads * (s.nope_dim + s.v_dim), kLatent});
+  const View cache = b.Matrix(context, kLatent + kRope);
+  const View q = b.Matrix(tokens, s.heads * (s.nope_dim + s.rope_dim)), o = b.Matrix(tokens, s.heads * s.v_dim);
+  Arena saved(1 << 20);
+  Ctx ctx{saved, b.scratch(), DType::kBF16};
+  if (kind == kDense) {
+    const Segment all{0, tokens, 0, context};
+    return Time(state, tokens, kind, [&] {
+      ArenaScope scope(ctx.scratch);
+      const View kv = ctx.scratch.Alloc(ctx.compute, {context, s.heads * (s.nope_dim + s.v_dim)});
+      LinearForward(ctx, kv_b_proj, cache.Cols(0, kLatent), kv);
+      MlaAttentionForward(s, {&all, 1}, {q, kv, cache.Cols(kLatent, kLatent + kRope)}, o, View(), ctx.scratch);
+    });
   }
-  ReportTokens(state, kTokens);
+  const std::vector<int32_t> chosen = ChoiceOf(Overlap{state.range(3)}, context - tokens, tokens);
+  std::vector<int32_t> blocks(static_cast<size_t>(context / kCacheBlock));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  const std::vector<BlockTable> tables(static_cast<size_t>(tokens), blocks);
+  const std::vector<int64_t> visible(static_cast<size_t>(tokens), context);
+  const CachedSegment segment{0, tokens, context - tokens, blocks};
+  const CachedRows rows{{&segment, 1}, {}, visible, tables};
+  Time(state, tokens, kind, [&] { ChosenAttentionCached(ctx, {s, kv_b_proj, rows, segment, {chosen, kTopK}, FormOf(kind), cache}, q, o); });
 }
-BENCHMARK(BM_Prefill)->Apply([](auto* b) { ContextCases(b, {1024, 4096, 16384, 65536}); });
+BENCHMARK(BM_Prefill)->Apply([](auto* b) { ContextCases(b, {1024, 4096, 8192, 16384}); });
 
-// Forward and backward of a training step: dense of a whole sequence, sparse of its last 256 tokens (every one chooses as many keys).
+// Attention's forward and backward in a training step: the last 512 tokens of a document, whose keys are expanded anyhow.
+// arguments: context, heads, kind, overlap
 void BM_TrainingStep(benchmark::State& state) {
-  const int64_t context = state.range(0), tokens = state.range(2) != 0 ? 256 : context;
+  const int64_t context = state.range(0), tokens = 512;
   const MlaShape s = V32Heads(state.range(1));
+  const Kind kind{state.range(2)};
   Buffers b(DType::kBF16);
-  const std::vector<Segment> segments{{0, tokens, 0, context}};
+  const Segment segment{0, tokens, 0, context};
   const View q = b.Matrix(tokens, s.heads * (s.nope_dim + s.rope_dim)), dq = b.Matrix(q.dim(0), q.dim(1));
   const View o = b.Matrix(tokens, s.heads * s.v_dim), lse = b.Matrix(tokens, s.heads, DType::kF32);
-  if (state.range(2) != 0) {
-    const std::vector<int32_t> chosen = RandomChoice(tokens, context - tokens + 1);
-    Absorbed a(b, s, context);
-    Ctx ctx{a.saved, b.scratch(), DType::kBF16};
-    const View d_rows = b.Matrix(context, a.rows.dim(1), DType::kF32);
-    Weight grad{Tensor(DType::kF32, a.weight.value.shape()), {}};
-    for (auto _ : state) {
-      LatentAttentionForward(ctx, a.Of(s, segments, chosen), q, o, lse);
-      LatentAttentionBackward(ctx, a.Of(s, segments, chosen), {q, o, lse, o, dq}, d_rows, grad);
-    }
-  } else {
-    const View kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(context, s.rope_dim);
-    const View dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(context, s.rope_dim);
-    for (auto _ : state) {
-      MlaAttentionForward(s, segments, {q, kv, k_rope}, o, lse, b.scratch());
-      MlaAttentionBackward(s, segments, {q, kv, k_rope}, {o, lse, o}, {dq, dkv, dk_rope}, b.scratch());
-    }
+  const View kv = b.Matrix(context, s.heads * (s.nope_dim + s.v_dim)), k_rope = b.Matrix(context, s.rope_dim);
+  const View dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(context, s.rope_dim);
+  const MlaInputs in{q, kv, k_rope};
+  if (kind == kDense) {
+    return Time(state, tokens, kind, [&] {
+      MlaAttentionForward(s, {&segment, 1}, in, o, lse, b.scratch());
+      MlaAttentionBackward(s, {&segment, 1}, in, {o, lse, o}, {dq, dkv, dk_rope}, b.scratch());
+    });
   }
-  ReportTokens(state, tokens);
+  const Weight kv_b_proj = RandomWeight(b, {s.heads * (s.nope_dim + s.v_dim), kLatent});
+  Weight grad{Tensor(DType::kF32, kv_b_proj.value.shape()), {}, {}};
+  const View latent = b.Matrix(context, kLatent), d_rows = b.Matrix(context, kLatent + kRope, DType::kF32);
+  const std::vector<int32_t> chosen = ChoiceOf(Overlap{state.range(3)}, context - tokens, tokens);
+  const ChosenAttention a{s, kv_b_proj, {&segment, 1}, {chosen, kTopK}, FormOf(kind), in, latent};
+  Arena saved(1 << 20);
+  Ctx ctx{saved, b.scratch(), DType::kBF16};
+  Time(state, tokens, kind, [&] {
+    ChosenAttentionForward(ctx, a, o, lse);
+    ChosenAttentionBackward(ctx, a, {o, lse, o}, {dq, dkv, d_rows}, grad);
+  });
 }
-BENCHMARK(BM_TrainingStep)->Apply([](auto* b) {
-  ContextCases(b, {1024, 4096, 16384});
-  for (const int64_t sparse : {0, 1}) b->Args({65536, 4, sparse});  // 128 heads would take an hour
-});
+BENCHMARK(BM_TrainingStep)->Apply([](auto* b) { ContextCases(b, {1024, 4096, 8192, 16384}); });
+
+ModelConfig V32Layer(int64_t heads) {
+  ModelConfig c;
+  c.family = ModelFamily::kV32;
+  c.hidden_size = 56 * heads;
+  c.num_attention_heads = heads;
+  c.q_lora_rank = 12 * heads;
+  c.kv_lora_rank = kLatent;
+  c.qk_nope_head_dim = c.v_head_dim = 128;
+  c.qk_rope_head_dim = kRope;
+  c.index_n_heads = kIndexer.heads;
+  c.index_head_dim = kIndexer.head_dim;
+  c.index_topk = kTopK;
+  return c;
+}
+
+MlaParams V32Params(Buffers& b, const ModelConfig& c) {
+  const int64_t d = c.hidden_size, heads = c.num_attention_heads;
+  MlaParams p;
+  const auto ones = [&](int64_t n) {
+    Weight w{Tensor(DType::kF32, {n}), {}, {}};
+    std::fill_n(w.value.mutable_data<float>(), n, 1.0f);
+    return w;
+  };
+  p.q_a_proj = RandomWeight(b, {c.q_lora_rank, d});
+  p.q_a_layernorm = ones(c.q_lora_rank);
+  p.q_b_proj = RandomWeight(b, {heads * c.qk_head_dim(), c.q_lora_rank});
+  p.kv_a_proj_with_mqa = RandomWeight(b, {kLatent + kRope, d});
+  p.kv_a_layernorm = ones(kLatent);
+  p.kv_b_proj = RandomWeight(b, {heads * (c.qk_nope_head_dim + c.v_head_dim), kLatent});
+  p.o_proj = RandomWeight(b, {d, heads * c.v_head_dim});
+  p.indexer = {RandomWeight(b, {kIndexer.heads * kIndexer.head_dim, c.q_lora_rank}), RandomWeight(b, {kIndexer.head_dim, d}),
+               ones(kIndexer.head_dim), ones(kIndexer.head_dim), RandomWeight(b, {kIndexer.heads, d})};
+  return p;
+}
+
+// A whole attention layer over one document, V3.2's widths (in proportion where it has fewer heads) and its own indexer's choice, forward
+// and in a training step. What the indexer learns is not in it. arguments: tokens, heads, kind, backward
+void BM_Layer(benchmark::State& state) {
+  const int64_t tokens = state.range(0);
+  const Kind kind{state.range(2)};
+  const ModelConfig c = V32Layer(state.range(1));
+  const Mla layer(c, {.chosen_form = FormOf(kind)});
+  Buffers b(DType::kBF16);
+  const MlaParams p = V32Params(b, c);
+  MlaParams grad;
+  const auto like = [](const Weight& w) { return Weight{Tensor(DType::kF32, w.value.shape()), {}, {}}; };
+  for (const auto member : {&MlaParams::q_a_proj, &MlaParams::q_a_layernorm, &MlaParams::q_b_proj, &MlaParams::kv_a_proj_with_mqa,
+                            &MlaParams::kv_a_layernorm, &MlaParams::kv_b_proj, &MlaParams::o_proj}) {
+    grad.*member = like(p.*member);
+  }
+  std::vector<int32_t> positions(static_cast<size_t>(tokens));
+  std::iota(positions.begin(), positions.end(), 0);
+  const Segment all{0, tokens, 0, tokens};
+  const TokenLayout layout{positions, {&all, 1}, 0, kind == kDense};
+  const RopeTable rope(c, tokens);
+  const AttentionInputs in{{layout, rope}, b.Matrix(tokens, c.hidden_size)};
+  const View y = b.Matrix(tokens, c.hidden_size, DType::kF32), dx = b.Matrix(tokens, c.hidden_size, DType::kF32);
+  Ctx ctx{b.scratch(), b.scratch(), DType::kBF16};
+  Mla::Saved saved = layer.Allocate(ctx.saved, ctx.compute, tokens);
+  Time(state, tokens, kind, [&] {
+    Mla::Saved step = saved;
+    layer.Forward(ctx, p, in, y, step);
+    if (state.range(3) != 0) layer.Backward(ctx, p, in, step, in.x, dx, grad);
+  });
+}
+BENCHMARK(BM_Layer)
+    ->Apply([](auto* b) {
+      for (const int64_t heads : {16, 128}) {
+        for (const int64_t backward : {0, 1}) {
+          for (const int64_t tokens : {512, 1024, 2048, 4096, 8192, 16384}) {
+            for (const int64_t kind : {kDense, kCheapest}) b->Args({tokens, heads, kind, backward});
+          }
+        }
+      }
+    }) -> UseRealTime() -> Unit(benchmark::kMillisecond) -> MinTime(0.2);
 
 // The indexer's own share: scores of all keys and the choice. arguments: tokens, context
 void BM_Indexer(benchmark::State& state) {
