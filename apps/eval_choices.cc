@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "apps/command.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -68,26 +69,34 @@ void CheckFits(const Tokenizer& tokenizer, const ModelConfig& model, int64_t cap
   }
 }
 
+void CheckChoiceMesh(const RunConfig& config, const Mesh& mesh, const ModelConfig& model) {
+  for (const Axis axis : {Axis::kContext, Axis::kStage}) {
+    if (mesh.size(axis) > 1)
+      Throw(ErrorCode::kUsage, "{}={}: questions are divided along data and fsdp, the model along expert and tensor: give 1",
+            MeshFlag(config, axis), mesh.size(axis));
+  }
+  CheckMesh(config, mesh, model, 0);
+}
+
+// Askers are numbered along data, then fsdp.
+ChoiceRanks AskersOf(const Mesh& mesh) {
+  const Comm &data = mesh.comm(Axis::kData), &fsdp = mesh.comm(Axis::kFsdp);
+  const auto gather = [data, fsdp](const std::string& mine) {
+    std::vector<std::string> all;
+    for (const std::string& text : AllGatherText(data, Json(AllGatherText(fsdp, mine)).dump())) {
+      for (const Json& one : Json::parse(text)) all.push_back(one.get<std::string>());
+    }
+    return all;
+  };
+  return {int64_t{data.rank()} * fsdp.size() + fsdp.rank(), int64_t{data.size()} * fsdp.size(), gather, mesh.is_first()};
+}
+
 }  // namespace
 
 std::vector<std::string> ChoiceFlags() {
-  return {"load_parameters_path",
-          "ignore_config_keys",
-          "tokenizer_path",
-          "limit",
-          "prompt_style",
-          "scoring",
-          kTemplate,
-          "samples_output",
-          "prompts_output",
-          "add_bos",
-          "dtype",
-          "batch_invariant",
-          "indexer_fp8",
-          "hf_lora_adapter_path",
-          "max_prefill_predict_length",
-          "max_target_length",
-          "compat"};
+  return WithMeshFlags({"load_parameters_path", "ignore_config_keys", "tokenizer_path", "limit", "prompt_style", "scoring", kTemplate,
+                        "samples_output", "prompts_output", "add_bos", "dtype", "batch_invariant", "indexer_fp8", "hf_lora_adapter_path",
+                        "max_prefill_predict_length", "max_target_length", "compat"});
 }
 
 ChoiceSettings ReadChoiceSettings(const RunConfig& config) {
@@ -114,13 +123,14 @@ int64_t ReadShots(const RunConfig& config, ChoiceScoring scoring, int64_t otherw
 }
 
 std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::string& command, const std::vector<ChoiceSubject>& subjects,
-                                          const ChoiceSettings& settings) {
+                                          const ChoiceSettings& settings, const Mesh& mesh) {
   const fs::path dir = config.String("load_parameters_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "{} needs load_parameters_path= (a checkpoint's folder)", command);
   Checkpoint checkpoint = OpenCheckpoint(config, dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
+  CheckChoiceMesh(config, mesh, checkpoint.config());
   const Tokenizer tokenizer = Tokenizer::Load(TokenizerPath(config));
-  ChoiceRun run{settings, {}, config.String("samples_output"), config.String("prompts_output"), {}};
+  ChoiceRun run{settings, {}, config.String("samples_output"), config.String("prompts_output"), {}, AskersOf(mesh)};
   run.settings.add_bos = AddBos(config, tokenizer);
   run.identity = Identity(config, run.settings);
   ChoiceEvaluation evaluation(subjects, tokenizer, run);
@@ -128,7 +138,7 @@ std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::st
   const bool by_row = config.Bool("batch_invariant");
   if (evaluation.done() == evaluation.questions()) return evaluation.Run(nullptr, by_row);
   const MappedModel model(std::move(checkpoint), ParseComputeDType(config, "dtype"), evaluation.Capacity(), {},
-                          {.indexer_fp8 = config.Bool("indexer_fp8")}, config.String("hf_lora_adapter_path"));
+                          {.indexer_fp8 = config.Bool("indexer_fp8")}, config.String("hf_lora_adapter_path"), mesh);
   Progress progress(command, "questions", static_cast<double>(evaluation.questions()), 1, static_cast<double>(evaluation.done()));
   run.progress = [&](int64_t done, double accuracy) {
     if (done < evaluation.questions()) progress.Update(static_cast<double>(done), fmt::format("{:.2f} % right", 100 * accuracy));
@@ -138,7 +148,8 @@ std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::st
   return scores;
 }
 
-void ReportChoices(const RunConfig& config, const std::string& table, Json json) {
+void ReportChoices(const RunConfig& config, const std::string& table, Json json, const Mesh& mesh) {
+  if (!mesh.is_first()) return;
   const auto is_standard = [&](const char* flag) { return config.String(flag) == "-" || config.String(flag) == "/dev/stdout"; };
   if (!is_standard("json") && !is_standard("samples_output") && !is_standard("prompts_output")) fmt::print("{}", table);
   if (config.String("json").empty()) return;

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kMostShots = 5;  // dev has no more
 
-int Run(const RunConfig& config) {
+int RunRank(const RunConfig& config, const Mesh& mesh) {
   const ChoiceSettings settings = ReadChoiceSettings(config);
   const int64_t shots = ReadShots(config, settings.scoring, config.Int("num_shots"));
   if (shots > kMostShots) Throw(ErrorCode::kUsage, "num_shots={}: MMLU has {} examples for a subject", shots, kMostShots);
@@ -19,10 +19,12 @@ int Run(const RunConfig& config) {
                                   .subjects = ChooseMmluSubjects(config.Strings("subjects")),
                                   .examples = shots,
                                   .limit = config.Int("limit")});
-  const auto scores = EvaluateChoices(config, "eval mmlu", subjects, settings);
-  ReportChoices(config, MmluTable(scores), MmluJson(scores, shots));
+  const auto scores = EvaluateChoices(config, "eval mmlu", subjects, settings, mesh);
+  ReportChoices(config, MmluTable(scores), MmluJson(scores, shots), mesh);
   return 0;
 }
+
+int Run(const RunConfig& config) { return RunRank(config, {}); }
 
 }  // namespace
 
@@ -30,7 +32,8 @@ Command EvalMmluCommand() {
   Command command{.name = "eval mmlu",
                   .summary = "accuracy on MMLU: by subject, subcategory, category and overall",
                   .flags = ChoiceFlags(),
-                  .run = Run};
+                  .run = Run,
+                  .run_rank = RunRank};
   command.flags.insert(command.flags.end(), {"data_dir", "num_shots", "subjects"});
   return command;
 }

@@ -104,11 +104,11 @@ SubjectScore Sum(const std::vector<SubjectScore>& scores) {
   return all;
 }
 
-int Run(const RunConfig& config) {
+int RunRank(const RunConfig& config, const Mesh& mesh) {
   const ChoiceSettings settings = ReadChoiceSettings(config);
   const int64_t shots = ReadShots(config, settings.scoring, config.String("shots_input").empty() ? 0 : config.Int("num_shots"));
   const auto subjects = ReadSubjects(config, shots);
-  const auto scores = EvaluateChoices(config, "eval multiple_choice", subjects, settings);
+  const auto scores = EvaluateChoices(config, "eval multiple_choice", subjects, settings, mesh);
   const SubjectScore all = Sum(scores);
   Json json = TaskJson("multiple_choice", all, shots);
   std::string table;
@@ -119,9 +119,11 @@ int Run(const RunConfig& config) {
     table += ScoreLine(s.name, {&one, 1});
   }
   const SubjectScore* one = &all;
-  ReportChoices(config, table + ScoreLine("all", {&one, 1}), std::move(json));
+  ReportChoices(config, table + ScoreLine("all", {&one, 1}), std::move(json), mesh);
   return 0;
 }
+
+int Run(const RunConfig& config) { return RunRank(config, {}); }
 
 }  // namespace
 
@@ -129,7 +131,8 @@ Command EvalMultipleChoiceCommand() {
   Command command{.name = "eval multiple_choice",
                   .summary = "accuracy on questions with choices of your own (JSON lines)",
                   .flags = ChoiceFlags(),
-                  .run = Run};
+                  .run = Run,
+                  .run_rank = RunRank};
   command.flags.insert(command.flags.end(), {"input", "num_shots", "shots_input"});
   return command;
 }

@@ -68,7 +68,7 @@ void ChoiceEvaluation::Divide() {
 }
 
 void ChoiceEvaluation::WritePrompts() const {
-  if (run_.prompts_path.empty()) return;
+  if (run_.prompts_path.empty() || !run_.ranks.writes) return;
   std::string text;
   for (const AskedSubject& asked : asked_) {
     for (size_t i = 0; i < asked.prompts.size(); ++i)
@@ -89,7 +89,7 @@ void ChoiceEvaluation::Count(size_t subject, const Json& row) {
   if (norm != row.end()) score.correct_norm = score.correct_norm.value_or(0) + (norm->get<bool>() ? 1 : 0);
 }
 
-void ChoiceEvaluation::Compute(const Unit& unit, SamplesFile& samples) {
+std::vector<Json> ChoiceEvaluation::Compute(const Unit& unit) {
   const std::string& subject = subjects_[unit.subject].name;
   std::vector<Json> rows = scorer_->Score(unit.added, unit.begin, unit.end);
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -97,10 +97,26 @@ void ChoiceEvaluation::Compute(const Unit& unit, SamplesFile& samples) {
     rows[i]["subject"] = subject;
     rows[i]["index"] = index;
     rows[i]["hash"] = HashOf({subject, index});
-    Count(unit.subject, rows[i]);
   }
-  samples.Add(rows);
-  done_ += std::ssize(rows);
+  return rows;
+}
+
+void ChoiceEvaluation::ComputeRound(std::span<const Unit* const> round, SamplesFile& samples) {
+  const ChoiceRanks& ranks = run_.ranks;
+  const auto me = static_cast<size_t>(ranks.rank);
+  std::vector<Json> all(round.size());
+  if (me < round.size()) all[me] = Compute(*round[me]);
+  if (ranks.count > 1) {
+    const std::string mine = me < round.size() ? all[me].dump(-1, ' ', false, Json::error_handler_t::replace) : "";
+    const std::vector<std::string> texts = ranks.gather(mine);
+    for (size_t i = 0; i < round.size(); ++i) all[i] = Json::parse(texts[i]);
+  }
+  for (size_t i = 0; i < round.size(); ++i) {
+    const auto rows = all[i].get<std::vector<Json>>();
+    for (const Json& row : rows) Count(round[i]->subject, row);
+    samples.Add(rows);
+    done_ += std::ssize(rows);
+  }
 }
 
 std::vector<SubjectScore> ChoiceEvaluation::Run(const MappedModel* model, bool by_row) {
@@ -110,11 +126,15 @@ std::vector<SubjectScore> ChoiceEvaluation::Run(const MappedModel* model, bool b
     kept.insert(kept.end(), unit.kept.begin(), unit.kept.end());
     for (const Json* row : unit.kept) Count(unit.subject, *row);
   }
-  SamplesFile samples(run_.samples_path, kept);
-  if (model != nullptr) scorer_->Start(*model, by_row);
+  std::vector<const Unit*> left;
   for (const Unit& unit : units_) {
-    if (!unit.kept.empty()) continue;
-    Compute(unit, samples);
+    if (unit.kept.empty()) left.push_back(&unit);
+  }
+  SamplesFile samples(run_.ranks.writes ? run_.samples_path : "", kept);
+  if (model != nullptr) scorer_->Start(*model, by_row);
+  const auto each = static_cast<size_t>(run_.ranks.count);
+  for (size_t first = 0; first < left.size(); first += each) {
+    ComputeRound(std::span(left).subspan(first, std::min(each, left.size() - first)), samples);
     if (run_.progress) run_.progress(done_, static_cast<double>(right_) / static_cast<double>(done_));
   }
   samples.Finish();

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,14 @@
 
 namespace fathom {
 
+// The others of several processes that divide the questions among themselves.
+struct ChoiceRanks {
+  int64_t rank = 0, count = 1;
+  // What each of them says, in their order; called by all.
+  std::function<std::vector<std::string>(const std::string&)> gather;
+  bool writes = true;  // files; one of all processes does
+};
+
 struct ChoiceRun {
   ChoiceSettings settings;
   Json identity;             // all that tells this run's numbers from another's besides prompts and answers: model, tokenizer, flags
@@ -20,6 +29,7 @@ struct ChoiceRun {
   std::string prompts_path;  // where the prompts are written; empty: nowhere
   // Gets how many questions are done, and the share of right answers among them.
   std::function<void(int64_t, double)> progress;
+  ChoiceRanks ranks = {};
 };
 
 class ChoiceEvaluation {
@@ -33,7 +43,7 @@ class ChoiceEvaluation {
   // The longest sequence that is left to compute; 0: nothing is.
   int64_t Capacity() const { return capacity_; }
   // Writes prompts and kept rows, computes the others; the model's capacity is that of Capacity(). Nothing needs a model if nothing is
-  // left. Throws Error(kInput) as PromptScorer does.
+  // left. Throws Error(kInput) as PromptScorer does. Of several processes each computes some, and all get the scores of all.
   std::vector<SubjectScore> Run(const MappedModel* model, bool by_row);
 
  private:
@@ -45,7 +55,9 @@ class ChoiceEvaluation {
   };
   std::string HashOf(const QuestionKey& key) const;
   void Divide();
-  void Compute(const Unit& unit, SamplesFile& samples);
+  std::vector<Json> Compute(const Unit& unit);
+  // Of several processes each computes one of the units, in their order.
+  void ComputeRound(std::span<const Unit* const> round, SamplesFile& samples);
   void Count(size_t subject, const Json& row);
   void WritePrompts() const;
 
