@@ -109,11 +109,14 @@ std::vector<std::string> ConvertFlags() {
 
 namespace {
 
-int RunConvert(const RunConfig& config) {
-  const ConvertOptions options = ReadConvertOptions(config);
+int RunConvertRank(const RunConfig& config, const Mesh& mesh) {
+  ConvertOptions options = ReadConvertOptions(config);
+  options.ranks = {mesh.world().rank(), mesh.world().size(),
+                   [world = mesh.world()](const std::string& mine) { return AllGatherText(world, mine); }};
   if (options.input.empty()) Throw(ErrorCode::kUsage, "input: none given; name the checkpoint to convert");
   if (options.output.empty()) Throw(ErrorCode::kUsage, "output: none given; name the folder to write");
   const ConvertResult result = Convert(options);
+  if (!mesh.is_first()) return 0;
   fmt::print("{}: {} tensors, {} in {} ({}/s)\n", result.output.string(), result.tensors, FormatBytes(static_cast<double>(result.bytes)),
              FormatSeconds(result.seconds), FormatBytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-9)));
   if (result.step) fmt::print("with the training state of step {} (full_state=false leaves it out)\n", *result.step);
@@ -134,10 +137,16 @@ int RunConvert(const RunConfig& config) {
   return 0;
 }
 
+int RunConvert(const RunConfig& config) { return RunConvertRank(config, {}); }
+
 }  // namespace
 
 Command ConvertCommand() {
-  return {"convert", "checkpoint to checkpoint: FP8, BF16, F32, Hugging Face, Orbax", ConvertFlags(), RunConvert};
+  return {.name = "convert",
+          .summary = "checkpoint to checkpoint: FP8, BF16, F32, Hugging Face, Orbax",
+          .flags = ConvertFlags(),
+          .run = RunConvert,
+          .run_rank = RunConvertRank};
 }
 
 }  // namespace fathom

@@ -175,22 +175,91 @@ int64_t TotalBytes(const ConvertOutput& output) {
         FormatBytes(static_cast<double>(left)));
 }
 
-void WriteUnits(ConvertOutput& output, ConvertJournal& journal, const fs::path& folder, const FileStamps& stamps, bool show_progress,
-                ConvertResult& result) {
-  Meter meter(TotalBytes(output), show_progress);
-  for (size_t u = 0; u < output.units().size(); ++u) {
-    const OutputUnit& unit = output.units()[u];
-    const Json* record = journal.Find(unit.name);
-    if (record != nullptr && output.StillThere(u, folder, *record)) {
-      ++result.units_resumed;
-      meter.Add(unit.bytes);
-      continue;
-    }
-    const Json written = output.WriteUnit(u, folder, [&](int64_t bytes) { meter.Add(bytes); });
-    stamps.CheckUnchanged();
-    journal.Add(unit.name, written);
+// What every process that converts has in hand.
+struct Work {
+  const ConvertOptions& options;
+  ConvertOutput& output;
+  const FileStamps& stamps;
+  fs::path folder;
+  ConvertJournal* journal;  // of the first; null: it is another process's
+};
+
+bool IsDone(const Work& work, size_t unit, const std::map<std::string, Json>& done) {
+  const auto record = done.find(work.output.units()[unit].name);
+  return record != done.end() && work.output.StillThere(unit, work.folder, record->second);
+}
+
+// Each process writes one of these units, in their order; returns the records of all.
+std::vector<Json> WriteRound(const Work& work, std::span<const size_t> round, Meter& meter) {
+  const auto me = static_cast<size_t>(work.options.ranks.rank);
+  std::vector<Json> records(round.size());
+  if (me < round.size()) records[me] = work.output.WriteUnit(round[me], work.folder, [&](int64_t bytes) { meter.Add(bytes); });
+  work.stamps.CheckUnchanged();
+  if (work.options.ranks.count == 1) return records;
+  const auto texts = work.options.ranks.gather(me < round.size() ? records[me].dump() : "");
+  for (size_t i = 0; i < round.size(); ++i) {
+    records[i] = Json::parse(texts[i]);
+    if (i != me) meter.Add(work.output.units()[round[i]].bytes);
+  }
+  return records;
+}
+
+// Returns how many an earlier run had written.
+int64_t WriteUnits(const Work& work, const std::map<std::string, Json>& done) {
+  const std::vector<OutputUnit>& units = work.output.units();
+  Meter meter(TotalBytes(work.output), work.options.show_progress && work.journal != nullptr);
+  std::vector<size_t> left;
+  for (size_t u = 0; u < units.size(); ++u) {
+    if (IsDone(work, u, done))
+      meter.Add(units[u].bytes);
+    else
+      left.push_back(u);
+  }
+  const auto each = static_cast<size_t>(work.options.ranks.count);
+  for (size_t first = 0; first < left.size(); first += each) {
+    const auto round = std::span(left).subspan(first, std::min(each, left.size() - first));
+    const std::vector<Json> records = WriteRound(work, round, meter);
+    for (size_t i = 0; i < round.size() && work.journal != nullptr; ++i) work.journal->Add(units[round[i]].name, records[i]);
   }
   meter.Finish();
+  return std::ssize(units) - std::ssize(left);
+}
+
+// The folder that the output grows in, with its journal.
+struct Stage {
+  Stage(const ConvertOptions& options, const Json& identity)
+      : folder(Target(options), options.overwrite, true), journal(folder.path(), identity) {}
+  StagedFolder folder;
+  ConvertJournal journal;
+};
+
+// Made by the first process, which tells the others what is there already, or why there is none.
+std::map<std::string, Json> OpenStage(const Work& work, const Json& identity, std::optional<Stage>& stage) {
+  const ConvertRanks& ranks = work.options.ranks;
+  Json told;
+  if (ranks.rank == 0) {
+    try {
+      if (!StagedFolder::Exists(Target(work.options)))
+        CheckFreeSpace(Target(work.options), TotalBytes(work.output) + kSpareDisk);  // before anything is made
+      stage.emplace(work.options, identity);
+      told["done"] = stage->journal.done();
+    } catch (const Error& error) {
+      if (ranks.count == 1) throw;
+      told = {{"code", static_cast<int>(error.code())}, {"error", error.what()}};
+    }
+  }
+  if (ranks.count > 1) told = Json::parse(ranks.gather(told.dump())[0]);
+  if (told.contains("error")) Throw(static_cast<ErrorCode>(told["code"].get<int>()), "{}", told["error"].get<std::string>());
+  return told["done"].get<std::map<std::string, Json>>();
+}
+
+// The checkpoint appears.
+void Complete(ConvertOutput& output, const FileStamps& stamps, Stage& stage, ConvertResult& result) {
+  output.Finish(stage.folder.path(), stage.journal.done());
+  stamps.CheckUnchanged();
+  stage.journal.Remove();
+  stage.folder.Commit();
+  for (const auto& [unit, record] : stage.journal.done()) result.not_reproduced += record.value(kNotReproduced, int64_t{0});
 }
 
 }  // namespace
@@ -203,25 +272,26 @@ ConvertResult Convert(const ConvertOptions& options) {
     options.check_model(source->config(), (source->companions() / "config.json").string());
   const FileStamps stamps = StampsOf(options, *source);
   const auto output = MakeOutput(WithAdapter(options, *source), *source, stamps);
-  if (!StagedFolder::Exists(Target(options))) CheckFreeSpace(Target(options), TotalBytes(*output) + kSpareDisk);  // before anything is made
-  StagedFolder stage(Target(options), options.overwrite, true);
-  ConvertJournal journal(stage.path(), Identity(options, stamps, *source));
+  std::optional<Stage> stage;
+  Work work{options, *output, stamps, StagedFolder::PathFor(Target(options)), nullptr};
+  const auto done = OpenStage(work, Identity(options, stamps, *source), stage);
   ConvertResult result;
   try {
-    CheckDisk(*output, journal, stage.path());
-    WriteUnits(*output, journal, stage.path(), stamps, options.show_progress, result);
-    output->Finish(stage.path(), journal.done());
+    if (stage) {
+      work.journal = &stage->journal;
+      CheckDisk(*output, stage->journal, work.folder);
+    }
+    result.units_resumed = WriteUnits(work, done);
+    if (stage) Complete(*output, stamps, *stage, result);
   } catch (const Error& error) {
-    if (journal.done().empty()) stage.Discard();
-    Explain(error, *output, journal);
+    if (!stage) throw;
+    if (stage->journal.done().empty()) stage->folder.Discard();
+    Explain(error, *output, stage->journal);
   }
-  stamps.CheckUnchanged();
-  journal.Remove();
-  stage.Commit();
+  if (options.ranks.count > 1) options.ranks.gather("");  // the folder has its name
   result.tensors = std::ssize(source->tensors());
   result.bytes = TotalBytes(*output);
   result.units = std::ssize(output->units());
-  for (const auto& [unit, record] : journal.done()) result.not_reproduced += record.value(kNotReproduced, int64_t{0});
   if (source->state() != nullptr) result.step = source->state()->step;
   result.seconds = clock.Seconds();
   result.output = options.to == CheckpointFormat::kOrbax ? Target(options) / "items" : Target(options);

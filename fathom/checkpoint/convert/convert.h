@@ -13,6 +13,13 @@ namespace fathom {
 
 enum class CheckpointFormat { kHuggingFace, kOrbax };
 
+// The others of several processes that divide the files among themselves.
+struct ConvertRanks {
+  int64_t rank = 0, count = 1;
+  // What each of them says, in their order; called by all.
+  std::function<std::vector<std::string>(const std::string&)> gather;
+};
+
 struct ConvertOptions {
   std::filesystem::path input, output;
   CheckpointFormat to = CheckpointFormat::kHuggingFace;
@@ -26,7 +33,8 @@ struct ConvertOptions {
   int64_t memory_limit = int64_t{1} << 30;              // ceiling of resident memory
   std::vector<std::string> ignore_config_keys;          // as OpenOptions has them
   bool overwrite = false;
-  bool show_progress = false;          // on stderr
+  bool show_progress = false;  // on stderr
+  ConvertRanks ranks = {};
   std::function<ModelConfig()> model;  // the flags' model, for an Orbax checkpoint without config.json
   std::function<void(const ModelConfig&, const std::string& where)>
       check_model;  // called with the input's own config.json, if it is needed
