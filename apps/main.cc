@@ -267,7 +267,8 @@ int Run(std::vector<std::string> words, Ranks& ranks) {
   if (command.name != "config") {  // which shows what was given, and does nothing with it
     CheckHonoured(Purpose(command, config), config);
     // A mesh that the flags ask for is what runs, or an error.
-    if (ranks.world().size() > 1 || FindFlag("num_slices", "flags").IsRefusedBy(Purpose(command, config)))
+    const bool runs_here = command.name != "plan";  // which plans for ranks that are elsewhere
+    if (ranks.world().size() > 1 || (runs_here && FindFlag("num_slices", "flags").IsRefusedBy(command.name)))
       ReadMesh(config, ranks.world().size());
     RefuseUnreadAdapter(command, config);
     NameUnread(command, config);

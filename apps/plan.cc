@@ -6,10 +6,10 @@
 
 #include "apps/command.h"
 #include "apps/convert.h"
+#include "apps/plan_mesh.h"
+#include "apps/plan_report.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/error.h"
-#include "fathom/base/file.h"
-#include "fathom/base/json.h"
 #include "fathom/base/progress.h"
 #include "fathom/base/threads.h"
 #include "fathom/checkpoint/convert/hub_tensors.h"
@@ -23,74 +23,6 @@
 
 namespace fathom {
 namespace {
-
-// Speeds of the machine, from a file or measured when first asked for.
-class Machine {
- public:
-  explicit Machine(const RunConfig& config) : path_(config.String("machine")), disk_(config.Float("disk_gb_s")) {
-    if (!path_.empty()) figures_ = ReadJsonFile(path_);
-  }
-
-  double Gflops(DType dtype) {
-    return Figure(dtype == DType::kBF16 ? "gemm_bf16_gflops" : "gemm_f32_gflops", [&] { return MeasureProducts(dtype); });
-  }
-  double MemoryGbS() { return Figure("read_gb_s", MeasureMemoryRead); }
-  // False: the machine is described by a file that has nothing on its disk.
-  bool KnowsDisk() const { return disk_ > 0 || path_.empty() || figures_.contains("disk_write_gb_s"); }
-  double DiskGbS(const std::filesystem::path& dir) {
-    return disk_ > 0 ? disk_ : Figure("disk_write_gb_s", [&] { return MeasureDiskWrite(dir); });
-  }
-  int64_t MemoryBytes() const { return figures_.value("memory_bytes", fathom::MemoryBytes()); }
-
- private:
-  template <class F>
-  double Figure(const std::string& key, const F& measure) {
-    if (path_.empty() && !figures_.contains(key)) figures_[key] = measure().median;
-    const auto found = figures_.find(key);
-    if (found == figures_.end() || !found->is_number() || *found <= 0)
-      Throw(ErrorCode::kInput, "{}: no {} in it; fathom bench json=FILE writes it", path_, key);
-    return *found;
-  }
-
-  std::string path_;
-  double disk_;
-  Json figures_ = Json::object();
-};
-
-// What is printed, and the same as JSON.
-class Report {
- public:
-  void Section(const std::string& name) {
-    section_ = name;
-    text_ += name + "\n";
-  }
-  void Bytes(const std::string& what, int64_t bytes, const std::string& note = "") {
-    Row(what, "bytes", bytes, FormatBytes(static_cast<double>(bytes)), note);
-  }
-  void Seconds(const std::string& what, double seconds, const std::string& note) {
-    Row(what, "seconds", seconds, seconds < 60 ? fmt::format("{:.3g} s", seconds) : FormatSeconds(seconds), note);
-  }
-  void TokensPerSecond(const std::string& what, double rate, const std::string& note) {
-    Row(what, "tokens_per_s", rate, fmt::format("{:.3g} tokens/s", rate), note);
-  }
-  void Count(const std::string& what, int64_t n) { Row(what, "count", n, std::to_string(n), ""); }
-
-  void Write(const std::string& json) const {
-    if (!json.empty()) WriteOutput(json, json_.dump(1) + "\n");
-    if (json != "-" && json != "/dev/stdout") fmt::print("{}", text_);
-  }
-
- private:
-  // The key of "step at least" in seconds is step_at_least_seconds.
-  void Row(const std::string& what, const std::string& unit, const Json& value, const std::string& shown, const std::string& note) {
-    text_ += fmt::format("  {:<24} {:>16}  {}\n", what, shown, note);
-    std::string key = what + "_" + unit;
-    std::ranges::replace(key, ' ', '_');
-    json_[section_][key] = value;
-  }
-  std::string section_, text_;
-  Json json_ = Json::object();
-};
 
 // The model and its tensors: a checkpoint's, or those that the hub has of the flags' model.
 struct Planned {
@@ -106,19 +38,13 @@ Planned OpenModel(const RunConfig& config, const ModelConfig& without_checkpoint
   return {checkpoint.config(), StoredTensors(checkpoint)};
 }
 
-void AddModel(Report& report, const ModelConfig& config) {
-  const ParameterCounts counts = CountParameters(config);
-  report.Section("parameters");
-  report.Count("total", counts.total);
-  report.Count("active", counts.active);
-  if (counts.mtp > 0) report.Count("mtp", counts.mtp);
-}
-
-// The end of every memory table.
-void AddMemoryTotal(Report& report, const Machine& machine, int64_t total) {
-  const int64_t here = machine.MemoryBytes();
-  report.Bytes("in all", total,
-               total <= here ? "fits this machine" : fmt::format("more than this machine's {}", FormatBytes(static_cast<double>(here))));
+void AddDisk(Report& report, const TrainOptions& options, const std::vector<MemoryRow>& memory, int64_t ranks, bool waits) {
+  int64_t bytes = 0;
+  for (const MemoryRow& row : memory) bytes += row.what == "parameters" || row.what == "moments" ? row.bytes : 0;
+  report.Section("disk");
+  report.Bytes("one checkpoint", bytes * ranks,
+               (options.keep > 0 ? fmt::format("{} are kept", options.keep) : std::string("all are kept")) +
+                   (waits ? "; steps wait while one is written: there is no memory for a copy" : ""));
 }
 
 // Of what is mapped and has no room: each micro-batch goes through the layers forwards and backwards, and finds at either end what it has
@@ -145,31 +71,21 @@ void AddStepTime(Report& report, Machine& machine, const TrainOptions& options, 
   report.Seconds("run at least", seconds * static_cast<double>(options.steps), fmt::format("{} steps", options.steps));
 }
 
-void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
+void PlanOneProcess(const RunConfig& flags, Machine& machine, Report& report) {
   const TrainOptions options = ReadTrainOptions(flags);
-  const bool anew = options.lora.enabled || options.load_full_state_path.empty();
-  const std::filesystem::path& start = anew ? options.load_parameters_path : options.load_full_state_path;
-  TrainPlan plan = PlanTraining(options, NumThreads(), [&] { return LoadModel(flags, options, start); });
+  TrainPlan plan = PlanOf(flags, options);
   const bool waits = DropStateCopy(plan.memory, machine.MemoryBytes());
   const ModelConfig& config = plan.config;
-  CheckTrainingFlags(flags, config);
   AddModel(report, config);
-  report.Section("memory");
-  std::map<std::string, int64_t> bytes;
-  for (const MemoryRow& row : plan.memory) {
-    report.Bytes(row.what, row.bytes);
-    bytes[row.what] = row.bytes;
-  }
-  AddMemoryTotal(report, machine, TotalBytes(plan.memory));
-  if (plan.mapped > 0)
-    report.Bytes("mapped", plan.mapped, "of the checkpoint's files, read where they lie: not trained, and not counted above");
-  if (options.checkpointing) {
-    report.Section("disk");
-    report.Bytes("one checkpoint", bytes["parameters"] + bytes["moments"],
-                 (options.keep > 0 ? fmt::format("{} are kept", options.keep) : std::string("all are kept")) +
-                     (waits ? "; steps wait while one is written: there is no memory for a copy" : ""));
-  }
+  AddMemory(report, machine, plan);
+  if (options.checkpointing) AddDisk(report, options, plan.memory, 1, waits);
   AddStepTime(report, machine, options, plan);
+}
+
+void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
+  if (flags.Bool("search")) return SearchMesh(flags, machine, report);
+  if (PlannedRanks(flags) > 1) return PlanMesh(flags, machine, report);
+  PlanOneProcess(flags, machine, report);
 }
 
 // What a token reads of weights that memory has no room for, if what every token reads stays there first, then as many experts as there is
@@ -267,7 +183,8 @@ int Run(const RunConfig& config) {
 
 // Those of the planned commands, and its own.
 std::vector<std::string> PlanFlags() {
-  std::vector<std::string> flags = {"machine", "disk_gb_s", "batch_size"};
+  std::vector<std::string> flags = {"machine",        "disk_gb_s", "batch_size", "search", "hosts",
+                                    "ranks_per_host", "memory",    "net_gb_s",   "net_us"};
   for (const std::vector<std::string>& more : {TrainCommand().flags, ConvertFlags()}) {
     for (const std::string& flag : more) {
       if (std::ranges::find(flags, flag) == flags.end()) flags.push_back(flag);

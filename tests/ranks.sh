@@ -70,6 +70,40 @@ launch "$fathom" train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 run_
 [ "$(grep -c '^fathom: error: .*ici_tensor_parallelism=4' wrong.err)" = 1 ] || fail "a mesh of four for two ranks: $(grep fathom: wrong.err)"
 launch "$fathom" plan train "${MODEL[@]}" 2>wrong.err && fail "fathom plan runs as two"
 
+# What a step sends is what the plan of one process counts; how many rows travel to experts is the router's to say.
+echo '{"gemm_f32_gflops": 100, "read_gb_s": 10}' >machine.json
+for axis in data fsdp tensor context pipeline; do
+  mapfile -t mesh < <(axes "$axis")
+  "$fathom" plan train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 machine=machine.json json=plan.json "${mesh[@]}" >/dev/null 2>plan.err ||
+    fail "plan of $axis: $(tail -1 plan.err)"
+  name=${axis/pipeline/stage}
+  planned=$(grep -o "\"${name}_bytes\": [0-9]*" plan.json | grep -o '[0-9]*$')
+  sent=$(grep -o "\"comm/bytes_sent/$name\":[0-9]*" "runs/$axis/metrics/metrics.jsonl" | head -1 | grep -o '[0-9]*$')
+  [ -n "$sent" ] && [ "$planned" = "$sent" ] || fail "$axis sends $sent bytes in a step, planned were $planned"
+done
+"$fathom" plan train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 machine=machine.json search=true hosts=4 memory=1GiB >best 2>plan.err || fail "search: $(tail -1 plan.err)"
+grep -q 'the shortest step of [0-9]* meshes that fit into' best || fail "search names no best mesh: $(tail -3 best)"
+"$fathom" plan train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 machine=machine.json search=true hosts=4 memory=1MiB >best 2>plan.err
+grep -q 'none of [0-9]* meshes fits' best || fail "search finds room for a model in 1 MiB: $(tail -3 best)"
+
+# Questions and files are divided; the result is one process's.
+for i in $(seq 150); do
+  echo "{\"question\": \"$i and $((i % 7))?\", \"choices\": [\"a $i\", \"b\"], \"answer\": $((i % 2)), \"subject\": \"s$((i % 2))\"}"
+done >questions.jsonl
+QUESTIONS=(eval multiple_choice load_parameters_path=runs/alone/checkpoints/3 input=questions.jsonl dtype=float32 threads=1 log_level=warning)
+"$fathom" "${QUESTIONS[@]}" samples_output=one.jsonl json=one.json >one.table || fail "questions on one process"
+launch "$fathom" "${QUESTIONS[@]}" samples_output=two.jsonl json=two.json >two.table 2>two.err || fail "questions on two: $(grep fathom: two.err)"
+for kind in jsonl json table; do cmp -s one.$kind two.$kind || fail "questions on two ranks: another $kind"; done
+for format in hf orbax; do
+  CONVERT=(convert input=runs/alone/checkpoints/3 to=$format max_shard_size=40000 dtype=bfloat16 log_level=warning)
+  "$fathom" "${CONVERT[@]}" output=one-$format >/dev/null || fail "to $format on one process"
+  launch "$fathom" "${CONVERT[@]}" output=two-$format >converted 2>two.err || fail "to $format on two: $(grep fathom: two.err)"
+  diff -r one-$format two-$format >difference || fail "to $format on two ranks: $(head -1 difference)"
+  [ "$(grep -c 'tensors' converted)" = 1 ] || fail "two ranks print a conversion: $(cat converted)"
+done
+launch "$fathom" "${CONVERT[@]}" output=two-orbax >converted 2>two.err
+[ $? = 2 ] && [ "$(grep -c '^fathom: error: .*two-orbax' two.err)" = 1 ] || fail "an output that is there: $(grep fathom: two.err)"
+
 # A rank is killed: the other goes with it.
 two killed fsdp steps=100000 >/dev/null &
 job=$!

@@ -11,19 +11,23 @@ namespace fathom {
 // the real one. Lists that code divides its work by (Arena::AllocSpan) are real, and zero.
 class PlanScope {
  public:
-  explicit PlanScope(int threads);
+  // What a pass takes depends on what a router says: of all that it may say, the most; or what it says if it spreads its rows evenly.
+  enum class Rows { kMost, kEven };
+  explicit PlanScope(int threads, Rows rows = Rows::kMost);
   ~PlanScope();
   PlanScope(const PlanScope&) = delete;
   PlanScope& operator=(const PlanScope&) = delete;
 
   static bool Active() { return Threads() > 0; }
   static int Threads();  // 0: none lives on this thread
+  static bool IsEven();
   // An address of its own for so many bytes; touching it is a fault. Those of arenas begin at kNowhere, where no system hands out any.
   static std::byte* Address(int64_t bytes);
   static constexpr uint64_t kNowhere = uint64_t{1} << 55;
 
  private:
   int outer_threads_;
+  Rows outer_rows_;
 };
 
 }  // namespace fathom

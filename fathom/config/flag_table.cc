@@ -94,6 +94,11 @@ constexpr Range kRanges[] = {
     {"decode_sampling_nucleus_p", -1, 1},
     {"decode_sampling_temperature", 0, kMax},
     {"disk_gb_s", 0, kMax},
+    {"hosts", 0, 1 << 20},
+    {"memory", 0, kMax},
+    {"net_gb_s", 1e-6, kMax},
+    {"net_us", 0, kMax},
+    {"ranks_per_host", 1, 65536},
     {"decode_sampling_top_k", 0, kMax},
     {"draft_tokens", 1, 64},
     {"batch_size", 1, 4096},
@@ -147,7 +152,7 @@ constexpr Range kRanges[] = {
     {"zstd_level", -7, 9},
 };
 
-constexpr std::string_view kSizes[] = {"checkpoint_storage_target_data_file_size_bytes", "max_shard_size", "memory_limit"};
+constexpr std::string_view kSizes[] = {"checkpoint_storage_target_data_file_size_bytes", "max_shard_size", "memory", "memory_limit"};
 constexpr std::string_view kPaths[] = {"a",
                                        "against",
                                        "b",

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "fathom/base/plan_scope.h"
 #include "fathom/base/trace.h"
 #include "fathom/config/model_sizes.h"
 #include "fathom/kernels/elementwise/swiglu.h"
@@ -154,7 +155,7 @@ Moe::Saved Moe::Allocate(Arena& arena, DType compute, int64_t tokens, const Laye
   int64_t held = rows;
   if (groups.expert.size() > 1 && !groups.same_tokens) {
     s.held = {arena.AllocSpan<int64_t>(router_.experts), arena.AllocSpan<int64_t>(router_.experts / groups.expert.size() + 1)};
-    held *= groups.expert.size();
+    if (!PlanScope::IsEven()) held *= groups.expert.size();
   }
   s.gate = arena.Alloc(compute, {held, width_});
   s.up = arena.Alloc(compute, {held, width_});

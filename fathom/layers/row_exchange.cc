@@ -17,7 +17,7 @@ void RowExchange::Count() {
     const auto at = static_cast<size_t>(r * each), count = static_cast<size_t>(each);
     to.push_back(BytesOf(std::span<const int64_t>(sent).subspan(at, count)));
     from.push_back(BytesOf(held_.counts.subspan(at, count)));
-    if (PlanScope::Active()) std::copy_n(sent.begin(), count, held_.counts.begin() + r * each);
+    if (PlanScope::Active()) std::copy_n(sent.begin() + (PlanScope::IsEven() ? r * each : 0), count, held_.counts.begin() + r * each);
   }
   comm_.AllToAll(to, from);
   held_.begin[0] = 0;
@@ -47,8 +47,14 @@ void RowExchange::ForBlocks(const F& f) const {
   }
 }
 
+// A block of rows for each expert of the other ranks, of which all have the same share.
+void RowExchange::CountEven(int64_t row_bytes) const {
+  const int64_t n = comm_.size(), rows = begin_.back(), experts = std::ssize(begin_) - 1;
+  comm_.CountSpread(rows * (n - 1) / n * row_bytes, std::min(rows, experts) * (n - 1) / n);
+}
+
 void RowExchange::ToExperts(ConstView rows, View to) const {
-  if (PlanScope::Active()) return;
+  if (PlanScope::Active()) return CountEven(rows.dim(1) * DTypeSize(rows.dtype()));
   std::vector<Outgoing> out;
   std::vector<Incoming> in;
   ForBlocks([&](int r, bool self, const auto& mine, const auto& held) {
@@ -62,7 +68,7 @@ void RowExchange::ToExperts(ConstView rows, View to) const {
 }
 
 void RowExchange::FromExperts(ConstView rows, View to) const {
-  if (PlanScope::Active()) return;
+  if (PlanScope::Active()) return CountEven(rows.dim(1) * DTypeSize(rows.dtype()));
   std::vector<Outgoing> out;
   std::vector<Incoming> in;
   ForBlocks([&](int r, bool self, const auto& mine, const auto& held) {

@@ -18,7 +18,7 @@ class RowExchange {
   // begin [E+1]: rows of each expert on this rank.
   RowExchange(const Comm& comm, std::span<const int64_t> begin, const HeldRows& held) : comm_(comm), begin_(begin), held_(held) {}
 
-  // Fills held; collective. Under a PlanScope: every rank sends all of its rows here.
+  // Fills held; collective. Under a PlanScope: every rank sends all of its rows here, or, if they are to be even, as many as go there.
   void Count();
   int64_t held() const { return held_.begin.back(); }
   // rows [R,D], sorted by expert; to [held(),D], overwritten; contiguous, of one dtype.
@@ -27,6 +27,7 @@ class RowExchange {
   void FromExperts(ConstView rows, View to) const;
 
  private:
+  void CountEven(int64_t row_bytes) const;
   template <class F>
   void ForBlocks(const F& f) const;
 

@@ -33,6 +33,18 @@ std::span<std::byte> BytesOf(View x) {
   return {x.raw(), static_cast<size_t>(x.NumBytes())};
 }
 
+std::vector<std::string> AllGatherText(const Comm& comm, const std::string& mine) {
+  std::vector<int64_t> lengths(static_cast<size_t>(comm.size()));
+  lengths[static_cast<size_t>(comm.rank())] = std::ssize(mine);
+  comm.AllSum(std::span(lengths));
+  std::vector<std::string> texts;
+  for (const int64_t length : lengths) texts.emplace_back(static_cast<size_t>(length), '\0');
+  std::vector<std::span<std::byte>> all;
+  for (std::string& text : texts) all.push_back(BytesOf(std::span(text)));
+  comm.AllGather(std::as_bytes(std::span(mine)), all);
+  return texts;
+}
+
 Comm::Comm(std::shared_ptr<Transport> transport) : state_(std::make_shared<State>()) {
   state_->members.resize(static_cast<size_t>(transport->size()));
   std::iota(state_->members.begin(), state_->members.end(), 0);
@@ -40,34 +52,80 @@ Comm::Comm(std::shared_ptr<Transport> transport) : state_(std::make_shared<State
   state_->transport = std::move(transport);
 }
 
-bool Comm::Alone() const { return size() == 1 || PlanScope::Active(); }
+Comm Comm::Planned(int rank, int size, int host_ranks) {
+  if (size == 1) return {};
+  Comm comm;
+  comm.state_ = std::make_shared<State>();
+  comm.state_->members.resize(static_cast<size_t>(size));
+  std::iota(comm.state_->members.begin(), comm.state_->members.end(), 0);
+  comm.state_->rank = rank;
+  comm.state_->host_ranks = host_ranks;
+  return comm;
+}
 
-Comm Comm::Split(int64_t color) const {
-  if (size() == 1) return {};
-  std::vector<int64_t> colors(state_->members.size());
-  colors[static_cast<size_t>(rank())] = color;
-  AllSum(std::span(colors));
+Comm Comm::Part(const std::vector<int>& ranks) const {
+  if (ranks.size() == 1) return {};
   Comm part;
   part.state_ = std::make_shared<State>();
   part.state_->transport = state_->transport;
-  for (size_t r = 0; r < colors.size(); ++r) {
-    if (static_cast<int>(r) == rank()) part.state_->rank = static_cast<int>(part.state_->members.size());
-    if (colors[r] == color) part.state_->members.push_back(state_->members[r]);
+  part.state_->host_ranks = state_->host_ranks;
+  for (const int r : ranks) {
+    if (r == rank()) part.state_->rank = static_cast<int>(part.state_->members.size());
+    part.state_->members.push_back(state_->members[static_cast<size_t>(r)]);
   }
   return part;
 }
 
+// Members of one host have numbers one behind the other.
+bool Comm::IsFar(size_t r) const {
+  const State& s = *state_;
+  return s.members[r] / s.host_ranks != s.members[static_cast<size_t>(s.rank)] / s.host_ranks;
+}
+
+void Comm::Count(int to, int64_t bytes) const {
+  Traffic& t = state_->traffic;
+  t.bytes_sent += bytes;
+  ++t.messages;
+  if (!planned() || !IsFar(static_cast<size_t>(to))) return;
+  t.far_bytes += bytes;
+  ++t.far_messages;
+}
+
+void Comm::CountToAll(int64_t bytes) const {
+  if (!planned()) return;
+  for (int r = 0; r < size(); ++r) {
+    if (r != rank()) Count(r, bytes);
+  }
+}
+
+void Comm::CountSpread(int64_t bytes, int64_t messages) const {
+  if (!planned()) return;
+  int64_t far = 0;
+  for (size_t r = 0; r < state_->members.size(); ++r) far += IsFar(r) ? 1 : 0;
+  Traffic& t = state_->traffic;
+  t.bytes_sent += bytes;
+  t.messages += messages;
+  t.far_bytes += bytes * far / (size() - 1);
+  t.far_messages += messages * far / (size() - 1);
+}
+
 void Comm::Exchange(std::span<const Outgoing> out, std::span<const Incoming> in) const {
-  if (Alone()) return;
-  TraceSlice slice("communication");
+  if (size() == 1) return;
   const Stopwatch clock;
   State& s = *state_;
+  if (PlanScope::Active()) {
+    for (const Outgoing& message : out) {
+      if (planned()) Count(message.to, std::ssize(message.bytes));
+    }
+    return;
+  }
+  TraceSlice slice("communication");
   s.out.clear();
   s.in.clear();
   for (const Outgoing& message : out) {
     FATHOM_CHECK(message.to != rank(), "a message to itself");
     s.out.push_back({s.members[static_cast<size_t>(message.to)], message.bytes});
-    s.traffic.bytes_sent += std::ssize(message.bytes);
+    Count(message.to, std::ssize(message.bytes));
   }
   for (const Incoming& message : in) s.in.push_back({s.members[static_cast<size_t>(message.from)], message.bytes});
   for (const Outgoing& message : out) slice.AddWork(0, static_cast<double>(message.bytes.size()));
@@ -87,7 +145,6 @@ void Comm::Receive(int from, std::span<std::byte> bytes) const {
 }
 
 void Comm::AllToAll(std::span<const std::span<const std::byte>> to, std::span<const std::span<std::byte>> from) const {
-  if (PlanScope::Active()) return;
   const auto me = static_cast<size_t>(rank());
   std::vector<Outgoing> out;
   std::vector<Incoming> in;
@@ -96,7 +153,7 @@ void Comm::AllToAll(std::span<const std::span<const std::byte>> to, std::span<co
     out.push_back({static_cast<int>(r), to[r]});
     in.push_back({static_cast<int>(r), from[r]});
   }
-  Copy(to[me], from[me]);
+  if (!PlanScope::Active()) Copy(to[me], from[me]);
   Exchange(out, in);
 }
 
@@ -107,7 +164,8 @@ void Comm::AllGather(std::span<const std::byte> mine, std::span<const std::span<
 
 template <class T, class F>
 void Comm::Combine(std::span<T> x, const F& combine) const {
-  if (Alone()) return;
+  if (size() == 1) return;
+  if (PlanScope::Active()) return CountToAll(std::ssize(x) * static_cast<int64_t>(sizeof(T)));
   const auto n = static_cast<size_t>(size());
   std::vector<T> all(n * x.size());
   std::vector<std::span<std::byte>> parts;
@@ -128,6 +186,23 @@ void Comm::AllMax(std::span<double> x) const {
 void Comm::Barrier() const {
   int64_t nothing = 0;
   AllSum(std::span(&nothing, 1));
+}
+
+int64_t Comm::SumBytes(int64_t elements) {
+  return 2 * std::min(elements, static_cast<int64_t>(kBucket)) * static_cast<int64_t>(sizeof(float));
+}
+
+// As SumBucket does for each bucket.
+void Comm::CountSum(int64_t elements) const {
+  if (!planned()) return;
+  for (int64_t rest = elements; rest > 0; rest -= static_cast<int64_t>(kBucket)) {
+    const int64_t bucket = std::min(rest, static_cast<int64_t>(kBucket)), n = size();
+    const auto part = [&](int64_t r) { return (bucket * (r + 1) / n - bucket * r / n) * static_cast<int64_t>(sizeof(float)); };
+    for (int r = 0; r < n; ++r) {
+      if (r != rank()) Count(r, part(r));
+    }
+    CountToAll(part(rank()));
+  }
 }
 
 // Each rank sums its part of the bucket and gives it to the others.
@@ -156,7 +231,12 @@ void Comm::SumBucket(std::span<float> bucket) const {
 }
 
 void Comm::AllSum(std::span<const View> list) const {
-  if (Alone()) return;
+  if (size() == 1) return;
+  if (PlanScope::Active()) {
+    int64_t elements = 0;
+    for (const View& view : list) elements += view.NumElements();
+    return CountSum(elements);
+  }
   std::vector<float>& bucket = state_->bucket;
   std::vector<std::span<float>> waiting;
   size_t used = 0;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "fathom/parallel/transport.h"
@@ -13,22 +14,25 @@ namespace fathom {
 
 // What a group of ranks has cost this one.
 struct Traffic {
-  int64_t bytes_sent = 0;  // to the others
-  double seconds = 0;      // in calls, waiting included
+  int64_t bytes_sent = 0, messages = 0;     // to the others
+  int64_t far_bytes = 0, far_messages = 0;  // of them to other hosts; of planned groups
+  double seconds = 0;                       // in calls, waiting included
 };
 
 // Every call but rank(), size() and traffic() is made by all ranks of the group, in the same order, with sizes that fit. With one rank, and
-// under a PlanScope, nothing is done: what would be received stays as it is. Sums are taken in the order of the ranks, so all of them get
-// the same bits, in every run. Copies are the same group.
+// under a PlanScope, nothing is done: what would be received stays as it is; a planned group counts what would be sent. Sums are taken in
+// the order of the ranks, so all of them get the same bits, in every run. Copies are the same group.
 class Comm {
  public:
   Comm() = default;  // one rank
   explicit Comm(std::shared_ptr<Transport> transport);
+  // Rank `rank` of so many that are not there, for use under a PlanScope; each host has so many of them, one behind the other.
+  static Comm Planned(int rank, int size, int host_ranks);
 
   int rank() const { return state_ ? state_->rank : 0; }
   int size() const { return state_ ? static_cast<int>(state_->members.size()) : 1; }
-  // Those of the group with the same color, in the order of their ranks. Its traffic is counted apart.
-  Comm Split(int64_t color) const;
+  // Those ranks of the group, this one among them, in rising order; called by all of them. Its traffic is counted apart.
+  Comm Part(const std::vector<int>& ranks) const;
 
   void Barrier() const;
   // x = the sum over ranks: F32, contiguous; several count as one after the other.
@@ -47,25 +51,37 @@ class Comm {
   void Receive(int from, std::span<std::byte> bytes) const;
 
   Traffic traffic() const { return state_ ? state_->traffic : Traffic(); }
+  bool planned() const { return state_ && !state_->transport; }
+  // Memory that AllSum keeps for views of so many elements in all.
+  static int64_t SumBytes(int64_t elements);
+  // Under a PlanScope, of a planned group: counts so many bytes in so many messages, spread evenly over the others.
+  void CountSpread(int64_t bytes, int64_t messages) const;
 
  private:
   struct State {
-    std::shared_ptr<Transport> transport;
-    std::vector<int> members;  // ranks of the transport
-    int rank = 0;              // of this one among them
+    std::shared_ptr<Transport> transport;  // none: planned
+    std::vector<int> members;              // ranks of the transport
+    int rank = 0;                          // of this one among them
+    int host_ranks = 1;                    // of a planned group
     Traffic traffic;
     std::vector<float> sums;  // [n*count]: what others sent
     std::vector<float> bucket;
     std::vector<Outgoing> out;
     std::vector<Incoming> in;
   };
-  bool Alone() const;
+  bool IsFar(size_t rank) const;
+  void Count(int to, int64_t bytes) const;
+  void CountToAll(int64_t bytes) const;
+  void CountSum(int64_t elements) const;
   void SumBucket(std::span<float> bucket) const;
   template <class T, class F>
   void Combine(std::span<T> x, const F& combine) const;
 
   std::shared_ptr<State> state_;
 };
+
+// What each rank of the group says, in their order.
+std::vector<std::string> AllGatherText(const Comm& comm, const std::string& mine);
 
 // The memory of a contiguous view or of a list.
 std::span<const std::byte> BytesOf(ConstView x);

@@ -20,7 +20,7 @@ TEST(Comm, OneRankLeavesEverythingAsItIs) {
   one.Barrier();
   EXPECT_EQ(x, 3);
   EXPECT_EQ(one.size(), 1);
-  EXPECT_EQ(one.Split(5).size(), 1);
+  EXPECT_EQ(one.Part({0}).size(), 1);
 }
 
 TEST(Comm, SumsFloatsOfSeveralViewsAcrossBuckets) {
@@ -76,9 +76,17 @@ TEST(Comm, AllToAllTakesUnequalSizes) {
   });
 }
 
+TEST(Comm, GathersTextsOfUnequalLengths) {
+  RunRanks(3, [](const Comm& world) {
+    const std::string mine(static_cast<size_t>(2 * world.rank()), static_cast<char>('a' + world.rank()));
+    EXPECT_EQ(AllGatherText(world, mine), (std::vector<std::string>{"", "bb", "cccc"}));
+  });
+  EXPECT_EQ(AllGatherText({}, "x"), std::vector<std::string>{"x"});
+}
+
 TEST(Comm, SplitsAndCountsEachGroupsTrafficApart) {
   RunRanks(6, [](const Comm& world) {
-    const Comm part = world.Split(world.rank() % 2);
+    const Comm part = world.Part(world.rank() % 2 == 0 ? std::vector{0, 2, 4} : std::vector{1, 3, 5});
     ASSERT_EQ(part.size(), 3);
     EXPECT_EQ(part.rank(), world.rank() / 2);
     EXPECT_EQ(part.traffic().bytes_sent, 0);
@@ -100,6 +108,39 @@ TEST(Comm, NothingTravelsWhileMemoryIsPlanned) {
     world.AllSum(std::span(&x, 1));
     EXPECT_EQ(x, world.rank());
     EXPECT_EQ(world.traffic().bytes_sent, 0);
+  });
+}
+
+// What a call of every kind sends, of `world` and a part of it.
+std::array<Traffic, 2> CallAll(const Comm& world) {
+  const Comm part = world.Part(world.rank() % 2 == 0 ? std::vector{0, 2} : std::vector{1, 3});
+  Tensor sums(DType::kF32, {(int64_t{1} << 22) + 5});
+  world.AllSum(sums.mutable_view());
+  std::vector<double> list(3);
+  part.AllSum(std::span(list));
+  part.AllMax(std::span(list));
+  world.Barrier();
+  std::vector<int32_t> mine(static_cast<size_t>(world.rank() + 1)), other(8);
+  std::vector<std::span<const std::byte>> to(4, BytesOf(std::span<const int32_t>(mine)));
+  std::vector<std::span<std::byte>> from;
+  for (size_t r = 0; r < 4; ++r) from.push_back(BytesOf(std::span(other).first(r + 1)));
+  world.AllToAll(to, from);
+  if (part.rank() == 0) part.Send(1, BytesOf(std::span<const int32_t>(mine)));
+  if (part.rank() == 1) part.Receive(0, BytesOf(std::span(other).first(static_cast<size_t>(world.rank() - 1))));
+  return {world.traffic(), part.traffic()};
+}
+
+TEST(Comm, APlannedGroupCountsWhatAGroupSends) {
+  RunRanks(4, [](const Comm& world) {
+    const auto real = CallAll(world);
+    const PlanScope plan(1);
+    const auto planned = CallAll(Comm::Planned(world.rank(), 4, 2));
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(planned[i].bytes_sent, real[i].bytes_sent) << i;
+      EXPECT_EQ(planned[i].messages, real[i].messages) << i;
+    }
+    EXPECT_EQ(planned[1].far_bytes, planned[1].bytes_sent);  // ranks 0 and 1 are of one host, 2 and 3 of another
+    EXPECT_LT(planned[0].far_bytes, planned[0].bytes_sent);
   });
 }
 

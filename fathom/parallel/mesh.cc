@@ -78,11 +78,16 @@ Mesh::Mesh(const Comm& world, const MeshSizes& sizes) : world_(world) {
   for (const AxisSize& size : sizes) counts.push_back(size.dcn);
   for (const AxisSize& size : sizes) counts.push_back(size.ici);
   const std::vector<int64_t> mine = Digits(world.rank(), counts);
-  for (size_t axis = 0; axis < sizes.size(); ++axis) {
-    int64_t others = 0;  // this rank's place with the axis left out
-    for (size_t i = 0; i < counts.size(); ++i) others = others * counts[i] + (i % sizes.size() == axis ? 0 : mine[i]);
-    if (sizes[axis].all() > 1) comms_[axis] = world.Split(others);
+  std::array<std::vector<int>, kAxes.size()> groups;
+  for (int r = 0; r < world.size(); ++r) {
+    const std::vector<int64_t> place = Digits(r, counts);
+    for (size_t axis = 0; axis < sizes.size(); ++axis) {
+      bool differs = false;  // on another axis
+      for (size_t i = 0; i < counts.size(); ++i) differs |= i % sizes.size() != axis && place[i] != mine[i];
+      if (!differs) groups[axis].push_back(r);
+    }
   }
+  for (size_t axis = 0; axis < sizes.size(); ++axis) comms_[axis] = world.Part(groups[axis]);
 }
 
 void Mesh::SumOverRows(std::span<double> x) const {
@@ -112,11 +117,22 @@ std::vector<std::string> MeshFlags() {
   return flags;
 }
 
-MeshSizes ReadMesh(const RunConfig& config, int ranks) {
+namespace {
+
+MeshSizes Flagged(const RunConfig& config) {
   MeshSizes sizes;
   for (size_t i = 0; i < sizes.size(); ++i) {
     sizes[i] = {static_cast<int64_t>(config.Float(FlagOf("ici", kAxes[i]))), static_cast<int64_t>(config.Float(FlagOf("dcn", kAxes[i])))};
   }
+  return sizes;
+}
+
+}  // namespace
+
+int64_t AskedRanks(const RunConfig& config) { return Product(Flagged(config)); }
+
+MeshSizes ReadMesh(const RunConfig& config, int ranks) {
+  MeshSizes sizes = Flagged(config);
   FillAxes(config, ranks, sizes);
   const int64_t asked = Product(sizes);
   if (asked == ranks) return sizes;

@@ -35,7 +35,7 @@ using MeshSizes = std::array<AxisSize, kAxes.size()>;
 class Mesh {
  public:
   Mesh() = default;                                 // one rank
-  Mesh(const Comm& world, const MeshSizes& sizes);  // sizes multiply to the ranks of the world; collective
+  Mesh(const Comm& world, const MeshSizes& sizes);  // sizes multiply to the ranks of the world
 
   int size(Axis axis) const { return comm(axis).size(); }
   int rank(Axis axis) const { return comm(axis).rank(); }
@@ -67,6 +67,8 @@ std::vector<std::string> MeshFlags();
 // MaxText's ici_*_parallelism and dcn_*_parallelism flags for so many ranks; -1 takes what is left. Throws Error(kUsage) with the flag, its
 // number and that of the ranks if they do not multiply to them.
 MeshSizes ReadMesh(const RunConfig& config, int ranks);
+// The ranks that the flags ask for, where -1 counts as one.
+int64_t AskedRanks(const RunConfig& config);
 
 // The flag that gives this axis its ranks: "dcn_data_parallelism".
 std::string MeshFlag(const RunConfig& config, Axis axis);

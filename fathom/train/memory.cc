@@ -36,6 +36,35 @@ int64_t MomentBytes(const Optimizer& optimizer) {
   return bytes;
 }
 
+using MeshTraffic = std::array<Traffic, kAxes.size()>;
+
+MeshTraffic TrafficOf(const Mesh& mesh) {
+  MeshTraffic traffic;
+  for (const Axis axis : kAxes) traffic[static_cast<size_t>(axis)] = mesh.comm(axis).traffic();
+  return traffic;
+}
+
+// a + f b
+MeshTraffic Combine(MeshTraffic a, const MeshTraffic& b, int64_t f) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    for (int64_t Traffic::*count : {&Traffic::bytes_sent, &Traffic::messages, &Traffic::far_bytes, &Traffic::far_messages})
+      a[i].*count += f * (b[i].*count);
+  }
+  return a;
+}
+
+// Of a step, by the step's own code. It is linear in the passes, of which there may be hundreds.
+MeshTraffic PlanStep(TrainSession& session, const TrainOptions& options) {
+  const PlanScope plan(NumThreads(), PlanScope::Rows::kEven);
+  const auto step = [&](int64_t passes) {
+    const MeshTraffic before = TrafficOf(options.mesh);
+    session.Step(FullBatch(options.rows * passes, options.length), 0);
+    return Combine(TrafficOf(options.mesh), before, -1);
+  };
+  const MeshTraffic one = step(1);
+  return options.accumulation == 1 ? one : Combine(one, Combine(step(2), one, -1), options.accumulation - 1);
+}
+
 }  // namespace
 
 std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state) {
@@ -47,9 +76,13 @@ std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state) {
                                  {"gradients", BytesOf(session.grads(), true, seen)},
                                  {"moments", moments},
                                  {"whole layers", session.SplitBytes()},
-                                 {"activations", session.counted().saved},
-                                 {"scratch", session.counted().scratch + session.optimizer().scratch_bytes()}};
-  if (session.SplitBytes() == 0) std::erase_if(rows, [](const MemoryRow& row) { return row.what == "whole layers"; });
+                                 {"activations", session.expected().saved},
+                                 {"scratch", session.expected().scratch + session.optimizer().scratch_bytes()},
+                                 {"sums over ranks", session.SumBytes()}};
+  const auto is_absent = [](const MemoryRow& row) {
+    return row.bytes == 0 && (row.what == "whole layers" || row.what == "sums over ranks");
+  };
+  std::erase_if(rows, is_absent);
   if (copies_state) rows.push_back({kStateCopy, parameters + moments});
   return rows;
 }
@@ -93,7 +126,9 @@ TrainPlan PlanTraining(const TrainOptions& options, int threads, FunctionRef<Loa
   LoadedModel model = load();
   TrainSession session(model.config, options, std::move(model.params));
   std::set<const std::byte*> seen;
-  return {model.config, SessionMemory(session, options.CopiesState()), BytesOf(session.params(), false, seen)};
+  TrainPlan result{model.config, SessionMemory(session, options.CopiesState()), BytesOf(session.params(), false, seen)};
+  if (options.mesh.world().planned()) result.traffic = PlanStep(session, options);
+  return result;
 }
 
 }  // namespace fathom

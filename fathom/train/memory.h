@@ -2,6 +2,7 @@
 // answer is the code's own; also for models and machines that are not here.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,8 @@ void CheckFits(const std::vector<MemoryRow>& rows, int64_t free, const TrainOpti
 struct TrainPlan {
   ModelConfig config;  // as the run will have it
   std::vector<MemoryRow> memory;
-  int64_t mapped = 0;  // bytes of what stays in the files that it is mapped from, which the rows leave out
+  int64_t mapped = 0;                              // bytes of what stays in the files that it is mapped from, which the rows leave out
+  std::array<Traffic, kAxes.size()> traffic = {};  // of a step of this rank, in the order of kAxes; on a planned mesh
 };
 // Of a run on so many threads that starts from what load() gives, which is called under a PlanScope. Throws Error as load does and for
 // masks that match nothing.

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <set>
 #include <tuple>
@@ -11,6 +12,7 @@
 #include "fathom/base/threads.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/data/synthetic.h"
+#include "fathom/parallel/test_threads.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 
@@ -142,6 +144,43 @@ TEST(TrainMemory, IsWhatAStepOfSparseAttentionTakes) {
   }
   ExpectTaken(Small({"mtp_num_layers=1", "indexer_loss_scaling_factor=0.5"}, true), 8);
   ExpectTaken(Small({"compat=maxtext", "mtp_num_layers=1", "indexer_loss_scaling_factor=0.5"}, true), 2);
+}
+
+// What a step of real ranks sends and takes, over what a plan without them says. Every token asks all experts, so the rows that travel are
+// known.
+void ExpectPlannedOn(int ranks, std::vector<std::string> mesh_flags) {
+  std::vector<std::string> words = Small({"num_experts_per_tok=16", "mtp_num_layers=1", "ici_fsdp_parallelism=1"});
+  const std::string what = fmt::format("{}", fmt::join(mesh_flags, " "));
+  words.insert(words.end(), mesh_flags.begin(), mesh_flags.end());
+  const RunConfig config = Flags(words);
+  const MeshSizes sizes = ReadMesh(config, ranks);
+  RunRanks(ranks, [&](const Comm& world) {
+    const TrainOptions options = ReadTrainOptions(config, Mesh(world, sizes));
+    LoadedModel model = LoadModel(config, options, {});
+    TrainSession session(model.config, options, std::move(model.params));
+    const Batch batch = FullBatch(options.rows * options.accumulation, options.length);
+    const auto sent = [&](Axis axis) { return options.mesh.comm(axis).traffic().bytes_sent; };
+    std::array<int64_t, kAxes.size()> before;
+    for (size_t i = 0; i < kAxes.size(); ++i) before[i] = sent(kAxes[i]);
+    session.Step(batch, 1e-3);
+    const TrainOptions planned = ReadTrainOptions(config, Mesh(Comm::Planned(world.rank(), ranks, 1), sizes));
+    const TrainPlan plan = PlanTraining(planned, 1, [&] { return LoadModel(config, planned, {}); });
+    for (size_t i = 0; i < kAxes.size(); ++i)
+      EXPECT_EQ(plan.traffic[i].bytes_sent, sent(kAxes[i]) - before[i]) << what << ", " << AxisName(kAxes[i]) << ", rank " << world.rank();
+    int64_t activations = 0;
+    for (const MemoryRow& row : plan.memory) activations += row.what == "activations" || row.what == "scratch" ? row.bytes : 0;
+    const double factor = static_cast<double>(session.taken().saved + session.taken().scratch) / static_cast<double>(activations);
+    const bool dropless = options.mesh.size(Axis::kExpert) > 1;  // space for the rows of all ranks is kept, and not touched
+    EXPECT_TRUE(factor > 0.9 && (dropless || factor < 1.1)) << what << ": " << factor;
+  });
+}
+
+TEST(TrainMemory, AMeshIsPlannedWithoutItsRanks) {
+  for (const char* axis : {"data", "fsdp", "expert", "tensor", "context", "pipeline"})
+    ExpectPlannedOn(2, {fmt::format("ici_{}_parallelism=2", axis)});
+  ExpectPlannedOn(3, {"ici_fsdp_parallelism=3", "gradient_accumulation_steps=3"});
+  ExpectPlannedOn(4, {"ici_fsdp_parallelism=2", "ici_expert_parallelism=2"});
+  ExpectPlannedOn(4, {"ici_tensor_parallelism=2", "ici_pipeline_parallelism=2"});
 }
 
 // 671B parameters, without allocating them.

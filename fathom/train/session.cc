@@ -65,15 +65,6 @@ constexpr int64_t kRootLayer = -1;  // what belongs to no layer
 
 bool IsSplit(const TrainOptions& options) { return options.mesh.size(Axis::kFsdp) > 1; }
 
-// Full rows of one document each: longer documents take more memory than short ones.
-Batch FullBatch(int64_t rows, int64_t length) {
-  Batch batch;
-  batch.Clear(rows, length);
-  const std::vector<int32_t> ids(static_cast<size_t>(length));
-  for (int64_t row = 0; row < rows; ++row) batch.AddSegment(row * length, length, ids.data(), ids.data(), 1);
-  return batch;
-}
-
 // The part [begin, end) of a document's tokens that this rank has from `own` on: they see the document up to there.
 void AddOwnSegment(const Segment& document, int64_t begin, int64_t end, int64_t own, std::vector<Segment>& segments) {
   const int64_t first = std::max(begin, document.q_begin), last = std::min(end, document.q_end);
@@ -81,6 +72,14 @@ void AddOwnSegment(const Segment& document, int64_t begin, int64_t end, int64_t 
 }
 
 }  // namespace
+
+Batch FullBatch(int64_t rows, int64_t length) {
+  Batch batch;
+  batch.Clear(rows, length);
+  const std::vector<int32_t> ids(static_cast<size_t>(length));
+  for (int64_t row = 0; row < rows; ++row) batch.AddSegment(row * length, length, ids.data(), ids.data(), 1);
+  return batch;
+}
 
 int64_t MtpModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
 
@@ -98,7 +97,8 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       compute_(weights_ ? weights_->whole() : rounded_),
       whole_grads_(split_grads_ ? split_grads_->whole() : grads_),
       lists_(static_cast<size_t>(options.mesh.size(Axis::kStage))),
-      counted_(CountPasses()),
+      counted_(CountPasses(PlanScope::Rows::kMost)),
+      expected_(groups_.expert.size() > 1 ? CountPasses(PlanScope::Rows::kEven) : counted_),
       saved_(SpaceFor(counted_.saved)),
       scratch_(SpaceFor(counted_.scratch)) {
   MakeTotals();
@@ -137,9 +137,19 @@ void TrainSession::SumGradients() {
   for (const Axis axis : kAxes) options_.mesh.comm(axis).AllSum(sums_[static_cast<size_t>(axis)]);
 }
 
-TrainSession::PassMemory TrainSession::CountPasses() {
+int64_t TrainSession::SumBytes() const {
+  int64_t bytes = 0;
+  for (const std::vector<View>& list : sums_) {
+    int64_t elements = 0;
+    for (const View& view : list) elements += view.NumElements();
+    bytes += Comm::SumBytes(elements);
+  }
+  return bytes;
+}
+
+TrainSession::PassMemory TrainSession::CountPasses(PlanScope::Rows rows) {
   decoder_.EnsurePositions(options_.length);
-  const PlanScope plan(NumThreads());
+  const PlanScope plan(NumThreads(), rows);
   Arena saved = Arena::Counting(), scratch = Arena::Counting();
   Ctx ctx{saved, scratch, options_.compute, options_.fp8_block, Arithmetic::kFastest, groups_};
   const Batch batch = FullBatch(options_.rows, options_.length);
@@ -321,7 +331,7 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   report.balance_loss = static_cast<double>(options_.balance.factor) * balance;
   report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss + report.balance_loss;
   report.optimizer = optimizer_->Step(learning_rate, report.loss);
-  if (options_.bias_update_rate > 0 && report.optimizer.applied) UpdateRouterBiases();
+  if (options_.bias_update_rate > 0 && report.optimizer.applied && !PlanScope::Active()) UpdateRouterBiases();
   return report;
 }
 

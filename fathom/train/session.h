@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "fathom/base/plan_scope.h"
 #include "fathom/data/batch.h"
 #include "fathom/model/decoder.h"
 #include "fathom/optim/optimizer.h"
@@ -33,6 +34,9 @@ struct BatchCounts {
   double tokens = 0;       // of documents; padding too if it counts
   double rows = 0;
 };
+
+// Full rows of one document each: longer documents take more memory than short ones.
+Batch FullBatch(int64_t rows, int64_t length);
 
 // With options.mesh one rank of several, all of which make the same calls: each with its rows of every batch, its parts of the parameters,
 // gradients and moments; what is reported and how the parameters move is of the whole batch and the whole model.
@@ -62,6 +66,8 @@ class TrainSession {
   // What the largest pass of this session takes, counted by running it under a PlanScope: full rows of one document each, and as many rows
   // of expert work as there can be.
   const PassMemory& counted() const { return counted_; }
+  // The same where routers spread the rows of ranks that share the experts evenly.
+  const PassMemory& expected() const { return expected_; }
   // The most that passes have taken so far.
   PassMemory taken() const { return {saved_.peak(), scratch_.peak()}; }
 
@@ -77,11 +83,13 @@ class TrainSession {
   DecoderParams& grads() { return grads_; }
   // What passes read: params(), or their bf16 copies where there are some, and the memory in which split layers are made whole.
   DecoderParams& compute_params() { return rounded_; }
+  // What sums of gradients over ranks take.
+  int64_t SumBytes() const;
   int64_t SplitBytes() const { return weights_ ? weights_->NumBytes() + split_grads_->NumBytes() : 0; }
   Optimizer& optimizer() { return *optimizer_; }
 
  private:
-  PassMemory CountPasses();
+  PassMemory CountPasses(PlanScope::Rows rows);
   void MakeTotals();
   void ListSegments(const Batch& batch, int64_t begin, int64_t end, std::vector<Segment>& segments) const;
   int64_t CountedTokens(const Batch& batch) const;
@@ -130,7 +138,7 @@ class TrainSession {
   std::vector<double> layer_sums_;  // memory of totals_
   std::vector<int64_t> layer_counts_;
   LayerTotals totals_;
-  PassMemory counted_;  // by all of the above
+  PassMemory counted_, expected_;  // by all of the above
   Arena saved_, scratch_;
 };
 
