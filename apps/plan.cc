@@ -38,11 +38,11 @@ Planned OpenModel(const RunConfig& config, const ModelConfig& without_checkpoint
   return {checkpoint.config(), StoredTensors(checkpoint)};
 }
 
-void AddDisk(Report& report, const TrainOptions& options, const std::vector<MemoryRow>& memory, int64_t ranks, bool waits) {
+void AddDisk(Report& report, const TrainOptions& options, const std::vector<MemoryRow>& memory, bool waits) {
   int64_t bytes = 0;
   for (const MemoryRow& row : memory) bytes += row.what == "parameters" || row.what == "moments" ? row.bytes : 0;
   report.Section("disk");
-  report.Bytes("one checkpoint", bytes * ranks,
+  report.Bytes("one checkpoint", bytes,
                (options.keep > 0 ? fmt::format("{} are kept", options.keep) : std::string("all are kept")) +
                    (waits ? "; steps wait while one is written: there is no memory for a copy" : ""));
 }
@@ -78,7 +78,7 @@ void PlanOneProcess(const RunConfig& flags, Machine& machine, Report& report) {
   const ModelConfig& config = plan.config;
   AddModel(report, config);
   AddMemory(report, machine, plan);
-  if (options.checkpointing) AddDisk(report, options, plan.memory, 1, waits);
+  if (options.checkpointing) AddDisk(report, options, plan.memory, waits);
   AddStepTime(report, machine, options, plan);
 }
 
