@@ -250,8 +250,8 @@ class Run {
     step_log_.Completed(step_, report_, timing_);
     const TraceSlice slice("metrics");
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
+    AddTraffic(mesh(), before, scalars);  // of the step alone, not of what is told about it
     AddExpertScalars(session_, scalars);
-    AddTraffic(mesh(), before, scalars);
     Report(scalars);
     if (journal_) journal_->NoteExperts(step_, session_);
     CheckFolder();
