@@ -45,7 +45,7 @@ void WidenCodes(const WeightView& w, int64_t row, float* to) {
   const auto* codes = reinterpret_cast<const uint8_t*>(w.value.row<F8E4M3>(row));
   for (int64_t begin = 0; begin < n; begin += kScaleBlock) {
     const VF scale = hn::Set(DF(), BlockScale(w.scale, row / kScaleBlock, begin / kScaleBlock));
-    ForVectors(begin, std::min(n, begin + kScaleBlock), [&](auto at) { at.Store(hn::Mul(LoadCodes(at, codes), scale), to); });
+    ForCodes(codes, begin, std::min(n, begin + kScaleBlock), [&](auto at, VF value) { at.Store(hn::Mul(value, scale), to); });
   }
 }
 

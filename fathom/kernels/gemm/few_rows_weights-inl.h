@@ -69,10 +69,6 @@ HWY_INLINE hn::Vec<D> LoadPairs(const uint16_t* p) {
     return hn::BitCast(D(), hn::LoadU(hn::Repartition<uint16_t, D>(), p));
   }
 }
-// A vector of BF16 pairs gives its even elements by a shift and its odd ones by a mask.
-HWY_INLINE VF EvenBF16(hn::Vec<DU> pairs) { return hn::BitCast(DF(), hn::ShiftLeft<16>(pairs)); }
-HWY_INLINE VF OddBF16(hn::Vec<DU> pairs) { return hn::BitCast(DF(), hn::And(pairs, hn::Set(DU(), 0xffff0000u))); }
-
 struct WeightsBF16 {
   using T = uint16_t;
   using X = float;
@@ -98,45 +94,6 @@ struct WeightsBF16 {
 };
 
 #if HWY_TARGET == HWY_AVX3_DL
-
-// A line of 64 codes as BF16 values, exact: two look-ups over the 128 magnitudes give the upper and the lower byte of each value. The
-// bytes are zipped within 128 bits, so the first vector holds elements 0-7 of every 16, the second elements 8-15.
-struct DecodedFP8 {
-  __m512i low, high;
-};
-
-// Bytes of the BF16 value of every magnitude.
-struct TablesFP8 {
-  alignas(64) uint8_t upper[128];
-  alignas(64) uint8_t lower[128];
-};
-constexpr TablesFP8 MakeTablesFP8() {
-  TablesFP8 t{};
-  for (uint32_t code = 0; code < 128; ++code) {
-    uint32_t exponent = code >> 3, mantissa = code & 7, bits = (exponent + 127 - 7) << 7 | mantissa << 4;
-    if (exponent == 0) {  // mantissa * 2^-9, normalised
-      bits = 0;
-      for (uint32_t e = 1, m = mantissa; m > 0 && bits == 0; --e, m <<= 1) {
-        if (m & 8) bits = (e + 127 - 7) << 7 | (m & 7) << 4;
-      }
-    }
-    if (code == 0x7f) bits = 0x7fc0;
-    t.upper[code] = static_cast<uint8_t>(bits >> 8);
-    t.lower[code] = static_cast<uint8_t>(bits & 0xff);
-  }
-  return t;
-}
-inline constexpr TablesFP8 kTablesFP8 = MakeTablesFP8();
-
-HWY_INLINE DecodedFP8 DecodeLine(const uint8_t* codes) {
-  const __m512i c = _mm512_loadu_si512(codes);
-  const __m512i magnitude_upper =
-      _mm512_permutex2var_epi8(_mm512_load_si512(kTablesFP8.upper), c, _mm512_load_si512(kTablesFP8.upper + 64));
-  const __m512i lower = _mm512_permutex2var_epi8(_mm512_load_si512(kTablesFP8.lower), c, _mm512_load_si512(kTablesFP8.lower + 64));
-  // a | (b & c)
-  const __m512i upper = _mm512_ternarylogic_epi64(magnitude_upper, c, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
-  return {_mm512_unpacklo_epi8(lower, upper), _mm512_unpackhi_epi8(lower, upper)};
-}
 
 struct WeightsFP8 {
   using T = uint8_t;

@@ -35,7 +35,7 @@ void ConvertCodes(const WeightView& w, int64_t row, int64_t column, int64_t n, c
   for (const int64_t end = column + n; column < end;) {
     const int64_t block = column / kScaleBlock, length = std::min(end, (block + 1) * kScaleBlock) - column;
     const VF scale = hn::Set(DF(), BlockScale(w.scale, row / kScaleBlock, block));
-    ForVectors(length, [&](auto at) { Store(at, round(hn::Mul(scale, LoadCodes(at, codes + column))), to); });
+    ForCodes(codes + column, 0, length, [&](auto at, VF value) { Store(at, round(hn::Mul(scale, value)), to); });
     column += length;
     to.data += length * DTypeSize(to.dtype);
   }

@@ -19,7 +19,7 @@ template <class Out>
 void DequantizeRow(const uint8_t* codes, const ConstView& scale, int64_t block_row, int64_t k, Out* out) {
   for (int64_t b = 0; b * kScaleBlock < k; ++b) {
     const VF s = hn::Set(DF(), BlockScale(scale, block_row, b));
-    ForVectors(b * kScaleBlock, std::min(k, (b + 1) * kScaleBlock), [&](auto at) { at.Store(hn::Mul(LoadCodes(at, codes), s), out); });
+    ForCodes(codes, b * kScaleBlock, std::min(k, (b + 1) * kScaleBlock), [&](auto at, VF value) { at.Store(hn::Mul(value, s), out); });
   }
 }
 
