@@ -25,17 +25,18 @@ ConstBlock CacheRows(const DecodeArgs& a, int64_t query, int64_t first, int64_t 
   return copy;
 }
 
-// All heads of one query over one part of its rows: unnormalised sums of latents and the state of each head's softmax.
+// A part's heads of one query over its rows: unnormalised sums of latents and the state of each head's softmax.
 template <class Path>
 void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, const DecodeScratch& w, const PartialSums& out) {
   const MlaDecodeShape& s = a.shape;
   const int64_t width = s.latent_dim + s.rope_dim, stride = RowStride<Path>(width), latent_wide = PadBlock(s.latent_dim);
-  for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
-    LoadQuery<Path>(a, part.query, h, std::min(kQueryBlock, s.heads - h), {w.query_rows, stride}, w.queries_t + h * stride);
+  for (int64_t h = part.head; h < part.head_end; h += kQueryBlock) {
+    LoadQuery<Path>(a, part.query, h, std::min(kQueryBlock, part.head_end - h), {w.query_rows, stride}, w.queries_t + h * stride);
   }
-  std::fill(out.sums, out.sums + s.heads * latent_wide, 0.0f);
-  std::fill(out.sum, out.sum + PadBlock(s.heads), 0.0f);
-  std::fill(out.top, out.top + PadBlock(s.heads), -std::numeric_limits<float>::infinity());
+  const int64_t states_end = part.head + PadBlock(part.head_end - part.head);
+  std::fill(out.sums + part.head * latent_wide, out.sums + part.head_end * latent_wide, 0.0f);
+  std::fill(out.sum + part.head, out.sum + states_end, 0.0f);
+  std::fill(out.top + part.head, out.top + states_end, -std::numeric_limits<float>::infinity());
   for (int64_t first = part.begin; first < part.end; first += kKeyBlock) {
     const int64_t n = std::min(kKeyBlock, part.end - first);
     const ConstBlock rows = CacheRows<Path>(a, part.query, first, n, {w.rows, stride});
@@ -45,8 +46,8 @@ void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, c
       Path::Interleave(rows, n, s.latent_dim, {w.rows_sum, latent_wide});
       rows_sum = ConstBlock(w.rows_sum, latent_wide);
     }
-    for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
-      const BlockSight sight{std::min(kQueryBlock, s.heads - h), n, n};
+    for (int64_t h = part.head; h < part.head_end; h += kQueryBlock) {
+      const BlockSight sight{std::min(kQueryBlock, part.head_end - h), n, n};
       ScoreBlock<Path>(sight, width, rows, w.queries_t + h * stride, w.scores);
       SoftmaxColumns(w.scores, sight, s.scale * kLog2E, {out.top + h, out.sum + h, w.factor});
       SumOverKeys<Path>(sight, s.latent_dim, path.ByQuery(w.scores, sight, w.p), rows_sum, {out.sums + h * latent_wide, latent_wide},
@@ -116,15 +117,21 @@ void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, Arena& scratch)
   const MlaDecodeShape& s = a.shape;
   const int64_t queries = a.q_latent.dim(0), heads = PadBlock(s.heads), sums = s.heads * PadBlock(s.latent_dim);
   const JobTable jobs(scratch, queries, [&](int64_t m) { return DecodeParts(RowsOf(a, m)); });
+  const int64_t groups = DecodeHeadGroups(s.heads, jobs.size(), NumWorkers()), blocks = heads / kBlockPad;
   const WorkerScratch<float> workers(scratch, DecodeScratch::Floats(s));
   auto* parts = scratch.AllocArray<PartialSums>(jobs.size());
   float* states = scratch.AllocArray<float>(jobs.size() * 2 * heads);
   float* partial = scratch.AllocArray<float>(jobs.size() * sums);
-  workers.Run(jobs.size(), [&](int64_t job, float* own) {
+  const auto sums_of = [&](int64_t job) {
+    return PartialSums{partial + job * sums, states + 2 * job * heads, states + (2 * job + 1) * heads};
+  };
+  workers.Run(jobs.size() * groups, [&](int64_t i, float* own) {
+    const int64_t job = i / groups, group = i % groups;
     const auto [m, part] = jobs.At(job);
-    parts[job] = {partial + job * sums, states + 2 * job * heads, states + (2 * job + 1) * heads};
     const auto [begin, end] = DecodeRange(RowsOf(a, m), part);
-    HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, begin, end}, own, parts[job]);
+    const int64_t head = blocks * group / groups * kBlockPad, head_end = std::min(s.heads, blocks * (group + 1) / groups * kBlockPad);
+    HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, head, head_end, begin, end}, own, sums_of(job));
+    if (group == 0) parts[job] = sums_of(job);
   });
   ParallelRanges(queries * s.heads, 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

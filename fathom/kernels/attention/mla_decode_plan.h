@@ -17,9 +17,9 @@ struct DecodeArgs : MlaDecodeInputs {
   bool pairs;  // products over pairs of BF16
 };
 static_assert(kCacheBlock == kKeyBlock, "a block of keys lies in one block of the cache");
-// Rows [begin, end) of what one query attends to.
+// Heads [head, head_end) and rows [begin, end) of what one query attends to.
 struct DecodePart {
-  int64_t query, begin, end;
+  int64_t query, head, head_end, begin, end;
 };
 struct PartialSums {
   float* sums;       // [H, PadBlock(R)]
@@ -52,9 +52,17 @@ struct PackedQuery {
   }
 };
 
-// A query's rows are cut into parts by their number alone, so that threads share them and the bits stay.
-inline constexpr int64_t kLeastPart = 512, kMostParts = 32;
-inline int64_t DecodeParts(int64_t rows) { return std::min(kMostParts, (rows + kLeastPart - 1) / kLeastPart); }
+// A query's rows are cut into parts by their number alone, so that threads share them and the bits stay: short ones while they are few,
+// since the parts' sums are read again.
+inline constexpr int64_t kLeastPart = 128, kFewParts = 16, kLongPart = 512, kMostParts = 32;
+inline int64_t DecodeParts(int64_t rows) {
+  const auto of = [rows](int64_t part) { return (rows + part - 1) / part; };
+  return std::max(std::min(kFewParts, of(kLeastPart)), std::min(kMostParts, of(kLongPart)));
+}
+// Where parts are fewer than workers, each is cut by heads as well; a head has the same bits in any group.
+inline int64_t DecodeHeadGroups(int64_t heads, int64_t parts, int64_t workers) {
+  return std::clamp<int64_t>(workers / std::max<int64_t>(parts, 1), 1, PadBlock(heads) / kBlockPad);
+}
 inline std::pair<int64_t, int64_t> DecodeRange(int64_t rows, int64_t part) {
   const int64_t parts = DecodeParts(rows), blocks = (rows + kKeyBlock - 1) / kKeyBlock;
   return {std::min(rows, blocks * part / parts * kKeyBlock), std::min(rows, blocks * (part + 1) / parts * kKeyBlock)};

@@ -105,6 +105,17 @@ Product InGroups(Product p, std::span<const int64_t> begin, int64_t e) {
   return p;
 }
 
+// The groups that have rows: few of many, where a token goes to 8 of 256 experts.
+std::span<const int64_t> GroupsWithRows(std::span<const int64_t> begin, Arena& scratch) {
+  const auto groups = std::ssize(begin) - 1;
+  const std::span<int64_t> list = scratch.AllocSpan<int64_t>(groups);
+  size_t n = 0;
+  for (int64_t e = 0; e < groups; ++e) {
+    if (begin[static_cast<size_t>(e)] < begin[static_cast<size_t>(e) + 1]) list[n++] = e;
+  }
+  return list.first(n);
+}
+
 }  // namespace
 
 void MatMulNT(ConstView x, const WeightView& w, View y, Write write, Arena& scratch, Arithmetic arithmetic) {
@@ -131,11 +142,14 @@ void MatMulTN(ConstView dy, ConstView x, View dw, Write write, Arena& scratch) {
 void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<const WeightView> w, View y, Write write, Arena& scratch,
                      Arithmetic arithmetic) {
   CheckGroups(begin, w.size(), x.dim(0));
+  const ArenaScope scope(scratch);
+  const std::span<const int64_t> groups = GroupsWithRows(begin, scratch);
   TraceSlice slice("experts' products x W^T");
-  NoteWork(slice, x.dim(0), x, w[0].value, slice.recorded() ? UsedGroups(begin) : 0, y);
+  NoteWork(slice, x.dim(0), x, w[0].value, std::ssize(groups), y);
   RunForward(
-      std::ssize(w),
-      [&](int64_t e) {
+      std::ssize(groups),
+      [&](int64_t i) {
+        const int64_t e = groups[static_cast<size_t>(i)];
         return InGroups(ForwardProduct(Group(x, begin, e), w[static_cast<size_t>(e)], Group(y, begin, e), write), begin, e);
       },
       scratch, arithmetic);
@@ -143,11 +157,14 @@ void GroupedMatMulNT(ConstView x, std::span<const int64_t> begin, std::span<cons
 
 void GroupedMatMulNN(ConstView dy, std::span<const int64_t> begin, std::span<const WeightView> w, View dx, Write write, Arena& scratch) {
   CheckGroups(begin, w.size(), dy.dim(0));
+  const ArenaScope scope(scratch);
+  const std::span<const int64_t> groups = GroupsWithRows(begin, scratch);
   TraceSlice slice("experts' products dy W");
-  NoteWork(slice, dy.dim(0), dy, w[0].value, slice.recorded() ? UsedGroups(begin) : 0, dx);
+  NoteWork(slice, dy.dim(0), dy, w[0].value, std::ssize(groups), dx);
   RunProducts(
-      std::ssize(w),
-      [&](int64_t e) {
+      std::ssize(groups),
+      [&](int64_t i) {
+        const int64_t e = groups[static_cast<size_t>(i)];
         return InGroups(InputGradientProduct(Group(dy, begin, e), w[static_cast<size_t>(e)], Group(dx, begin, e), write), begin, e);
       },
       scratch);
@@ -168,7 +185,8 @@ void GroupedMatMulTN(ConstView dy, ConstView x, std::span<const int64_t> begin, 
 
 int64_t GemmScratchBytes(int64_t rows, int64_t n, int64_t k) {
   (void)rows;
-  return std::max(ProductScratchBytes(NumThreads()), FewRowsScratchBytes(NumThreads(), n, k));
+  const int64_t groups = kMostProducts * static_cast<int64_t>(sizeof(int64_t)) + 64;
+  return groups + std::max(ProductScratchBytes(NumThreads()), FewRowsScratchBytes(NumThreads(), n, k));
 }
 
 }  // namespace fathom
