@@ -24,15 +24,20 @@ dense_model() {
 }
 
 # Held-out loss by step of a run, a line each.
-curve() { perl -MJSON::PP -ne 'my $row = decode_json($_); print "$row->{step} $row->{"eval/avg_loss"}\n" if defined $row->{"eval/avg_loss"}' "$OUT/$1/metrics/metrics.jsonl"; }
+curve() { perl -MJSON::PP -ne 'my $row = decode_json($_); print "$row->{step} $_\n" for $row->{"eval/avg_loss"} // ()' "$OUT/$1/metrics/metrics.jsonl"; }
 
-# The warm-up's steps, computed with sparse attention; the run itself evaluates with dense attention.
+# sparse_loss CHECKPOINT STEP: "STEP LOSS" of a checkpoint of the warm-up with sparse attention; the run itself evaluates with dense.
+sparse_loss() {
+  local json=$OUT/warmup.$2.json
+  [ -s "$json" ] || "$FATHOM" eval perplexity "load_parameters_path=$1" "eval_dataset_path=$QUICK/text/held-out" "max_target_length=$CONTEXT" \
+    dtype=float32 "json=$json" log_level=warning >"$OUT/log"
+  perl -MJSON::PP -0777 -ne 'BEGIN { $step = shift } print "$step ", decode_json($_)->{nll}, "\n"' "$2" "$json"
+}
 warmup_curve() {
   local step
+  sparse_loss "$OUT/fresh/checkpoints/0" 0
   for step in $(find "$OUT"/warmup/checkpoints -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort -n); do
-    [ -s "$OUT/warmup.$step.json" ] || "$FATHOM" eval perplexity "load_parameters_path=$OUT/warmup/checkpoints/$step" \
-      "eval_dataset_path=$QUICK/text/held-out" "max_target_length=$CONTEXT" dtype=float32 "json=$OUT/warmup.$step.json" log_level=warning >"$OUT/log"
-    perl -MJSON::PP -0777 -e 'print "$ARGV[0] ", decode_json(<STDIN>)->{nll}, "\n"' "$step" <"$OUT/warmup.$step.json"
+    sparse_loss "$OUT/warmup/checkpoints/$step" "$step"
   done
 }
 
@@ -70,8 +75,10 @@ train() {
 
 DENSE=$(dense_model)
 mkdir -p "$OUT"
-train warmup "$WARMUP_STEPS" "load_parameters_path=$DENSE" init_missing=indexer indexer_n_heads=4 indexer_head_dim=32 "indexer_topk=$TOPK" \
-  indexer_sparse_training=false indexer_loss_scaling_factor=0.01 "trainable_parameters_mask=['.*indexer.*']" learning_rate=3e-3
+WARMUP=("load_parameters_path=$DENSE" init_missing=indexer indexer_n_heads=4 indexer_head_dim=32 "indexer_topk=$TOPK"
+  indexer_sparse_training=false indexer_loss_scaling_factor=0.01 "trainable_parameters_mask=['.*indexer.*']")
+train fresh 1 "${WARMUP[@]}" learning_rate=1e-9 # the same indexers, all but untouched
+train warmup "$WARMUP_STEPS" "${WARMUP[@]}" learning_rate=3e-3
 train sparse "$STEPS" "load_parameters_path=$OUT/warmup/checkpoints/$((WARMUP_STEPS - 1))" \
   indexer_sparse_training=true indexer_loss_scaling_factor=0.01 learning_rate=3e-4
 train dense "$STEPS" "load_parameters_path=$DENSE" learning_rate=3e-4
@@ -89,7 +96,7 @@ perl -e '
   "$(head -1 "$OUT/warmup.txt")" "$(tail -1 "$OUT/warmup.txt")" "$(tail -1 "$OUT/sparse.txt")" "$(curve warmup | head -1)" "$(tail -1 "$OUT/dense.txt")"
 {
   sed 's/^/sparse,_only_indexers_learn /' "$OUT/warmup.txt"
-  awk -v n="$WARMUP_STEPS" '{ print "dense,_trained_on", $1 + n, $2 }' "$OUT/dense.txt"
+  awk -v n="$WARMUP_STEPS" 'NR == 1 { print "dense", 0, $2 } { print "dense", $1 + n, $2 }' "$OUT/dense.txt"
   awk -v n="$WARMUP_STEPS" '{ print "sparse,_everything_learns", $1 + n, $2 }' "$OUT/sparse.txt"
 } | draw >"$OUT/curve.svg"
 echo "drawn in $OUT/curve.svg"

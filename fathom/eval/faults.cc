@@ -33,6 +33,8 @@ constexpr KnownFault kFaults[] = {
     {"mscale", "the softmax scale lacks YaRN's mscale^2", HasMscale, [](Parts m) { m.layers.faults.plain_softmax_scale = true; }},
     {"yarn", "the rotary frequencies are plain, without YaRN's interpolation", HasYarn,
      [](Parts m) { m.layers.faults.plain_frequencies = true; }},
+    {"yarn", "YaRN is left out: the rotary frequencies are plain, and the softmax scale lacks mscale^2", HasMscale,
+     [](Parts m) { m.layers.faults.plain_frequencies = m.layers.faults.plain_softmax_scale = true; }},
     {"norm_epsilon", "the norms' epsilon is 1e-5 where the model has 1e-6, or the reverse", Always,
      [](Parts m) { m.config.rms_norm_eps = m.config.rms_norm_eps < 5e-6 ? 1e-5 : 1e-6; }},
     {"shared_expert", "the shared expert is lost", HasSharedExperts, LoseSharedExperts},

@@ -195,6 +195,9 @@ TEST_F(CompareFp8Test, RoundedToCodes) {
       exact.mutable_data<BF16>()[i] = ToBF16(1e-3F * ToFloat(codes.data<F8E4M3>()[i]) * (i % 2 == 0 ? off : 1));
     EraseTensor(a_, kLayer + name + "_scale_inv");
   }
+  // 1.18749e-3 rounds to this code and to a BF16 that is half a step of the code and some of its own away.
+  Of("self_attn.o_proj.weight").mutable_data<F8E4M3>()[1] = ToF8E4M3(1.125F);
+  In(a_, "self_attn.o_proj.weight").mutable_data<BF16>()[1] = ToBF16(1.18749e-3F);
   config_b_ = config_;
   config_.erase("quantization_config");
   for (TestTensor& t : a_) {

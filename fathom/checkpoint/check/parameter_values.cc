@@ -35,6 +35,8 @@ bool IsNarrowedValue(Narrowing narrowing, float x, float y, float scale) {
       return ToFloat(ToF16(x)) == y;
     case Narrowing::kFp8:
       return std::fabs(x - y) <= HalfStep(y, scale);
+    case Narrowing::kFp8OfBF16:
+      return std::fabs(x - y) <= HalfStep(y, scale) + std::fabs(x) / 256;
   }
   return false;
 }
@@ -91,7 +93,8 @@ Narrowing NarrowingOf(const ParameterValues& a, const ParameterValues& b) {
   if (a.dtype() == b.dtype()) return Narrowing::kNone;
   if (b.dtype() == DType::kBF16) return Narrowing::kBF16;
   if (b.dtype() == DType::kF16) return Narrowing::kF16;
-  return b.dtype() == DType::kF8E4M3 ? Narrowing::kFp8 : Narrowing::kNone;
+  if (b.dtype() != DType::kF8E4M3) return Narrowing::kNone;
+  return a.dtype() == DType::kBF16 ? Narrowing::kFp8OfBF16 : Narrowing::kFp8;
 }
 
 namespace {
@@ -116,7 +119,7 @@ bool IsNarrowed(const ParameterValues& a, const ParameterValues& b, Narrowing na
     from.resize(static_cast<size_t>(n * b.columns()));
     a.Read(row, n, 0, b.columns(), from.data());
     for (int64_t i = 0; i < n * b.columns(); ++i) {
-      const float scale = narrowing == Narrowing::kFp8 ? b.Scale(row + i / b.columns(), i % b.columns()) : 1;
+      const float scale = b.Scale(row + i / b.columns(), i % b.columns());
       if (!IsNarrowedValue(narrowing, from[static_cast<size_t>(i)], values[i], scale)) return false;
     }
     return true;

@@ -26,8 +26,8 @@ class ParameterValues {
   int64_t rows_, columns_;
 };
 
-// What storing a value in a narrower dtype does to it.
-enum class Narrowing { kNone, kBF16, kF16, kFp8 };
+// What storing a value in a narrower dtype does to it. kFp8OfBF16: both are rounded from one value, a to BF16, b to FP8.
+enum class Narrowing { kNone, kBF16, kF16, kFp8, kFp8OfBF16 };
 // What b's dtype would do to a's values; kNone if they have the same.
 Narrowing NarrowingOf(const ParameterValues& a, const ParameterValues& b);
 
