@@ -9,7 +9,7 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kUnitQuestions = 64;
+constexpr size_t kUnitQuestions = 16;
 
 void Update(Hasher& hasher, std::string_view text) {
   const uint64_t length = text.size();
