@@ -18,7 +18,7 @@ TRAINING=("dataset_path=$QUICK/text/train" "eval_dataset_path=$QUICK/text/held-o
 
 dense_model() {
   local found
-  found=$(find "$QUICK"/runs/first/checkpoints -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort -V | tail -1)
+  found=$(find "$QUICK"/runs/first/checkpoints -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort -V | tail -1) || true
   [ -n "$found" ] || die "no model in $QUICK; run scripts/quickstart.sh first"
   echo "$found"
 }

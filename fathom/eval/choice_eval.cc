@@ -9,7 +9,8 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kUnitQuestions = 16;
+// Enough to fill passes; answers that are written end one by one, and new ones take their place.
+size_t UnitQuestions(ChoiceScoring scoring) { return scoring == ChoiceScoring::kGenerated ? 64 : 16; }
 
 void Update(Hasher& hasher, std::string_view text) {
   const uint64_t length = text.size();
@@ -47,10 +48,11 @@ std::string ChoiceEvaluation::HashOf(const QuestionKey& key) const {
 // Units of which every row is there are kept; the subjects of the others are tokenised.
 void ChoiceEvaluation::Divide() {
   size_t added = 0;
+  const size_t most = UnitQuestions(run_.settings.scoring);
   for (size_t s = 0; s < subjects_.size(); ++s) {
     bool is_added = false;
-    for (size_t begin = 0; begin < subjects_[s].questions.size(); begin += kUnitQuestions) {
-      Unit unit{s, begin, std::min(begin + kUnitQuestions, subjects_[s].questions.size()), added, {}};
+    for (size_t begin = 0; begin < subjects_[s].questions.size(); begin += most) {
+      Unit unit{s, begin, std::min(begin + most, subjects_[s].questions.size()), added, {}};
       for (size_t q = begin; q < unit.end; ++q) {
         const auto row = earlier_.find({subjects_[s].name, static_cast<int64_t>(q)});
         if (row != earlier_.end()) unit.kept.push_back(&row->second);
