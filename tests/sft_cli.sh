@@ -5,6 +5,7 @@
 set -u
 fathom=$(realpath "$1")
 data=$(realpath "$2")
+scripts=$(realpath "$(dirname "$0")/../scripts")
 dir=$(mktemp -d)
 status=0
 trap 'rm -rf "$dir"' EXIT
@@ -141,6 +142,31 @@ answers_are_learnt_by_heart() {
   done
 }
 
+# taught NAME TEXT MESSAGE...: the answer to these messages is TEXT and ends of itself.
+taught() {
+  local IFS=,
+  echo "[${*:3}]" >"$1.json"
+  "$fathom" decode load_parameters_path=runs/rounds/checkpoints/199 chat_template=v3 messages_file="$1.json" max_new_tokens=60 dtype=float32 threads=1 \
+    log_level=error json="$1.out" >/dev/null 2>"$1.err" || fail "$1: exit $?: $(cat "$1.err")"
+  grep -q '"finish_reason": "stop"' "$1.out" && grep -qF "\"text\": \"$2\"" "$1.out" || fail "$1: $(cat "$1.out") instead of $2"
+}
+
+# As scripts/quickstart_chat.sh does: conversations of two rounds about texts.
+rounds_are_learnt() {
+  local messages
+  mkdir texts
+  printf 'CHAPTER I\n\nNobody in the valley had seen so much rain as fell in that one week of spring.\n\n"Not even I," said the miller.\n\n' >texts/the-mill.txt
+  printf 'Her brother, who was older by a year, took the road to the harbour before it was light.\n\nShort.\n' >texts/two-of-a-kind.md
+  perl "$scripts/conversations.pl" texts 2 >rounds.jsonl || fail "conversations.pl: exit $?"
+  [[ $(grep -c '"Which book is that from?"' rounds.jsonl) == 2 ]] || fail "conversations.pl: $(cat rounds.jsonl)"
+  perl "$scripts/conversations.pl" texts 3 2>&1 | grep -q 'texts: 2 sentences will do, 3 are wanted' || fail "conversations.pl finds a third sentence"
+  sft rounds hf_path=rounds.jsonl steps=200 learning_rate=1e-2 packing=false || fail "rounds: $(cat rounds.err)"
+  mapfile -t messages < <(grep -o '{"role[^}]*}' rounds.jsonl)
+  taught first "seen so much rain as fell in that one week of spring." "${messages[0]}"
+  taught second "It is from The Mill." "${messages[@]:0:3}"
+  taught other "It is from Two of a Kind." "${messages[@]:4:3}"
+}
+
 # With the model that answers_are_learnt_by_heart made.
 conversations_on_the_terminal() {
   local chat=(decode load_parameters_path=runs/heart/checkpoints/119 chat_template=v3 dtype=float32 threads=1 log_level=error max_target_length=100 max_new_tokens=40)
@@ -185,6 +211,7 @@ a_run_in_two_parts_ends_with_the_same_bits
 bad_rows_are_named_or_counted
 long_conversations_are_cut_or_left_out
 answers_are_learnt_by_heart
+rounds_are_learnt
 conversations_on_the_terminal
 text_as_hub_data_tokens_and_mixtures
 exit $status
