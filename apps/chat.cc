@@ -50,8 +50,6 @@ class Interrupts {
   struct sigaction before_;
 };
 
-struct Stopped {};  // what ends an answer from within
-
 // Lines of standard input; Ctrl-C drops what was begun.
 class Lines {
  public:
@@ -174,19 +172,19 @@ class Conversation {
       Generate(engine_, &tokenizer_, prompt, options, [&](std::string_view piece) {
         Print(piece);
         text += piece;
-        if (Interrupts::Take()) throw Stopped();
       });
     } catch (const Stopped&) {
+      if (text.empty()) Throw(ErrorCode::kFailed, "stopped before a word was said: the question is forgotten");
       Print(" [stopped]");
     }
     Print("\n");
     return text;
   }
 
-  // As the template keeps it: apart from its reasoning, where the text has that form.
+  // As the template keeps it: without what it adds itself, apart from its reasoning, where the text has that form.
   void Remember(const std::string& text) {
     try {
-      if (form_.which == ChatTemplate::kV32) {
+      if (form_.which == ChatTemplate::kV32 || form_.which == ChatTemplate::kV2) {
         messages_.push_back(CompletionMessage(ParseCompletion(form_.which, text + std::string(kEosText), form_.thinking)));
         return;
       }
@@ -227,6 +225,7 @@ OrderedJson ReadMessages(const std::filesystem::path& file) {
 
 int Converse(Engine& engine, const Tokenizer& tokenizer, const ChatForm& form, const GenerateOptions& options) {
   const Interrupts interrupts;
+  engine.StopWhen(Interrupts::Take);  // while the prompt is read, too
   Conversation(engine, tokenizer, form, options).Run();
   return 0;
 }

@@ -57,8 +57,9 @@ TEST(ChatTemplate, AnswersAreMarked) {
   for (const ChatTemplate which : {ChatTemplate::kV2, ChatTemplate::kV3, ChatTemplate::kV3March, ChatTemplate::kR1, ChatTemplate::kV31}) {
     const RenderedChat chat = RenderChat(which, Chat(messages));
     ASSERT_EQ(chat.answers.size(), 2U) << ChatTemplateName(which);
-    EXPECT_EQ(chat.text.substr(chat.answers[0].begin, chat.answers[0].end - chat.answers[0].begin), "A<｜end▁of▁sentence｜>");
-    EXPECT_EQ(chat.text.substr(chat.answers[1].begin), "<｜end▁of▁sentence｜>");
+    const std::string space = which == ChatTemplate::kV2 ? " " : "";  // whose prompt ends in a colon
+    EXPECT_EQ(chat.text.substr(chat.answers[0].begin, chat.answers[0].end - chat.answers[0].begin), space + "A<｜end▁of▁sentence｜>");
+    EXPECT_EQ(chat.text.substr(chat.answers[1].begin), space + "<｜end▁of▁sentence｜>");
   }
   const RenderedChat thought = RenderChat(ChatTemplate::kV32, Chat(messages), {.thinking = true});
   ASSERT_EQ(thought.answers.size(), 2U);

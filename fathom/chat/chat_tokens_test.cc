@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <span>
+
 #include "fathom/base/error.h"
 
 namespace fathom {
@@ -31,6 +34,23 @@ TEST(EncodeChat, MasksAnswersAndTheirEnds) {
   ASSERT_EQ(tokens.ids.size(), tokens.mask.size());
   EXPECT_EQ(tokens.ids, tokenizer.Encode(chat.text));  // answers lie between added tokens
   EXPECT_EQ(Masked(tokenizer, tokens, 1), " one\ntwo <｜end▁of▁sentence｜><｜end▁of▁sentence｜>");
+}
+
+// What V2 learns is what it is asked for: its prompt ends before the space, which the answer's first token begins with.
+TEST(EncodeChat, AnAnswerFollowsItsPrompt) {
+  const Tokenizer tokenizer = TestTokenizer();
+  const OrderedJson question = ParseOrderedJson(R"([{"role":"user","content":"q"}])", "test");
+  OrderedJson answered = question;
+  answered.push_back({{"role", "assistant"}, {"content", "the answer"}});
+  const RenderedChat chat = RenderChat(ChatTemplate::kV2, answered);
+  const ChatTokens tokens = EncodeChat(tokenizer, chat);
+  EXPECT_EQ(tokens.ids, tokenizer.Encode(chat.text));
+  EXPECT_EQ(Masked(tokenizer, tokens, 1), " the answer<｜end▁of▁sentence｜>");
+  const auto prompt = EncodeChat(tokenizer, RenderChat(ChatTemplate::kV2, question, {.add_generation_prompt = true})).ids;
+  ASSERT_LT(prompt.size(), tokens.ids.size());
+  EXPECT_TRUE(std::ranges::equal(prompt, std::span(tokens.ids).first(prompt.size())));
+  EXPECT_EQ(tokens.mask[prompt.size()], 1);
+  EXPECT_EQ(tokens.mask[prompt.size() - 1], 0);
 }
 
 // This tokenizer has no token </think>: its last character and the answer's first ones would be one token otherwise.

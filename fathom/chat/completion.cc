@@ -48,6 +48,7 @@ Completion ParseCompletion(ChatTemplate which, std::string_view text, bool think
   Completion out;
   if (text.ends_with(kEosText)) text.remove_suffix(kEosText.size());
   if (text.find(kEosText) != text.npos) Fail("text after the end of sentence");
+  if (which == ChatTemplate::kV2 && text.starts_with(' ')) text.remove_prefix(1);  // the template's
   const bool reasons = which == ChatTemplate::kR1 || (which == ChatTemplate::kV31 && thinking);
   if (reasons && text.starts_with(kThink)) text.remove_prefix(kThink.size());
   if (reasons) out.reasoning_content = TakeUntil(kThinkEnd, text, "the reasoning has no end (</think>)");

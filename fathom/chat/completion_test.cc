@@ -40,6 +40,10 @@ TEST(ParseCompletion, IsTheReverseOfRendering) {
   }
 }
 
+TEST(ParseCompletion, V2WritesTheTemplatesSpace) {
+  EXPECT_EQ(ParseCompletion(ChatTemplate::kV2, "  5<｜end▁of▁sentence｜>", false).content, " 5");
+}
+
 TEST(ParseCompletion, ReasoningEndsWhereThinkEnds) {
   const Completion r1 = ParseCompletion(ChatTemplate::kR1, "why\n</think>\n\n4</think>5<｜end▁of▁sentence｜>", false);
   EXPECT_EQ(r1.reasoning_content, "why\n");

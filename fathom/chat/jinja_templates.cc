@@ -85,8 +85,8 @@ class V2 : public JinjaTemplate {
   void Begin(const std::vector<Message>& /*messages*/) override { out_.Add(kBosText); }
   void User(const Message& message) override { out_.Add("User: ", message.Text("content"), "\n\n"); }
   void Assistant(const Message& message) override {
-    out_.Add("Assistant: ");
-    out_.Answer(message.Text("content"), kEosText);
+    out_.Add("Assistant:");
+    out_.Answer(" ", message.Text("content"), kEosText);  // the prompt ends before the space
   }
   void Tool(const Message& /*message*/) override {}
   void System(const Message& message) override { out_.Add(message.Text("content"), "\n\n"); }

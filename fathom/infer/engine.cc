@@ -46,7 +46,9 @@ ConstView Engine::Append(std::span<const Part> parts) {
     wanted += part.logits;
   }
   const View h = scratch_.Alloc(DType::kF32, {std::ssize(ids), config().hidden_size});
-  model_.decoder().Decode(ctx, model_.params(), ids, segments, pool_, h);
+  model_.decoder().Decode(ctx, model_.params(), ids, segments, pool_, h, [this] {
+    if (stops_ && stops_()) throw Stopped();
+  });
   if (drafter_) Observe(ctx, parts, h);
   for (const Part& part : parts) {
     part.sequence->cache.SetLength(part.sequence->length() + std::ssize(part.ids));

@@ -1,6 +1,7 @@
 // Passes of a model over several sequences at once: their cache, and scratch memory.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 
@@ -9,6 +10,9 @@
 #include "fathom/infer/sequence.h"
 
 namespace fathom {
+
+// Thrown by a pass that was to stop.
+struct Stopped {};
 
 class Engine {
  public:
@@ -33,6 +37,8 @@ class Engine {
   // bits that they have alone, unless a part of a prompt is longer than kSharedPart: that one had better be alone. Throws Error(kResource)
   // if the cache is full.
   ConstView Append(std::span<const Part> parts);
+  // Asked before each layer of a pass, which true ends: it throws Stopped, and its sequences are of no use any more.
+  void StopWhen(std::function<bool()> stops) { stops_ = std::move(stops); }
   // The sequence's last `count` tokens were not to be: of the last pass.
   void TakeBack(Sequence& sequence, int64_t count);
 
@@ -55,6 +61,7 @@ class Engine {
   const MappedModel& model_;
   bool by_row_;
   CachePool pool_;
+  std::function<bool()> stops_;
   Arena saved_, scratch_;
   Tensor logits_;  // [n,V] F32
   std::optional<Drafter> drafter_;

@@ -271,6 +271,19 @@ TEST_P(GenerateTest, SampledAnswersHaveTheModelsDistribution) {
   EXPECT_LT(ChiSquare(counts, probability), 124.8);  // 80 degrees of freedom: one in a thousand
 }
 
+// In the middle of a prompt; the next answer is what it would have been.
+TEST_P(GenerateTest, APassStopsBetweenLayers) {
+  Engine engine(*model_, 1);
+  const std::vector<int32_t> prompt(9, 2);
+  const GenerateOptions options{.max_new_tokens = 5, .ignore_eos = true};
+  const auto expected = Generate(engine, nullptr, prompt, options, {}).ids;
+  int asked = 0;
+  engine.StopWhen([&] { return ++asked == 2; });
+  EXPECT_THROW(Generate(engine, nullptr, prompt, options, {}), Stopped);
+  EXPECT_EQ(asked, 2);
+  EXPECT_EQ(Generate(engine, nullptr, prompt, options, {}).ids, expected);
+}
+
 TEST_P(GenerateTest, ACheckpointWithoutAModuleIsRefused) {
   EXPECT_THROW(MappedModel(Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v2"), DType::kF32, 16, {.enabled = true}),
                Error);

@@ -205,11 +205,12 @@ CachedRows Decoder::RowsOf(Ctx& ctx, std::span<const CachedSegment> segments, in
 }
 
 void Decoder::Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, std::span<const CachedSegment> segments,
-                     CachePool& pool, View h) const {
+                     CachePool& pool, View h, FunctionRef<void()> before_layer) const {
   ArenaScope scope(ctx.scratch);
   const CachedRows rows = RowsOf(ctx, segments, h.dim(0));
   EmbeddingForward(p.embed_tokens.value, ids, h);
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (before_layer) before_layer();
     const TraceSlice slice = TraceSlice::OfLayer(static_cast<int64_t>(i));
     blocks_[i].ForwardCached(ctx, p.layers[i], {rows, *rope_, pool.layer(static_cast<int64_t>(i))}, h);
   }

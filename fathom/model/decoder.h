@@ -46,9 +46,9 @@ class Decoder {
   void MtpLogits(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, MtpInput input, int64_t module, View logits) const;
 
   // The next tokens [M] of several sequences in one pass: segments say whose rows lie where. Their keys are written to the pool, in blocks
-  // that the sequences own; h [M,D] F32 is overwritten with the residual stream after the last layer.
+  // that the sequences own; h [M,D] F32 is overwritten with the residual stream after the last layer. before_layer may throw.
   void Decode(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, std::span<const CachedSegment> segments, CachePool& pool,
-              View h) const;
+              View h, FunctionRef<void()> before_layer = {}) const;
   // Logits [M,V] F32 after rows of that stream; overwritten.
   void Logits(Ctx& ctx, const DecoderParams& p, ConstView h, View logits) const;
 
