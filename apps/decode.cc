@@ -13,6 +13,7 @@
 #include "fathom/base/log.h"
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/config/profiler.h"
 #include "fathom/data/file_format.h"
 #include "fathom/infer/generate.h"
 #include "fathom/machine/limits.h"
@@ -193,6 +194,17 @@ void CheckWanted(const RunConfig& config, const GenerateResult& r) {
     Throw(ErrorCode::kFailed, "the text does not start with autoregressive_decode_assert=\"{}\"", wanted);
 }
 
+// profiler=trace: the pass over the prompt is number 0.
+TraceWindowOptions TraceOf(const RunConfig& config, const LayerGroups& groups) {
+  if (!WantsTrace(config)) return {};
+  const std::string& base = config.String("base_output_directory");
+  return {.folder = std::filesystem::path(base.empty() ? "fathom_output" : base) / "trace",
+          .what = "token",
+          .first = config.Int("skip_first_n_steps_for_profiler"),
+          .count = config.Int("profiler_steps"),
+          .rank = std::max(groups.tensor.rank(), groups.expert.rank())};
+}
+
 // The answers' JSON, in the prompts' order.
 std::vector<Json> RunPrompts(const RunConfig& config, Engine& engine, const Tokenizer* tokenizer, std::span<const Prompt> prompts,
                              int64_t batch, double load_seconds, bool speaks) {
@@ -211,7 +223,10 @@ std::vector<Json> RunPrompts(const RunConfig& config, Engine& engine, const Toke
                                 results[i] = ResultJson(r, engine, load_seconds);
                                 CheckWanted(config, r);
                               }};
+  TraceWindow window(TraceOf(config, engine.model().groups()));
+  engine.Trace(window);
   GenerateAll(engine, tokenizer, requests, ReadOptions(config), batch, events);
+  window.End();
   return results;
 }
 
@@ -335,6 +350,10 @@ Command DecodeCommand() {
                                   "mtp_own_head",
                                   "indexer_fp8",
                                   "compat",
+                                  "profiler",
+                                  "skip_first_n_steps_for_profiler",
+                                  "profiler_steps",
+                                  "base_output_directory",
                                   "hf_lora_adapter_path"}),
           .run = Run,
           .run_rank = DecodeOnMesh};

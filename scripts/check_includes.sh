@@ -22,7 +22,7 @@ declare -A allowed=(
   [checkpoint]="base tensor config spec kernels"
   [optim]="base tensor kernels"
   [report]="base"
-  [train]="base tensor config spec kernels parallel report machine tokenizer chat data layers model checkpoint optim"
+  [train]="base tensor config spec kernels parallel report machine tokenizer chat data layers model checkpoint optim infer"
   [infer]="base tensor config spec kernels parallel tokenizer layers model checkpoint"
   [eval]="base tensor config spec kernels tokenizer parquet data layers model checkpoint optim train infer"
 )

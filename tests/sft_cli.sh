@@ -134,7 +134,9 @@ long_conversations_are_cut_or_left_out() {
 answers_are_learnt_by_heart() {
   local i got
   rows messages 1 4 >heart.jsonl
-  sft heart hf_path=heart.jsonl steps=120 learning_rate=1e-2 per_device_batch_size=4 || fail "heart: $(cat heart.err)"
+  sft heart hf_path=heart.jsonl steps=120 learning_rate=1e-2 per_device_batch_size=4 sample_period=119 "sample_prompt=$(question 2)" || fail "heart: $(cat heart.err)"
+  tail -1 runs/heart/metrics/samples.jsonl | grep -qF "\"step\":119,\"prompt\":\"$(question 2)\",\"text\":\"$(answer 2)\",\"finish_reason\":\"stop\"" ||
+    fail "heart: the last sample is $(tail -1 runs/heart/metrics/samples.jsonl)"
   for i in 1 3; do
     got=$("$fathom" decode load_parameters_path=runs/heart/checkpoints/119 "prompt=<｜User｜>$(question $i)<｜Assistant｜>" max_new_tokens=30 \
       dtype=float32 threads=1 log_level=error)

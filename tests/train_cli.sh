@@ -338,6 +338,26 @@ a_trace_shows_steps_and_changes_nothing() {
   grep -q "traced steps 2 to 3: $file" traced.err && grep -q '^  product x W^T .* %' traced.err || fail "traced: no table: $(tail -3 traced.err)"
 }
 
+sampled_steps() { grep -oP '^\{"step":\K[0-9]*' runs/sampled/metrics/samples.jsonl | tr '\n' ' '; }
+
+samples_are_what_the_weights_of_that_step_write() {
+  local flags=("${LONG[@]}" checkpoint_period=2 async_checkpointing=false sample_period=2 sample_tokens=8 "sample_prompt=the ") text written
+  train unsampled "${LONG[@]}" steps=4 enable_checkpointing=false || fail "unsampled: exit $?: $(cat unsampled.err)"
+  train sampled "${flags[@]}" steps=4 learning_rate_schedule_steps=4 log_level=info || fail "sampled: exit $?: $(cat sampled.err)"
+  diff <(values unsampled) <(values sampled) >&2 || fail "samples change what is trained"
+  [[ $(sampled_steps) == "0 2 3 " ]] && grep -q 'sample after step 3: "' sampled.err && grep -q 'text samples .*B' sampled.err ||
+    fail "sampled: samples after steps $(sampled_steps)"
+  "$fathom" decode load_parameters_path=runs/sampled/checkpoints/3 "prompt=the " max_new_tokens=8 json=decoded.json log_level=warning >/dev/null
+  text=$(grep -oP '"text": \K.*(?=,)' decoded.json) written=$(grep -oP '"step":3,.*"text":\K.*(?=,"finish)' runs/sampled/metrics/samples.jsonl)
+  [[ -n $text && $text == "$written" ]] || fail "after step 3 the run wrote $written, its checkpoint writes $text"
+  grep -q 'What the model writes after' runs/sampled/report.html || fail "the report has no samples"
+  rm -r runs/sampled/checkpoints/3
+  train sampled "${flags[@]}" steps=6 learning_rate_schedule_steps=4 || fail "sampled on: exit $?: $(cat sampled.err)"
+  [[ $(sampled_steps) == "0 2 4 5 " ]] || fail "sampled on: samples after steps $(sampled_steps)"
+  train unread dataset_type=synthetic steps=1 max_target_length=16 per_device_batch_size=1 enable_checkpointing=false sample_period=1
+  [[ $? == 2 && $(wc -l <unread.err) == 1 ]] && grep -q 'sample_period: .*tokenizer' unread.err || fail "unread: $(cat unread.err)"
+}
+
 a_run_stays_in_its_folder() {
   local name
   for name in ../out "$PWD/out" a/../../out ..; do
@@ -369,6 +389,7 @@ a_warm_up_shows_its_own_loss
 the_log_has_a_line_now_and_then
 a_terminal_has_one_line_that_follows_the_steps
 a_trace_shows_steps_and_changes_nothing
+samples_are_what_the_weights_of_that_step_write
 a_run_stays_in_its_folder
 # A V3.2 model from scratch whose indexers nothing trains says so, where warnings are shown.
 SPARSE=(dataset_type=synthetic steps=1 max_target_length=16 per_device_batch_size=1 enable_checkpointing=false use_indexer=true indexer_n_heads=2

@@ -139,6 +139,8 @@ constexpr Range kRanges[] = {
     {"profiler_steps", 1, 1000},
     {"routed_bias_update_rate", 0, kMax},
     {"rtol", 0, kMax},
+    {"sample_period", -1, kMax},
+    {"sample_tokens", 1, 1 << 30},
     {"skip_first_n_steps_for_profiler", 0, kMax},
     {"skip_step_interval", 2, kMax},
     {"skip_step_scaling_factor", 0, kMax},
@@ -191,7 +193,7 @@ constexpr std::string_view kPaths[] = {"a",
                                        "samples_output",
                                        "shots_input",
                                        "tokenizer_path"};
-constexpr std::string_view kLiterals[] = {"prompt", "prompt_template", "text"};
+constexpr std::string_view kLiterals[] = {"prompt", "prompt_template", "sample_prompt", "text"};
 constexpr std::string_view kRepeats[] = {"input", "stop"};
 
 std::vector<std::string> Split(std::string_view words, char separator) {

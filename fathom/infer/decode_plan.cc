@@ -25,6 +25,10 @@ int64_t CachePerToken(const ModelConfig& c, DType compute, int64_t capacity) {
   return c.num_hidden_layers * (latents + capacity * c.index_head_dim) * DTypeSize(compute);
 }
 
+int64_t CacheBytes(const ModelConfig& c, DType compute, int64_t capacity) {
+  return CachePool::PlannedBytes(c, c.num_hidden_layers, capacity, compute);
+}
+
 // As the engine maps them.
 DecoderParams PlannedParams(const ModelConfig& config, const std::vector<TensorInfo>& stored) {
   DecoderParams params = DecoderParams::For(config);
@@ -38,11 +42,9 @@ DecoderParams PlannedParams(const ModelConfig& config, const std::vector<TensorI
 }
 
 // What the last chunk of a prompt that fills the cache takes.
-int64_t ScratchOfChunk(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity) {
-  const PlanScope plan(NumThreads());
+int64_t ScratchOfChunk(const ModelConfig& config, const DecoderParams& params, DType compute, int64_t capacity) {
   Decoder decoder(config);
   decoder.EnsurePositions(capacity);
-  const DecoderParams params = PlannedParams(config, stored);
   CachePool pool(config, config.num_hidden_layers, CachePool::BlocksFor(capacity), compute);
   CachedSequence sequence(pool);
   sequence.Own(0, capacity);
@@ -70,10 +72,16 @@ DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& 
   }
   if (plan.expert_bytes > 0) plan.experts_per_token = plan.expert_bytes / config.n_routed_experts * config.num_experts_per_tok;
   plan.weights_per_token += plan.experts_per_token;
-  plan.cache_bytes = CachePool::PlannedBytes(config, config.num_hidden_layers, capacity, compute);
+  plan.cache_bytes = CacheBytes(config, compute, capacity);
   plan.cache_per_token = CachePerToken(config, compute, capacity);
-  plan.scratch_bytes = ScratchOfChunk(config, stored, compute, capacity);
+  const PlanScope scope(NumThreads());
+  plan.scratch_bytes = ScratchOfChunk(config, PlannedParams(config, stored), compute, capacity);
   return plan;
+}
+
+int64_t PlanSequence(const ModelConfig& config, const DecoderParams& params, DType compute, int64_t capacity) {
+  const PlanScope scope(NumThreads());
+  return CacheBytes(config, compute, capacity) + ScratchOfChunk(config, params, compute, capacity);
 }
 
 }  // namespace fathom

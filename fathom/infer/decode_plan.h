@@ -5,6 +5,7 @@
 
 #include "fathom/checkpoint/safetensors/safetensors.h"
 #include "fathom/config/model_config.h"
+#include "fathom/model/params.h"
 
 namespace fathom {
 
@@ -19,5 +20,8 @@ struct DecodePlan {
 
 // stored: the checkpoint's tensors, scales included; compute: dtype=; capacity: prompt and answer together.
 DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity);
+
+// Cache and scratch of one sequence of so many tokens on these parameters, whose values are not looked at.
+int64_t PlanSequence(const ModelConfig& config, const DecoderParams& params, DType compute, int64_t capacity);
 
 }  // namespace fathom

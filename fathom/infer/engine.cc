@@ -31,6 +31,7 @@ Engine::Engine(const MappedModel& model, int64_t sequences, bool by_row)
 }
 
 ConstView Engine::Append(std::span<const Part> parts) {
+  if (window_ != nullptr) window_->Begin(passes_++);
   const auto is_long = [](const Part& part) { return part.is_prompt && std::ssize(part.ids) > kSharedPart; };
   const bool by_row = by_row_ || std::ranges::none_of(parts, is_long);
   Ctx ctx = Context(by_row ? Arithmetic::kByRow : Arithmetic::kFastest);

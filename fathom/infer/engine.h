@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 
+#include "fathom/base/trace_window.h"
 #include "fathom/infer/drafter.h"
 #include "fathom/infer/mapped_model.h"
 #include "fathom/infer/sequence.h"
@@ -25,6 +26,9 @@ class Engine {
   bool by_row() const { return by_row_; }
   CachePool& pool() { return pool_; }
   int64_t CacheBytes() const { return pool_.NumBytes(); }
+
+  // Passes from here on are the steps of `window`, which outlives the engine.
+  void Trace(TraceWindow& window) { window_ = &window; }
 
   // What one sequence takes part in a pass with: tokens that it appends, at least one, and how many of the last want logits.
   struct Part {
@@ -65,6 +69,8 @@ class Engine {
   Arena saved_, scratch_;
   Tensor logits_;  // [n,V] F32
   std::optional<Drafter> drafter_;
+  TraceWindow* window_ = nullptr;
+  int64_t passes_ = 0;
 };
 
 }  // namespace fathom

@@ -32,15 +32,27 @@ DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& d
 MappedModel::MappedModel(Checkpoint checkpoint, DType compute, int64_t capacity, const DraftOptions& drafts, const LayerOptions& layers,
                          const std::filesystem::path& adapter, const Mesh& mesh)
     : checkpoint_(std::move(checkpoint)),
+      config_(checkpoint_->config()),
+      generation_(checkpoint_->generation()),
       drafts_(drafts),
-      sharding_(checkpoint_.config(), mesh),
+      sharding_(config_, mesh),
       groups_{mesh.comm(Axis::kTensor), mesh.comm(Axis::kExpert), {}, {}, true},
-      params_(DraftingParams(checkpoint_, drafts, sharding_)),
+      params_(DraftingParams(*checkpoint_, drafts, sharding_)),
       decoder_(sharding_.LocalConfig(), layers),
       compute_(compute),
-      capacity_(CheckedCapacity(checkpoint_.config(), capacity)) {
+      capacity_(CheckedCapacity(config_, capacity)) {
   decoder_.EnsurePositions(capacity);
   if (!adapter.empty()) AttachForInference(adapter, params_);
+}
+
+MappedModel::MappedModel(const ModelConfig& config, DecoderParams params, DType compute, int64_t capacity, const LayerOptions& layers)
+    : config_(config),
+      sharding_(config_, {}),
+      params_(std::move(params)),
+      decoder_(config_, layers),
+      compute_(compute),
+      capacity_(CheckedCapacity(config_, capacity)) {
+  decoder_.EnsurePositions(capacity);
 }
 
 int64_t MappedModel::WeightBytes() const {

@@ -1,7 +1,9 @@
-// A checkpoint ready to decode: its config and its weights, mapped. Constant, so that all sequences share it.
+// A model ready to decode: a checkpoint's config and its weights, mapped, or those of a model in training. Constant, so that all sequences
+// share it.
 #pragma once
 
 #include <filesystem>
+#include <optional>
 
 #include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/model/decoder.h"
@@ -25,8 +27,12 @@ class MappedModel {
   MappedModel(Checkpoint checkpoint, DType compute, int64_t capacity, const DraftOptions& drafts = {}, const LayerOptions& layers = {},
               const std::filesystem::path& adapter = {}, const Mesh& mesh = {});
 
-  const ModelConfig& config() const { return checkpoint_.config(); }
-  const GenerationConfig& generation() const { return checkpoint_.generation(); }
+  // Of parameters that lie in memory, as they are at each pass: `params` shares them. Throws Error(kUsage) for a capacity beyond
+  // max_position_embeddings.
+  MappedModel(const ModelConfig& config, DecoderParams params, DType compute, int64_t capacity, const LayerOptions& layers);
+
+  const ModelConfig& config() const { return config_; }
+  const GenerationConfig& generation() const { return generation_; }
   const DecoderParams& params() const { return params_; }
   const Decoder& decoder() const { return decoder_; }
   const DraftOptions& drafts() const { return drafts_; }
@@ -39,7 +45,9 @@ class MappedModel {
   const LayerGroups& groups() const { return groups_; }
 
  private:
-  Checkpoint checkpoint_;
+  std::optional<Checkpoint> checkpoint_;
+  ModelConfig config_;
+  GenerationConfig generation_;
   DraftOptions drafts_;
   Sharding sharding_;
   LayerGroups groups_;

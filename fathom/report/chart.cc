@@ -88,6 +88,7 @@ std::string DrawAxes(const Frame& frame) {
                        kWidth - kRight, kLeft - 6, frame.Y(t) + 4, t);
   }
   for (const double t : Ticks(frame.x, 5, true)) {
+    if (t < 0) continue;  // there is no such step
     svg += fmt::format("<text x='{:.1f}' y='{}' text-anchor='middle'>{:.0f}</text>", frame.X(t), kHeight - 10, t);
   }
   return svg;

@@ -15,6 +15,7 @@ namespace fathom {
 namespace {
 
 constexpr int kColors = 6;
+constexpr size_t kSamples = 12;  // of a run
 
 // One scalar of every run; `held_out` is drawn beside it, dashed.
 struct Plot {
@@ -29,7 +30,8 @@ const std::vector<Plot>& LearningPlots() {
       {"Language model's loss", "nats per token", "learning/lm_loss"},
       {"MTP loss", "", "learning/mtp_loss"},
       {"MTP acceptance", "%", "eval/avg_mtp_acceptance_rate_percent"},
-      {"Indexer loss", "KL, weighted", "learning/indexer_loss"},
+      {"Indexer's KL divergence", "nats per token and layer", "learning/indexer_kl"},
+      {"Indexer loss", "weighted", "learning/indexer_loss"},
       {"Balance loss", "", "learning/moe_lb_loss"},
       {"Learning rate", "", "learning/current_learning_rate"},
       {"Gradient norm", "before clipping", "learning/raw_grad_norm"},
@@ -42,7 +44,7 @@ const std::vector<Plot>& SpeedPlots() {
       {"Tokens per second", "", "perf/per_device_tokens_per_sec"},
       {"Share of the machine's product rate", "%", "perf/fraction_of_peak", "", 100},
       {"Seconds per step", "", "perf/step_time_seconds"},
-      {"Share of time spent waiting for data", "%", "perf/data_wait_fraction", "", 100},
+      {"Share of time spent waiting for data", "%", "perf/data_wait_share", "", 100},
       {"Seconds of communication", "", "perf/comm_seconds"},
   };
   return plots;
@@ -94,6 +96,28 @@ std::string Experts(std::span<const RunRecord> runs) {
   return html;
 }
 
+// Of many samples as many as a reader takes in, the first and the last among them.
+std::vector<const TextSample*> SomeOf(const std::vector<TextSample>& samples) {
+  std::vector<const TextSample*> some;
+  const size_t shown = std::min(samples.size(), kSamples);
+  for (size_t i = 0; i < shown; ++i) some.push_back(&samples[shown == 1 ? 0 : i * (samples.size() - 1) / (shown - 1)]);
+  return some;
+}
+
+std::string Samples(std::span<const RunRecord> runs) {
+  std::string html;
+  for (const RunRecord& run : runs) {
+    if (run.samples.empty()) continue;
+    const std::string& prompt = run.samples.front().prompt;
+    html += fmt::format("<details open><summary>What the model writes{}{}</summary><table>",
+                        prompt.empty() ? "" : " after \"" + EscapeHtml(prompt) + "\"", runs.size() > 1 ? ": " + EscapeHtml(run.name) : "");
+    for (const TextSample* sample : SomeOf(run.samples))
+      html += fmt::format("<tr><td class='n'>{}</td><td class='text'>{}</td></tr>\n", sample->step, EscapeHtml(sample->text));
+    html += "</table></details>\n";
+  }
+  return html.empty() ? "" : "<h2>Samples</h2>" + html;
+}
+
 std::string Text(const Json& value) { return value.is_null() ? "" : value.is_string() ? value.get<std::string>() : value.dump(); }
 std::string Text(const Json& object, const char* key) { return object.is_object() && object.contains(key) ? Text(object[key]) : ""; }
 
@@ -136,7 +160,7 @@ std::string Summary(std::span<const RunRecord> runs) {
       {"held-out loss", [](const RunRecord& r) { return Last(r.Of("eval/avg_loss")); }},
       {"held-out bits per byte", [](const RunRecord& r) { return Last(r.Of("eval/bits_per_byte")); }},
       {"tokens/s (median)", [](const RunRecord& r) { return Median(r.Of("perf/per_device_tokens_per_sec"), "{:.0f}"); }},
-      {"of the machine's product rate", [](const RunRecord& r) { return Median(r.Of("perf/fraction_of_peak"), "{:.0f} %", 100); }},
+      {"of the machine's product rate", [](const RunRecord& r) { return Median(r.Of("perf/fraction_of_peak"), "{:.3g} %", 100); }},
       {"machine", [](const RunRecord& r) { return EscapeHtml(Text(r.about, "machine")); }},
       {"started", [](const RunRecord& r) { return EscapeHtml(Text(r.about, "started")); }},
   };
@@ -207,7 +231,8 @@ std::string ReportPage(std::span<const RunRecord> given) {
              "content='width=device-width,initial-scale=1'>"
              "<meta name='color-scheme' content='light dark'><title>fathom: {0}</title><style>{1}</style></head><body><h1>{0}</h1>\n{2}",
              EscapeHtml(title), kPageStyle, Summary(runs)) +
-         Section("Learning", learning) + Experts(runs) + Section("Speed", speed) + (details.empty() ? "" : "<h2>Details</h2>" + details) +
+         Section("Learning", learning) + Samples(runs) + Experts(runs) + Section("Speed", speed) +
+         (details.empty() ? "" : "<h2>Details</h2>" + details) +
          fmt::format("<div id='tip'></div><script>{}</script></body></html>\n", kPageScript);
 }
 

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -98,6 +99,22 @@ TEST(ReportPage, OneRunThatCrashed) {
                            "layer 1: 4 experts, steps 0 to 9", "at most 4.00 x"}) {
     EXPECT_EQ(Count(page, text) > 0, true) << text;
   }
+}
+
+TEST(ReportPage, ShowsWhatTheModelWroteOnItsWay) {
+  const TemporaryFolder folder;
+  WriteText(folder.path() / "r/metrics/metrics.jsonl", Rows(40));
+  std::string samples;
+  for (int step = 0; step < 40; ++step)
+    samples += fmt::format("{{\"step\":{0},\"prompt\":\"a < b\",\"text\":\"text {0} & more\"}}\n", step);
+  WriteText(folder.path() / "r/metrics/samples.jsonl", samples + "{\"step\":40,\"te");
+  const RunRecord run = ReadRun(folder.path() / "r");
+  ASSERT_EQ(run.samples.size(), 40U);
+  const std::string page = ReportPage({&run, 1});
+  ExpectSelfContained(page);
+  EXPECT_EQ(Count(page, "after \"a &lt; b\""), 1);
+  EXPECT_EQ(Count(page, "&amp; more</td>"), 12);
+  EXPECT_EQ(Count(page, ">text 0 &amp;") + Count(page, ">text 39 &amp;"), 2);
 }
 
 TEST(ReportPage, SeveralRunsShareChartsUnderNamesOfTheirOwn) {

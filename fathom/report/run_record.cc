@@ -51,6 +51,8 @@ void AddExperts(const Json& row, std::map<int64_t, ExpertHistory>& layers) {
   }
 }
 
+std::string Word(const Json& row, const char* name) { return row.contains(name) && row[name].is_string() ? row[name] : ""; }
+
 }  // namespace
 
 const Series& RunRecord::Of(const std::string& scalar) const {
@@ -73,6 +75,11 @@ RunRecord ReadRun(const std::filesystem::path& folder) {
     std::map<int64_t, ExpertHistory> layers;
     ForRows(metrics / "experts.jsonl", [&](const Json& row) { AddExperts(row, layers); });
     for (auto& [layer, history] : layers) run.experts.push_back(std::move(history));
+  }
+  if (std::filesystem::is_regular_file(metrics / "samples.jsonl")) {
+    ForRows(metrics / "samples.jsonl", [&](const Json& row) {
+      run.samples.push_back({row["step"].get<int64_t>(), Word(row, "prompt"), Word(row, "text")});
+    });
   }
   return run;
 }

@@ -1,4 +1,5 @@
-// What a run's folder tells about it: the journal that `train` keeps in metrics/ (run.json, metrics.jsonl, experts.jsonl).
+// What a run's folder tells about it: the journal that `train` keeps in metrics/ (run.json, metrics.jsonl, experts.jsonl,
+// samples.jsonl).
 #pragma once
 
 #include <cstdint>
@@ -22,11 +23,18 @@ struct ExpertHistory {
   std::vector<std::vector<double>> counts;
 };
 
+// What the model wrote after a step.
+struct TextSample {
+  int64_t step;
+  std::string prompt, text;
+};
+
 struct RunRecord {
   std::string name;
   Json about;  // run.json; null where a run has none
   std::map<std::string, Series> scalars;
   std::vector<ExpertHistory> experts;
+  std::vector<TextSample> samples;
   int64_t last_step = -1;
   int64_t unread_lines = 0;  // torn, as a killed run or a full disk may leave its last one
 

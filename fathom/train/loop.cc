@@ -9,6 +9,7 @@
 #include "fathom/base/threads.h"
 #include "fathom/base/trace_window.h"
 #include "fathom/config/model_from_flags.h"
+#include "fathom/config/profiler.h"
 #include "fathom/machine/free_memory.h"
 #include "fathom/machine/limits.h"
 #include "fathom/train/async_saver.h"
@@ -23,6 +24,7 @@
 #include "fathom/train/sources.h"
 #include "fathom/train/step_log.h"
 #include "fathom/train/tensorboard.h"
+#include "fathom/train/text_samples.h"
 
 namespace fathom {
 namespace {
@@ -59,13 +61,7 @@ LoadedModel Load(const RunConfig& config, const TrainOptions& options, const std
 
 // profiler=trace: MaxText counts the steps to leave out from where the run starts.
 TraceWindowOptions TraceOf(const RunConfig& config, const TrainOptions& options, int64_t first_step) {
-  const std::string& profiler = config.String("profiler");
-  if (profiler.empty()) return {};
-  if (profiler != "trace") {
-    spdlog::info("accepted, no effect here: profiler={}, which looks at accelerators; profiler=trace shows where this program's steps go",
-                 profiler);
-    return {};
-  }
+  if (!WantsTrace(config)) return {};
   return {.folder = options.run_dir / "trace",
           .first = first_step + config.Int("skip_first_n_steps_for_profiler"),
           .count = config.Int("profiler_steps"),
@@ -117,8 +113,9 @@ class Run {
     ListRanks();
     peak_gflops_ = QuickProductRate(options_.compute);
     if (!is_first()) return;
+    if (options_.samples.period > 0) samples_.emplace(options_, first_step_, session_, loaded_.config, sources_);
     journal_.emplace(config, options_, first_step_);
-    journal_->SetModel(loaded_.config, SessionMemory(session_, options_.CopiesState()));
+    journal_->SetModel(loaded_.config, SessionMemory(session_, options_));
     journal_->SetMachine(peak_gflops_);
   }
 
@@ -171,6 +168,7 @@ class Run {
       if (!TrainStep()) break;
       if (saver_.done()) AwaitSave();
       if (BadLoss() || BadGradients()) return static_cast<int>(ErrorCode::kFailed);
+      if (samples_ && samples_->Due(step_)) Sample();
       if (EvalDue() && !Evaluate()) break;
       if (signals && signals->received() != 0) return StopBySignal(signals->received());
       if (SaveDue()) SaveDuring();
@@ -283,6 +281,7 @@ class Run {
     SayWhatWasLeftOut();
     AwaitSave();
     step_ = done_;
+    if (samples_ && done_ >= first_step_) Sample();
     if (done_ < first_step_) {
       if (!resume_) Throw(ErrorCode::kInput, "no step was trained: the data has no batch");
       spdlog::warn("run {} has used up its data with step {}: nothing is left to train; another run_name starts anew", options_.run_name,
@@ -358,6 +357,11 @@ class Run {
         sums.main.weight, bytes > 0 ? fmt::format(", bits per byte={:.4f}", sums.main.loss / std::log(2.0) / bytes) : "",
         options_.mtp.eval_module > 0 ? fmt::format(", MTP acceptance={:.1f} %", 100 * sums.mtp_accepted / (sums.mtp_compared + 1e-8)) : "");
     return !(options_.target_eval_loss > 0 && loss <= options_.target_eval_loss);
+  }
+
+  void Sample() {
+    step_log_.Clear();
+    samples_->Write(step_);
   }
 
   bool SaveDue() const {
@@ -445,6 +449,7 @@ class Run {
   Stopwatch saving_clock_;
   double flops_per_token_, peak_gflops_ = 1;
   std::vector<std::unique_ptr<ScalarSink>> sinks_;
+  std::optional<TextSamples> samples_;
   std::optional<RunJournal> journal_;
   std::string why_;  // the run ended before its last step
   StepLog step_log_;

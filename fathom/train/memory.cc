@@ -8,6 +8,7 @@
 #include "fathom/base/progress.h"
 #include "fathom/base/threads.h"
 #include "fathom/model/adapters.h"
+#include "fathom/train/text_samples.h"
 
 namespace fathom {
 namespace {
@@ -67,7 +68,7 @@ MeshTraffic PlanStep(TrainSession& session, const TrainOptions& options) {
 
 }  // namespace
 
-std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state) {
+std::vector<MemoryRow> SessionMemory(TrainSession& session, const TrainOptions& options) {
   std::set<const std::byte*> seen;
   const int64_t parameters = BytesOf(session.params(), true, seen), copies = BytesOf(session.compute_params(), true, seen);
   const int64_t moments = MomentBytes(session.optimizer());
@@ -83,7 +84,8 @@ std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state) {
     return row.bytes == 0 && (row.what == "whole layers" || row.what == "sums over ranks");
   };
   std::erase_if(rows, is_absent);
-  if (copies_state) rows.push_back({kStateCopy, parameters + moments});
+  if (options.samples.period > 0) rows.push_back({"text samples", PlanSamples(options, session)});
+  if (options.CopiesState()) rows.push_back({kStateCopy, parameters + moments});
   return rows;
 }
 
@@ -126,7 +128,7 @@ TrainPlan PlanTraining(const TrainOptions& options, int threads, FunctionRef<Loa
   LoadedModel model = load();
   TrainSession session(model.config, options, std::move(model.params));
   std::set<const std::byte*> seen;
-  TrainPlan result{model.config, SessionMemory(session, options.CopiesState()), BytesOf(session.params(), false, seen)};
+  TrainPlan result{model.config, SessionMemory(session, options), BytesOf(session.params(), false, seen)};
   if (options.mesh.world().planned()) result.traffic = PlanStep(session, options);
   return result;
 }

@@ -19,10 +19,10 @@ struct MemoryRow {
 
 inline constexpr const char* kStateCopy = "state copy";
 
-// Parameters, their bf16 copies, gradients, moments, activations kept for the backward, scratch, and if copies_state the copy that a
-// checkpoint is written from while steps go on. What is mapped from a file takes no memory that the system could not take back, and is left
-// out.
-std::vector<MemoryRow> SessionMemory(TrainSession& session, bool copies_state);
+// Parameters, their bf16 copies, gradients, moments, activations kept for the backward, scratch, and if options ask for them what samples
+// of text take and the copy that a checkpoint is written from while steps go on. What is mapped from a file takes no memory that the system
+// could not take back, and is left out.
+std::vector<MemoryRow> SessionMemory(TrainSession& session, const TrainOptions& options);
 int64_t TotalBytes(const std::vector<MemoryRow>& rows);
 void LogMemoryTable(const std::vector<MemoryRow>& rows);
 

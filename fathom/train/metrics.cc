@@ -96,7 +96,10 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
   s.Add("learning/z_loss", r.sums.main.z_loss / (r.sums.main.weight + 1e-8));
   if (r.sums.mtp.weight > 0) s.Add("learning/mtp_loss", r.mtp_loss);
   if (r.balance_loss > 0) s.Add("learning/moe_lb_loss", r.balance_loss);
-  if (r.indexer_loss > 0) s.Add("learning/indexer_loss", r.indexer_loss);
+  if (r.indexer_loss > 0) {
+    s.Add("learning/indexer_loss", r.indexer_loss);
+    s.Add("learning/indexer_kl", r.indexer_kl);
+  }
   s.Add("learning/total_weights", r.sums.main.weight);
   s.Add("learning/max_logits", r.sums.main.max_logit);
   s.Add("learning/grad_norm", r.optimizer.grad_norm);

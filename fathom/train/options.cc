@@ -10,6 +10,7 @@ namespace fathom {
 namespace {
 
 constexpr double kLogSeconds = 60;
+constexpr const char* kGreeting = "Hello!";
 
 // MaxText's other policies choose what an accelerator keeps where.
 Remat ParseRemat(const std::string& policy) {
@@ -112,6 +113,13 @@ void ReadLog(const RunConfig& config, TrainOptions& o) {
   if (!config.Given("log_period")) o.log_seconds = kLogSeconds;
 }
 
+void ReadSamples(const RunConfig& config, TrainOptions& o) {
+  o.samples = {config.Int("sample_period"), config.Int("sample_tokens"), config.String("sample_prompt"), config.Bool("add_bos")};
+  if (config.Bool("use_sft") && o.samples.prompt.empty()) o.samples.prompt = kGreeting;
+  if (o.samples.period > 0 && o.mesh.world().size() > 1)
+    Throw(ErrorCode::kUsage, "sample_period={}: several ranks write no samples; fathom decode reads their checkpoints", o.samples.period);
+}
+
 void ReadEval(const RunConfig& config, TrainOptions& o) {
   o.eval_rows = ReadRows(config, "eval_per_device_batch_size");
   o.eval_interval = config.Int("eval_interval");
@@ -174,6 +182,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config, const Mesh& mesh) {
   ReadMtp(config, o);
   ReadLora(config, o);
   ReadLog(config, o);
+  ReadSamples(config, o);
   ReadEval(config, o);
   ReadCheckpointing(config, o);
   for (int64_t* rows : {&o.rows, &o.eval_rows}) *rows = *rows * mesh.world().size() / mesh.row_ranks();

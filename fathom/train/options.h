@@ -24,6 +24,14 @@ struct LoraOptions {
   std::filesystem::path restore;  // a PEFT folder to begin with
 };
 
+// Text that the model writes on the way.
+struct SampleOptions {
+  int64_t period = -1;  // steps from one to the next; below 1: none
+  int64_t tokens = 0;   // of each, at most
+  std::string prompt;   // text to go on from, or of conversations what a user says
+  bool add_bos = true;
+};
+
 struct TrainOptions {
   std::string run_name;
   std::filesystem::path run_dir;  // <base_output_directory>/<run_name>
@@ -55,6 +63,7 @@ struct TrainOptions {
   bool abort_on_nan = true, abort_on_inf = true;
   int64_t log_period = 100;                                      // steps between two lines of the log,
   double log_seconds = std::numeric_limits<double>::infinity();  // which comes by then at the latest
+  SampleOptions samples;
   // eval
   int64_t eval_rows = 0;  // sequences per batch
   int64_t eval_interval = -1, eval_steps = -1, eval_start_step = 0;

@@ -240,6 +240,7 @@ void OpenConversations(const RunConfig& config, const TrainOptions& options, con
           "dataset_type={}: use_sft=true reads conversations: dataset_type=hf with hf_path=", config.String("dataset_type"));
   const std::filesystem::path dir = OpenTokenizer(config, options, model, sources);
   const ConversationConfig conversations = ReadConversations(config, options, dir);
+  sources.chat = conversations.which;
   TextConfig rows = ReadConversationRows(config, options, conversations);
   rows.tokenizer_hash = TokenizerHash(dir);
   CheckFirstRows(conversations, rows.stream, rows.skip_bad);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "fathom/chat/chat_template.h"
 #include "fathom/config/run_config.h"
 #include "fathom/data/batch_source.h"
 #include "fathom/tokenizer/tokenizer.h"
@@ -14,6 +15,7 @@ namespace fathom {
 struct DataSources {
   std::shared_ptr<const Tokenizer> tokenizer;     // null for synthetic data
   std::vector<std::filesystem::path> companions;  // the tokenizer's files, or those beside the loaded weights: saved with every checkpoint
+  std::optional<ChatTemplate> chat;               // of conversations
   std::unique_ptr<BatchSource> train;
   std::unique_ptr<BatchSource> eval;  // null unless eval_interval > 0
 };
