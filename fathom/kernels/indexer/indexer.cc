@@ -12,27 +12,41 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-void PackQuery(const IndexerArgs& a, const IndexerStrip& strip, int64_t query, float* scratch) {
-  const IndexerScratch w(a.shape, scratch);
+void PackQuery(const IndexerArgs& a, const IndexerStrip& strip, int64_t query) {
   const int64_t i = query - strip.begin;
   WithPath(a.pairs, false, [&](const auto& path) {
     using Path = std::decay_t<decltype(path)>;
-    LoadHeadsTransposed<Path>(a.q, query, a.shape, {w.rows, RowStride<Path>(a.shape.head_dim)}, strip.queries_t + i * a.PanelFloats());
+    LoadHeads<Path>(a.q, query, a.shape, {strip.queries + i * a.PanelFloats(), RowStride<Path>(a.shape.head_dim)});
   });
   LoadWeights(a.weights, query, strip.weights + i * PadBlock(a.shape.heads));
 }
 
-// Scores of the strip's queries with the segment's keys [first, first + kKeyBlock), counted from its first key.
+// scores[j] = sum_h weights[h] max(0, dots[h][j]), head after head; NaN where a dot is: Max may drop it. Whole vectors are written.
+void SumOverHeads(const float* dots, int64_t n, int64_t heads, const float* weights, float* scores) {
+  const DF d;
+  for (int64_t j = 0; j < n; j += LanesF()) {
+    VF sum = hn::Zero(d);
+    for (int64_t h = 0; h < heads; ++h) {
+      const VF dot = LoadF(dots + h * kKeyBlock + j);
+      sum = hn::MulAdd(hn::Set(d, weights[h]), hn::IfThenZeroElse(hn::Lt(dot, hn::Zero(d)), dot), sum);
+    }
+    StoreF(sum, scores + j);
+  }
+}
+
+// Scores of the strip's queries with the segment's keys [first, first + kKeyBlock), counted from its first key. Keys are the lanes.
 template <class Path>
 void ScoreKeys(const IndexerArgs& a, const IndexerStrip& strip, int64_t first, const IndexerScratch& w) {
-  const int64_t wide = PadBlock(a.shape.heads);
-  const Block keys{w.keys, RowStride<Path>(a.shape.head_dim)};
+  const int64_t heads = a.shape.heads, stride = RowStride<Path>(a.shape.head_dim);
+  const Block keys{w.keys, stride};
   LoadRows<Path>(a.k, strip.KeyRow(first), std::min(kKeyBlock, strip.Keys(strip.end - 1) - first), 0, a.shape.head_dim, kKeyBlock, keys);
+  TransposeBlock(keys, kKeyBlock, stride, w.keys_t);
   for (int64_t i = 0; i < strip.end - strip.begin; ++i) {
     const int64_t n = std::min(kKeyBlock, strip.Keys(strip.begin + i) - first);
     if (n <= 0) continue;
-    HeadDots<Path>(a.shape, keys, n, strip.queries_t + i * a.PanelFloats(), w.dots);
-    SumHeads(w.dots, n, a.shape.heads, strip.weights + i * wide, strip.scores + i * strip.stride + first);
+    Path::Product({heads, n, Steps<Path>(a.shape.head_dim)}, {strip.queries + i * a.PanelFloats(), stride, 1},
+                  ConstBlock(w.keys_t, kKeyBlock), {w.dots, kKeyBlock}, Into::kOverwrite);
+    SumOverHeads(w.dots, n, heads, strip.weights + i * PadBlock(heads), strip.scores + i * strip.stride + first);
   }
 }
 
@@ -135,7 +149,7 @@ bool IndexerTopK(const IndexerInputs& in, std::span<const Segment> segments, int
   int64_t longest = 0;
   for (const Segment& s : segments) longest = std::max(longest, s.k_end - s.k_begin);
   const int64_t stride = PadBlock(longest);
-  float* queries_t = scratch.AllocArray<float>(kStripQueries * a.PanelFloats());
+  float* packed = scratch.AllocArray<float>(kStripQueries * a.PanelFloats());
   float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(in.shape.heads));
   float* strip_scores = scratch.AllocArray<float>(kStripQueries * stride);
   const WorkerScratch<float> workers(scratch, std::max(IndexerScratch::Floats(in.shape), stride));
@@ -146,13 +160,13 @@ bool IndexerTopK(const IndexerInputs& in, std::span<const Segment> segments, int
     const Segment& s = segments[i];
     const BlockTable table = tables.empty() ? BlockTable() : tables[i];
     for (int64_t t = s.q_begin; t < s.q_end; t += kStripQueries) {
-      const IndexerStrip strip{s, t, std::min(s.q_end, t + kStripQueries), stride, queries_t, head_weights, strip_scores, table};
+      const IndexerStrip strip{s, t, std::min(s.q_end, t + kStripQueries), stride, packed, head_weights, strip_scores, table};
       const int64_t keys = strip.Keys(strip.end - 1);
       if (keys <= top_k && scores.empty()) {
         ChooseAll(strip, top_k, chosen);
         continue;
       }
-      workers.Run(strip.end - t, [&](int64_t j, float* own) { HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + j, own); });
+      workers.Run(strip.end - t, [&](int64_t j, float*) { HWY_DYNAMIC_DISPATCH(PackQuery)(a, strip, t + j); });
       workers.Run((keys + kKeyBlock - 1) / kKeyBlock, [&](int64_t block, float* own) {
         HWY_DYNAMIC_DISPATCH(ScoreKeysJob)(a, strip, block * kKeyBlock, own);
       });

@@ -1,4 +1,4 @@
-// Scores of the lightning indexer on blocks: one query's heads are the lanes. Once per SIMD target.
+// What the kernels of the lightning indexer share. Once per SIMD target.
 #if defined(FATHOM_KERNELS_INDEXER_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_KERNELS_INDEXER_BLOCKS_INL_H_
 #undef FATHOM_KERNELS_INDEXER_BLOCKS_INL_H_
@@ -30,7 +30,7 @@ void LoadHeadsTransposed(const ConstView& q, int64_t t, const IndexerShape& s, B
   TransposeBlock(rows, PadBlock(s.heads), rows.stride, queries_t);
 }
 
-// dots [n][PadBlock(Hi)] = keys queries; keys [n][Dh].
+// dots [n][PadBlock(Hi)] = keys queries, heads are the lanes; keys [n][Dh].
 template <class Path>
 void HeadDots(const IndexerShape& s, ConstBlock keys, int64_t n, const float* queries_t, float* dots) {
   const int64_t wide = PadBlock(s.heads);

@@ -24,8 +24,8 @@ inline constexpr int64_t kStripQueries = 32;
 struct IndexerStrip {
   Segment segment;
   int64_t begin, end, stride;
-  float *queries_t, *weights, *scores;  // [queries][PanelFloats()], [queries][PadBlock(Hi)], [queries][stride]
-  BlockTable table;                     // empty: keys as they lie
+  float *queries, *weights, *scores;  // [queries][PanelFloats()], [queries][PadBlock(Hi)], [queries][stride]
+  BlockTable table;                   // empty: keys as they lie
   // The row of the block of keys that begins with the segment's key `first`.
   int64_t KeyRow(int64_t first) const {
     return table.empty() ? segment.k_begin + first : table[static_cast<size_t>(first / kCacheBlock)] * kCacheBlock;
@@ -34,15 +34,14 @@ struct IndexerStrip {
 };
 
 struct IndexerScratch {
-  float *rows, *keys, *dots;
+  float *keys, *keys_t, *dots;
   IndexerScratch(const IndexerShape& s, float* base) : IndexerScratch(s, ScratchCursor(base)) {}
   static int64_t Floats(const IndexerShape& s) { return IndexerScratch(s, nullptr).floats; }
   int64_t floats;
 
  private:
   IndexerScratch(const IndexerShape& s, ScratchCursor cursor) {
-    rows = cursor.Take(PadBlock(s.heads) * PadBlock(s.head_dim));
-    keys = cursor.Take(kKeyBlock * PadBlock(s.head_dim));
+    for (float** block : {&keys, &keys_t}) *block = cursor.Take(kKeyBlock * PadBlock(s.head_dim));
     dots = cursor.Take(kKeyBlock * PadBlock(s.heads));
     floats = cursor.used();
   }
