@@ -271,7 +271,7 @@ ModelConfig V32Layer(int64_t heads) {
   c.kv_lora_rank = kLatent;
   c.qk_nope_head_dim = c.v_head_dim = 128;
   c.qk_rope_head_dim = kRope;
-  c.index_n_heads = kIndexer.heads;
+  c.index_n_heads = heads / 2;
   c.index_head_dim = kIndexer.head_dim;
   c.index_topk = kTopK;
   return c;
@@ -292,8 +292,8 @@ MlaParams V32Params(Buffers& b, const ModelConfig& c) {
   p.kv_a_layernorm = ones(kLatent);
   p.kv_b_proj = RandomWeight(b, {heads * (c.qk_nope_head_dim + c.v_head_dim), kLatent});
   p.o_proj = RandomWeight(b, {d, heads * c.v_head_dim});
-  p.indexer = {RandomWeight(b, {kIndexer.heads * kIndexer.head_dim, c.q_lora_rank}), RandomWeight(b, {kIndexer.head_dim, d}),
-               ones(kIndexer.head_dim), ones(kIndexer.head_dim), RandomWeight(b, {kIndexer.heads, d})};
+  p.indexer = {RandomWeight(b, {c.index_n_heads * kIndexer.head_dim, c.q_lora_rank}), RandomWeight(b, {kIndexer.head_dim, d}),
+               ones(kIndexer.head_dim), ones(kIndexer.head_dim), RandomWeight(b, {c.index_n_heads, d})};
   return p;
 }
 
@@ -329,7 +329,7 @@ void BM_Layer(benchmark::State& state) {
 }
 BENCHMARK(BM_Layer)
     ->Apply([](auto* b) {
-      for (const int64_t heads : {16, 128}) {
+      for (const int64_t heads : {32, 128}) {
         for (const int64_t backward : {0, 1}) {
           for (const int64_t tokens : {512, 1024, 2048, 4096, 8192, 16384}) {
             for (const int64_t kind : {kDense, kCheapest}) b->Args({tokens, heads, kind, backward});

@@ -37,9 +37,10 @@ int64_t Room(Ctx& ctx, const Plan& plan, const Segment& s, int64_t begin, int64_
 
 // f(begin, end, segment) for every block of queries.
 template <class F>
-void ForBlocks(std::span<const Segment> segments, const F& f) {
+void ForBlocks(const Plan& plan, std::span<const Segment> segments, const F& f) {
+  const int64_t most = plan.pass == AttentionPass::kForward ? kForwardQueries : kMostSharedQueries;
   for (const Segment& s : segments) {
-    for (int64_t t = s.q_begin; t < s.q_end; t += kSharedQueries) f(t, std::min(s.q_end, t + kSharedQueries), s);
+    for (int64_t t = s.q_begin; t < s.q_end; t += most) f(t, std::min(s.q_end, t + most), s);
   }
 }
 
@@ -48,11 +49,11 @@ Division Divide(Ctx& ctx, const Plan& plan, std::span<const Segment> segments) {
   if (plan.form == ChosenForm::kAbsorbed) return {segments, {}};
   int64_t count = 0, longest = 0;
   for (const Segment& s : segments) longest = std::max(longest, s.k_end - s.k_begin);
-  ForBlocks(segments, [&](int64_t, int64_t, const Segment&) { ++count; });
+  ForBlocks(plan, segments, [&](int64_t, int64_t, const Segment&) { ++count; });
   const std::span<SharedKeys> blocks = ctx.scratch.AllocSpan<SharedKeys>(count);
   const std::span<Segment> absorbed = ctx.scratch.AllocSpan<Segment>(count);
   size_t at = 0;
-  ForBlocks(segments, [&](int64_t begin, int64_t end, const Segment& s) {
+  ForBlocks(plan, segments, [&](int64_t begin, int64_t end, const Segment& s) {
     absorbed[at] = {begin, end, s.k_begin, s.k_end - (s.q_end - end)};
     std::construct_at(&blocks[at++], AllocSharedKeys(ctx.scratch, begin, end, Room(ctx, plan, s, begin, end)));
   });

@@ -17,11 +17,11 @@ struct MaskedKeys : SharedKeys {
   explicit MaskedKeys(const SharedKeys& s) : SharedKeys(s) {}
   template <class F>
   void WithSight(int64_t i, int64_t queries, int64_t entry, int64_t n, const F& f) const {
-    const MaskedSight sight{{queries, n, n}, masks.data() + entry * kMaskWords + i / 64, kMaskWords};
+    const MaskedSight sight{{queries, n, n}, masks.data() + entry * Words() + i / 64, Words()};
     if (sight.Any() != 0) f(sight);
   }
 };
-static_assert(kQueryBlock == 64 && kSharedQueries <= kQueryChunk, "a block of queries is one word of a mask");
+static_assert(kForwardQueries <= kQueryChunk && kQueryBlock == 64, "a block of queries is one word of a mask");
 
 void ChosenForwardJob(const MlaForwardArgs& a, const SharedKeys& block, int64_t head, float* scratch) {
   const ForwardScratch w(a.shape, scratch);
@@ -68,7 +68,7 @@ void AddSums(const MlaBackwardArgs& a, int64_t head, const KeySums& sums, float*
 // The blocks of queries of one range of keys, heads [begin, end).
 void ChosenBackwardJob(const MlaBackwardArgs& a, std::span<const SharedKeys> blocks, int64_t begin, int64_t end, const KeySums& sums,
                        float* scratch, float* d_rope) {
-  const BackwardScratch w(a.shape, kSharedQueries, scratch);
+  const BackwardScratch w(a.shape, kMostSharedQueries, scratch);
   std::fill_n(d_rope + sums.begin * a.shape.rope_dim, (sums.end - sums.begin) * a.shape.rope_dim, 0.0f);
   WithPath(a.pairs, a.q.dtype() == DType::kBF16, [&](const auto& path) {
     for (int64_t head = begin; head < end; ++head) {
@@ -101,12 +101,12 @@ HWY_EXPORT(ChosenForwardJob);
 HWY_EXPORT(ChosenBackwardJob);
 HWY_EXPORT(AddGroups);
 
-void CheckBlocks(std::span<const SharedKeys> blocks, int64_t queries, int64_t keys) {
+void CheckBlocks(std::span<const SharedKeys> blocks, int64_t most, int64_t queries, int64_t keys) {
   if (PlanScope::Active()) return;
   for (const SharedKeys& b : blocks) {
-    FATHOM_CHECK(0 <= b.begin && b.begin < b.end && b.end <= std::min(queries, b.begin + kSharedQueries), "queries {}..{}", b.begin, b.end);
+    FATHOM_CHECK(0 <= b.begin && b.begin < b.end && b.end <= std::min(queries, b.begin + most), "queries {}..{}", b.begin, b.end);
     FATHOM_CHECK(b.rows.empty() || (0 <= b.rows.front() && b.rows.back() < keys), "rows of {}", keys);
-    FATHOM_CHECK(b.masks.size() == b.rows.size() * kMaskWords, "{} masks, {} rows", b.masks.size(), b.rows.size());
+    FATHOM_CHECK(std::ssize(b.masks) == b.count() * b.Words(), "{} masks, {} rows", b.masks.size(), b.rows.size());
   }
 }
 
@@ -139,7 +139,7 @@ void MlaChosenForward(const MlaShape& shape, std::span<const SharedKeys> blocks,
   const MlaForwardArgs a{{in, shape, CheckMlaInputs(shape, {}, in)}, o, lse};
   FATHOM_CHECK(IsMatrix(o, in.q.dim(0), shape.heads * shape.v_dim) && o.dtype() == in.q.dtype(), "o {}", o.shape().ToString());
   FATHOM_CHECK(lse.empty() || (IsMatrix(lse, in.q.dim(0), shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
-  CheckBlocks(blocks, in.q.dim(0), in.kv.dim(0));
+  CheckBlocks(blocks, kForwardQueries, in.q.dim(0), in.kv.dim(0));
   const ArenaScope scope(scratch);
   const WorkerScratch<float> workers(scratch, ForwardScratch::Floats(shape));
   const int64_t count = std::ssize(blocks);
@@ -156,13 +156,13 @@ void MlaChosenBackward(const MlaShape& shape, std::span<const SharedKeys> blocks
   const int64_t keys = in.kv.dim(0), groups = HeadGroups(shape);
   FATHOM_CHECK(IsMatrix(gradients.dk_rope, keys, shape.rope_dim) && gradients.dk_rope.dtype() == DType::kF32, "dk_rope {}",
                gradients.dk_rope.shape().ToString());
-  CheckBlocks(blocks, in.q.dim(0), keys);
+  CheckBlocks(blocks, kMostSharedQueries, in.q.dim(0), keys);
   const ArenaScope scope(scratch);
   const std::span<const Document> documents = DivideBlocks(scratch, blocks, keys);
   int64_t longest = 0;
   for (const Document& d : documents) longest = std::max(longest, d.k_end - d.k_begin);
   const RopeGradientParts d_rope{scratch.AllocArray<float>(groups * keys * shape.rope_dim), groups, keys, shape.rope_dim};
-  const int64_t own_floats = BackwardScratch::Floats(shape, kSharedQueries);
+  const int64_t own_floats = BackwardScratch::Floats(shape, kMostSharedQueries);
   const WorkerScratch<float> workers(scratch, own_floats + KeySums::Floats(shape, longest));
   workers.Run(std::ssize(documents) * groups, [&](int64_t job, float* own) {
     const Document& d = documents[static_cast<size_t>(job / groups)];

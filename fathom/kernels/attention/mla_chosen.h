@@ -11,6 +11,8 @@
 
 namespace fathom {
 
+inline constexpr int64_t kForwardQueries = 256;  // of a block of the forward at most; of the backward kMostSharedQueries
+
 // For the queries of the blocks overwrites o [T,H*Dv], of the inputs' dtype, and lse [T,H] F32 unless empty: zeros and -inf where a query
 // has chosen nothing. Other rows are left alone.
 void MlaChosenForward(const MlaShape& shape, std::span<const SharedKeys> blocks, const MlaInputs& in, View o, View lse, Arena& scratch);

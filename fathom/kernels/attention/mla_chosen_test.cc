@@ -53,11 +53,11 @@ std::vector<int32_t> SomeChoice(const Case& c) {
   return chosen;
 }
 
-std::vector<SharedKeys> Blocks(const Case& c, std::span<const int32_t> chosen, Arena& arena) {
+std::vector<SharedKeys> Blocks(const Case& c, std::span<const int32_t> chosen, int64_t queries, Arena& arena) {
   std::vector<SharedKeys> blocks;
   for (const Segment& s : c.segments) {
-    for (int64_t t = s.q_begin; t < s.q_end; t += c.block) {
-      const int64_t end = std::min(s.q_end, t + c.block);
+    for (int64_t t = s.q_begin; t < s.q_end; t += queries) {
+      const int64_t end = std::min(s.q_end, t + queries);
       blocks.push_back(AllocSharedKeys(arena, t, end, s.k_end - s.k_begin));
     }
   }
@@ -118,10 +118,10 @@ Results RunKernels(const Case& c, const Data& d, std::span<const int32_t> chosen
       dkv(c.keys, kv_width, 3, 1, halves);
   PaddedMatrix<float> lse(c.tokens, s.heads, 3, 1, zeros), dk_rope(c.keys, s.rope_dim, 3, 1, twos);
   Arena scratch = DirtyArena(int64_t{256} << 20);
-  const std::vector<SharedKeys> blocks = Blocks(c, chosen, scratch);
+  const std::vector<SharedKeys> blocks = Blocks(c, chosen, c.block, scratch), wide = Blocks(c, chosen, 2 * c.block, scratch);
   const MlaInputs in{q_in.view(), kv_in.view(), rope_in.view()};
   MlaChosenForward(s, blocks, in, o.view(), lse.view(), scratch);
-  MlaChosenBackward(s, blocks, in, {o.view(), lse.view(), d_o_in.view()}, {dq.view(), dkv.view(), dk_rope.view()}, scratch);
+  MlaChosenBackward(s, wide, in, {o.view(), lse.view(), d_o_in.view()}, {dq.view(), dkv.view(), dk_rope.view()}, scratch);
   for (const auto& ok :
        {o.PaddingUntouched(), lse.PaddingUntouched(), dq.PaddingUntouched(), dkv.PaddingUntouched(), dk_rope.PaddingUntouched()}) {
     EXPECT_TRUE(ok);
@@ -177,15 +177,15 @@ TEST(SharedKeys, AreTheUnionOfTheQueriesLists) {
   const auto chosen = SomeChoice(c);
   const Choice choice{chosen, c.k};
   Arena arena(1 << 24);
-  for (const SharedKeys& block : Blocks(c, chosen, arena)) {
+  for (const SharedKeys& block : Blocks(c, chosen, c.block, arena)) {
     std::vector<std::vector<int32_t>> lists(static_cast<size_t>(block.end - block.begin));
     for (int64_t j = 0; j < block.count(); ++j) {
       if (j > 0) {
         EXPECT_LT(block.Row(j - 1), block.Row(j));
       }
       bool anybody = false;
-      for (int64_t i = 0; i < kSharedQueries; ++i) {
-        if ((block.masks[static_cast<size_t>(j * kMaskWords + i / 64)] >> i % 64 & 1) == 0) continue;
+      for (int64_t i = 0; i < 64 * block.Words(); ++i) {
+        if ((block.masks[static_cast<size_t>(j * block.Words() + i / 64)] >> i % 64 & 1) == 0) continue;
         ASSERT_LT(i, block.end - block.begin);
         lists[static_cast<size_t>(i)].push_back(static_cast<int32_t>(block.Row(j)));
         anybody = true;

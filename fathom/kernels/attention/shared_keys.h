@@ -9,14 +9,15 @@
 
 namespace fathom {
 
-inline constexpr int64_t kSharedQueries = 256, kMaskWords = kSharedQueries / 64;
+inline constexpr int64_t kMostSharedQueries = 512;
 
-// Queries [begin, end), at most kSharedQueries of them.
+// Queries [begin, end), at most kMostSharedQueries of them.
 struct SharedKeys {
   int64_t begin, end;
   std::span<int32_t> rows;    // rising
-  std::span<uint64_t> masks;  // [rows][kMaskWords]: bit i of word w: query begin + 64 w + i has chosen the row
+  std::span<uint64_t> masks;  // [rows][Words()]: bit i of word w: query begin + 64 w + i has chosen the row
 
+  int64_t Words() const { return (end - begin + 63) / 64; }
   int64_t count() const { return std::ssize(rows); }
   int64_t Row(int64_t i) const { return rows[static_cast<size_t>(i)]; }
 };

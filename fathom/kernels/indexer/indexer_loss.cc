@@ -82,7 +82,7 @@ void ChosenTargetsJob(const IndexerLossArgs& a, const LossStrip& strip, const Sh
   for (int64_t i = 0; i < sight.rows; ++i) {
     float* to = strip.targets + i * strip.stride + a.Keys(strip.segment, strip.begin + i).Position(keys.Row(first));
     for (int64_t j = 0; j < n; ++j) {
-      if (keys.masks[static_cast<size_t>((first + j) * kMaskWords)] >> i & 1) *to++ = w.target_t[i * kKeyBlock + j];
+      if (keys.masks[static_cast<size_t>(first + j)] >> i & 1) *to++ = w.target_t[i * kKeyBlock + j];
     }
   }
 }
