@@ -123,11 +123,11 @@ void SharedCached(Ctx& ctx, const CachedChosenAttention& a, std::span<SharedKeys
 
 }  // namespace
 
-void ChosenAttentionForward(Ctx& ctx, const ChosenAttention& a, View o, View lse) {
+void ChosenAttentionForward(Ctx& ctx, const ChosenAttention& a, View o, View lse, View top) {
   ArenaScope scope(ctx.scratch);
   const Division d = Divide(ctx, PlanOf(a, AttentionPass::kForward), a.segments);
-  if (!d.shared.empty()) MlaChosenForward(a.shape, d.shared, a.in, o, lse, ctx.scratch);
-  if (!d.absorbed.empty()) LatentAttentionForward(ctx, Absorbed(ctx, a, d.absorbed), a.in.q, o, lse);
+  if (!d.shared.empty()) MlaChosenForward(a.shape, d.shared, a.in, o, lse, ctx.scratch, top);
+  if (!d.absorbed.empty()) LatentAttentionForward(ctx, Absorbed(ctx, a, d.absorbed), a.in.q, o, lse, top);
 }
 
 void ChosenAttentionBackward(Ctx& ctx, const ChosenAttention& a, const MlaOutputs& out, const ChosenGradients& d, Weight& grad) {

@@ -19,8 +19,9 @@ struct ChosenAttention {
   MlaInputs in;      // all keys expanded
   ConstView latent;  // [S,R] normed, compute dtype
 };
-// For the queries of the segments overwrites o [T,H*Dv] compute dtype and lse [T,H] F32. Other rows are left alone.
-void ChosenAttentionForward(Ctx& ctx, const ChosenAttention& a, View o, View lse);
+// For the queries of the segments overwrites o [T,H*Dv] compute dtype, lse [T,H] F32 and, unless empty, top [T,H] F32
+// (kernels/attention/mla_attention.h). Other rows are left alone.
+void ChosenAttentionForward(Ctx& ctx, const ChosenAttention& a, View o, View lse, View top = {});
 
 struct ChosenGradients {
   View dq;      // as q; the segments' rows are overwritten

@@ -120,14 +120,15 @@ void FromLatentByRow(Ctx& ctx, const Heads& heads, ConstView o_latent, View o) {
   Cast(y, o);
 }
 
-void ForwardQueries(Ctx& ctx, const LatentAttention& a, int64_t begin, ConstView q, std::span<const int64_t> visible, View o, View lse) {
+void ForwardQueries(Ctx& ctx, const LatentAttention& a, int64_t begin, ConstView q, std::span<const int64_t> visible, View o, View lse,
+                    View top) {
   const Heads heads(a);
   const int64_t end = begin + q.dim(0);
   const bool by_row = ctx.arithmetic == Arithmetic::kByRow || q.dim(0) <= kFewQueries || !heads.weight.scale.empty();
   const View q_latent = by_row ? ToLatentByRow(ctx, heads, q) : ToLatent(ctx, heads, q);
   const View o_latent = ctx.scratch.Alloc(DType::kF32, q_latent.shape());
   const MlaDecodeInputs in{q_latent, RopeOf(ctx, a.shape, q), a.rows, visible, ChosenOf(a, begin, end), a.k, TablesOf(a, begin, end)};
-  MlaDecode(heads.Decode(), in, o_latent, lse, ctx.scratch);
+  MlaDecode(heads.Decode(), in, o_latent, lse, ctx.scratch, top);
   if (by_row) {
     FromLatentByRow(ctx, heads, o_latent, o);
   } else {
@@ -172,16 +173,17 @@ void BackwardAll(Ctx& ctx, const LatentAttention& a, const LatentAttentionQuerie
 
 }  // namespace
 
-void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, View o, View lse) {
+void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, View o, View lse, View top) {
   if (a.kv_b_proj.adapter) {
     ArenaScope scope(ctx.scratch);
     const Weight merged = Merged(ctx, a.kv_b_proj);
-    return LatentAttentionForward(ctx, {a.shape, merged, a.segments, a.chosen, a.k, a.rows, a.visible, a.tables}, q, o, lse);
+    return LatentAttentionForward(ctx, {a.shape, merged, a.segments, a.chosen, a.k, a.rows, a.visible, a.tables}, q, o, lse, top);
   }
+  const auto rows = [](const View& x, int64_t begin, int64_t end) { return x.empty() ? View() : x.Rows(begin, end); };
   ForQueries(ctx, a, [&](int64_t begin, int64_t end, const Segment& s) {
     ArenaScope scope(ctx.scratch);
-    ForwardQueries(ctx, a, begin, q.Rows(begin, end), VisibleRows(ctx, a, s, begin, end), o.Rows(begin, end),
-                   lse.empty() ? View() : lse.Rows(begin, end));
+    ForwardQueries(ctx, a, begin, q.Rows(begin, end), VisibleRows(ctx, a, s, begin, end), o.Rows(begin, end), rows(lse, begin, end),
+                   rows(top, begin, end));
   });
 }
 

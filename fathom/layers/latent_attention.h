@@ -23,9 +23,9 @@ struct LatentAttention {
   std::span<const BlockTable> tables = {};
 };
 
-// q [T,H*(Dn+Dr)] compute dtype, rotated. For the queries of the segments overwrites o [T,H*Dv] compute dtype and, unless empty, lse [T,H]
-// F32. Other rows are left alone.
-void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, View o, View lse);
+// q [T,H*(Dn+Dr)] compute dtype, rotated. For the queries of the segments overwrites o [T,H*Dv] compute dtype and, unless empty, lse and
+// top [T,H] F32 (kernels/attention/mla_decode.h). Other rows are left alone.
+void LatentAttentionForward(Ctx& ctx, const LatentAttention& a, ConstView q, View o, View lse, View top = {});
 
 // The queries of a backward: q, o and lse as in the forward; d_o [T,H*Dv] compute dtype, contiguous as o is. The segments' rows of dq (as
 // q) are overwritten.

@@ -28,11 +28,12 @@ double AttentionFlops(const MlaShape& s, std::span<const Segment> segments) {
   return 2 * pairs * static_cast<double>(s.heads * (s.nope_dim + s.rope_dim + s.v_dim));
 }
 
-void TracedForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch) {
+void TracedForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch,
+                   View top = {}) {
   TraceSlice slice("attention of queries to keys");
   if (slice.recorded())
     slice.AddWork(AttentionFlops(shape, segments), static_cast<double>(in.q.NumBytes() + in.kv.NumBytes() + o.NumBytes()));
-  MlaAttentionForward(shape, segments, in, o, lse, scratch);
+  MlaAttentionForward(shape, segments, in, o, lse, scratch, top);
 }
 
 void TracedBackward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, const MlaOutputs& out,
@@ -58,7 +59,8 @@ Mla::Mla(const ModelConfig& c, const LayerOptions& options)
       pairs_(options.faults.rope_halves ? RopePairs::kHalves : RopePairs::kInterleaved),
       q_rank_(c.q_lora_rank),
       kv_rank_(c.kv_lora_rank),
-      chosen_form_(options.chosen_form) {
+      chosen_form_(options.chosen_form),
+      max_logits_(options.max_logits) {
   if (c.has_indexer()) indexer_.emplace(c, options);
 }
 
@@ -76,6 +78,7 @@ Mla::Saved Mla::Allocate(Arena& arena, DType compute, int64_t t, const LayerGrou
   s.kv = arena.Alloc(compute, {keys, heads * (nope + v)});
   s.o = arena.Alloc(compute, {t, heads * v});
   s.lse = arena.Alloc(DType::kF32, {t, heads});
+  if (max_logits_) s.max_logits = arena.AllocSpan<float>(heads);
   if (indexer_ && keys > indexer_->top_k()) s.chosen = arena.AllocSpan<int32_t>(t * indexer_->top_k());
   return s;
 }
@@ -161,13 +164,15 @@ void Mla::Forward(Ctx& ctx, const MlaParams& p, const AttentionInputs& in, View 
   const bool sparse = IsSparse(in.layout);
   if (!sparse) s.chosen = {};
   const Division division = Divide(ctx, in.layout, sparse);
-  TracedForward(shape_, division.dense, {s.q, s.kv, k_rope}, s.o, s.lse, ctx.scratch);
+  const View top = max_logits_ ? ctx.scratch.Alloc(DType::kF32, s.lse.shape()) : View();
+  TracedForward(shape_, division.dense, {s.q, s.kv, k_rope}, s.o, s.lse, ctx.scratch, top);
   if (sparse) {
     if (!Choose(ctx, p, in, s)) Fill(kNaN, s.q);
     const Choice choice{s.chosen, indexer_->top_k()};
     const TraceSlice slice("attention to chosen keys");
-    ChosenAttentionForward(ctx, {shape_, p.kv_b_proj, division.sparse, choice, chosen_form_, {s.q, s.kv, k_rope}, latent}, s.o, s.lse);
+    ChosenAttentionForward(ctx, {shape_, p.kv_b_proj, division.sparse, choice, chosen_form_, {s.q, s.kv, k_rope}, latent}, s.o, s.lse, top);
   }
+  if (max_logits_) LargestScores(in.layout.segments, top, s.max_logits);
   LinearForward(ctx, p.o_proj, s.o, y, Write::kAdd);
 }
 

@@ -33,6 +33,7 @@ class Mla {
     View kv;                    // [S,H*(Dn+Dv)]                                                 the sequences, in their order
     View o, lse;                // [T,H*Dv], [T,H] F32
     std::span<int32_t> chosen;  // [T*index_topk] as IndexerTopK leaves it; empty if every query sees all its keys
+    std::span<float> max_logits;  // [H] the largest score of each head; empty unless LayerOptions ask for it
   };
   Saved Allocate(Arena& arena, DType compute, int64_t tokens, const LayerGroups& groups = OneRank()) const;
 
@@ -90,6 +91,7 @@ class Mla {
   int64_t q_rank_, kv_rank_;
   std::optional<Indexer> indexer_;
   ChosenForm chosen_form_;
+  bool max_logits_;
   float eps_ = 1e-6f;  // of both inner norms; not rms_norm_eps (official code and transformers agree)
 };
 

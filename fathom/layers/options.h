@@ -39,6 +39,7 @@ struct LayerOptions {
   // official inference code of V3.2 does.
   bool indexer_fp8 = false;
   ChosenForm chosen_form = ChosenForm::kCheapest;
+  bool max_logits = false;  // attention says each head's largest score (Mla::Saved)
   LayerFaults faults;
 };
 

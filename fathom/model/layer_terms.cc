@@ -34,6 +34,7 @@ LayerTerms::LayerTerms(Ctx& ctx, const TokenLayout& layout, const RopeTable& rop
 ConstView LayerTerms::Apply(Ctx& ctx, const Block& block, const BlockParams& p, int64_t layer, const Block::Saved& saved,
                             BlockParams& grad) const {
   if (options_.indexer.factor > 0) LearnIndexer(ctx, block, p, layer, saved, grad);
+  RaiseMaxLogits(layer, saved.attention.max_logits);
   if (!block.is_moe()) return {};
   CountExperts(block.moe(), layer, saved.moe);
   return options_.balance.factor > 0 ? Balance(ctx, block.moe(), layer, saved.moe) : ConstView();
@@ -43,6 +44,13 @@ void LayerTerms::LearnIndexer(Ctx& ctx, const Block& block, const BlockParams& p
                               BlockParams& grad) const {
   const double kl = block.LearnIndexer(ctx, p, {layout_, rope_}, saved, options_.indexer.sparse, options_.indexer.factor, grad);
   if (!options_.totals.indexer_kl.empty()) options_.totals.indexer_kl[static_cast<size_t>(layer)] += kl;
+}
+
+void LayerTerms::RaiseMaxLogits(int64_t layer, std::span<const float> max_logits) const {
+  if (options_.totals.max_logits.empty()) return;
+  const auto heads = max_logits.size();
+  const std::span<float> largest = options_.totals.max_logits.subspan(static_cast<size_t>(layer) * heads, heads);
+  std::ranges::transform(max_logits, largest, largest.begin(), [](float x, float y) { return std::max(x, y); });
 }
 
 void LayerTerms::CountExperts(const Moe& moe, int64_t layer, const Moe::Saved& saved) const {

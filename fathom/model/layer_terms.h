@@ -18,6 +18,7 @@ class LayerTerms {
 
  private:
   void LearnIndexer(Ctx& ctx, const Block& block, const BlockParams& p, int64_t layer, const Block::Saved& saved, BlockParams& grad) const;
+  void RaiseMaxLogits(int64_t layer, std::span<const float> max_logits) const;
   void CountExperts(const Moe& moe, int64_t layer, const Moe::Saved& saved) const;
   ConstView Balance(Ctx& ctx, const Moe& moe, int64_t layer, const Moe::Saved& saved) const;
 

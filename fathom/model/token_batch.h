@@ -50,12 +50,13 @@ struct BalanceTraining {
   bool padding = false;         // tokens of padding count, here and in the experts' counts (MaxText)
 };
 
-// What a step learns about every layer (main ones, then MTP modules); added to, each may be empty.
+// What a step learns about every layer (main ones, then MTP modules); added to (or raised, where it is the largest), each may be empty.
 struct LayerTotals {
   std::span<double> indexer_kl;      // [layers] KL of the indexer, summed over tokens
   std::span<double> balance;         // [layers] balance loss without its factor, summed over sequences
   std::span<int64_t> expert_counts;  // [layers*E] tokens that chose each expert
   std::span<int64_t> dropped;        // [layers] assignments beyond the capacity; as long as expert_counts is there
+  std::span<float> max_logits;       // [layers*H] the largest attention score of each head; where LayerOptions ask for it
 };
 
 struct LossOptions {

@@ -65,10 +65,25 @@ bool CheckMlaInputs(const MlaShape& s, std::span<const Segment> segments, const 
   return q.dtype() == DType::kBF16 && HasNativeBF16();
 }
 
-void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch) {
-  const MlaForwardArgs a{{in, shape, CheckMlaInputs(shape, segments, in)}, o, lse};
+void LargestScores(std::span<const Segment> segments, ConstView top, std::span<float> largest) {
+  FATHOM_CHECK(top.dtype() == DType::kF32 && top.dim(1) == std::ssize(largest), "top {}", top.shape().ToString());
+  ParallelRanges(std::ssize(largest), 16, [&](int64_t begin, int64_t end) {
+    std::fill(largest.begin() + begin, largest.begin() + end, -std::numeric_limits<float>::infinity());
+    for (const Segment& s : segments) {
+      for (int64_t t = s.q_begin; t < s.q_end; ++t) {
+        const float* row = top.row<float>(t);
+        for (int64_t h = begin; h < end; ++h) largest[static_cast<size_t>(h)] = std::max(largest[static_cast<size_t>(h)], row[h]);
+      }
+    }
+  });
+}
+
+void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch,
+                         View top) {
+  const MlaForwardArgs a{{in, shape, CheckMlaInputs(shape, segments, in)}, o, lse, top};
   FATHOM_CHECK(IsMatrix(o, in.q.dim(0), shape.heads * shape.v_dim) && o.dtype() == in.q.dtype(), "o {}", o.shape().ToString());
-  FATHOM_CHECK(lse.empty() || (IsMatrix(lse, in.q.dim(0), shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
+  for (const View& x : {lse, top})
+    FATHOM_CHECK(x.empty() || (IsMatrix(x, in.q.dim(0), shape.heads) && x.dtype() == DType::kF32), "lse or top {}", x.shape().ToString());
   const ArenaScope scope(scratch);
   const JobTable chunks(scratch, std::ssize(segments), [&](int64_t i) { return QueryChunks(segments[static_cast<size_t>(i)]); });
   const WorkerScratch<float> workers(scratch, ForwardScratch::Floats(shape));

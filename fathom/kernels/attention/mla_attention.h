@@ -26,8 +26,13 @@ struct MlaInputs {
   ConstView q, kv, k_rope;
 };
 
-// o [T,H*Dv], of the inputs' dtype, is overwritten; lse [T,H] F32, the log of each row's sum, is overwritten unless empty.
-void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch);
+// o [T,H*Dv], of the inputs' dtype, is overwritten; lse and top [T,H] F32, the log of each row's sum and its largest score, are overwritten
+// unless empty.
+void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segments, const MlaInputs& in, View o, View lse, Arena& scratch,
+                         View top = {});
+
+// largest [H] is overwritten with the largest of top [T,H] F32 over the segments' queries; -infinity without any.
+void LargestScores(std::span<const Segment> segments, ConstView top, std::span<float> largest);
 
 // o and lse as the forward left them, and the gradient d_o [T,H*Dv] on o.
 struct MlaOutputs {

@@ -18,7 +18,7 @@ struct MlaAttentionArgs : MlaInputs {
   int64_t width() const { return shape.nope_dim + shape.rope_dim; }
 };
 struct MlaForwardArgs : MlaAttentionArgs {
-  View o, lse;
+  View o, lse, top;
 };
 struct MlaBackwardArgs : MlaAttentionArgs, MlaOutputs, MlaGradients {};
 

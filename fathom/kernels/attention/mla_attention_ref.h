@@ -66,6 +66,16 @@ inline std::vector<std::vector<int32_t>> VisibleKeys(std::span<const Segment> se
   return keys;
 }
 
+// The largest score of each row and head [T,H]; -infinity where nothing is seen.
+inline std::vector<double> MlaLargestScores(const MlaShape& s, const std::vector<std::vector<int32_t>>& keys, const MlaInputs<double>& in) {
+  std::vector<double> top(keys.size() * static_cast<size_t>(s.heads), -std::numeric_limits<double>::infinity());
+  for (int64_t row = 0; row < std::ssize(top); ++row) {
+    for (const int32_t key : keys[static_cast<size_t>(row / s.heads)])
+      top[static_cast<size_t>(row)] = std::max(top[static_cast<size_t>(row)], MlaScore(s, in, row / s.heads, key, row % s.heads));
+  }
+  return top;
+}
+
 template <class T>
 struct MlaOutputs {
   std::vector<T> o, lse;  // zeros for queries without keys

@@ -97,7 +97,7 @@ std::vector<bool> UsedKeys(const Case& c) {
 }
 
 struct Results {
-  std::vector<float> o, lse, dq, dkv, dk_rope;
+  std::vector<float> o, lse, top, dq, dkv, dk_rope, largest;
   bool gaps_untouched = true;
 };
 
@@ -108,18 +108,21 @@ Results RunKernels(const Case& c, const Data& d, bool backward) {
   Matrix<T> q(d.in.q, c.tokens, queries), kv(d.in.kv, c.keys, keys), k_rope(d.in.k_rope, c.keys, keys);
   Matrix<T> o(c.tokens, s.heads * s.v_dim), d_o(d.d_o, c.tokens, queries);
   Matrix<T> dq(c.tokens, q.view().dim(1)), dkv(c.keys, kv.view().dim(1)), dk_rope(c.keys, s.rope_dim);
-  Matrix<float> lse(c.tokens, s.heads);
+  Matrix<float> lse(c.tokens, s.heads), top(c.tokens, s.heads);
   Arena scratch = DirtyArena(int64_t{256} << 20);
   const MlaInputs in{q.view(), kv.view(), k_rope.view()};
-  MlaAttentionForward(s, c.segments, in, o.view(), lse.view(), scratch);
-  Results r{o.Values(), lse.Values()};
+  MlaAttentionForward(s, c.segments, in, o.view(), lse.view(), scratch, top.view());
+  Results r{o.Values(), lse.Values(), top.Values()};
+  r.largest.resize(static_cast<size_t>(s.heads));
+  LargestScores(c.segments, top.view(), r.largest);
   if (backward) {
     MlaAttentionBackward(s, c.segments, in, {o.view(), lse.view(), d_o.view()}, {dq.view(), dkv.view(), dk_rope.view()}, scratch);
     r.dq = dq.Values();
     r.dkv = dkv.Values();
     r.dk_rope = dk_rope.Values();
   }
-  r.gaps_untouched = o.GapsUntouched() && lse.GapsUntouched() && dq.GapsUntouched() && dkv.GapsUntouched() && dk_rope.GapsUntouched();
+  r.gaps_untouched = o.GapsUntouched() && lse.GapsUntouched() && top.GapsUntouched() && dq.GapsUntouched() && dkv.GapsUntouched() &&
+                     dk_rope.GapsUntouched();
   return r;
 }
 
@@ -137,6 +140,17 @@ void ExpectMatchesReference(const Case& c, const Data& d, const Results& r, bool
   const auto want = ref::MlaForward(c.shape, keys, d.in);
   EXPECT_TRUE(RelativeL2(Only(UsedQueries(c), r.o), want.o, bound));
   EXPECT_TRUE(Close(Only(UsedQueries(c), r.lse), want.lse, 2e-6, 2e-6));
+  const std::vector<double> top = ref::MlaLargestScores(c.shape, keys, d.in);
+  for (int64_t h = 0; h < c.shape.heads; ++h) {
+    double largest = -std::numeric_limits<double>::infinity();
+    for (int64_t row = h; row < std::ssize(top); row += c.shape.heads) {
+      const auto at = static_cast<size_t>(row);
+      largest = std::max(largest, top[at]);
+      if (keys[at / static_cast<size_t>(c.shape.heads)].empty()) continue;
+      EXPECT_NEAR(r.top[at], top[at], 2e-6 * (1 + std::fabs(top[at])));
+    }
+    EXPECT_NEAR(r.largest[static_cast<size_t>(h)], largest, 2e-6 * (1 + std::fabs(largest)));
+  }
   EXPECT_TRUE(r.gaps_untouched);
   if (!backward) return;
   const Inputs gradient = ref::MlaBackward(c.shape, keys, d.in, d.d_o);

@@ -135,10 +135,12 @@ std::span<const Document> DivideBlocks(Arena& scratch, std::span<const SharedKey
 
 }  // namespace
 
-void MlaChosenForward(const MlaShape& shape, std::span<const SharedKeys> blocks, const MlaInputs& in, View o, View lse, Arena& scratch) {
-  const MlaForwardArgs a{{in, shape, CheckMlaInputs(shape, {}, in)}, o, lse};
+void MlaChosenForward(const MlaShape& shape, std::span<const SharedKeys> blocks, const MlaInputs& in, View o, View lse, Arena& scratch,
+                      View top) {
+  const MlaForwardArgs a{{in, shape, CheckMlaInputs(shape, {}, in)}, o, lse, top};
   FATHOM_CHECK(IsMatrix(o, in.q.dim(0), shape.heads * shape.v_dim) && o.dtype() == in.q.dtype(), "o {}", o.shape().ToString());
-  FATHOM_CHECK(lse.empty() || (IsMatrix(lse, in.q.dim(0), shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
+  for (const View& x : {lse, top})
+    FATHOM_CHECK(x.empty() || (IsMatrix(x, in.q.dim(0), shape.heads) && x.dtype() == DType::kF32), "lse or top {}", x.shape().ToString());
   CheckBlocks(blocks, kForwardQueries, in.q.dim(0), in.kv.dim(0));
   const ArenaScope scope(scratch);
   const WorkerScratch<float> workers(scratch, ForwardScratch::Floats(shape));

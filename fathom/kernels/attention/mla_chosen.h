@@ -13,9 +13,10 @@ namespace fathom {
 
 inline constexpr int64_t kForwardQueries = 256;  // of a block of the forward at most; of the backward kMostSharedQueries
 
-// For the queries of the blocks overwrites o [T,H*Dv], of the inputs' dtype, and lse [T,H] F32 unless empty: zeros and -inf where a query
-// has chosen nothing. Other rows are left alone.
-void MlaChosenForward(const MlaShape& shape, std::span<const SharedKeys> blocks, const MlaInputs& in, View o, View lse, Arena& scratch);
+// For the queries of the blocks overwrites o [T,H*Dv], of the inputs' dtype, and lse and top [T,H] F32 (mla_attention.h) unless empty:
+// zeros and -inf where a query has chosen nothing. Other rows are left alone.
+void MlaChosenForward(const MlaShape& shape, std::span<const SharedKeys> blocks, const MlaInputs& in, View o, View lse, Arena& scratch,
+                      View top = {});
 
 // dq as q; dkv as kv; dk_rope [S,Dr] F32.
 struct MlaChosenGradients {

@@ -81,7 +81,7 @@ Data MakeData(const Case& c, bool bf16) {
 }
 
 struct Results {
-  std::vector<float> o, lse, dq, dkv, dk_rope;
+  std::vector<float> o, lse, dq, dkv, dk_rope, top;
   std::vector<float> All() const {
     std::vector<float> all;
     for (const auto* v : {&o, &lse, &dq, &dkv, &dk_rope}) all.insert(all.end(), v->begin(), v->end());
@@ -116,17 +116,17 @@ Results RunKernels(const Case& c, const Data& d, std::span<const int32_t> chosen
       halves(static_cast<size_t>(c.keys * kv_width), 0.5), twos(static_cast<size_t>(c.keys * s.rope_dim), 2);
   PaddedMatrix<T> o(c.tokens, s.heads * s.v_dim, 3, 1, zeros), dq(c.tokens, s.heads * width, 3, 1, zeros),
       dkv(c.keys, kv_width, 3, 1, halves);
-  PaddedMatrix<float> lse(c.tokens, s.heads, 3, 1, zeros), dk_rope(c.keys, s.rope_dim, 3, 1, twos);
+  PaddedMatrix<float> lse(c.tokens, s.heads, 3, 1, zeros), top(c.tokens, s.heads, 3, 1, zeros), dk_rope(c.keys, s.rope_dim, 3, 1, twos);
   Arena scratch = DirtyArena(int64_t{256} << 20);
   const std::vector<SharedKeys> blocks = Blocks(c, chosen, c.block, scratch), wide = Blocks(c, chosen, 2 * c.block, scratch);
   const MlaInputs in{q_in.view(), kv_in.view(), rope_in.view()};
-  MlaChosenForward(s, blocks, in, o.view(), lse.view(), scratch);
+  MlaChosenForward(s, blocks, in, o.view(), lse.view(), scratch, top.view());
   MlaChosenBackward(s, wide, in, {o.view(), lse.view(), d_o_in.view()}, {dq.view(), dkv.view(), dk_rope.view()}, scratch);
   for (const auto& ok :
        {o.PaddingUntouched(), lse.PaddingUntouched(), dq.PaddingUntouched(), dkv.PaddingUntouched(), dk_rope.PaddingUntouched()}) {
     EXPECT_TRUE(ok);
   }
-  Results r{o.Floats(), lse.Floats(), dq.Floats(), dkv.Floats(), dk_rope.Floats()};
+  Results r{o.Floats(), lse.Floats(), dq.Floats(), dkv.Floats(), dk_rope.Floats(), top.Floats()};
   for (float& x : r.dkv) x -= 0.5f;
   for (float& x : r.dk_rope) x -= 2;
   return r;
@@ -139,12 +139,16 @@ TEST(MlaChosen, MatchesReferenceOnEveryTarget) {
     for (const bool bf16 : {false, true}) {
       const Data d = MakeData(c, bf16);
       const auto want = ref::MlaForward(c.shape, keys, d.in);
+      std::vector<double> top = ref::MlaLargestScores(c.shape, keys, d.in);
+      std::ranges::replace_if(
+          top, [](double x) { return std::isinf(x); }, 0);  // rows of no query
       const Inputs gradient = ref::MlaBackward(c.shape, keys, d.in, d.d_o);
       ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
         const Results r = bf16 ? RunKernels<BF16>(c, d, chosen) : RunKernels<float>(c, d, chosen);
         const double bound = bf16 ? 8e-3 : 2e-6;
         EXPECT_TRUE(RelativeL2(r.o, want.o, bound));
         EXPECT_TRUE(Close(r.lse, want.lse, 2e-6, 2e-6));
+        EXPECT_TRUE(Close(r.top, top, 2e-6, 2e-6));
         EXPECT_TRUE(RelativeL2(r.dq, gradient.q, bound));
         EXPECT_TRUE(RelativeL2(r.dkv, gradient.kv, bound));
         EXPECT_TRUE(RelativeL2(r.dk_rope, gradient.k_rope, bound));

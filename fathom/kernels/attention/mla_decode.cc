@@ -62,7 +62,7 @@ void DecodeJob(const DecodeArgs& a, const DecodePart& part, float* scratch, cons
 }
 
 // One head of one query: parts are added in order, brought to their common largest score.
-void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const PartialSums> parts, float* o, float* lse) {
+void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const PartialSums> parts, float* o, float* lse, float* largest) {
   float top = -std::numeric_limits<float>::infinity(), sum = 0;
   for (const PartialSums& p : parts) top = std::max(top, p.top[head]);
   std::fill(o, o + s.latent_dim, 0.0f);
@@ -74,6 +74,7 @@ void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const Partial
   }
   if (!parts.empty()) StoreRow(o, 1 / sum, s.latent_dim, {reinterpret_cast<std::byte*>(o), DType::kF32});
   if (lse != nullptr) *lse = parts.empty() ? top : top * kLn2 + std::log(sum);
+  if (largest != nullptr) *largest = top * kLn2;
 }
 
 }  // namespace
@@ -113,7 +114,7 @@ void CheckRows(const MlaDecodeInputs& in) {
   }
 }
 
-void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, Arena& scratch) {
+void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, View top, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
   const int64_t queries = a.q_latent.dim(0), heads = PadBlock(s.heads), sums = s.heads * PadBlock(s.latent_dim);
   const JobTable jobs(scratch, queries, [&](int64_t m) { return DecodeParts(RowsOf(a, m)); });
@@ -138,14 +139,15 @@ void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, Arena& scratch)
       const int64_t m = i / s.heads, head = i % s.heads;
       const std::span<const PartialSums> own(parts + jobs.First(m), static_cast<size_t>(jobs.First(m + 1) - jobs.First(m)));
       HWY_DYNAMIC_DISPATCH(CombineParts)
-      (s, head, own, o_latent.row<float>(m) + head * s.latent_dim, lse.empty() ? nullptr : lse.row<float>(m) + head);
+      (s, head, own, o_latent.row<float>(m) + head * s.latent_dim, lse.empty() ? nullptr : lse.row<float>(m) + head,
+       top.empty() ? nullptr : top.row<float>(m) + head);
     }
   });
 }
 
 }  // namespace
 
-void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_latent, View lse, Arena& scratch) {
+void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_latent, View lse, Arena& scratch, View top) {
   const auto& [q_latent, q_rope, cache, visible, chosen, k, tables] = in;
   const int64_t queries = q_latent.dim(0);
   FATHOM_CHECK(IsMatrix(q_latent, queries, shape.heads * shape.latent_dim) && q_latent.dtype() == DType::kF32 &&
@@ -153,13 +155,14 @@ void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_la
                    o_latent.shape() == q_latent.shape() && o_latent.dtype() == DType::kF32,
                "q_latent {}, q_rope {}, o_latent {}", q_latent.shape().ToString(), q_rope.shape().ToString(), o_latent.shape().ToString());
   FATHOM_CHECK(IsMatrix(cache, cache.dim(0), shape.latent_dim + shape.rope_dim), "cache {}", cache.shape().ToString());
-  FATHOM_CHECK(lse.empty() || (IsMatrix(lse, queries, shape.heads) && lse.dtype() == DType::kF32), "lse {}", lse.shape().ToString());
+  for (const View& x : {lse, top})
+    FATHOM_CHECK(x.empty() || (IsMatrix(x, queries, shape.heads) && x.dtype() == DType::kF32), "lse or top {}", x.shape().ToString());
   FATHOM_CHECK(chosen.empty() ? std::ssize(visible) == queries : std::ssize(chosen) == queries * k, "{} visible, {} chosen", visible.size(),
                chosen.size());
   FATHOM_CHECK(tables.empty() || std::ssize(tables) == queries, "{} tables, {} queries", tables.size(), queries);
   CheckRows(in);
   const ArenaScope scope(scratch);
-  DecodeQueries({in, shape, cache.dtype() == DType::kBF16 && HasNativeBF16()}, o_latent, lse, scratch);
+  DecodeQueries({in, shape, cache.dtype() == DType::kBF16 && HasNativeBF16()}, o_latent, lse, top, scratch);
 }
 
 }  // namespace fathom

@@ -30,8 +30,9 @@ struct MlaDecodeInputs {
 };
 
 // o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times the latents; lse [M,H] F32, unless empty, with the log of each
-// row's sum (-inf where nothing is seen). A query's bits depend on its own row and the rows that it sees alone.
-void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_latent, View lse, Arena& scratch);
+// row's sum and top, likewise, with its largest score (-inf where nothing is seen). A query's bits depend on its own row and the rows that
+// it sees alone.
+void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_latent, View lse, Arena& scratch, View top = {});
 
 // The backward over chosen rows, without tables. dot [M,H] F32: rowsum(dO o) of each head. Overwrites dq_latent [M,H*R] and dq_rope
 // [M,H*Dr] F32, and o_latent [M,H*R], which the gradient of W_uv needs; adds to d_cache [S,R+Dr] F32, each element in the order of queries.

@@ -49,7 +49,8 @@ Data MakeData(const Case& c, bool bf16) {
 
 // Rows of the cache that no query reads are NaN.
 template <class T>
-std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std::span<const int32_t> chosen, int64_t k) {
+std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std::span<const int32_t> chosen, int64_t k,
+                             std::vector<float>* top = nullptr) {
   const MlaDecodeShape& s = c.shape;
   const int64_t width = s.latent_dim + s.rope_dim, m = std::ssize(c.visible);
   std::vector<T> cache(static_cast<size_t>(c.cache_rows * (width + 5)), FromFloat<T>(kNaN));
@@ -70,7 +71,7 @@ std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std
              .visible = c.visible,
              .chosen = chosen,
              .k = k},
-            ViewOf(o.data(), {m, s.heads * s.latent_dim}), {}, scratch);
+            ViewOf(o.data(), {m, s.heads * s.latent_dim}), {}, scratch, top == nullptr ? View() : ViewOf(top->data(), {m, s.heads}));
   return o;
 }
 
@@ -106,6 +107,30 @@ TEST(MlaDecode, ChosenRowsAreGathered) {
   for (size_t m = 0; m < 3; ++m) std::copy(rows[m].begin(), rows[m].end(), chosen.begin() + static_cast<int64_t>(m) * 80);
   const auto want = ref::MlaDecode(c.shape, d.q_latent, d.q_rope, d.cache, rows);
   ForEachTarget(SimdTargets(), PinSimdTarget, [&] { EXPECT_TRUE(RelativeL2(RunDecode<float>(c, d, rows, chosen, 80), want, 2e-6)); });
+}
+
+// Over parts of long caches, too; -infinity where nothing is seen.
+TEST(MlaDecode, SaysTheLargestScores) {
+  for (const Case& c : Cases()) {
+    const MlaDecodeShape& s = c.shape;
+    const Data d = MakeData(c, false);
+    std::vector<float> top(c.visible.size() * static_cast<size_t>(s.heads), kNaN);
+    RunDecode<float>(c, d, FirstRows(c.visible), {}, 0, &top);
+    for (int64_t row = 0; row < std::ssize(top); ++row) {
+      double want = -std::numeric_limits<double>::infinity();
+      for (int64_t key = 0; key < c.visible[static_cast<size_t>(row / s.heads)]; ++key) {
+        const double* k = d.cache.data() + key * (s.latent_dim + s.rope_dim);
+        const double latent = std::inner_product(k, k + s.latent_dim, d.q_latent.data() + row * s.latent_dim, 0.0);
+        want = std::max(want, s.scale * std::inner_product(k + s.latent_dim, k + s.latent_dim + s.rope_dim,
+                                                           d.q_rope.data() + row * s.rope_dim, latent));
+      }
+      if (std::isinf(want)) {
+        EXPECT_EQ(top[static_cast<size_t>(row)], want);
+      } else {
+        EXPECT_NEAR(top[static_cast<size_t>(row)], want, 3e-6 * (1 + std::fabs(want)));
+      }
+    }
+  }
 }
 
 TEST(MlaDecode, AllRowsChosenHaveTheBitsOfDense) {

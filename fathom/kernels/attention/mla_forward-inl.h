@@ -19,6 +19,7 @@ inline void StoreOutput(const MlaForwardArgs& a, int64_t head, int64_t q0, int64
   for (int64_t i = 0; i < rows; ++i) {
     StoreRow(w.o + i * PadBlock(a.shape.v_dim), w.sum[i] == 0 ? 0 : 1 / w.sum[i], a.shape.v_dim, RowAt(a.o, q0 + i, head * a.shape.v_dim));
     if (!a.lse.empty()) a.lse.row<float>(q0 + i)[head] = w.top[i] * kLn2 + std::log(w.sum[i]);
+    if (!a.top.empty()) a.top.row<float>(q0 + i)[head] = w.top[i] * kLn2;
   }
 }
 
