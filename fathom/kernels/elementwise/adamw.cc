@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "fathom/kernels/elementwise/rounding-inl.h"
 #include "fathom/kernels/simd/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -16,31 +17,40 @@ namespace {
 struct Factors {
   float b1, one_minus_b1, b2, one_minus_b2, m_scale, g_scale, v_scale, eps, eps_root, learning_rate, decay, grad_scale;
 };
+// Rows whose element 0 is element `first` of the tensors.
+struct Rows {
+  OutRow w, m, v;
+  InRow g;
+  BF16* copy;
+  int64_t first;
+};
 
-void AdamWRange(const Factors& f, const OutRow& w, const OutRow& m, float* v, const InRow& g, BF16* copy, int64_t n) {
+void AdamWRange(const Factors& f, const Rows& rows, const Rounding& rounding, int64_t n) {
+  const auto& [w, m, v, g, copy, first] = rows;
+  const Rounding of_m = rounding.WithKey(rounding.key ^ 0x9e3779b9u), of_v = rounding.WithKey(rounding.key ^ 0x7f4a7c15u);
   const DF d;
   ForVectors(n, [&](auto at) {
     const VF grad = hn::Mul(Load(at, g), hn::Set(d, f.grad_scale)), weight = Load(at, w);
     const VF mean = hn::MulAdd(Load(at, m), hn::Set(d, f.b1), hn::Mul(grad, hn::Set(d, f.one_minus_b1)));
-    const VF square = hn::MulAdd(at.Load(v), hn::Set(d, f.b2), hn::Mul(hn::Mul(grad, grad), hn::Set(d, f.one_minus_b2)));
-    Store(at, mean, m);
-    at.Store(square, v);
+    const VF square = hn::MulAdd(Load(at, v), hn::Set(d, f.b2), hn::Mul(hn::Mul(grad, grad), hn::Set(d, f.one_minus_b2)));
+    StoreRounded(at, mean, m, of_m, first);
+    StoreRounded(at, square, v, of_v, first);
     const VF root = hn::Sqrt(hn::MulAdd(square, hn::Set(d, f.v_scale), hn::Set(d, f.eps_root)));
     const VF ahead = hn::MulAdd(grad, hn::Set(d, f.g_scale), hn::Mul(mean, hn::Set(d, f.m_scale)));
     const VF step = hn::Div(ahead, hn::Add(root, hn::Set(d, f.eps)));
     const VF updated = hn::NegMulAdd(hn::Set(d, f.learning_rate), hn::MulAdd(weight, hn::Set(d, f.decay), step), weight);
-    Store(at, updated, w);
+    StoreRounded(at, updated, w, rounding, first);
     if (copy != nullptr) at.Store(updated, copy);
   });
 }
 
-void SgdRange(const SgdStep& s, const OutRow& w, const InRow& g, BF16* copy, int64_t n) {
+void SgdRange(const SgdStep& s, const OutRow& w, const InRow& g, BF16* copy, int64_t first, int64_t n) {
   const DF d;
   ForVectors(n, [&](auto at) {
     const VF weight = Load(at, w);
     const VF step = hn::MulAdd(weight, hn::Set(d, s.weight_decay), hn::Mul(Load(at, g), hn::Set(d, s.grad_scale)));
     const VF updated = hn::NegMulAdd(hn::Set(d, s.learning_rate), step, weight);
-    Store(at, updated, w);
+    StoreRounded(at, updated, w, s.rounding, first);
     if (copy != nullptr) at.Store(updated, copy);
   });
 }
@@ -61,12 +71,13 @@ void AdamWSlice(const AdamWStep& s, const AdamWTensors& x, int64_t begin, int64_
                      .learning_rate = s.learning_rate,
                      .decay = s.weight_decay,
                      .grad_scale = s.grad_scale};
-  AdamWRange(f, ElementsAt(x.w, begin), ElementsAt(x.m, begin), x.v.data<float>() + begin, ElementsAt(x.g, begin),
-             CopyAt(x.bf16_copy, begin), end - begin);
+  const Rows rows{ElementsAt(x.w, begin), ElementsAt(x.m, begin),     ElementsAt(x.v, begin),
+                  ElementsAt(x.g, begin), CopyAt(x.bf16_copy, begin), begin};
+  AdamWRange(f, rows, s.rounding, end - begin);
 }
 
 void SgdSlice(const SgdStep& s, const View& w, const ConstView& g, const View& copy, int64_t begin, int64_t end) {
-  SgdRange(s, ElementsAt(w, begin), ElementsAt(g, begin), CopyAt(copy, begin), end - begin);
+  SgdRange(s, ElementsAt(w, begin), ElementsAt(g, begin), CopyAt(copy, begin), begin, end - begin);
 }
 
 }  // namespace
@@ -84,7 +95,7 @@ HWY_EXPORT(SgdSlice);
 void AdamWUpdate(const AdamWStep& step, const AdamWTensors& t) {
   const auto& [w, m, v, g, copy] = t;
   const int64_t n = w.NumElements();
-  FATHOM_CHECK(IsVector(w, n) && IsVector(m, n) && IsF32Vector(v, n) && IsF32Vector(g, n) && step.t >= 1, "w {}, m {}, v {}, g {}, step {}",
+  FATHOM_CHECK(IsVector(w, n) && IsVector(m, n) && IsVector(v, n) && IsF32Vector(g, n) && step.t >= 1, "w {}, m {}, v {}, g {}, step {}",
                w.shape().ToString(), m.shape().ToString(), v.shape().ToString(), g.shape().ToString(), step.t);
   FATHOM_CHECK(copy.empty() || IsVector(copy, n), "copy {}", copy.shape().ToString());
   ParallelRanges(n, kElementGrain, [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(AdamWSlice)(step, t, begin, end); });

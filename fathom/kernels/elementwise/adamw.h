@@ -4,18 +4,20 @@
 
 #include <cstdint>
 
+#include "fathom/kernels/elementwise/rounding.h"
 #include "fathom/tensor/view.h"
 
 namespace fathom {
 
 struct AdamWStep {
   float learning_rate, b1, b2, eps, eps_root, weight_decay;
-  int64_t t;              // 1 for the first update
-  float grad_scale;       // multiplies g first: clipping
-  bool nesterov = false;  // in place of m/(1-b1^t): b1 m/(1-b1^(t+1)) + (1-b1) g/(1-b1^t)
+  int64_t t;               // 1 for the first update
+  float grad_scale;        // multiplies g first: clipping
+  bool nesterov = false;   // in place of m/(1-b1^t): b1 m/(1-b1^(t+1)) + (1-b1) g/(1-b1^t)
+  Rounding rounding = {};  // of w, m and v where they are BF16; each draws by a key of its own
 };
 
-// The same number of elements each, contiguous. w F32 or BF16 (updated in f32, then rounded), m F32|BF16, v F32, g F32.
+// The same number of elements each, contiguous. w, m, v F32 or BF16 (updated in f32, then rounded), g F32.
 struct AdamWTensors {
   View w, m, v;
   ConstView g;
@@ -27,6 +29,7 @@ void AdamWUpdate(const AdamWStep& step, const AdamWTensors& t);
 // w -= lr (g * grad_scale + decay w): plain SGD.
 struct SgdStep {
   float learning_rate, weight_decay, grad_scale;
+  Rounding rounding = {};
 };
 void SgdUpdate(const SgdStep& step, View w, ConstView g, View bf16_copy);
 

@@ -1,6 +1,7 @@
 #include "fathom/kernels/elementwise/adamw.h"
 
 #include "fathom/kernels/elementwise/adamw_ref.h"
+#include "fathom/kernels/elementwise/rounding_ref.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/testing/kernel_check.h"
 
@@ -16,12 +17,13 @@ std::vector<double> Squares(int64_t n, uint64_t seed) {
   return v;
 }
 
-template <class W, class M>
+template <class W, class M, class V = float>
 void CheckAdamW(int64_t n, int64_t shift, bool copied, AdamWStep step = kStep) {
   SCOPED_TRACE(testing::Message() << n << " shift " << shift);
   PaddedMatrix<W> w(1, n, 0, shift, RandomVector(n, 1));
   PaddedMatrix<M> m(1, n, 0, 1, RandomVector(n, 2));
-  PaddedMatrix<float> v(1, n, 0, 2, Squares(n, 3)), g(1, n, 0, 3, RandomVector(n, 4));
+  PaddedMatrix<V> v(1, n, 0, 2, Squares(n, 3));
+  PaddedMatrix<float> g(1, n, 0, 3, RandomVector(n, 4));
   PaddedMatrix<BF16> copy(1, n, 0, 1), rounded(1, n);
   const auto w0 = w.Values(), m0 = m.Values(), v0 = v.Values(), g0 = g.Values();
   std::vector<double> want_w, want_m, want_v;
@@ -34,7 +36,7 @@ void CheckAdamW(int64_t n, int64_t shift, bool copied, AdamWStep step = kStep) {
   AdamWUpdate(step, {w.view(), m.view(), v.view(), g.view(), copied ? copy.view() : View()});
   EXPECT_TRUE(Close(w.Floats(), want_w, 5e-7, sizeof(W) == 4 ? 1e-6 : 0.005));
   EXPECT_TRUE(Close(m.Floats(), want_m, 1e-7, sizeof(M) == 4 ? 3e-7 : 0.005));
-  EXPECT_TRUE(Close(v.Floats(), want_v, 0, 3e-7));
+  EXPECT_TRUE(Close(v.Floats(), want_v, 0, sizeof(V) == 4 ? 3e-7 : 0.005));
   EXPECT_TRUE(w.PaddingUntouched());
   EXPECT_TRUE(m.PaddingUntouched());
   EXPECT_TRUE(v.PaddingUntouched());
@@ -52,10 +54,35 @@ TEST(AdamW, EqualsReference) {
       CheckAdamW<float, float>(n, 1, true);
       CheckAdamW<float, BF16>(n, 3, false);
       CheckAdamW<BF16, float>(n, 1, false);
+      CheckAdamW<BF16, BF16, BF16>(n, 1, false);
       AdamWStep ahead = kStep;
       ahead.nesterov = true;
       CheckAdamW<float, float>(n, 0, true, ahead);
     }
+  });
+}
+
+// Rounded by chance, w, m and v stand beside the F32 results by less than a step, and their steps are not of one draw.
+TEST(AdamW, RoundsByChance) {
+  ForEachTarget(SimdTargets(), PinSimdTarget, [] {
+    const int64_t n = 517;
+    AdamWStep step = kStep;
+    step.rounding = {true, 7};
+    PaddedMatrix<float> w(1, n, 0, 0, RandomVector(n, 1)), g(1, n, 0, 0, RandomVector(n, 4));
+    PaddedMatrix<BF16> w16(1, n, 0, 0, w.Values()), m16(1, n, 0, 0, RandomVector(n, 2)), v16(1, n, 0, 0, Squares(n, 3));
+    w.Set(w16.Values());
+    PaddedMatrix<float> m(1, n, 0, 0, m16.Values()), v(1, n, 0, 0, v16.Values());
+    AdamWUpdate(step, {w.view(), m.view(), v.view(), g.view()});
+    AdamWUpdate(step, {w16.view(), m16.view(), v16.view(), g.view()});
+    const auto up = [](const std::vector<float>& exact, const std::vector<float>& rounded, uint32_t key) {
+      for (size_t i = 0; i < exact.size(); ++i) {
+        const uint32_t draw = RandomWordRef(key, static_cast<uint32_t>(i)) & 0xffff;
+        EXPECT_EQ(rounded[i], RoundByChanceRef(exact[i], draw)) << i;
+      }
+    };
+    up(w.Floats(), w16.Floats(), 7);
+    up(m.Floats(), m16.Floats(), 7 ^ 0x9e3779b9u);
+    up(v.Floats(), v16.Floats(), 7 ^ 0x7f4a7c15u);
   });
 }
 
