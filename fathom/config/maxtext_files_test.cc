@@ -87,9 +87,9 @@ TEST(MaxTextFlags, KnowsMaxTextsFlags) {
 TEST_F(MaxTextFiles, RefusesWhatItCannotHonour) {
   for (const char* flag :
        {"formatting_func_path=x.py", "use_dpo=true", "lora.lora_weight_qtype=nf4", "ici_sequence_parallelism=4",
-        "dcn_autoregressive_parallelism=2", "num_slices=2", "dropout_rate=0.1", "reuse_example_batch=2", "use_qk_clip=true",
-        "use_random_routing=true", "attention_bias=true", "sliding_window_size=512", "decoder_block=llama2", "engram_layers=[1]",
-        "weight_sparsity_n=2", "tokenize_train_data=false", "rope_interleave=false", "lora_input_adapters_path=x"}) {
+        "dcn_autoregressive_parallelism=2", "num_slices=2", "dropout_rate=0.1", "reuse_example_batch=2", "use_random_routing=true",
+        "attention_bias=true", "sliding_window_size=512", "decoder_block=llama2", "engram_layers=[1]", "weight_sparsity_n=2",
+        "tokenize_train_data=false", "rope_interleave=false", "lora_input_adapters_path=x"}) {
     const std::string error = ErrorOf({flag});
     EXPECT_NE(error.find(std::string("command line: ") + flag + ": "), error.npos) << flag << " -> " << error;
   }

@@ -22,7 +22,7 @@ void LookAhead(const MuonStep& s, const MuonTensors& x, View u) {
   Cast(x.m, u);
   Scale(Narrow(s.beta), u);
   AddScaled(Narrow(gradient), x.g, u);
-  Cast(u, x.m);
+  ScaleInto(1, u, x.m, s.rounding.WithKey(s.rounding.key ^ 0x9e3779b9u));
   Scale(Narrow(s.beta / (1 - std::pow(s.beta, t + 1))), u);
   AddScaled(Narrow(gradient / (1 - std::pow(s.beta, t))), x.g, u);
 }
@@ -64,8 +64,8 @@ void MuonUpdate(const MuonStep& step, const MuonTensors& tensors, Arena& scratch
     std::swap(x, y);
   }
   const auto flat = [&](const View& view) { return view.empty() ? View() : view.Reshape({n * k}); };
-  SgdUpdate({Narrow(step.learning_rate), Narrow(step.weight_decay), Narrow(UpdateScale(step, n, k))}, flat(tensors.w), flat(x),
-            flat(tensors.bf16_copy));
+  SgdUpdate({Narrow(step.learning_rate), Narrow(step.weight_decay), Narrow(UpdateScale(step, n, k)), step.rounding}, flat(tensors.w),
+            flat(x), flat(tensors.bf16_copy));
 }
 
 int64_t MuonScratchBytes(int64_t n, int64_t k) {

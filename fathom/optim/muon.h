@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "fathom/kernels/elementwise/rounding.h"
 #include "fathom/tensor/arena.h"
 #include "fathom/tensor/view.h"
 
@@ -14,6 +15,7 @@ struct MuonStep {
   int64_t t;                             // 1 for the first update
   double grad_scale;                     // multiplies g first: clipping
   std::optional<double> consistent_rms;  // see below
+  Rounding rounding = {};                // of w and m where they are BF16
 };
 
 // w, m, g: [N,K], contiguous; w F32|BF16, m F32|BF16, g F32. bf16_copy, unless empty, gets the new w rounded to BF16.

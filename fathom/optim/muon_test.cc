@@ -74,6 +74,32 @@ TEST(Muon, EqualsTheFormulas) {
   }
 }
 
+// What is stored as BF16 is a neighbour of what F32 would hold.
+TEST(Muon, RoundsByChance) {
+  constexpr int64_t kSize = 8, kCount = kSize * kSize;
+  std::vector<float> w(kCount, 1), m(kCount), g = ToFloats(RandomVector(kCount, 3));
+  std::vector<BF16> w16(kCount, ToBF16(1)), m16(kCount);
+  const auto matrix = [](auto& x) { return ViewOf(x.data(), {kSize, kSize}); };
+  Arena scratch(MuonScratchBytes(kSize, kSize));
+  const MuonStep step{.learning_rate = 1e-3,
+                      .beta = 0.95,
+                      .weight_decay = 0,
+                      .eps = 1e-8,
+                      .t = 1,
+                      .grad_scale = 1,
+                      .consistent_rms = {},
+                      .rounding = {true, 5}};
+  MuonUpdate(step, {matrix(w), matrix(m), matrix(g)}, scratch);
+  MuonUpdate(step, {matrix(w16), matrix(m16), matrix(g)}, scratch);
+  int64_t moved = 0;
+  for (size_t i = 0; i < kCount; ++i) {
+    EXPECT_NEAR(ToFloat(w16[i]), w[i], 0x1p-7);
+    EXPECT_NEAR(ToFloat(m16[i]), m[i], 0x1p-7 * std::fabs(m[i]));
+    moved += ToFloat(w16[i]) != 1;
+  }
+  EXPECT_GT(moved, 0);  // rounded to the nearest, none would
+}
+
 // Every singular value ends near 1, whatever it was: of a diagonal gradient the diagonal.
 TEST(Muon, MovesAlongEverySingularVectorAlike) {
   constexpr int64_t kSize = 6;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "fathom/base/error.h"
+#include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
 #include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/adamw.h"
@@ -34,10 +35,11 @@ V Slice(const V& v, int64_t begin, int64_t end) {
   return v.empty() ? V() : v.Reshape(Shape{v.NumElements()}).Rows(begin, end);
 }
 
-AdamWStep StepValues(const OptimizerConfig& c, bool decayed, int64_t t, double learning_rate, double grad_scale) {
+AdamWStep StepValues(const OptimizerConfig& c, bool decayed, int64_t t, double learning_rate, double grad_scale, const Rounding& rounding) {
   const auto f = [](double x) { return static_cast<float>(x); };
   const bool nesterov = c.type == OptimizerType::kMuon;
-  return {f(learning_rate), f(c.b1), f(c.b2), f(c.eps), f(c.eps_root), f(decayed ? c.weight_decay : 0), t, f(grad_scale), nesterov};
+  return {f(learning_rate), f(c.b1),  f(c.b2), f(c.eps), f(c.eps_root), f(decayed ? c.weight_decay : 0), t,
+          f(grad_scale),    nesterov, rounding};
 }
 
 }  // namespace
@@ -59,7 +61,8 @@ void ApplyDecayMask(const std::vector<std::string>& adamw_mask, std::vector<Opti
 
 Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> params, SumOverRanks sum_over_ranks)
     : config_(config), sum_over_ranks_(std::move(sum_over_ranks)), params_(std::move(params)) {
-  FATHOM_CHECK(config_.mu_dtype == DType::kF32 || config_.mu_dtype == DType::kBF16, "mu_dtype {}", DTypeName(config_.mu_dtype));
+  for (const DType dtype : {config_.mu_dtype, config_.nu_dtype})
+    FATHOM_CHECK(dtype == DType::kF32 || dtype == DType::kBF16, "moments {}", DTypeName(dtype));
   for (size_t i = 0; i < params_.size(); ++i) {
     const OptimizerParam& p = params_[i];
     CheckParam(p);
@@ -83,8 +86,15 @@ void Optimizer::MakeMoments(const OptimizerParam& p) {
     scratch_bytes_ = std::max(scratch_bytes_, MuonScratchBytes(p.value.dim(0), p.value.dim(1)));
     return;
   }
-  storage_.emplace_back(DType::kF32, p.value.shape());
+  storage_.emplace_back(config_.nu_dtype, p.value.shape());
   moments_.back().v = storage_.back().mutable_view();
+}
+
+// Of the elements from `begin` on, in the step that is being taken.
+Rounding Optimizer::RoundingOf(const OptimizerParam& p, int64_t begin) const {
+  if (!config_.stochastic_rounding) return {};
+  const auto step = static_cast<uint64_t>(step_count_), part = static_cast<uint64_t>(begin / kPartElements);
+  return {true, static_cast<uint32_t>(CounterRng(config_.seed, HashName(p.name)).Bits((step << 32) | part))};
 }
 
 double Optimizer::SumPartials() const {
@@ -108,22 +118,25 @@ void Optimizer::UpdatePart(const Part& part, double learning_rate, double grad_s
   const View w = Slice(p.value, part.begin, part.end), copy = Slice(p.bf16_copy, part.begin, part.end);
   const View g = Slice(p.grad, part.begin, part.end);
   const int64_t moments = moments_of_[part.param];
+  const Rounding rounding = RoundingOf(p, part.begin);
   if (moments < 0) {
-    SgdUpdate({static_cast<float>(learning_rate), 0, static_cast<float>(grad_scale)}, w, g, copy);
+    SgdUpdate({static_cast<float>(learning_rate), 0, static_cast<float>(grad_scale), rounding}, w, g, copy);
     return;
   }
   const Moments& state = moments_[static_cast<size_t>(moments)];
-  AdamWUpdate(StepValues(config_, p.decayed, step_count_ + 1, learning_rate, grad_scale),
+  AdamWUpdate(StepValues(config_, p.decayed, step_count_ + 1, learning_rate, grad_scale, rounding),
               {w, Slice(state.m, part.begin, part.end), Slice(state.v, part.begin, part.end), g, copy});
 }
 
 // One after the other: the threads share each product.
 void Optimizer::UpdateMatrices(double learning_rate, double grad_scale) {
   const OptimizerConfig& c = config_;
-  const MuonStep step{learning_rate, c.muon_beta, c.muon_weight_decay, c.eps, step_count_ + 1, grad_scale, c.muon_consistent_rms};
+  MuonStep step{learning_rate, c.muon_beta, c.muon_weight_decay, c.eps, step_count_ + 1, grad_scale, c.muon_consistent_rms};
   for (size_t i = 0; i < params_.size(); ++i) {
     const OptimizerParam& p = params_[i];
-    if (IsMuons(p)) MuonUpdate(step, {p.value, moments_[static_cast<size_t>(moments_of_[i])].m, p.grad, p.bf16_copy}, *scratch_);
+    if (!IsMuons(p)) continue;
+    step.rounding = RoundingOf(p, 0);
+    MuonUpdate(step, {p.value, moments_[static_cast<size_t>(moments_of_[i])].m, p.grad, p.bf16_copy}, *scratch_);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fathom/kernels/elementwise/rounding.h"
 #include "fathom/optim/spike_guard.h"
 #include "fathom/tensor/arena.h"
 #include "fathom/tensor/tensor.h"
@@ -27,6 +28,9 @@ struct OptimizerConfig {
   double weight_decay = 0.1;                 // adam_weight_decay; SGD has none
   double gradient_clipping_threshold = 1.0;  // of the global norm; 0: no clipping
   DType mu_dtype = DType::kF32;              // of the first moment: F32 or BF16
+  DType nu_dtype = DType::kF32;              // of the second, likewise
+  bool stochastic_rounding = false;          // of what is stored as BF16: drawn by seed, step, name and element
+  uint64_t seed = 0;
   double muon_beta = 0.95, muon_weight_decay = 0;
   std::optional<double> muon_consistent_rms;
   std::optional<SpikeRule> spikes;  // none: every finite gradient is followed
@@ -67,7 +71,7 @@ class Optimizer {
   // number of threads.
   OptimizerReport Step(double learning_rate, double loss = 0);
 
-  // State for checkpoints: m [any] mu_dtype, v [any] F32, shaped as the value; none with SGD, no v of what Muon moves.
+  // State for checkpoints: m [any] mu_dtype, v [any] nu_dtype, shaped as the value; none with SGD, no v of what Muon moves.
   struct Moments {
     std::string name;
     View m, v;
@@ -92,6 +96,7 @@ class Optimizer {
   double UpdateAndParamNorm(double learning_rate, double grad_scale);
   void UpdatePart(const Part& part, double learning_rate, double grad_scale);
   double SumPartials() const;
+  Rounding RoundingOf(const OptimizerParam& p, int64_t begin) const;
 
   OptimizerConfig config_;
   SumOverRanks sum_over_ranks_;

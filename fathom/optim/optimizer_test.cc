@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -199,9 +200,44 @@ TEST(Optimizer, BF16CopyAndStateBytes) {
   EXPECT_EQ(MomentBytes(config, params), 800);
   config.mu_dtype = DType::kBF16;
   EXPECT_EQ(MomentBytes(config, params), 600);
+  config.nu_dtype = DType::kBF16;
+  EXPECT_EQ(MomentBytes(config, params), 400);
   Optimizer optimizer(config, params);
   optimizer.Step(0.01);
   for (size_t i = 0; i < copy.size(); ++i) EXPECT_EQ(copy[i], ToBF16(model.value(0)[i]));
+}
+
+// A weight in BF16 whose steps are a hundredth of its spacing: to the nearest it stands still, by chance it goes where F32 goes.
+TEST(Optimizer, SmallStepsAddUpByChance) {
+  constexpr int64_t kCount = 40000, kSteps = 20;
+  const auto mean_after = [](OptimizerType type, bool by_chance, uint64_t seed, std::vector<BF16>* values = nullptr) {
+    std::vector<BF16> w(kCount, ToBF16(1));
+    std::vector<float> g(kCount, 1);
+    OptimizerConfig config{.type = type, .weight_decay = 0, .gradient_clipping_threshold = 0};
+    config.stochastic_rounding = by_chance;
+    config.seed = seed;
+    Optimizer optimizer(config, {{.name = "w", .value = ViewOf(w.data(), {kCount}), .grad = ViewOf(g.data(), {kCount})}});
+    for (int64_t i = 0; i < kSteps; ++i) optimizer.Step(1e-4);
+    double sum = 0;
+    for (const BF16 x : w) sum += ToFloat(x);
+    if (values != nullptr) *values = w;
+    return sum / kCount;
+  };
+  for (const OptimizerType type : {OptimizerType::kAdamW, OptimizerType::kSgd}) {
+    EXPECT_EQ(mean_after(type, false, 0), 1);
+    EXPECT_NEAR(mean_after(type, true, 0), 1 - kSteps * 1e-4, 1e-4);
+  }
+  std::vector<BF16> one, many, other;
+  SetThreads(1);
+  mean_after(OptimizerType::kAdamW, true, 3, &one);
+  SetThreads(3);
+  mean_after(OptimizerType::kAdamW, true, 3, &many);
+  mean_after(OptimizerType::kAdamW, true, 4, &other);
+  SetThreads(0);
+  const auto moved = std::ranges::count_if(one, [](BF16 x) { return ToFloat(x) != 1; });
+  EXPECT_NEAR(static_cast<double>(moved) / kCount, 1 - std::pow(1 - 1e-4 / 0x1p-8, kSteps), 0.01);  // each step draws anew
+  EXPECT_TRUE(one == many);
+  EXPECT_FALSE(one == other);
 }
 
 // Muon moves the matrices that ask for it, by themselves; AdamW the rest. (Their numbers: muon_test, and MaxText's.)

@@ -154,7 +154,7 @@ std::map<std::string, std::vector<SavedTensor>> SavedMoments(const TrainOptions&
     if (shared || session.treatments().Of(param) != Treatment::kTrained) continue;
     const auto found = kept.find(param.name);
     if (found == kept.end() && session.placement().sharding().Holds(param)) continue;
-    for (const auto& [slot, dtype] : {std::pair("mu", options.optimizer.mu_dtype), std::pair("nu", DType::kF32)}) {
+    for (const auto& [slot, dtype] : {std::pair("mu", options.optimizer.mu_dtype), std::pair("nu", options.optimizer.nu_dtype)}) {
       if (found != kept.end() && slot == std::string_view("nu") && found->second->v.empty()) continue;
       const View view = found == kept.end() ? View() : slot == std::string_view("mu") ? found->second->m : found->second->v;
       slots[slot].push_back(PartOfParam(session.placement(), {param.name, dtype, param.shape}, param, Tensor(nullptr, view)));

@@ -121,6 +121,7 @@ void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, con
   }
   for (const Axis axis : kAxes) {
     if (options.optimizer.type == OptimizerType::kMuon) refuse(axis, "not offered with opt_type=muon, which needs whole matrices");
+    if (options.qk_clip > 0) refuse(axis, "not offered with use_qk_clip, which scales whole heads");
     if (config.Bool("enable_rampup_batch_size")) refuse(axis, "not offered with enable_rampup_batch_size");
   }
   if (options.fp8_block) refuse(Axis::kTensor, "not offered with quantization=fp8_block");

@@ -85,6 +85,8 @@ TEST(TrainMemory, IsWhatASessionTakes) {
   ExpectExact({"dtype=float32"});
   ExpectExact({"dtype=bfloat16"});
   ExpectExact({"dtype=bfloat16", "weight_dtype=bfloat16", "mu_dtype=bfloat16"});
+  ExpectExact({"weight_dtype=bfloat16", "nu_dtype=bfloat16", "stochastic_rounding=true"});
+  ExpectExact({"mu_dtype=bfloat16", "nu_dtype=bfloat16"});
   ExpectExact({"dtype=bfloat16", "mtp_num_layers=1"});
   ExpectExact({"dtype=bfloat16", "mtp_num_layers=1", "mtp_own_head=true"});
   ExpectExact({"opt_type=sgd", "dtype=float32"});
@@ -131,6 +133,7 @@ TEST(TrainMemory, IsWhatAStepTakesUnderEveryPolicy) {
     ExpectTaken(Small({remat, "sparse_matmul=false"}), 8);
     ExpectTaken(Small({remat, "mtp_num_layers=1", "mtp_eval_target_module=1", "eval_interval=1"}), 2);
     ExpectTaken(Small({remat, "trainable_parameters_mask=.*mlp.*"}), 2);
+    ExpectTaken(Small({remat, "use_qk_clip=true", "mtp_num_layers=1"}), 2);
   }
 }
 
@@ -143,6 +146,7 @@ TEST(TrainMemory, IsWhatAStepOfSparseAttentionTakes) {
     }
   }
   ExpectTaken(Small({"mtp_num_layers=1", "indexer_loss_scaling_factor=0.5"}, true), 8);
+  ExpectTaken(Small({"use_qk_clip=true"}, true), 8);
   ExpectTaken(Small({"compat=maxtext", "mtp_num_layers=1", "indexer_loss_scaling_factor=0.5"}, true), 2);
 }
 

@@ -22,10 +22,11 @@ class OptimizerState : public testing::Test {
   void Train(const std::string& name, int64_t steps, std::vector<std::string> flags) const {
     if (std::ranges::none_of(flags, [](const std::string& f) { return f.starts_with("per_device_batch_size="); }))
       flags.push_back("per_device_batch_size=1");
-    flags.insert(flags.end(), {"load_parameters_path=" + (std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3").string(),
-                               "dataset_type=synthetic", "max_target_length=16", "dtype=float32", "learning_rate=0.01",
-                               "learning_rate_schedule_steps=9", "warmup_steps_fraction=0", "run_name=" + name,
-                               "steps=" + std::to_string(steps), "base_output_directory=" + folder_.path().string()});
+    if (std::ranges::none_of(flags, [](const std::string& f) { return f.starts_with("dtype="); })) flags.push_back("dtype=float32");
+    flags.insert(flags.end(),
+                 {"load_parameters_path=" + (std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3").string(), "dataset_type=synthetic",
+                  "max_target_length=16", "learning_rate=0.01", "learning_rate_schedule_steps=9", "warmup_steps_fraction=0",
+                  "run_name=" + name, "steps=" + std::to_string(steps), "base_output_directory=" + folder_.path().string()});
     EXPECT_EQ(RunTraining(RunConfig::Resolve(flags)), 0);
   }
   std::filesystem::path Step(const std::string& name, int64_t step) const {
@@ -56,6 +57,37 @@ TEST_F(OptimizerState, MuonGoesOnWithTheSameBits) {
   Train("twice", 4, flags);
   ExpectSameWeights(Step("whole", 3), Step("twice", 3));
   EXPECT_EQ(ReadJsonFile(Step("whole", 3) / "train_state" / "state.json"), ReadJsonFile(Step("twice", 3) / "train_state" / "state.json"));
+}
+
+// Weights and moments in BF16, rounded to the nearest or by chance, F32 masters with both moments in BF16; scores clipped.
+TEST_F(OptimizerState, GoesOnWithTheSameBitsInEveryDType) {
+  const std::vector<std::vector<std::string>> ways = {
+      {"weight_dtype=bfloat16", "stochastic_rounding=true"},
+      {"weight_dtype=bfloat16", "nu_dtype=bfloat16", "stochastic_rounding=true", "opt_type=muon", "use_qk_clip=true",
+       "qk_clip_threshold=0.1"},
+      {"weight_dtype=bfloat16", "opt_type=sgd", "stochastic_rounding=true"},
+      {"dtype=bfloat16", "mu_dtype=bfloat16", "nu_dtype=bfloat16", "use_qk_clip=true", "qk_clip_threshold=0.1"}};
+  for (size_t i = 0; i < ways.size(); ++i) {
+    const std::string whole = "whole" + std::to_string(i), twice = "twice" + std::to_string(i);
+    Train(whole, 4, ways[i]);
+    Train(twice, 2, ways[i]);
+    Train(twice, 4, ways[i]);
+    ExpectSameWeights(Step(whole, 3), Step(twice, 3));
+    const auto state = [](const std::filesystem::path& step, const std::string& slot) {
+      const auto file = step / "train_state" / (slot + ".safetensors");
+      return std::filesystem::exists(file) ? ReadTextFile(file) : "";
+    };
+    for (const char* slot : {"mu", "nu"}) EXPECT_TRUE(state(Step(whole, 3), slot) == state(Step(twice, 3), slot)) << i << slot;
+  }
+}
+
+TEST_F(OptimizerState, RefusesWhatCannotBeRoundedOrClipped) {
+  const auto error = [&](std::vector<std::string> flags) { return ErrorOf([&] { Train("refused", 1, std::move(flags)); }); };
+  EXPECT_THAT(error({"stochastic_rounding=true"}), HasSubstr("nothing that the optimizer stores is bfloat16"));
+  EXPECT_THAT(error({"opt_type=sgd", "nu_dtype=bfloat16"}), HasSubstr("opt_type=sgd has no moments"));
+  EXPECT_THAT(error({"use_qk_clip=true", "qk_clip_threshold=0"}), HasSubstr("above 0"));
+  EXPECT_THAT(error({"use_qk_clip=true", "trainable_parameters_mask=.*mlp.*"}), HasSubstr("trains queries"));
+  EXPECT_THAT(error({"use_qk_clip=true", "lora.enable_lora=true", "lora.lora_rank=4", "lora.lora_alpha=8"}), HasSubstr("lora.enable_lora"));
 }
 
 // Batches of one, two and three rows.

@@ -56,7 +56,30 @@ OptimizerConfig ReadOptimizer(const RunConfig& config) {
   if (!config.IsNull("muon_consistent_rms")) o.muon_consistent_rms = config.Float("muon_consistent_rms");
   if (config.Bool("skip_step_on_spikes")) o.spikes = {config.Int("skip_step_interval"), config.Float("skip_step_scaling_factor")};
   o.mu_dtype = mu.empty() ? ParseComputeDType(config, "weight_dtype") : ParseComputeDType(config, "mu_dtype");
+  o.nu_dtype = config.String("nu_dtype") == "bfloat16" ? DType::kBF16 : DType::kF32;
+  if (o.type == OptimizerType::kSgd && o.nu_dtype == DType::kBF16)
+    Throw(ErrorCode::kUsage, "nu_dtype=bfloat16: opt_type=sgd has no moments");
+  o.stochastic_rounding = config.Bool("stochastic_rounding");
+  o.seed = static_cast<uint64_t>(config.Int("init_weights_seed"));
   return o;
+}
+
+// What an optimizer stores as BF16, or there is nothing to round.
+void CheckRounding(const TrainOptions& o) {
+  if (!o.optimizer.stochastic_rounding) return;
+  const bool weights = o.weights == DType::kBF16 && !o.lora.enabled, has_moments = o.optimizer.type != OptimizerType::kSgd;
+  if (weights || (has_moments && (o.optimizer.mu_dtype == DType::kBF16 || o.optimizer.nu_dtype == DType::kBF16))) return;
+  Throw(ErrorCode::kUsage,
+        "stochastic_rounding=true: nothing that the optimizer stores is bfloat16; give weight_dtype, mu_dtype or nu_dtype=bfloat16");
+}
+
+void ReadQkClip(const RunConfig& config, TrainOptions& o) {
+  if (!config.Bool("use_qk_clip")) return;
+  o.qk_clip = config.Float("qk_clip_threshold");
+  o.layers.max_logits = true;
+  o.clips_plain_queries = config.String("compat") != "maxtext";
+  if (!(o.qk_clip > 0)) Throw(ErrorCode::kUsage, "qk_clip_threshold={}: allowed is a number above 0", o.qk_clip);
+  if (o.lora.enabled) Throw(ErrorCode::kUsage, "use_qk_clip=true scales weights that lora.enable_lora=true leaves as they are");
 }
 
 // The two stages of the V3.2 report. MaxText's warm-up lets the attention be sparse already, and drops the language model's loss of every
@@ -183,6 +206,8 @@ TrainOptions ReadTrainOptions(const RunConfig& config, const Mesh& mesh) {
   ReadLora(config, o);
   ReadLog(config, o);
   ReadSamples(config, o);
+  ReadQkClip(config, o);
+  CheckRounding(o);
   ReadEval(config, o);
   ReadCheckpointing(config, o);
   for (int64_t* rows : {&o.rows, &o.eval_rows}) *rows = *rows * mesh.world().size() / mesh.row_ranks();

@@ -57,6 +57,8 @@ struct TrainOptions {
   LoraOptions lora;
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
+  double qk_clip = 0;               // threshold of the attention scores; 0: they are not clipped
+  bool clips_plain_queries = true;  // the queries of a model without a query latent too, which MaxText leaves out
   std::vector<std::string> adamw_mask, trainable_mask;
   bool norm_of_masked = false;  // what trainable_mask leaves out counts in the clipping norm all the same
   uint64_t init_seed = 0;

@@ -1,10 +1,14 @@
 #include "fathom/train/session.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <set>
 #include <tuple>
 
+#include "fathom/base/error.h"
+#include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
 #include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
@@ -112,6 +116,7 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
     gradients_.push_back(a.adapter->b.mutable_view());
   }
   ListSums();
+  if (options.qk_clip > 0) ListClipped();
   optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, placement_, params_, rounded_, grads_),
                                            [world = options.mesh.world()](double x) {
                                              world.AllSum(std::span(&x, 1));
@@ -165,8 +170,9 @@ void TrainSession::MakeTotals() {
   const auto experts = static_cast<size_t>(c.n_routed_experts);
   layer_sums_.resize(2 * layers);
   layer_counts_.resize(layers * (experts + 1));
+  if (options_.qk_clip > 0) max_logits_.resize(layers * static_cast<size_t>(c.num_attention_heads));
   totals_ = {std::span(layer_sums_).first(layers), std::span(layer_sums_).last(layers), std::span(layer_counts_).first(layers * experts),
-             std::span(layer_counts_).last(layers)};
+             std::span(layer_counts_).last(layers), max_logits_};
 }
 
 int64_t TrainSession::BalancedLayers() const {
@@ -285,6 +291,7 @@ LossSums TrainSession::Gradients(const Batch& batch, double scale, double mtp_sc
   const LayerScope weights(compute_, kRootLayer), gradients(whole_grads_, kRootLayer);
   std::ranges::fill(layer_sums_, 0.0);
   std::ranges::fill(layer_counts_, 0);
+  std::ranges::fill(max_logits_, -std::numeric_limits<float>::infinity());
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
     const std::span<const TokenBatch> micro = MicroBatches(batch, row, std::min(row + options_.rows, batch.rows));
@@ -332,7 +339,41 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss + report.balance_loss;
   report.optimizer = optimizer_->Step(learning_rate, report.loss);
   if (options_.bias_update_rate > 0 && report.optimizer.applied && !PlanScope::Active()) UpdateRouterBiases();
+  if (options_.qk_clip > 0 && !PlanScope::Active()) ClipQueriesAndKeys(report);
   return report;
+}
+
+// Of the layers whose queries and keys are trained.
+void TrainSession::ListClipped() {
+  const ModelConfig& c = decoder_.config();
+  std::set<int64_t> with_queries, with_keys;
+  for (const auto& [param, w] : ListParams(params_)) {
+    const bool keys = param->role == ParamRole::kKvUp, plain = param->role == ParamRole::kQuery;
+    if (!(keys || plain || param->role == ParamRole::kQueryUp) || treatments().Of(*param) != Treatment::kTrained) continue;
+    (keys ? with_keys : with_queries).insert(param->layer);
+    if (plain && !options_.clips_plain_queries) continue;
+    const View copy = treatments().HasBF16Copy(*param) ? rounded_[*param].value.mutable_view() : View();
+    clipped_.push_back({param, {w->value.mutable_view(), copy, c.qk_nope_head_dim, keys ? c.v_head_dim : c.qk_rope_head_dim, !keys}});
+  }
+  if (with_queries != with_keys || with_keys.empty())
+    Throw(ErrorCode::kUsage,
+          "use_qk_clip=true needs a run that trains queries (q_b_proj or q_proj) and keys (kv_b_proj) of the same layers");
+}
+
+// By the scores of the step's forward passes, after the optimizer's update.
+void TrainSession::ClipQueriesAndKeys(StepReport& report) {
+  report.max_attention_logit = std::ranges::max(max_logits_);
+  if (!report.optimizer.applied) return;
+  const auto heads = static_cast<size_t>(decoder_.config().num_attention_heads);
+  double squares = report.optimizer.param_norm * report.optimizer.param_norm;
+  for (const auto& [param, matrix] : clipped_) {
+    const CounterRng rng(options_.optimizer.seed, HashName(param->name + ".clip"));
+    const Rounding rounding{options_.optimizer.stochastic_rounding,
+                            static_cast<uint32_t>(rng.Bits(static_cast<uint64_t>(optimizer_->step_count())))};
+    const auto largest = std::span<const float>(max_logits_).subspan(static_cast<size_t>(param->layer) * heads, heads);
+    squares += ClipHeads(largest, options_.qk_clip, matrix, rounding);
+  }
+  report.optimizer.param_norm = std::sqrt(std::max(0.0, squares));
 }
 
 // By the counts of the whole batch, not of its micro-batches.

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "fathom/data/batch.h"
 #include "fathom/model/decoder.h"
 #include "fathom/optim/optimizer.h"
+#include "fathom/optim/qk_clip.h"
 #include "fathom/train/placement.h"
 #include "fathom/train/split_layers.h"
 
@@ -23,7 +25,8 @@ struct StepReport {
   double mtp_loss = 0;      // mtp_loss_scaling_factor times the mean over what all MTP modules predict
   double indexer_kl = 0;    // mean over layers and tokens, without its factor
   double indexer_loss = 0;
-  bool trains_lm = true;  // false in the indexers' warm-up: lm_loss is then none
+  std::optional<double> max_attention_logit;  // of all heads; with QK-clip
+  bool trains_lm = true;                      // false in the indexers' warm-up: lm_loss is then none
   OptimizerReport optimizer;
 };
 
@@ -104,6 +107,8 @@ class TrainSession {
   void SumGradients();
   int64_t BalancedLayers() const;
   void UpdateRouterBiases();
+  void ListClipped();
+  void ClipQueriesAndKeys(StepReport& report);
 
   TrainOptions options_;
   Decoder decoder_;
@@ -121,6 +126,11 @@ class TrainSession {
     float* values;  // [E]
   };
   std::vector<CountedBias> counted_biases_;
+  struct ClippedParam {
+    const ParamSpec* param;
+    ClippedMatrix matrix;
+  };
+  std::vector<ClippedParam> clipped_;
   // Lists of the rows that a pass reads.
   struct RowLists {
     std::vector<Segment> segments;
@@ -137,6 +147,7 @@ class TrainSession {
   std::vector<TokenBatch> micro_;
   std::vector<double> layer_sums_;  // memory of totals_
   std::vector<int64_t> layer_counts_;
+  std::vector<float> max_logits_;
   LayerTotals totals_;
   PassMemory counted_, expected_;  // by all of the above
   Arena saved_, scratch_;

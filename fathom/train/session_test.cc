@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "fathom/base/error.h"
 #include "fathom/base/trace.h"
 #include "fathom/model/load.h"
 #include "fathom/testing/close.h"
@@ -87,6 +90,69 @@ TEST(TrainSession, ATraceHasTheStepsArithmetic) {
   const Trace::Slice& step = trace.slices()[0];
   EXPECT_GE(static_cast<double>(step.inside), 0.9 * static_cast<double>(step.end - step.begin));
   for (const Trace::Slice& s : trace.slices()) EXPECT_TRUE(s.thread > 0 || s.inside <= s.end - s.begin) << s.name;
+}
+
+// What QK-clip is told, and what it does with a rate of 0: nothing else moves then.
+struct Clipping {
+  TrainOptions options;
+  std::vector<float> first, second;  // the largest scores [layers*H] of the step that clips and of the one after it
+  double param_norm = 0, norm_after = 0;
+};
+Clipping ClipTwice(const std::string& model, double threshold, int64_t rows, Remat remat, int64_t mtp = 0) {
+  const Checkpoint checkpoint = Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / model);
+  Clipping c;
+  c.options.rows = rows;
+  c.options.length = 20;
+  c.options.compute = DType::kF32;
+  c.options.remat = remat;
+  c.options.mtp.modules = mtp;
+  c.options.qk_clip = threshold;
+  c.options.layers.max_logits = true;
+  DecoderParams params = CopyParams(checkpoint, DType::kF32);
+  if (mtp > 0) ShareEmbeddingAndHead(params);
+  TrainSession session(checkpoint.config(), c.options, std::move(params));
+  const Batch batch = MixedBatch(checkpoint.config().vocab_size);
+  const auto largest = [&] { return std::vector<float>(session.totals().max_logits.begin(), session.totals().max_logits.end()); };
+  const StepReport report = session.Step(batch, 0);
+  c.first = largest();
+  EXPECT_EQ(report.max_attention_logit, std::ranges::max(c.first));
+  c.param_norm = report.optimizer.param_norm;
+  c.norm_after = session.Step(batch, 0).optimizer.param_norm;
+  c.second = largest();
+  return c;
+}
+
+TEST(TrainSession, MaxLogitsAreOfTheWholeBatch) {
+  const Clipping whole = ClipTwice("v3", 1e9, 4, Remat::kNone, 1);
+  for (const float x : whole.first) EXPECT_TRUE(std::isfinite(x));
+  EXPECT_TRUE(SameBits(whole.second, whole.first));  // nothing was clipped
+  for (const Remat remat : {Remat::kNone, Remat::kMinimal, Remat::kFull}) {
+    for (const int64_t rows : {1, 3}) EXPECT_TRUE(Close(ClipTwice("v3", 1e9, rows, remat, 1).first, ToDoubles(whole.first), 1e-5, 1e-5));
+  }
+}
+
+// The first layer's input stays, so that its scores are brought to the threshold; the expanded form (v3, and v2-lite without a query
+// latent) and the absorbed one (v32).
+TEST(TrainSession, QkClipBringsScoresToTheThreshold) {
+  for (const std::string model : {"v2-lite", "v3", "v32"}) {
+    const Clipping open = ClipTwice(model, 1e9, 4, Remat::kMinimal);
+    const auto heads =
+        static_cast<size_t>(Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / model).config().num_attention_heads);
+    const double threshold = 0.5 * std::ranges::min(std::span(open.first).first(heads));
+    ASSERT_GT(threshold, 0) << model;
+    const Clipping clipped = ClipTwice(model, threshold, 2, Remat::kFull);
+    for (size_t h = 0; h < heads; ++h) EXPECT_NEAR(clipped.second[h], threshold, 1e-4 * threshold) << model;
+    EXPECT_LT(clipped.param_norm, open.param_norm);
+    EXPECT_NEAR(clipped.param_norm, clipped.norm_after, 0.05 * (open.param_norm - clipped.param_norm)) << model;
+  }
+}
+
+TEST(TrainSession, QkClipNeedsQueriesAndKeysThatAreTrained) {
+  const Checkpoint checkpoint = Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3");
+  for (const char* mask : {".*mlp.*", ".*kv_b_proj.*"}) {
+    TrainOptions options{.rows = 4, .length = 20, .qk_clip = 1, .trainable_mask = {mask}};
+    EXPECT_THROW(TrainSession(checkpoint.config(), options, CopyParams(checkpoint, DType::kF32)), Error) << mask;
+  }
 }
 
 TEST(TrainSession, AGradientThatIsNotFiniteChangesNothing) {
