@@ -99,7 +99,7 @@ struct Clipping {
   double param_norm = 0, norm_after = 0;
 };
 Clipping ClipTwice(const std::string& model, double threshold, int64_t rows, Remat remat, int64_t mtp = 0) {
-  const Checkpoint checkpoint = Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / model);
+  const Checkpoint checkpoint = Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / model);
   Clipping c;
   c.options.rows = rows;
   c.options.length = 20;
@@ -123,21 +123,21 @@ Clipping ClipTwice(const std::string& model, double threshold, int64_t rows, Rem
 }
 
 TEST(TrainSession, MaxLogitsAreOfTheWholeBatch) {
-  const Clipping whole = ClipTwice("v3", 1e9, 4, Remat::kNone, 1);
+  const Clipping whole = ClipTwice("golden/v3", 1e9, 4, Remat::kNone, 1);
   for (const float x : whole.first) EXPECT_TRUE(std::isfinite(x));
   EXPECT_TRUE(SameBits(whole.second, whole.first));  // nothing was clipped
   for (const Remat remat : {Remat::kNone, Remat::kMinimal, Remat::kFull}) {
-    for (const int64_t rows : {1, 3}) EXPECT_TRUE(Close(ClipTwice("v3", 1e9, rows, remat, 1).first, ToDoubles(whole.first), 1e-5, 1e-5));
+    for (const int64_t rows : {1, 3})
+      EXPECT_TRUE(Close(ClipTwice("golden/v3", 1e9, rows, remat, 1).first, ToDoubles(whole.first), 1e-5, 1e-5));
   }
 }
 
 // The first layer's input stays, so that its scores are brought to the threshold; the expanded form (v3, and v2-lite without a query
 // latent) and the absorbed one (v32).
 TEST(TrainSession, QkClipBringsScoresToTheThreshold) {
-  for (const std::string model : {"v2-lite", "v3", "v32"}) {
+  for (const std::string model : {"golden/v2-lite", "golden/v3", "maxtext/v32"}) {
     const Clipping open = ClipTwice(model, 1e9, 4, Remat::kMinimal);
-    const auto heads =
-        static_cast<size_t>(Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / model).config().num_attention_heads);
+    const auto heads = static_cast<size_t>(Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / model).config().num_attention_heads);
     const double threshold = 0.5 * std::ranges::min(std::span(open.first).first(heads));
     ASSERT_GT(threshold, 0) << model;
     const Clipping clipped = ClipTwice(model, threshold, 2, Remat::kFull);
