@@ -98,7 +98,8 @@ struct Clipping {
   std::vector<float> first, second;  // the largest scores [layers*H] of the step that clips and of the one after it
   double param_norm = 0, norm_after = 0;
 };
-Clipping ClipTwice(const std::string& model, double threshold, int64_t rows, Remat remat, int64_t mtp = 0) {
+Clipping ClipTwice(const std::string& model, double threshold, int64_t rows, Remat remat, int64_t mtp = 0,
+                   ChosenForm form = ChosenForm::kCheapest) {
   const Checkpoint checkpoint = Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / model);
   Clipping c;
   c.options.rows = rows;
@@ -108,6 +109,7 @@ Clipping ClipTwice(const std::string& model, double threshold, int64_t rows, Rem
   c.options.mtp.modules = mtp;
   c.options.qk_clip = threshold;
   c.options.layers.max_logits = true;
+  c.options.layers.chosen_form = form;
   DecoderParams params = CopyParams(checkpoint, DType::kF32);
   if (mtp > 0) ShareEmbeddingAndHead(params);
   TrainSession session(checkpoint.config(), c.options, std::move(params));
@@ -132,15 +134,17 @@ TEST(TrainSession, MaxLogitsAreOfTheWholeBatch) {
   }
 }
 
-// The first layer's input stays, so that its scores are brought to the threshold; the expanded form (v3, and v2-lite without a query
-// latent) and the absorbed one (v32).
+// The first layer's input stays, so that its scores are brought to the threshold: with and without a query latent, over all keys and over
+// chosen ones in both forms.
 TEST(TrainSession, QkClipBringsScoresToTheThreshold) {
-  for (const std::string model : {"golden/v2-lite", "golden/v3", "maxtext/v32"}) {
-    const Clipping open = ClipTwice(model, 1e9, 4, Remat::kMinimal);
+  const std::pair<std::string, ChosenForm> cases[] = {
+      {"golden/v2-lite", {}}, {"golden/v3", {}}, {"maxtext/v32", ChosenForm::kAbsorbed}, {"maxtext/v32", ChosenForm::kShared}};
+  for (const auto& [model, form] : cases) {
+    const Clipping open = ClipTwice(model, 1e9, 4, Remat::kMinimal, 0, form);
     const auto heads = static_cast<size_t>(Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / model).config().num_attention_heads);
     const double threshold = 0.5 * std::ranges::min(std::span(open.first).first(heads));
     ASSERT_GT(threshold, 0) << model;
-    const Clipping clipped = ClipTwice(model, threshold, 2, Remat::kFull);
+    const Clipping clipped = ClipTwice(model, threshold, 2, Remat::kFull, 0, form);
     for (size_t h = 0; h < heads; ++h) EXPECT_NEAR(clipped.second[h], threshold, 1e-4 * threshold) << model;
     EXPECT_LT(clipped.param_norm, open.param_norm);
     EXPECT_NEAR(clipped.param_norm, clipped.norm_after, 0.05 * (open.param_norm - clipped.param_norm)) << model;
