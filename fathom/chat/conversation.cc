@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "fathom/base/error.h"
 #include "fathom/chat/message.h"
@@ -82,6 +84,17 @@ void CheckRoles(const OrderedJson& messages, ChatTemplate which) {
   }
 }
 
+// In data a key with null is one that is not there, as tables have it; templates tell the two apart. A content may be null.
+void DropNulls(OrderedJson& messages) {
+  for (OrderedJson& message : messages) {
+    std::vector<std::string> absent;
+    for (const auto& [key, value] : message.items()) {
+      if (value.is_null() && key != "content") absent.push_back(key);
+    }
+    for (const std::string& key : absent) message.erase(key);
+  }
+}
+
 void PutTools(const OrderedJson& row, OrderedJson& messages) {
   const auto tools = row.find("tools");
   if (tools == row.end() || !Truthy(*tools)) return;
@@ -106,6 +119,7 @@ ConversationForm ParseConversationForm(const std::vector<std::string>& columns, 
 OrderedJson ConversationOf(const OrderedJson& row, ConversationForm form, ChatTemplate which) {
   OrderedJson messages = MessagesOf(row, form);
   CheckRoles(messages, which);
+  DropNulls(messages);
   if (which == ChatTemplate::kV32) PutTools(row, messages);
   return messages;
 }

@@ -60,6 +60,15 @@ TEST(Conversation, ToolsOfARowGoToTheSystemMessageThatReadsThem) {
   EXPECT_EQ(Messages(row, ConversationForm::kMessages), R"([{"role":"user","content":"a"}])");
 }
 
+// As a table's empty cell is: templates would take the key for a list of calls.
+TEST(Conversation, ANullIsNoKey) {
+  const std::string row =
+      R"({"messages": [{"role":"user","content":"a","name":null},{"role":"assistant","content":"b","tool_calls":null}]})";
+  EXPECT_EQ(Messages(row, ConversationForm::kMessages), R"([{"role":"user","content":"a"},{"role":"assistant","content":"b"}])");
+  const std::string call = R"([{"role":"assistant","content":null,"tool_calls":[]}])";
+  EXPECT_EQ(Messages("{\"messages\": " + call + "}", ConversationForm::kMessages), call);
+}
+
 TEST(Conversation, ReasoningCountsAfterTheLastUser) {
   const auto shows = [](const char* messages) { return ShowsReasoning(ParseOrderedJson(messages, "test")); };
   EXPECT_TRUE(shows(R"([{"role": "user"}, {"role": "assistant", "reasoning_content": "r"}, {"role": "tool"}])"));

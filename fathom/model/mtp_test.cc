@@ -181,6 +181,33 @@ TEST_P(MtpTest, PackedDocumentsGiveTheLossOfSeparateOnes) {
   EXPECT_EQ(z.mtp.weight, MtpWeight(both.batch(), 2));
 }
 
+// As fine-tuning weighs them: a module at position t is counted where the token that it predicts is.
+TEST_P(MtpTest, CountsTheTargetsThatAreLearnt) {
+  Documents d({9, 5}, 0, 5);
+  for (size_t t = 0; t < d.weights.size(); ++t) d.weights[t] = t % 3 == 0 ? 1 : 0;
+  DecoderParams grads;
+  const LossSums sums = Run(d, Remat::kNone, DType::kF32, grads);
+  double loss = 0, weight = 0;
+  for (int64_t module = 1; module <= 2; ++module) {
+    Tensor logits(DType::kF32, {std::ssize(d.ids), config_.vocab_size});
+    Ctx ctx{saved_, scratch_, DType::kF32};
+    decoder_.MtpLogits(ctx, params_, d.batch(), GetParam().input, module, logits.mutable_view());
+    for (const Segment& s : d.segments) {
+      for (int64_t t = s.q_begin; t + module < s.q_end; ++t) {
+        const auto predicted = static_cast<size_t>(t + module);
+        if (d.weights[predicted] == 0) continue;
+        const float* row = logits.view().row<float>(t);
+        double sum = 0;
+        for (int64_t v = 0; v < config_.vocab_size; ++v) sum += std::exp(static_cast<double>(row[v]));
+        loss += std::log(sum) - static_cast<double>(row[d.targets[predicted]]);
+        weight += 1;
+      }
+    }
+  }
+  EXPECT_EQ(sums.mtp.weight, weight);
+  EXPECT_NEAR(sums.mtp.loss, loss, 1e-5 * loss);
+}
+
 TEST_P(MtpTest, RematChangesMemoryNotGradients) {
   const Documents d({31, 8}, 3, 3);
   for (const DType compute : {DType::kF32, DType::kBF16}) {
