@@ -240,8 +240,6 @@ void CheckDecodingMesh(const RunConfig& config, const Mesh& mesh, const ModelCon
   }
   CheckMesh(config, mesh, model, 0);
   if (config.String("speculative") == "mtp") Throw(ErrorCode::kUsage, "speculative=mtp: one process drafts; several ranks do not");
-  if (!config.String("hf_lora_adapter_path").empty())
-    Throw(ErrorCode::kUsage, "hf_lora_adapter_path: several ranks take no adapter; fathom convert merges it into its base");
 }
 
 // What each rank may read of the checkpoint; null of one.

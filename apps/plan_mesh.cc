@@ -66,7 +66,7 @@ std::set<int> RanksOfStages(const MeshSizes& sizes, int ranks) {
 // Stages run m micro-batches in m + n - 1 slots, of which each takes as long as the largest stage.
 double StageFactor(const TrainOptions& options, const ModelConfig& config) {
   const auto n = static_cast<double>(options.mesh.size(Axis::kStage)), layers = static_cast<double>(config.num_hidden_layers);
-  const double m = std::min(n, static_cast<double>(options.rows));
+  const auto m = static_cast<double>(MicroBatchCount(options.mesh, options.rows));
   return (m + n - 1) / m * (std::ceil(layers / n) * n / layers);
 }
 

@@ -60,11 +60,14 @@ bool RampedSource::Refill() {
 bool RampedSource::Next(Batch* batch) {
   const int64_t wanted = RampedRows(rule_, steps_);
   if (used_ >= held_.rows && !Refill()) return false;
-  batch->Clear(wanted, held_.length);
+  const int64_t own = wanted / rule_.ranks, first = own * rule_.rank;
+  batch->Clear(own, held_.length);
   int64_t rows = 0;
-  while (rows < wanted && (used_ < held_.rows || Refill())) CopyRow(held_, used_++, rows++, *batch);
+  for (; rows < wanted && (used_ < held_.rows || Refill()); ++rows, ++used_) {
+    if (rows >= first && rows < first + own) CopyRow(held_, used_, rows - first, *batch);
+  }
   batch->target_count = std::count_if(batch->weights.begin(), batch->weights.end(), [](float w) { return w != 0; });
-  if (rows < wanted) Shorten(rows, *batch);
+  if (rows < wanted && rule_.ranks == 1) Shorten(rows, *batch);
   ++steps_;
   return true;
 }

@@ -90,5 +90,27 @@ TEST(RampedSource, GoesOnFromEveryStep) {
   EXPECT_THROW(source.Restore(Json::object()), Error);
 }
 
+// Two ranks get together what one gets, and nothing twice; behind the end of the data there is padding.
+TEST(RampedSource, RanksDivideEachBatch) {
+  const RampRule whole = {.first = 2, .increment = 2, .last = 4, .samples = 8};
+  RampRule first = whole, second = whole;
+  first.ranks = second.ranks = 2;
+  second.rank = 1;
+  RampedSource one(whole, std::make_unique<Numbered>(4, 4)), a(first, std::make_unique<Numbered>(4, 4)),
+      b(second, std::make_unique<Numbered>(4, 4));
+  for (int step = 0; step < 6; ++step) {
+    Batch all, part_a, part_b;
+    ASSERT_EQ(one.Next(&all), a.Next(&part_a));
+    b.Next(&part_b);
+    ASSERT_EQ(part_a.rows, RampedRows(whole, step) / 2);
+    std::vector<int32_t> ids = part_a.ids;
+    ids.insert(ids.end(), part_b.ids.begin(), part_b.ids.end());
+    ids.resize(all.ids.size());
+    EXPECT_EQ(ids, all.ids) << step;
+    EXPECT_EQ(part_a.target_count + part_b.target_count, all.target_count) << step;
+    EXPECT_EQ(a.State(), b.State());
+  }
+}
+
 }  // namespace
 }  // namespace fathom

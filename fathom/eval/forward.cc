@@ -14,7 +14,7 @@ constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory i
 
 ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers, const std::filesystem::path& adapter)
     : params_(MapParams(checkpoint)), decoder_(checkpoint.config(), layers), compute_(compute), saved_(1 << 20), scratch_(kScratchSpace) {
-  if (!adapter.empty()) AttachForInference(adapter, params_);
+  if (!adapter.empty()) AttachForInference(adapter, {}, params_);
 }
 
 ForwardModel::ForwardModel(DecoderParams params, const ModelConfig& config, DType compute, const LayerOptions& layers)

@@ -42,7 +42,7 @@ MappedModel::MappedModel(Checkpoint checkpoint, DType compute, int64_t capacity,
       compute_(compute),
       capacity_(CheckedCapacity(config_, capacity)) {
   decoder_.EnsurePositions(capacity);
-  if (!adapter.empty()) AttachForInference(adapter, params_);
+  if (!adapter.empty()) AttachForInference(adapter, sharding_, params_);
 }
 
 MappedModel::MappedModel(const ModelConfig& config, DecoderParams params, DType compute, int64_t capacity, const LayerOptions& layers)

@@ -1,5 +1,7 @@
 #include "fathom/model/adapters.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "fathom/base/rng.h"
@@ -21,27 +23,55 @@ std::vector<NamedAdapter> ListAdapters(DecoderParams& params) {
   return list;
 }
 
-void AttachFresh(const std::vector<const ParamSpec*>& modules, int64_t rank, double alpha, uint64_t seed, DecoderParams& params) {
+std::string NameOf(const ParamSpec& param, Factor factor) {
+  return fmt::format("{}.lora_{}.weight", ModuleOf(param), factor == Factor::kA ? 'A' : 'B');
+}
+
+Shape ShapeOf(const ParamSpec& param, Factor factor, int64_t rank) {
+  if (factor == Factor::kA) return {rank, param.shape[1]};
+  return {param.shape[0], rank};
+}
+
+namespace {
+
+// The whole, or a copy of the region.
+Tensor Part(Tensor whole, const Region& region) {
+  if (region == WholeOf(whole.shape())) return whole;
+  Tensor part(whole.dtype(), {region.rows(), region.columns()});
+  Cast(PartOf(whole.view(), region), part.mutable_view());
+  return part;
+}
+
+LowRank Part(LowRank whole, const ParamSpec& param, const Sharding& sharding) {
+  const int64_t rank = whole.a.dim(0);
+  whole.a = Part(std::move(whole.a), sharding.Computed(param, Factor::kA, rank));
+  whole.b = Part(std::move(whole.b), sharding.Computed(param, Factor::kB, rank));
+  return whole;
+}
+
+}  // namespace
+
+void AttachFresh(const std::vector<const ParamSpec*>& modules, int64_t rank, double alpha, uint64_t seed, const Sharding& sharding,
+                 DecoderParams& params) {
   for (const ParamSpec* param : modules) {
+    if (!sharding.Holds(*param)) continue;
     const int64_t n = param->shape[0], k = param->shape[1];
-    auto adapter = std::make_shared<LowRank>(
-        LowRank{Tensor(DType::kF32, {rank, k}), Tensor(DType::kF32, {n, rank}), alpha / static_cast<double>(rank)});
-    FillTruncatedNormal(seed, HashName(ModuleOf(*param) + ".lora_A"), 1 / std::sqrt(3.0 * static_cast<double>(k)),
-                        adapter->a.mutable_view());
-    params[*param].adapter = std::move(adapter);
+    LowRank whole{Tensor(DType::kF32, {rank, k}), Tensor(DType::kF32, {n, rank}), alpha / static_cast<double>(rank)};
+    FillTruncatedNormal(seed, HashName(ModuleOf(*param) + ".lora_A"), 1 / std::sqrt(3.0 * static_cast<double>(k)), whole.a.mutable_view());
+    params[*param].adapter = std::make_shared<LowRank>(Part(std::move(whole), *param, sharding));
   }
 }
 
-void Attach(PeftAdapter adapter, DecoderParams& params) {
+void Attach(PeftAdapter adapter, const Sharding& sharding, DecoderParams& params) {
   for (auto& [module, low_rank] : adapter.modules) {
     const ParamSpec* param = params.spec->Find(module + ".weight");
     FATHOM_CHECK(param != nullptr, "{}", module);
-    params[*param].adapter = std::make_shared<LowRank>(std::move(low_rank));
+    if (sharding.Holds(*param)) params[*param].adapter = std::make_shared<LowRank>(Part(std::move(low_rank), *param, sharding));
   }
 }
 
-void AttachForInference(const std::filesystem::path& dir, DecoderParams& params) {
-  Attach(ReadPeftAdapter(dir, *params.spec), params);
+void AttachForInference(const std::filesystem::path& dir, const Sharding& sharding, DecoderParams& params) {
+  Attach(ReadPeftAdapter(dir, *params.spec), sharding, params);
   Arena saved(1 << 20), scratch(kScratchSpace);
   Ctx ctx{saved, scratch, DType::kF32};
   for (const NamedAdapter& named : ListAdapters(params)) {

@@ -59,20 +59,21 @@ void Decoder::Leave(Ctx& ctx, View h) const {
   if (!StageOf(ctx).last) ctx.groups.stage.Send(ctx.groups.stage.rank() + 1, BytesOf(h));
 }
 
-Decoder::Kept Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat) const {
-  const TraceSlice slice("forward");
+Decoder::Kept Decoder::AllocateLayers(Ctx& ctx, int64_t tokens, Remat remat) const {
   const Stage stage = StageOf(ctx);
-  const View h = ctx.saved.Alloc(DType::kF32, {std::ssize(batch.ids), config_.hidden_size});
-  const std::span<Block::Saved> saved = ctx.saved.AllocSpan<Block::Saved>(std::ssize(blocks_));
-  Enter(ctx, p, batch.ids, h);
+  const Kept kept{ctx.saved.Alloc(DType::kF32, {tokens, config_.hidden_size}), ctx.saved.AllocSpan<Block::Saved>(std::ssize(blocks_))};
+  for (size_t i = stage.begin; i < stage.end; ++i)
+    std::construct_at(&kept.blocks[i], AllocateKept(ctx.saved, blocks_[i], ctx.compute, tokens, remat, ctx.groups));
+  return kept;
+}
+
+void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, const Kept& kept) const {
+  const Stage stage = StageOf(ctx);
+  if (stage.first) EmbeddingForward(p.embed_tokens.value, batch.ids, kept.h);
   for (size_t i = stage.begin; i < stage.end; ++i) {
-    const TraceSlice of_layer = TraceSlice::OfLayer(static_cast<int64_t>(i));
     const LayerScope weights(p, static_cast<int64_t>(i));
-    std::construct_at(&saved[i], AllocateKept(ctx.saved, blocks_[i], ctx.compute, h.dim(0), remat, ctx.groups));
-    ForwardKeeping(ctx, {blocks_[i], p.layers[i], {batch.layout, *rope_}, remat}, h, saved[i]);
+    ForwardKeeping(ctx, {blocks_[i], p.layers[i], {batch.layout, *rope_}, remat}, kept.h, kept.blocks[i]);
   }
-  Leave(ctx, h);
-  return {h, saved};
 }
 
 void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options,
@@ -110,32 +111,92 @@ LossSums Decoder::BackwardHead(Ctx& ctx, const DecoderParams& p, const TokenBatc
 }
 
 LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
-                                 const Kept& kept, DecoderParams& grads) const {
-  const TraceSlice slice("backward");
+                                 const Kept& kept, View dh, DecoderParams& grads) const {
   ArenaScope scope(ctx.scratch);
   const Stage stage = StageOf(ctx);
-  const View dh = ctx.scratch.Alloc(DType::kF32, kept.h.shape());
   const LayerTerms terms(ctx, batch.layout, *rope_, options);
   LossSums sums;
-  if (stage.last) {
-    sums = BackwardHead(ctx, p, batch, options, remat, terms, kept.h, dh, grads);
-  } else {
-    ctx.groups.stage.Receive(ctx.groups.stage.rank() + 1, BytesOf(dh));
-  }
+  if (stage.last) sums = BackwardHead(ctx, p, batch, options, remat, terms, kept.h, dh, grads);
   for (size_t i = stage.end; i-- > stage.begin;) {
     const TraceSlice of_layer = TraceSlice::OfLayer(static_cast<int64_t>(i));
     const LayerScope weights(p, static_cast<int64_t>(i)), gradients(grads, static_cast<int64_t>(i));
     const LayerPass pass{blocks_[i], p.layers[i], {batch.layout, *rope_}, remat};
     BackwardKept(ctx, pass, kept.blocks[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);
   }
-  if (!stage.first) {
-    ctx.groups.stage.Send(ctx.groups.stage.rank() - 1, BytesOf(dh));
-  } else if (!grads.embed_tokens.value.empty()) {
-    const TraceSlice of_embedding("embedding's gradient");
-    EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
-  }
+  if (stage.first && !grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
   return sums;
 }
+
+// "One forward, one backward": a rank runs as many micro-batches forwards as there are ranks behind it, then the oldest backwards after
+// each further one. Neighbours that both send do so in one exchange.
+struct Decoder::PipelinePass {
+  const Decoder& decoder;
+  Ctx& ctx;
+  const DecoderParams& p;
+  std::span<const TokenBatch> batches;
+  const LossOptions& options;
+  Remat remat;
+  DecoderParams& grads;
+  Stage stage = decoder.StageOf(ctx);
+  size_t ahead = std::min(static_cast<size_t>(ctx.groups.stage.size() - 1 - ctx.groups.stage.rank()), batches.size());
+  std::span<Kept> slots = {};          // of micro-batch i: slot i % slots.size()
+  std::span<Block::Saved> fresh = {};  // what was allocated in them, which a forward may have narrowed
+  View dh = {};
+  LossSums sums = {};
+
+  LossSums Run() {
+    ArenaScope keep(ctx.saved), scope(ctx.scratch);
+    Allocate();
+    for (size_t i = 0; i < ahead; ++i) {
+      Exchange(-1, {}, Stream(i));
+      Forward(i);
+      Exchange(+1, Stream(i), {});
+    }
+    if (ahead < batches.size()) Exchange(-1, {}, Stream(ahead));
+    for (size_t i = ahead; i < batches.size(); ++i) {
+      Forward(i);
+      Exchange(+1, Stream(i), dh);
+      Backward(i - ahead);
+      Exchange(-1, dh, i + 1 < batches.size() ? Stream(i + 1) : View());
+    }
+    for (size_t i = batches.size() - ahead; i < batches.size(); ++i) {
+      Exchange(+1, {}, dh);
+      Backward(i);
+      Exchange(-1, dh, {});
+    }
+    return sums;
+  }
+
+  void Allocate() {
+    const int64_t tokens = std::ssize(batches[0].ids), blocks = std::ssize(decoder.blocks_);
+    slots = ctx.saved.AllocSpan<Kept>(static_cast<int64_t>(std::min(ahead + 1, batches.size())));
+    fresh = ctx.saved.AllocSpan<Block::Saved>(std::ssize(slots) * blocks);
+    for (size_t i = 0; i < slots.size(); ++i) {
+      std::construct_at(&slots[i], decoder.AllocateLayers(ctx, tokens, remat));
+      std::uninitialized_copy(slots[i].blocks.begin(), slots[i].blocks.end(), fresh.begin() + static_cast<ptrdiff_t>(i) * blocks);
+    }
+    dh = ctx.scratch.Alloc(DType::kF32, {tokens, decoder.config_.hidden_size});
+  }
+  Kept& Slot(size_t i) const { return slots[i % slots.size()]; }
+  View Stream(size_t i) const { return Slot(i).h; }
+
+  // With the rank before or behind, if there is one; empty: nothing that way.
+  void Exchange(int way, ConstView out, View in) const {
+    if (way < 0 ? stage.first : stage.last) return;
+    const int other = ctx.groups.stage.rank() + way;
+    const Outgoing to{other, out.empty() ? std::span<const std::byte>() : BytesOf(out)};
+    const Incoming from{other, in.empty() ? std::span<std::byte>() : BytesOf(in)};
+    ctx.groups.stage.Exchange({&to, out.empty() ? size_t{0} : 1}, {&from, in.empty() ? size_t{0} : 1});
+  }
+
+  void Forward(size_t i) const {
+    const Kept& kept = Slot(i);
+    std::copy_n(fresh.begin() + static_cast<ptrdiff_t>(i % slots.size() * kept.blocks.size()), kept.blocks.size(), kept.blocks.begin());
+    decoder.KeepLayers(ctx, p, batches[i], remat, kept);
+  }
+
+  void Backward(size_t i) { sums += decoder.BackwardLayers(ctx, p, batches[i], options, remat, Slot(i), dh, grads); }
+};
 
 LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                                   DecoderParams& grads) const {
@@ -150,12 +211,7 @@ LossSums Decoder::ForwardBackward(Ctx& ctx, const DecoderParams& p, std::span<co
     }
     return {};
   }
-  ArenaScope keep(ctx.saved);
-  const std::span<Kept> kept = ctx.saved.AllocSpan<Kept>(std::ssize(batches));
-  for (size_t i = 0; i < batches.size(); ++i) std::construct_at(&kept[i], KeepLayers(ctx, p, batches[i], remat));
-  LossSums sums;
-  for (size_t i = batches.size(); i-- > 0;) sums += BackwardLayers(ctx, p, batches[i], options, remat, kept[i], grads);
-  return sums;
+  return PipelinePass{*this, ctx, p, batches, options, remat, grads}.Run();
 }
 
 LossSums Decoder::Loss(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, std::span<float> nll) const {

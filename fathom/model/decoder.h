@@ -35,8 +35,9 @@ class Decoder {
   // part.
   LossSums ForwardBackward(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                            DecoderParams& grads) const;
-  // Of several micro-batches, where ranks share the layers (ctx.groups.stage): all of them forwards, then all of them backwards, each
-  // handed on to the next rank and back. The last rank has the sums.
+  // Of several micro-batches of as many tokens, where ranks share the layers (ctx.groups.stage): each is handed on to the next rank and
+  // back, one forwards and one backwards in turn, so that a rank keeps no more of them than there are ranks behind it, and one. The last
+  // rank has the sums.
   LossSums ForwardBackward(Ctx& ctx, const DecoderParams& p, std::span<const TokenBatch> batches, const LossOptions& options, Remat remat,
                            DecoderParams& grads) const;
   // Loss of the main model alone, and the acceptance of options.mtp.eval_module; nll [T], unless empty, gets each token's.
@@ -74,14 +75,18 @@ class Decoder {
   // The stream that comes in to this rank's blocks, and the one that goes out.
   void Enter(Ctx& ctx, const DecoderParams& p, std::span<const int32_t> ids, View h) const;
   void Leave(Ctx& ctx, View h) const;
+  struct PipelinePass;
   // What is kept of a micro-batch: the stream after the blocks, and what they need.
   struct Kept {
     View h;
     std::span<Block::Saved> blocks;
   };
-  Kept KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat) const;
+  Kept AllocateLayers(Ctx& ctx, int64_t tokens, Remat remat) const;
+  // kept.h holds what comes in, or on the first rank gets the embedding; then what goes out.
+  void KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, const Kept& kept) const;
+  // dh: the gradient of what went out, on the last rank overwritten by that of the losses; then of what came in.
   LossSums BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
-                          const Kept& kept, DecoderParams& grads) const;
+                          const Kept& kept, View dh, DecoderParams& grads) const;
   LossSums BackwardHead(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                         const LayerTerms& terms, View h, View dh, DecoderParams& grads) const;
   // The dense warm-up: indexers need no gradient from above, so each learns on the way forward and nothing is kept.

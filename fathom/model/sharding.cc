@@ -85,6 +85,33 @@ std::vector<Axis> Sharding::SummedOver(const ParamSpec& param, bool split) const
   return axes;
 }
 
+Region Sharding::Computed(const ParamSpec& param, Factor factor, int64_t rank) const {
+  const Region matrix = Computed(param);
+  if (factor == Factor::kA) return {0, rank, matrix.column_begin, matrix.column_end};
+  return {matrix.row_begin, matrix.row_end, 0, rank};
+}
+
+namespace {
+bool IsCut(const ParamSpec& param, Factor factor) {
+  return CutOf(param.role) == (factor == Factor::kA ? TensorCut::kColumns : TensorCut::kRows);
+}
+}  // namespace
+
+bool Sharding::IsFirst(const ParamSpec& param, Factor factor) const {
+  for (const Axis axis : kAxes) {
+    const bool copied = axis == Axis::kTensor ? !IsCut(param, factor) : IsCopied(axis, param, false);
+    if (copied && mesh_.rank(axis) > 0) return false;
+  }
+  return Holds(param);
+}
+
+// Beside a matrix that is cut, the factor that is not has a part of its gradient on every rank.
+std::vector<Axis> Sharding::SummedOver(const ParamSpec& param, Factor factor) const {
+  std::vector<Axis> axes = SummedOver(param, false);
+  if (mesh_.size(Axis::kTensor) > 1 && CutOf(param.role) != TensorCut::kNone && !IsCut(param, factor)) axes.push_back(Axis::kTensor);
+  return axes;
+}
+
 ModelConfig Sharding::LocalConfig() const {
   ModelConfig local = config_;
   const int64_t n = mesh_.size(Axis::kTensor);

@@ -1,6 +1,7 @@
 // Which part of each parameter a rank has: what follows from its role (spec/param_role.h) and from the rank's place in the mesh.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "fathom/base/function_ref.h"
@@ -29,6 +30,10 @@ V PartOf(const V& whole, const Region& region) {
   return whole.rank() == 2 ? rows.Cols(region.column_begin, region.column_end) : rows;
 }
 
+// Of an adapter beside a matrix [N,K]: A [r,K], B [N,r].
+enum class Factor { kA, kB };
+inline constexpr std::array kFactors = {Factor::kA, Factor::kB};
+
 class Sharding {
  public:
   Sharding() = default;  // one rank: all of it
@@ -46,6 +51,11 @@ class Sharding {
   bool IsFirst(const ParamSpec& param, bool split) const;
   // The axes along which ranks hold the same part and see other tokens: over which its gradient is summed.
   std::vector<Axis> SummedOver(const ParamSpec& param, bool split) const;
+
+  // The same of an adapter of that rank: it is cut as its matrix is, and fsdp divides none.
+  Region Computed(const ParamSpec& param, Factor factor, int64_t rank) const;
+  bool IsFirst(const ParamSpec& param, Factor factor) const;
+  std::vector<Axis> SummedOver(const ParamSpec& param, Factor factor) const;
 
   // Main layers [first, last) of this rank's stage.
   int64_t first_layer() const { return LayerOf(mesh_.rank(Axis::kStage)); }

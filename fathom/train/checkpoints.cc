@@ -27,6 +27,20 @@ SavedTensor PartOfParam(const Placement& placement, TensorInfo whole, const Para
   return saved;
 }
 
+// The same of an adapter's factor or its moments.
+SavedTensor PartOfFactor(const TrainSession& session, TensorInfo whole, const ParamSpec& param, Factor factor, ConstView kept) {
+  const int64_t rank = whole.shape[factor == Factor::kA ? 0 : 1];
+  SavedTensor saved(std::move(whole));
+  if (kept.empty()) return saved;
+  const Sharding& sharding = session.placement().sharding();
+  const Region region = sharding.Computed(param, factor, rank);
+  saved.info.dtype = kept.dtype();
+  saved.row = region.row_begin;
+  saved.column = region.column_begin;
+  if (sharding.IsFirst(param, factor)) saved.part = kept;
+  return saved;
+}
+
 // What becomes of a model on disk: what the run moves from memory, what it leaves alone from the file that was read.
 class SavedModel {
  public:
@@ -107,12 +121,14 @@ class SavedModel {
 // The run's adapters as a PEFT folder has them; the weights that they stand beside are not saved.
 class SavedAdapter {
  public:
-  SavedAdapter(const TrainOptions& options, TrainSession& session) {
+  SavedAdapter(const TrainOptions& options, TrainSession& session) : rank_(options.lora.rank) {
     PeftSettings settings{options.lora.rank, options.lora.alpha, options.load_parameters_path.string(), {}};
-    for (const auto& [param, adapter] : ListAdapters(session.params())) {
-      settings.modules.push_back(ModuleOf(*param));
-      tensors_.push_back({PeftNameA(settings.modules.back()), adapter->a.view()});
-      tensors_.push_back({PeftNameB(settings.modules.back()), adapter->b.view()});
+    for (const ParamSpec& param : *session.params().spec) {
+      if (!session.treatments().HasAdapter(param)) continue;
+      const std::string& module = settings.modules.emplace_back(ModuleOf(param));
+      const LowRank* adapter = session.params()[param].adapter.get();
+      Add(session, PeftNameA(module), param, Factor::kA, adapter == nullptr ? ConstView() : adapter->a.view());
+      Add(session, PeftNameB(module), param, Factor::kB, adapter == nullptr ? ConstView() : adapter->b.view());
     }
     config_ = PeftConfig(settings);
   }
@@ -120,6 +136,11 @@ class SavedAdapter {
   const std::vector<SavedTensor>& tensors() const { return tensors_; }
 
  private:
+  void Add(const TrainSession& session, std::string name, const ParamSpec& param, Factor factor, ConstView kept) {
+    tensors_.push_back(PartOfFactor(session, {std::move(name), DType::kF32, ShapeOf(param, factor, rank_)}, param, factor, kept));
+  }
+
+  int64_t rank_;
   Json config_;
   std::vector<SavedTensor> tensors_;
 };
@@ -134,13 +155,6 @@ void RestoreSpikes(const SavedTrainState& state, SpikeGuard* spikes) {
     Throw(ErrorCode::kInput, "{}: {} is damaged", state.file().string(), kSpikes);
   }
   Throw(ErrorCode::kInput, "{}: {} is of another skip_step_interval", state.file().string(), kSpikes);
-}
-
-// Equal adapters are kept on every rank.
-SavedTensor AdapterMoment(const TrainSession& session, const std::string& name, ConstView moment) {
-  SavedTensor saved(name, moment);
-  if (!session.mesh().is_first()) saved.part = {};
-  return saved;
 }
 
 // The optimizer's moments by slot, those of parameters that other ranks keep among them.
@@ -160,12 +174,37 @@ std::map<std::string, std::vector<SavedTensor>> SavedMoments(const TrainOptions&
       slots[slot].push_back(PartOfParam(session.placement(), {param.name, dtype, param.shape}, param, Tensor(nullptr, view)));
     }
   }
-  for (const auto& moments : session.optimizer().moments()) {
-    if (session.params().spec->Find(moments.name) != nullptr) continue;
-    slots["mu"].push_back(AdapterMoment(session, moments.name, moments.m));
-    if (!moments.v.empty()) slots["nu"].push_back(AdapterMoment(session, moments.name, moments.v));
+  for (const ParamSpec& param : *session.params().spec) {
+    if (!session.treatments().HasAdapter(param)) continue;
+    for (const Factor factor : kFactors) {
+      const std::string name = NameOf(param, factor);
+      const auto found = kept.find(name);
+      const Shape whole = ShapeOf(param, factor, options.lora.rank);
+      const View m = found == kept.end() ? View() : found->second->m, v = found == kept.end() ? View() : found->second->v;
+      slots["mu"].push_back(PartOfFactor(session, {name, options.optimizer.mu_dtype, whole}, param, factor, m));
+      slots["nu"].push_back(PartOfFactor(session, {name, DType::kF32, whole}, param, factor, v));
+    }
   }
   return slots;
+}
+
+// What a rank keeps of a tensor that moments belong to.
+struct Place {
+  Shape whole;
+  Region part;
+};
+
+// By the moments' names.
+std::map<std::string, Place, std::less<>> PlacesOfMoments(TrainSession& session) {
+  std::map<std::string, Place, std::less<>> places;
+  for (const ParamSpec& param : *session.params().spec) places[param.name] = {param.shape, session.placement().Kept(param)};
+  for (const auto& [param, adapter] : ListAdapters(session.params())) {
+    for (const Factor factor : kFactors) {
+      const int64_t rank = adapter->a.dim(0);
+      places[NameOf(*param, factor)] = {ShapeOf(*param, factor, rank), session.placement().sharding().Computed(*param, factor, rank)};
+    }
+  }
+  return places;
 }
 
 void CopyInto(View to, ConstView from) {
@@ -261,10 +300,9 @@ void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {
     Throw(ErrorCode::kInput, "{}: holds {} moments, and opt_type wants {}: it is another optimizer's", state.file().string(),
           wants_moments ? "no" : "AdamW's", wants_moments ? "them" : "none");
   }
+  const auto places = PlacesOfMoments(session);
   for (const auto& moments : session.optimizer().moments()) {
-    const ParamSpec* param = session.params().spec->Find(moments.name);
-    const Shape whole = param != nullptr ? param->shape : moments.m.shape();
-    const Region part = param != nullptr ? session.placement().Kept(*param) : WholeOf(whole);
+    const auto& [whole, part] = places.find(moments.name)->second;
     CopyInto(moments.m, PartOf(state.Get("mu", moments.name, moments.m.dtype(), whole).view(), part));
     if (moments.v.empty()) continue;
     CopyInto(moments.v, PartOf(state.Get("nu", moments.name, moments.v.dtype(), whole).view(), part));

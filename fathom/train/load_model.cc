@@ -72,11 +72,11 @@ void WarnOfOwnCopies(const LoadedModel& model) {
 }
 
 // A module that has an embedding and a head of its own but none in the checkpoint starts from the main model's.
-void CopyEmbeddingAndHead(DType dtype, DecoderParams& params) {
+void CopyEmbeddingAndHead(DType dtype, const Sharding& sharding, DecoderParams& params) {
   for (const ParamSpec& param : *params.spec) {
     Weight& to = params[param];
     const Tensor& from = params[params.spec->Original(param)].value;
-    if (!param.is_copy() || !to.value.empty() || from.empty()) continue;
+    if (!param.is_copy() || !to.value.empty() || from.empty() || !sharding.Holds(param)) continue;
     to.value = Tensor(dtype, from.shape());
     Cast(from.view(), to.value.mutable_view());
   }
@@ -104,6 +104,15 @@ ModelConfig ConfigOf(const RunConfig& config, const Checkpoint& checkpoint) {
   return model;
 }
 
+// Do the blocks of the FP8 recipe lie in the parts as they do in the whole?
+bool KeepsBlocks(const Mesh& mesh, const ModelConfig& c) {
+  constexpr int64_t kBlock = 128;
+  const int64_t n = mesh.size(Axis::kTensor), heads = c.num_attention_heads;
+  const auto keeps = [&](int64_t size) { return size % (n * kBlock) == 0; };
+  return keeps(heads * c.qk_head_dim()) && keeps(heads * (c.qk_nope_head_dim + c.v_head_dim)) && keeps(heads * c.v_head_dim) &&
+         keeps(c.moe_intermediate_size) && (c.first_k_dense_replace == 0 || keeps(c.intermediate_size));
+}
+
 // What the ranks of a run divide, and what is not offered.
 void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, const ModelConfig& model) {
   const Mesh& mesh = options.mesh;
@@ -111,20 +120,16 @@ void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, con
   const auto refuse = [&](Axis axis, const std::string& why) {
     if (mesh.size(axis) > 1) Throw(ErrorCode::kUsage, "{}={}: {}; 1", MeshFlag(config, axis), mesh.size(axis), why);
   };
-  if (options.mtp_own_head) refuse(Axis::kStage, "not offered with mtp_own_head");
   if (options.balance.factor > 0) refuse(Axis::kContext, "not offered with a balance loss of sequences (load_balance_loss_weight)");
   if (options.layers.experts.kind == ExpertRun::kCapacity) refuse(Axis::kContext, "not offered with capacity_factor");
   if (options.balance.padding) refuse(Axis::kContext, "not offered with compat=maxtext");
   if (options.mtp.eval_module > 0) refuse(Axis::kContext, "not offered with mtp_eval_target_module");
-  for (const Axis axis : {Axis::kExpert, Axis::kTensor}) {
-    if (options.lora.enabled) refuse(axis, "not offered with adapters (lora.enable_lora=true)");
-  }
   for (const Axis axis : kAxes) {
     if (options.optimizer.type == OptimizerType::kMuon) refuse(axis, "not offered with opt_type=muon, which needs whole matrices");
     if (options.qk_clip > 0) refuse(axis, "not offered with use_qk_clip, which scales whole heads");
-    if (config.Bool("enable_rampup_batch_size")) refuse(axis, "not offered with enable_rampup_batch_size");
   }
-  if (options.fp8_block) refuse(Axis::kTensor, "not offered with quantization=fp8_block");
+  if (options.fp8_block && !KeepsBlocks(mesh, model))
+    refuse(Axis::kTensor, "with quantization=fp8_block every rank's part of heads and widths has to be a multiple of 128");
 }
 
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
@@ -157,7 +162,7 @@ void Load(const TrainOptions& options, LoadedModel& model) {
     if (!planning) WarnOfOwnCopies(model);
     ShareEmbeddingAndHead(model.params);
   } else if (UsesModules(options)) {
-    CopyEmbeddingAndHead(options.weights, model.params);
+    CopyEmbeddingAndHead(options.weights, placement.sharding(), model.params);
   }
 }
 
@@ -198,13 +203,13 @@ LoadedModel OnHub(const RunConfig& config, const TrainOptions& options) {
 }
 
 // Those of the folder, which must be the ones that the flags choose, or fresh ones.
-void AttachAdapters(const TrainOptions& options, const std::filesystem::path& dir, DecoderParams& params) {
+void AttachAdapters(const TrainOptions& options, const std::filesystem::path& dir, const Sharding& sharding, DecoderParams& params) {
   const Treatments treatments(*params.spec, options);
   std::vector<const ParamSpec*> chosen;
   for (const ParamSpec& param : *params.spec) {
     if (treatments.HasAdapter(param)) chosen.push_back(&param);
   }
-  if (dir.empty()) return AttachFresh(chosen, options.lora.rank, options.lora.alpha, options.init_seed, params);
+  if (dir.empty()) return AttachFresh(chosen, options.lora.rank, options.lora.alpha, options.init_seed, sharding, params);
   PeftAdapter adapter = ReadPeftAdapter(dir, *params.spec);
   const auto fail = [&](const std::string& what) { Throw(ErrorCode::kInput, "{}: {}", dir.string(), what); };
   for (const ParamSpec* param : chosen) {
@@ -219,7 +224,7 @@ void AttachAdapters(const TrainOptions& options, const std::filesystem::path& di
     fail(fmt::format("rank {} and factor {} (alpha / rank); lora.lora_rank={} lora.lora_alpha={} say otherwise", first.a.dim(0),
                      first.factor, options.lora.rank, options.lora.alpha));
   }
-  Attach(std::move(adapter), params);
+  Attach(std::move(adapter), sharding, params);
 }
 
 }  // namespace
@@ -239,7 +244,7 @@ LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, cons
   };
   if (UsesModules(options)) init(maxtext, [](const ParamSpec& p) { return p.is_mtp(); });
   if (model.config.has_indexer() && MayInit(config, "indexer")) init(false, [](const ParamSpec& p) { return p.is_indexer(); });
-  if (options.lora.enabled) AttachAdapters(options, adapter.empty() ? options.lora.restore : adapter, model.params);
+  if (options.lora.enabled) AttachAdapters(options, adapter.empty() ? options.lora.restore : adapter, placement.sharding(), model.params);
   return model;
 }
 

@@ -33,7 +33,7 @@ std::string Content(const fs::path& file) { return ReadTextFile(file); }
 
 std::vector<float> Logits(const Checkpoint& checkpoint, const fs::path& adapter) {
   DecoderParams params = MapParams(checkpoint);
-  if (!adapter.empty()) AttachForInference(adapter, params);
+  if (!adapter.empty()) AttachForInference(adapter, {}, params);
   Decoder decoder(checkpoint.config());
   decoder.EnsurePositions(16);
   Arena saved(1 << 20), scratch(1 << 28);

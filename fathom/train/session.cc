@@ -47,11 +47,12 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const P
   }
   for (const auto& [param, adapter] : ListAdapters(params)) {
     LowRank& grad = *grads[*param].adapter;
-    for (const auto& [name, value, gradient] : {std::tuple("A", &adapter->a, &grad.a), std::tuple("B", &adapter->b, &grad.b)}) {
-      list.push_back({.name = fmt::format("{}.lora_{}.weight", ModuleOf(*param), name),
+    for (const auto& [factor, value, gradient] :
+         {std::tuple(Factor::kA, &adapter->a, &grad.a), std::tuple(Factor::kB, &adapter->b, &grad.b)}) {
+      list.push_back({.name = NameOf(*param, factor),
                       .value = value->mutable_view(),
                       .grad = gradient->mutable_view(),
-                      .counted = placement.IsFirst(*param)});
+                      .counted = placement.sharding().IsFirst(*param, factor)});
     }
   }
   ApplyDecayMask(options.adamw_mask, list);
@@ -85,6 +86,16 @@ Batch FullBatch(int64_t rows, int64_t length) {
   return batch;
 }
 
+// More of them leave less time in which a rank waits; every one gathers layers that are split along fsdp anew.
+int64_t MicroBatchCount(const Mesh& mesh, int64_t rows) {
+  const int64_t stages = mesh.size(Axis::kStage), most = mesh.size(Axis::kFsdp) > 1 ? stages : 4 * stages;
+  if (stages == 1) return 1;
+  for (int64_t count = std::min(most, rows); count >= std::min(stages, rows); --count) {
+    if (rows % count == 0) return count;
+  }
+  return rows;
+}
+
 int64_t MtpModules(const TrainOptions& options) { return std::max(options.mtp.modules, options.mtp.eval_module); }
 
 TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& options, DecoderParams params)
@@ -100,7 +111,7 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       split_grads_(IsSplit(options) ? std::make_unique<SplitLayers>(placement_, grads_, SplitLayers::Use::kScatter) : nullptr),
       compute_(weights_ ? weights_->whole() : rounded_),
       whole_grads_(split_grads_ ? split_grads_->whole() : grads_),
-      lists_(static_cast<size_t>(options.mesh.size(Axis::kStage))),
+      lists_(1),
       counted_(CountPasses(PlanScope::Rows::kMost)),
       expected_(groups_.expert.size() > 1 ? CountPasses(PlanScope::Rows::kEven) : counted_),
       saved_(SpaceFor(counted_.saved)),
@@ -126,14 +137,14 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
 
 void TrainSession::ListSums() {
   std::set<const std::byte*> seen;
-  const auto add = [&](const ParamSpec& param, Tensor& gradient) {
+  const auto add = [&](const std::vector<Axis>& axes, Tensor& gradient) {
     if (!seen.insert(gradient.view().raw()).second) return;
-    for (const Axis axis : placement_.SummedOver(param)) sums_[static_cast<size_t>(axis)].push_back(gradient.mutable_view());
+    for (const Axis axis : axes) sums_[static_cast<size_t>(axis)].push_back(gradient.mutable_view());
   };
-  for (const auto& [param, w] : ListParams(grads_)) add(*param, w->value);
+  for (const auto& [param, w] : ListParams(grads_)) add(placement_.SummedOver(*param), w->value);
   for (const auto& [param, adapter] : ListAdapters(grads_)) {
-    add(*param, adapter->a);
-    add(*param, adapter->b);
+    add(placement_.sharding().SummedOver(*param, Factor::kA), adapter->a);
+    add(placement_.sharding().SummedOver(*param, Factor::kB), adapter->b);
   }
 }
 
@@ -207,7 +218,8 @@ TokenBatch TrainSession::Slice(const Batch& batch, int64_t row_begin, int64_t ro
 
 std::span<const TokenBatch> TrainSession::MicroBatches(const Batch& batch, int64_t row_begin, int64_t row_end) {
   micro_.clear();
-  const auto count = std::min(std::ssize(lists_), row_end - row_begin);
+  const int64_t count = MicroBatchCount(options_.mesh, row_end - row_begin);
+  lists_.resize(std::max(lists_.size(), static_cast<size_t>(count)));
   for (int64_t i = 0; i < count; ++i) {
     const int64_t rows = row_end - row_begin, first = row_begin + rows * i / count, last = row_begin + rows * (i + 1) / count;
     micro_.push_back(OwnRows(batch, first, last, lists_[static_cast<size_t>(i)]));

@@ -153,6 +153,9 @@ class TrainSession {
   Arena saved_, scratch_;
 };
 
+// Micro-batches into which the rows of a pass are divided where ranks share the layers: of as many rows each.
+int64_t MicroBatchCount(const Mesh& mesh, int64_t rows);
+
 // The MTP modules whose activations are kept at the same time: those that are trained, or those up to the one that an eval looks at.
 int64_t MtpModules(const TrainOptions& options);
 

@@ -44,14 +44,28 @@ int32_t TokenId(bool wanted, std::optional<int32_t> id, const char* flag) {
   return *id;
 }
 
+// The rows of each batch that this rank reads.
+struct RowShare {
+  int64_t rows;
+  int rank, ranks;
+};
+
+// A batch that grows is divided behind the source, which gives all of its rows.
+RowShare TrainingShare(const RunConfig& config, const TrainOptions& options) {
+  const int64_t rows = options.rows * options.accumulation, ranks = options.mesh.row_ranks();
+  if (config.Bool("enable_rampup_batch_size")) return {rows * ranks, 0, 1};
+  return {rows, static_cast<int>(options.mesh.row_rank()), static_cast<int>(ranks)};
+}
+
 // What text and conversations have in common.
 TextConfig ReadRowSettings(const RunConfig& config, const TrainOptions& options) {
   TextConfig text;
   text.stream.seed = static_cast<uint64_t>(config.Int("data_shuffle_seed"));
   text.stream.shuffle = config.Bool("enable_data_shuffling");
-  text.rows = options.rows * options.accumulation;
-  text.rank = static_cast<int>(options.mesh.row_rank());
-  text.ranks = static_cast<int>(options.mesh.row_ranks());
+  const RowShare share = TrainingShare(config, options);
+  text.rows = share.rows;
+  text.rank = share.rank;
+  text.ranks = share.ranks;
   text.length = options.length;
   text.packing = config.Bool("packing") ? ParsePacking(config.String("grain_packing_type")) : Packing::kNone;
   text.max_segments = config.Int("max_segments_per_seq");
@@ -119,6 +133,8 @@ bool HasEvalData(const RunConfig& config) {
 // The evaluation set: files of its own, or the part of the training files that training leaves out.
 TextConfig EvalText(const RunConfig& config, const TrainOptions& options, TextConfig text) {
   text.rows = options.eval_rows;
+  text.rank = static_cast<int>(options.mesh.row_rank());
+  text.ranks = static_cast<int>(options.mesh.row_ranks());
   text.stream.shuffle = false;
   text.epochs = 1;
   if (!HasEvalData(config)) {
@@ -250,9 +266,12 @@ void OpenConversations(const RunConfig& config, const TrainOptions& options, con
 }
 
 void OpenSynthetic(const RunConfig& config, const TrainOptions& options, const ModelConfig& model, DataSources& sources) {
-  SyntheticConfig synthetic{options.rows * options.accumulation, options.length, model.vocab_size,
-                            static_cast<uint64_t>(config.Int("data_shuffle_seed")), static_cast<int>(options.mesh.row_rank())};
+  const RowShare share = TrainingShare(config, options);
+  SyntheticConfig synthetic{share.rows, options.length, model.vocab_size, static_cast<uint64_t>(config.Int("data_shuffle_seed")),
+                            share.rank};
   sources.train = std::make_unique<SyntheticSource>(synthetic);
+  synthetic.rows = options.rows * options.accumulation;
+  synthetic.rank = static_cast<int>(options.mesh.row_rank());
   if (options.eval_interval > 0) sources.eval = std::make_unique<SyntheticSource>(synthetic);
   if (!options.load_parameters_path.empty()) sources.companions = HubCompanionFiles(options.load_parameters_path);
 }
@@ -266,8 +285,12 @@ int64_t WholeRows(const RunConfig& config, const char* flag) {
 void RampUp(const RunConfig& config, const TrainOptions& options, DataSources& sources) {
   if (options.accumulation > 1)
     Throw(ErrorCode::kUsage, "enable_rampup_batch_size=true with gradient_accumulation_steps={}: give one of them", options.accumulation);
-  const RampRule rule{WholeRows(config, "per_device_batch_size_start"), WholeRows(config, "per_device_batch_size_increment"), options.rows,
-                      config.Int("global_rampup_samples")};
+  RampRule rule{WholeRows(config, "per_device_batch_size_start"), WholeRows(config, "per_device_batch_size_increment"),
+                WholeRows(config, "per_device_batch_size"), config.Int("global_rampup_samples")};
+  CheckRamp(rule);
+  for (int64_t* rows : {&rule.first, &rule.increment, &rule.last}) *rows *= options.mesh.world().size();
+  rule.rank = options.mesh.row_rank();
+  rule.ranks = options.mesh.row_ranks();
   sources.train = std::make_unique<RampedSource>(rule, std::move(sources.train));
 }
 
