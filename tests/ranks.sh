@@ -86,6 +86,28 @@ grep -q 'the shortest step of [0-9]* meshes that fit into' best || fail "search 
 "$fathom" plan train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 machine=machine.json search=true hosts=4 memory=1MiB >best 2>plan.err
 grep -q 'none of [0-9]* meshes fits' best || fail "search finds room for a model in 1 MiB: $(tail -3 best)"
 
+# Muon over parts of matrices, batches that grow, adapters beside what is divided, a module's own head on the last stage.
+one muon steps=3 opt_type=muon || fail "muon: $(tail -1 muon.err)"
+for axis in fsdp expert tensor; do
+  two muon-$axis $axis steps=3 opt_type=muon || fail "muon on $axis: $(grep fathom: muon-$axis.err | head -1)"
+  same muon-$axis muon >difference || fail "muon on $axis: $(head -1 difference)"
+done
+RAMP=(steps=4 enable_rampup_batch_size=true global_rampup_samples=4)
+one ramp "${RAMP[@]}" per_device_batch_size_start=2 per_device_batch_size_increment=2 || fail "ramp: $(tail -1 ramp.err)"
+two ramp-fsdp fsdp "${RAMP[@]}" per_device_batch_size_start=1 per_device_batch_size_increment=1 || fail "ramp on fsdp: $(grep fathom: ramp-fsdp.err | head -1)"
+same ramp-fsdp ramp >difference || fail "ramp on fsdp: $(head -1 difference)"
+LORA=(load_parameters_path=runs/alone/checkpoints/3 lora.enable_lora=true lora.lora_rank=4 lora.lora_alpha=8 learning_rate=1e-2
+  'lora.lora_module_path=.*(o_proj|q_b_proj|kv_b_proj|q_a_proj|gate_proj|down_proj)' learning_rate_schedule_steps=4)
+one lora steps=4 "${LORA[@]}" || fail "adapters: $(tail -1 lora.err)"
+for axis in expert tensor pipeline; do
+  two lora-$axis $axis steps=2 "${LORA[@]}" || fail "adapters on $axis: $(grep fathom: lora-$axis.err | head -1)"
+  two lora-$axis fsdp steps=4 "${LORA[@]}" || fail "adapters on $axis, then fsdp: $(grep fathom: lora-$axis.err | head -1)"
+  same lora-$axis lora >difference || fail "adapters on $axis, then fsdp: $(head -1 difference)"
+done
+one own steps=3 mtp_own_head=true || fail "own head: $(tail -1 own.err)"
+two own-pipeline pipeline steps=3 mtp_own_head=true || fail "own head on stages: $(grep fathom: own-pipeline.err | head -1)"
+same own-pipeline own >difference || fail "own head on stages: $(head -1 difference)"
+
 # Questions and files are divided; the result is one process's.
 for i in $(seq 150); do
   echo "{\"question\": \"$i and $((i % 7))?\", \"choices\": [\"a $i\", \"b\"], \"answer\": $((i % 2)), \"subject\": \"s$((i % 2))\"}"

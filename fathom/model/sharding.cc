@@ -24,10 +24,12 @@ bool Sharding::Holds(const ParamSpec& param) const {
   return !param.is_expert() || param.expert / each == mesh_.rank(Axis::kExpert);
 }
 
-Region Sharding::Computed(const ParamSpec& param) const {
+Region Sharding::Computed(const ParamSpec& param) const { return ComputedBy(param, mesh_.rank(Axis::kTensor)); }
+
+Region Sharding::ComputedBy(const ParamSpec& param, int64_t r) const {
   Region whole = WholeOf(param.shape);
   if (!Holds(param)) return {0, 0, whole.column_begin, whole.column_end};
-  const int64_t n = mesh_.size(Axis::kTensor), r = mesh_.rank(Axis::kTensor);
+  const int64_t n = mesh_.size(Axis::kTensor);
   const TensorCut cut = CutOf(param.role);
   if (cut == TensorCut::kRows) return {whole.row_end * r / n, whole.row_end * (r + 1) / n, 0, whole.column_end};
   if (cut == TensorCut::kColumns) return {0, whole.row_end, whole.column_end * r / n, whole.column_end * (r + 1) / n};

@@ -41,6 +41,8 @@ class Sharding {
 
   // What the layers of this rank multiply with; no rows: none of it, another rank's expert or layer.
   Region Computed(const ParamSpec& param) const;
+  // The same of rank r along tensor.
+  Region ComputedBy(const ParamSpec& param, int64_t r) const;
   // Matrices are divided by rows among the ranks along fsdp where they are trained.
   bool IsSplit(const ParamSpec& param) const;
   Region Kept(const ParamSpec& param) const { return RowsOf(param, mesh_.rank(Axis::kFsdp)); }

@@ -53,25 +53,48 @@ double UpdateScale(const MuonStep& s, int64_t n, int64_t k) {
 
 }  // namespace
 
+namespace {
+
+// The matrix whose singular values count: of this rank's part and all others.
+void LookAheadOfAll(const MuonStep& step, const MuonTensors& tensors, View x, Arena& scratch) {
+  if (tensors.ranks == nullptr) return LookAhead(step, tensors, x);
+  ArenaScope scope(scratch);
+  const View own = scratch.Alloc(DType::kF32, tensors.w.shape());
+  LookAhead(step, tensors, own);
+  tensors.ranks->Gather(own, x, scratch);
+}
+
+// Contiguous.
+View OwnPart(const MuonTensors& tensors, View x, Arena& scratch) {
+  if (tensors.ranks == nullptr) return x;
+  const View own = scratch.Alloc(DType::kF32, tensors.w.shape());
+  Cast(tensors.ranks->OwnPart(x), own);
+  return own;
+}
+
+}  // namespace
+
 void MuonUpdate(const MuonStep& step, const MuonTensors& tensors, Arena& scratch) {
   ArenaScope scope(scratch);
-  const int64_t n = tensors.w.dim(0), k = tensors.w.dim(1);
+  const Shape whole = tensors.ranks == nullptr ? tensors.w.shape() : tensors.ranks->whole();
+  const int64_t n = whole[0], k = whole[1];
   View x = scratch.Alloc(DType::kF32, {n, k}), y = scratch.Alloc(DType::kF32, {n, k});
-  LookAhead(step, tensors, x);
+  LookAheadOfAll(step, tensors, x, scratch);
   Scale(Narrow(1 / (std::sqrt(SumSquares(x.Reshape({n * k}))) + step.eps)), x);
   for (int round = 0; round < kRounds; ++round) {
     NewtonSchulz(x, y, scratch);
     std::swap(x, y);
   }
-  const auto flat = [&](const View& view) { return view.empty() ? View() : view.Reshape({n * k}); };
-  SgdUpdate({Narrow(step.learning_rate), Narrow(step.weight_decay), Narrow(UpdateScale(step, n, k)), step.rounding}, flat(tensors.w),
-            flat(x), flat(tensors.bf16_copy));
+  x = OwnPart(tensors, x, scratch);
+  const auto flat = [&](const View& view) { return view.empty() ? View() : view.Reshape({view.NumElements()}); };
+  SgdUpdate({Narrow(step.learning_rate), Narrow(step.weight_decay), Narrow(UpdateScale(step, n, k)), step.rounding}, flat(tensors.w), flat(x),
+            flat(tensors.bf16_copy));
 }
 
-int64_t MuonScratchBytes(int64_t n, int64_t k) {
+int64_t MuonScratchBytes(int64_t n, int64_t k, bool is_part) {
   constexpr int64_t kSlack = 4096;  // of alignment
   const int64_t small = std::min(n, k), products = std::max(GemmScratchBytes(n, k, small), GemmScratchBytes(small, small, std::max(n, k)));
-  return 2 * (n * k + small * small) * DTypeSize(DType::kF32) + products + kSlack;
+  return (2 * (n * k + small * small) + (is_part ? 2 * n * k : 0)) * DTypeSize(DType::kF32) + products + kSlack;
 }
 
 }  // namespace fathom

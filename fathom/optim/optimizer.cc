@@ -10,7 +10,6 @@
 #include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/adamw.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
-#include "fathom/optim/muon.h"
 #include "fathom/optim/name_mask.h"
 
 namespace fathom {
@@ -83,7 +82,8 @@ void Optimizer::MakeMoments(const OptimizerParam& p) {
   moments_.push_back({p.name, storage_.back().mutable_view(), View()});
   if (IsMuons(p)) {
     FATHOM_CHECK(p.value.shape().rank() == 2, "{} is no matrix", p.name);
-    scratch_bytes_ = std::max(scratch_bytes_, MuonScratchBytes(p.value.dim(0), p.value.dim(1)));
+    const Shape whole = p.ranks == nullptr ? p.value.shape() : p.ranks->whole();
+    scratch_bytes_ = std::max(scratch_bytes_, MuonScratchBytes(whole[0], whole[1], p.ranks != nullptr));
     return;
   }
   storage_.emplace_back(config_.nu_dtype, p.value.shape());
@@ -136,7 +136,7 @@ void Optimizer::UpdateMatrices(double learning_rate, double grad_scale) {
     const OptimizerParam& p = params_[i];
     if (!IsMuons(p)) continue;
     step.rounding = RoundingOf(p, 0);
-    MuonUpdate(step, {p.value, moments_[static_cast<size_t>(moments_of_[i])].m, p.grad, p.bf16_copy}, *scratch_);
+    MuonUpdate(step, {p.value, moments_[static_cast<size_t>(moments_of_[i])].m, p.grad, p.bf16_copy, p.ranks.get()}, *scratch_);
   }
 }
 

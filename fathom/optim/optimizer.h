@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "fathom/kernels/elementwise/rounding.h"
+#include "fathom/optim/muon.h"
 #include "fathom/optim/spike_guard.h"
 #include "fathom/tensor/arena.h"
 #include "fathom/tensor/tensor.h"
@@ -43,8 +45,9 @@ struct OptimizerParam {
   View grad;       // F32
   View bf16_copy;  // BF16, gets the new value; may be empty
   bool decayed = true;
-  bool orthogonal = false;  // a matrix that Muon, if it is the optimizer, moves
-  bool counted = true;      // in the norms: false where another rank counts it
+  bool orthogonal = false;                             // a matrix that Muon, if it is the optimizer, moves
+  bool counted = true;                                 // in the norms: false where another rank counts it
+  std::shared_ptr<const MatrixRanks> ranks = nullptr;  // those that keep the other parts of such a matrix; null: there are none
 
   bool moves() const { return !value.empty(); }
 };

@@ -125,7 +125,6 @@ void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, con
   if (options.balance.padding) refuse(Axis::kContext, "not offered with compat=maxtext");
   if (options.mtp.eval_module > 0) refuse(Axis::kContext, "not offered with mtp_eval_target_module");
   for (const Axis axis : kAxes) {
-    if (options.optimizer.type == OptimizerType::kMuon) refuse(axis, "not offered with opt_type=muon, which needs whole matrices");
     if (options.qk_clip > 0) refuse(axis, "not offered with use_qk_clip, which scales whole heads");
   }
   if (options.fp8_block && !KeepsBlocks(mesh, model))

@@ -14,6 +14,7 @@
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/layers/context_rows.h"
 #include "fathom/model/adapters.h"
+#include "fathom/train/split_matrix.h"
 
 namespace fathom {
 namespace {
@@ -40,7 +41,8 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const P
     list.push_back({.name = param->name,
                     .grad = grad->value.mutable_view(),
                     .orthogonal = IsOrthogonal(*param),
-                    .counted = placement.IsFirst(*param)});
+                    .counted = placement.IsFirst(*param),
+                    .ranks = IsOrthogonal(*param) ? SplitMatrix::Of(placement, *param) : nullptr});
     if (treatments.Stays(*param)) continue;
     list.back().value = params[*param].value.mutable_view();
     if (treatments.HasBF16Copy(*param)) list.back().bf16_copy = compute[*param].value.mutable_view();
