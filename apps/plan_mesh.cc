@@ -55,10 +55,12 @@ std::string NameOf(const MeshSizes& sizes) {
 // Ranks of the first, the second and the last stage: the others are as the second is.
 std::set<int> RanksOfStages(const MeshSizes& sizes, int ranks) {
   const AxisSize& stage = sizes[static_cast<size_t>(Axis::kStage)];
-  const int inner = ranks / static_cast<int>(stage.dcn);
+  int node = 1;  // ranks of a node; stages are the outermost axis there, and among nodes
+  for (const AxisSize& size : sizes) node *= static_cast<int>(size.ici);
   std::vector<int> list;
   for (int d = 0; d < stage.dcn; ++d) {
-    for (int i = 0; i < stage.ici; ++i) list.push_back(d * inner + i * (inner / static_cast<int>(stage.ici)));
+    for (int i = 0; i < stage.ici; ++i)
+      list.push_back(d * (ranks / static_cast<int>(stage.dcn)) + i * (node / static_cast<int>(stage.ici)));
   }
   return {list.front(), list[std::min<size_t>(1, list.size() - 1)], list.back()};
 }
