@@ -104,6 +104,9 @@ for axis in expert tensor pipeline; do
   two lora-$axis fsdp steps=4 "${LORA[@]}" || fail "adapters on $axis, then fsdp: $(grep fathom: lora-$axis.err | head -1)"
   same lora-$axis lora >difference || fail "adapters on $axis, then fsdp: $(head -1 difference)"
 done
+one balance steps=3 load_balance_loss_weight=0.1 || fail "balance: $(tail -1 balance.err)"
+two balance-context context steps=3 load_balance_loss_weight=0.1 || fail "balance on context: $(grep fathom: balance-context.err | head -1)"
+same balance-context balance >difference || fail "balance on context: $(head -1 difference)"
 one own steps=3 mtp_own_head=true || fail "own head: $(tail -1 own.err)"
 two own-pipeline pipeline steps=3 mtp_own_head=true || fail "own head on stages: $(grep fathom: own-pipeline.err | head -1)"
 same own-pipeline own >difference || fail "own head on stages: $(head -1 difference)"

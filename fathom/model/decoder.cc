@@ -80,7 +80,7 @@ void Decoder::LearnIndexers(Ctx& ctx, const DecoderParams& p, const TokenBatch& 
                             DecoderParams& grads) const {
   ArenaScope scope(ctx.scratch);
   const View h = ctx.scratch.Alloc(DType::kF32, {std::ssize(batch.ids), config_.hidden_size});
-  const LayerTerms terms(ctx, batch.layout, *rope_, options);
+  const LayerTerms terms(ctx, batch, *rope_, options);
   Forward(ctx, p, batch.ids, batch.layout, h, [&](int64_t layer, ConstView, const Block::Saved& saved) {
     if (layer < 0) return;
     const auto i = static_cast<size_t>(layer);
@@ -114,7 +114,7 @@ LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBa
                                  const Kept& kept, View dh, DecoderParams& grads) const {
   ArenaScope scope(ctx.scratch);
   const Stage stage = StageOf(ctx);
-  const LayerTerms terms(ctx, batch.layout, *rope_, options);
+  const LayerTerms terms(ctx, batch, *rope_, options);
   LossSums sums;
   if (stage.last) sums = BackwardHead(ctx, p, batch, options, remat, terms, kept.h, dh, grads);
   for (size_t i = stage.end; i-- > stage.begin;) {

@@ -4,6 +4,7 @@
 
 #include "fathom/kernels/moe/balance.h"
 #include "fathom/kernels/moe/router.h"
+#include "fathom/layers/context_rows.h"
 
 namespace fathom {
 namespace {
@@ -24,11 +25,24 @@ std::span<const int64_t> Sequences(Ctx& ctx, const TokenLayout& layout) {
   return begin;
 }
 
+// ids [T*K] of this rank to those of all ranks that share its sequences, in their order.
+std::span<const int32_t> AllIds(Ctx& ctx, const ContextRows& rows, std::span<const int32_t> ids, int64_t chosen) {
+  const auto as_view = [&](std::span<float> x) { return ViewOf(x.data(), {std::ssize(x) / chosen, chosen}); };
+  const std::span<float> own = ctx.scratch.AllocSpan<float>(std::ssize(ids)), all = ctx.scratch.AllocSpan<float>(rows.all() * chosen);
+  std::ranges::copy(ids, own.begin());  // exact: there are fewer experts than 2^24
+  rows.Gather(as_view(own), as_view(all));
+  const std::span<int32_t> result = ctx.scratch.AllocSpan<int32_t>(std::ssize(all));
+  std::ranges::transform(all, result.begin(), [](float id) { return static_cast<int32_t>(id); });
+  return result;
+}
+
 }  // namespace
 
-LayerTerms::LayerTerms(Ctx& ctx, const TokenLayout& layout, const RopeTable& rope, const LossOptions& options)
-    : layout_(layout), rope_(rope), options_(options) {
-  if (!options.balance.padding) in_document_ = DocumentMask(ctx, layout);
+LayerTerms::LayerTerms(Ctx& ctx, const TokenBatch& batch, const RopeTable& rope, const LossOptions& options)
+    : layout_(batch.layout), whole_(batch.whole != nullptr ? batch.whole->layout : batch.layout), rope_(rope), options_(options) {
+  if (options.balance.padding) return;
+  in_document_ = DocumentMask(ctx, layout_);
+  whole_in_document_ = batch.whole != nullptr && options.balance.factor > 0 ? DocumentMask(ctx, whole_) : in_document_;
 }
 
 ConstView LayerTerms::Apply(Ctx& ctx, const Block& block, const BlockParams& p, int64_t layer, const Block::Saved& saved,
@@ -74,11 +88,23 @@ ConstView LayerTerms::Balance(Ctx& ctx, const Moe& moe, int64_t layer, const Moe
     RouterChoice(plain, saved.scores, {}, ids);
     counted = ids;
   }
-  const std::span<const int64_t> begin = Sequences(ctx, layout_);
+  // Ranks that share the sequences all compute the loss of the whole, of which the first reports it.
+  const ContextRows rows(ctx.groups.context, d_scores.dim(0), layout_.sequence);
+  View scores = saved.scores, d_all = d_scores;
+  if (rows.divided()) {
+    for (View* all : {&scores, &d_all}) *all = ctx.scratch.Alloc(DType::kF32, {rows.all(), d_scores.dim(1)});
+    rows.Gather(saved.scores, scores);
+    counted = AllIds(ctx, rows, counted, moe.router().chosen);
+  }
+  const std::span<const int64_t> begin = Sequences(ctx, whole_);
   const auto sequences = static_cast<double>(begin.size() - 1);
-  const double mean = BalanceLoss(how.form, {saved.scores, moe.router().chosen, counted, in_document_, begin},
-                                  how.factor * static_cast<float>(sequences), d_scores, ctx.scratch);
-  if (!options_.totals.balance.empty()) options_.totals.balance[static_cast<size_t>(layer)] += sequences * mean;
+  const double mean = BalanceLoss(how.form, {scores, moe.router().chosen, counted, whole_in_document_, begin},
+                                  how.factor * static_cast<float>(sequences), d_all, ctx.scratch);
+  if (rows.divided())
+    rows.ForChunks(
+        [&](int64_t own, int64_t whole) { Cast(d_all.Rows(whole, whole + rows.chunk()), d_scores.Rows(own, own + rows.chunk())); });
+  if (!options_.totals.balance.empty() && ctx.groups.context.rank() == 0)
+    options_.totals.balance[static_cast<size_t>(layer)] += sequences * mean;
   return d_scores;
 }
 

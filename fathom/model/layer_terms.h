@@ -9,8 +9,8 @@ namespace fathom {
 
 class LayerTerms {
  public:
-  // layout, rope and options outlive it. Scratch of ctx holds a mask of the batch's documents.
-  LayerTerms(Ctx& ctx, const TokenLayout& layout, const RopeTable& rope, const LossOptions& options);
+  // batch, rope and options outlive it. Scratch of ctx holds a mask of the batch's documents.
+  LayerTerms(Ctx& ctx, const TokenBatch& batch, const RopeTable& rope, const LossOptions& options);
 
   // Layer `layer` (main ones, then MTP modules): adds to options.totals and to the indexer's gradients in grad; returns the gradient of the
   // balance loss on the router's scores [T,E] F32 in scratch, or nothing.
@@ -22,10 +22,11 @@ class LayerTerms {
   void CountExperts(const Moe& moe, int64_t layer, const Moe::Saved& saved) const;
   ConstView Balance(Ctx& ctx, const Moe& moe, int64_t layer, const Moe::Saved& saved) const;
 
-  const TokenLayout& layout_;
+  const TokenLayout &layout_, &whole_;  // of this rank's tokens; of all tokens of its sequences
   const RopeTable& rope_;
   const LossOptions& options_;
-  std::span<const float> in_document_;  // [T] 1 or 0; empty: padding counts
+  std::span<const float> in_document_;        // [T] 1 or 0; empty: padding counts
+  std::span<const float> whole_in_document_;  // the same of whole_
 };
 
 }  // namespace fathom

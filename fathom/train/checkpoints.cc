@@ -182,7 +182,7 @@ std::map<std::string, std::vector<SavedTensor>> SavedMoments(const TrainOptions&
       const Shape whole = ShapeOf(param, factor, options.lora.rank);
       const View m = found == kept.end() ? View() : found->second->m, v = found == kept.end() ? View() : found->second->v;
       slots["mu"].push_back(PartOfFactor(session, {name, options.optimizer.mu_dtype, whole}, param, factor, m));
-      slots["nu"].push_back(PartOfFactor(session, {name, DType::kF32, whole}, param, factor, v));
+      slots["nu"].push_back(PartOfFactor(session, {name, options.optimizer.nu_dtype, whole}, param, factor, v));
     }
   }
   return slots;

@@ -120,7 +120,6 @@ void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, con
   const auto refuse = [&](Axis axis, const std::string& why) {
     if (mesh.size(axis) > 1) Throw(ErrorCode::kUsage, "{}={}: {}; 1", MeshFlag(config, axis), mesh.size(axis), why);
   };
-  if (options.balance.factor > 0) refuse(Axis::kContext, "not offered with a balance loss of sequences (load_balance_loss_weight)");
   if (options.layers.experts.kind == ExpertRun::kCapacity) refuse(Axis::kContext, "not offered with capacity_factor");
   if (options.balance.padding) refuse(Axis::kContext, "not offered with compat=maxtext");
   if (options.mtp.eval_module > 0) refuse(Axis::kContext, "not offered with mtp_eval_target_module");
