@@ -171,6 +171,7 @@ int Run(const RunConfig& config) {
   if (what == "train" || what == "sft") {
     PlanTraining(config, machine, report);
   } else if (what == "decode") {
+    ReadMesh(config, 1);  // of several ranks nothing is foreseen
     PlanDecoding(config, machine, report);
   } else if (what == "convert") {
     PlanConversion(config, machine, report);
