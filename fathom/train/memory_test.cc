@@ -153,7 +153,8 @@ TEST(TrainMemory, IsWhatAStepOfSparseAttentionTakes) {
 // What a step of real ranks sends and takes, over what a plan without them says. Every token asks all experts, so the rows that travel are
 // known.
 void ExpectPlannedOn(int ranks, std::vector<std::string> mesh_flags) {
-  std::vector<std::string> words = Small({"num_experts_per_tok=16", "mtp_num_layers=1", "ici_fsdp_parallelism=1"});
+  std::vector<std::string> words =
+      Small({"num_experts_per_tok=16", "mtp_num_layers=1", "ici_fsdp_parallelism=1", "vocab_size=512", "max_target_length=32"});
   const std::string what = fmt::format("{}", fmt::join(mesh_flags, " "));
   words.insert(words.end(), mesh_flags.begin(), mesh_flags.end());
   const RunConfig config = Flags(words);
