@@ -87,8 +87,8 @@ void MuonUpdate(const MuonStep& step, const MuonTensors& tensors, Arena& scratch
   }
   x = OwnPart(tensors, x, scratch);
   const auto flat = [&](const View& view) { return view.empty() ? View() : view.Reshape({view.NumElements()}); };
-  SgdUpdate({Narrow(step.learning_rate), Narrow(step.weight_decay), Narrow(UpdateScale(step, n, k)), step.rounding}, flat(tensors.w), flat(x),
-            flat(tensors.bf16_copy));
+  SgdUpdate({Narrow(step.learning_rate), Narrow(step.weight_decay), Narrow(UpdateScale(step, n, k)), step.rounding}, flat(tensors.w),
+            flat(x), flat(tensors.bf16_copy));
 }
 
 int64_t MuonScratchBytes(int64_t n, int64_t k, bool is_part) {
