@@ -143,6 +143,7 @@ void PlanDecoding(const RunConfig& flags, Machine& machine, Report& report) {
 
 void PlanConversion(const RunConfig& flags, Machine& machine, Report& report) {
   ConvertOptions options = ReadConvertOptions(flags);
+  if (IsPlannedByName(flags, options.input)) options.input.clear();
   const bool hub = options.input.empty();
   if (hub) options.model = [&flags] { return HubModel(flags); };
   if (hub) AddModel(report, HubModel(flags));

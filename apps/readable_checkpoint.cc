@@ -82,9 +82,19 @@ Checkpoint OpenCheckpoint(const RunConfig& config, const fs::path& dir) {
   return Checkpoint::Open(dir, {.ignore_config_keys = config.Strings("ignore_config_keys")});
 }
 
+bool IsPlannedByName(const RunConfig& config, const fs::path& given) {
+  if (given.empty() || fs::exists(given) || !DescribedModel(config)) return false;
+  spdlog::warn("{}: not here; planned with the sizes that the flags say", given.string());
+  return true;
+}
+
 ReadableCheckpoint::ReadableCheckpoint(const std::string& command, RunConfig& config) {
   const char* flag = config.String(kFullState).empty() ? kParameters : kFullState;  // never both
   const fs::path given = config.String(flag);
+  if (command == "plan" && config.String(kFullState).empty() && IsPlannedByName(config, given)) {
+    config.Set(flag, std::string(), "not here");
+    return;
+  }
   RefuseOtherPaths(flag, given);
   if (given.empty() || !FindOrbaxItems(given)) return;
   if (const auto own = command == "train" || command == "sft" ? FindOwnStep(config) : std::nullopt) {

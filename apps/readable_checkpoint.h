@@ -13,12 +13,15 @@ namespace fathom {
 // Checkpoint::Open with what the flags say about it (ignore_config_keys).
 Checkpoint OpenCheckpoint(const RunConfig& config, const std::filesystem::path& dir);
 
+// For a plan: nothing lies at this path, and the flags say which model would (model_name=). Says so in a line.
+bool IsPlannedByName(const RunConfig& config, const std::filesystem::path& given);
+
 class ReadableCheckpoint {
  public:
   // If load_parameters_path or load_full_state_path names an Orbax checkpoint: converts it into a folder of its own below the system's one
   // for temporary files (TMPDIR) that goes with the process, with ConvertOptions' memory, and sets the flag to that folder. `plan` gets one
-  // with the sizes alone, `train` no copy where the run goes on from a step of its own. Throws Error as Convert does, and Error(kInput) for
-  // a file or a run's folder.
+  // with the sizes alone (or the flag emptied, where IsPlannedByName), `train` no copy where the run goes on from a step of its own. Throws
+  // Error as Convert does, and Error(kInput) for a file or a run's folder.
   ReadableCheckpoint(const std::string& command, RunConfig& config);
 
   // The same for the checkpoint that another flag names: dir() is its folder, or the copy's.

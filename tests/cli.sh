@@ -53,7 +53,13 @@ expect 0 0 'flags, with their defaults' tokenizer decode --help
 expect 2 1 'unknown command chek' chek --help
 expect 2 1 'per_device_batch_size=1.5: allowed is a whole number' plan train model_name=deepseek3-tiny per_device_batch_size=1.5
 expect 0 0 'written +1\.37 TB' plan convert model_name=deepseek3-671b dtype=bfloat16 disk_gb_s=1
+expect 0 1 'written +1\.37 TB' plan convert model_name=deepseek3-671b --hf_model_path=/nonexistent --save_dtype=bfloat16 disk_gb_s=1
 expect 3 1 'no such folder' plan convert input=/nonexistent
+machine=$(mktemp)
+echo '{"read_gb_s": 10}' >"$machine"
+expect 0 1 'planned with the sizes that the flags say' plan decode model_name=deepseek3-671b load_parameters_path=/nonexistent "machine=$machine"
+expect 3 1 '/nonexistent' plan decode load_parameters_path=/nonexistent
+rm -f "$machine"
 expect 3 1 'nonexistent' convert --input-path=/nonexistent --output-path=out
 yml=$(mktemp --suffix=.yml)
 printf 'use_iota_embed: true\nsteps: 7\nenable_dropout: true\n' >"$yml"
