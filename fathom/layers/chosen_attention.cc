@@ -70,6 +70,23 @@ Division Divide(Ctx& ctx, const Plan& plan, std::span<const Segment> segments) {
   return {absorbed.first(alone), blocks.first(shared)};
 }
 
+// Segments cut where queries begin to see more than k keys: those before it see all, as in dense attention.
+struct Cut {
+  std::span<const Segment> dense, chosen;
+};
+Cut CutAt(Ctx& ctx, std::span<const Segment> segments, int64_t k) {
+  const std::span<Segment> dense = ctx.scratch.AllocSpan<Segment>(std::ssize(segments)),
+                           chosen = ctx.scratch.AllocSpan<Segment>(std::ssize(segments));
+  size_t early = 0, late = 0;
+  for (const Segment& s : segments) {
+    const int64_t queries = s.q_end - s.q_begin, first = s.k_end - s.k_begin - queries;  // the first one sees `first` keys and itself
+    const int64_t n = std::clamp<int64_t>(k - first, 0, queries);
+    if (n > 0) dense[early++] = {s.q_begin, s.q_begin + n, s.k_begin, s.k_end - (queries - n)};
+    if (n < queries) chosen[late++] = {s.q_begin + n, s.q_end, s.k_begin, s.k_end};
+  }
+  return {dense.first(early), chosen.first(late)};
+}
+
 Plan PlanOf(const ChosenAttention& a, AttentionPass pass) { return {a.shape, a.kv_b_proj.value.dim(1), a.choice, a.form, pass, false}; }
 
 // [S,R+Dr]: the normed latents and the rotated keys side by side, as the cache has them.
@@ -125,7 +142,9 @@ void SharedCached(Ctx& ctx, const CachedChosenAttention& a, std::span<SharedKeys
 
 void ChosenAttentionForward(Ctx& ctx, const ChosenAttention& a, View o, View lse, View top) {
   ArenaScope scope(ctx.scratch);
-  const Division d = Divide(ctx, PlanOf(a, AttentionPass::kForward), a.segments);
+  const Cut cut = a.form == ChosenForm::kCheapest ? CutAt(ctx, a.segments, a.choice.k) : Cut{{}, a.segments};
+  if (!cut.dense.empty()) MlaAttentionForward(a.shape, cut.dense, a.in, o, lse, ctx.scratch, top);
+  const Division d = Divide(ctx, PlanOf(a, AttentionPass::kForward), cut.chosen);
   if (!d.shared.empty()) MlaChosenForward(a.shape, d.shared, a.in, o, lse, ctx.scratch, top);
   if (!d.absorbed.empty()) LatentAttentionForward(ctx, Absorbed(ctx, a, d.absorbed), a.in.q, o, lse, top);
 }

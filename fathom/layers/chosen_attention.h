@@ -20,7 +20,8 @@ struct ChosenAttention {
   ConstView latent;  // [S,R] normed, compute dtype
 };
 // For the queries of the segments overwrites o [T,H*Dv] compute dtype, lse [T,H] F32 and, unless empty, top [T,H] F32
-// (kernels/attention/mla_attention.h). Other rows are left alone.
+// (kernels/attention/mla_attention.h). Other rows are left alone. Queries that see no more than k keys have the bits of dense attention
+// unless a form is asked for.
 void ChosenAttentionForward(Ctx& ctx, const ChosenAttention& a, View o, View lse, View top = {});
 
 struct ChosenGradients {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "fathom/base/plan_scope.h"
@@ -138,6 +139,7 @@ struct Cached {
     const Segment all{1, kRows, 0, kLength};
     const auto chosen = SomeChoice({&all, 1}, kRows);
     const CachedRows rows{{&segment, 1}, {}, visible, tables};
+    Fill(std::numeric_limits<float>::quiet_NaN(), o.mutable_view().Rows(1, kRows));
     ChosenAttentionCached(ctx, {kShape, w, rows, segment, {chosen, kTopK}, form, cache}, q, o.mutable_view());
   }
 

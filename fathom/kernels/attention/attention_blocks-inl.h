@@ -131,8 +131,12 @@ struct MaskedLanes {
     some = (any >> at & lanes) != 0 ? s.n : 0;
   }
   hn::Mask<DF> Sees(int64_t key) const {
+#if HWY_TARGET <= HWY_AVX3
+    return hn::LoadMaskBits(DF(), reinterpret_cast<const uint8_t*>(sight.masks + key * sight.stride) + first / 8);
+#else
     const auto bits = static_cast<int32_t>(sight.masks[key * sight.stride] >> first & 0xffff);
     return hn::RebindMask(DF(), hn::TestBit(hn::Set(DI(), bits), bit));
+#endif
   }
 };
 inline LaneSight LanesOf(const BlockSight& sight, int64_t first) { return LaneSight(sight, first); }
