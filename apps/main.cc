@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "apps/command.h"
+#include "apps/launch.h"
 #include "apps/ranks.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/cut_files.h"
@@ -34,7 +35,7 @@ namespace fathom {
 namespace {
 
 const std::vector<std::string>& CommonFlags() {
-  static const std::vector<std::string> flags = {"threads", "log_level", "json", "ranks"};
+  static const std::vector<std::string> flags = {"threads", "log_level", "json", "ranks", "launcher", "hang_seconds"};
   return flags;
 }
 
@@ -262,7 +263,13 @@ int Run(std::vector<std::string> words, Ranks& ranks) {
   if (StartedAsRank()) ranks.Join();
   RunConfig config = RunConfig::Resolve(words, DefaultsOf(command, words));
   SetUpLogging(config.String("log_level"));
+  if (RanksToStart(config) > 0 && command.name != "config") {
+    if (StartedAsRank())
+      Throw(ErrorCode::kUsage, "ranks={}: this process has been started as one of several; leave it out", config.String("ranks"));
+    return LaunchRanks(command.name, words, config);
+  }
   ranks.Join(config.String("ranks") == "mpi");
+  ranks.Watch(config.Float("hang_seconds"));
   if (!config.words().empty() && command.operands.empty()) RefuseWord(command, config.words()[0]);
   if (command.name != "config") {  // which shows what was given, and does nothing with it
     CheckHonoured(Purpose(command, config), config);

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "fathom/parallel/comm.h"
+#include "fathom/parallel/watch.h"
 
 namespace fathom {
 
@@ -12,8 +14,14 @@ class Ranks {
  public:
   // This process alone until Join.
   Ranks() = default;
+  ~Ranks();  // waits for the others
+  Ranks(const Ranks&) = delete;
+  Ranks& operator=(const Ranks&) = delete;
   // Meets the other ranks, once, if there are some; all but the first stop logging. Throws Error(kUsage) as OpenMpi.
   void Join(bool several = true);
+  // Once joined, this rank and the others are watched: the job ends with one line when one of them is gone or, unless patience is 0, has
+  // made no progress for so many seconds. Collective.
+  void Watch(double patience);
 
   const Comm& world() const { return world_; }
   bool is_first() const { return world_.rank() == 0; }
@@ -24,6 +32,9 @@ class Ranks {
  private:
   std::shared_ptr<Transport> transport_;
   Comm world_;
+  Pulse pulse_;  // of the thread that joins
+  std::optional<Pulse::Scope> noted_;
+  std::unique_ptr<fathom::Watch> watch_;
 };
 
 }  // namespace fathom

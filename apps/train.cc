@@ -94,6 +94,8 @@ std::vector<std::string> TrainFlags() {
           "enable_checkpointing",
           "checkpoint_period",
           "save_checkpoint_on_completion",
+          "restart",
+          "shard_optimizer_over_data",
           "async_checkpointing",
           "max_num_checkpoints_to_keep",
           "max_shard_size",

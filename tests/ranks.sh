@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # ranks.sh FATHOM DATA: two ranks under mpirun train as one process does, on every axis; a run goes on with another mesh; a mesh that cannot
-# be is one line; a rank that dies takes the other with it. Exit code 77 where there is no mpirun or no MPI backend beside the program. DATA is
-# tests/data.
+# be is one line; ranks that are killed, stand still or get a signal end the job as they should, and restart=auto goes on with fewer. Exit
+# code 77 where there is no mpirun or no MPI backend beside the program. DATA is tests/data.
 set -u
 fathom=$(realpath "$1")
+scripts=$(realpath "$(dirname "$0")/../scripts")
 text=$(realpath "$2")/tokenizer/train.txt
 command -v mpirun >/dev/null || { echo "ranks: skipped: no mpirun (Debian: openmpi-bin)"; exit 77; }
 [ -e "$(dirname "$fathom")/libfathom_mpi.so" ] || { echo "ranks: skipped: built without MPI (Debian: libopenmpi-dev)"; exit 77; }
@@ -129,14 +130,59 @@ done
 launch "$fathom" "${CONVERT[@]}" output=two-orbax >converted 2>two.err
 [ $? = 2 ] && [ "$(grep -c '^fathom: error: .*two-orbax' two.err)" = 1 ] || fail "an output that is there: $(grep fathom: two.err)"
 
-# A rank is killed: the other goes with it.
+# Moments that ranks along data share, and checkpoints written beside the steps, change no bit.
+two zero data steps=4 shard_optimizer_over_data=true checkpoint_period=1 || fail "zero: $(grep fathom: zero.err | head -1)"
+for file in model.safetensors train_state/mu.safetensors train_state/nu.safetensors; do
+  cmp -s "runs/zero/checkpoints/3/$file" "runs/data/checkpoints/3/$file" || fail "shard_optimizer_over_data: other bits in $file"
+done
+
+processes() { pgrep -f "base_output_directory=$dir/runs.* run_name=$1 "; }
+# ranks_of NAME: the processes of its ranks.
+ranks_of() { processes "$1" | while read -r pid; do [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = fathom ] && echo "$pid"; done; }
+# begun NAME JOB: waits until it has trained three steps.
+begun() { until [ "$(cat "runs/$1/metrics/metrics.jsonl" 2>/dev/null | wc -l)" -ge 3 ] || ! kill -0 "$2" 2>/dev/null; do sleep 0.05; done; }
+# ended NAME CODE WORDS: the job that waits ends with that code, the first line has the words, and no process is left.
+ended() {
+  wait $job
+  local code=$?
+  [ $code = "$2" ] || fail "$1 ends with $code, not $2: $(head -3 "$1.err")"
+  [[ $(grep fathom: "$1.err" | head -1) == *$3* ]] || fail "$1: $(head -3 "$1.err")"
+  [ -z "$(processes "$1")" ] || fail "$1: processes are left"
+}
+
+# A rank is killed: the other says so and goes with it.
 two killed fsdp steps=100000 >/dev/null &
 job=$!
-until [ "$(wc -l 2>/dev/null <runs/killed/metrics/metrics.jsonl || echo 0)" -ge 3 ] || ! kill -0 $job 2>/dev/null; do sleep 0.05; done
-victim=$(pgrep -f "base_output_directory=$dir/runs" | while read -r pid; do [ "$(cat "/proc/$pid/comm")" = fathom ] && echo "$pid"; done | tail -1)
-[ -n "$victim" ] || fail "no rank to kill: $(grep fathom: killed.err)"
-kill -9 "$victim"
-wait $job && fail "a rank was killed, and mpirun ends with 0"
-sleep 1
-pgrep -f "base_output_directory=$dir/runs" >/dev/null && fail "a rank was killed, and others live on"
+begun killed $job
+kill -9 "$(ranks_of killed | tail -1)"
+ended killed 137 "has ended without a word"
+
+# A rank stands still: the other notices.
+two stopped fsdp steps=100000 hang_seconds=2 >/dev/null &
+job=$!
+begun stopped $job
+kill -STOP "$(ranks_of stopped | tail -1)"
+ended stopped 1 "has not been heard of for 2 s"
+
+# A signal to one of them stops all after the same step, which is saved; likewise one that mpirun hands on to all.
+for signal in TERM USR1; do
+  two "$signal" fsdp steps=100000 log_level=info >/dev/null &
+  job=$!
+  begun "$signal" $job
+  if [ $signal = TERM ]; then kill -TERM "$(ranks_of TERM | tail -1)"; else kill -USR1 "$(pgrep -f "^mpirun.* run_name=USR1 ")"; fi
+  ended "$signal" $((128 + $(kill -l $signal))) ""
+  step=$(ls runs/$signal/checkpoints)
+  [ "$(wc -l <runs/$signal/metrics/metrics.jsonl)" = $((step + 1)) ] || fail "$signal: stopped after another step than $step"
+done
+
+# One of three is killed, and two go on to the end.
+"$fathom" train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 run_name=fewer steps=40 checkpoint_period=2 ranks=3 restart=auto \
+  launcher="mpirun --allow-run-as-root --oversubscribe --bind-to none -np {n}" >/dev/null 2>fewer.err &
+job=$!
+begun fewer $job
+kill -9 "$(ranks_of fewer | tail -1)"
+ended fewer 0 "has ended without a word"
+grep -q "on 3 ranks has ended with 137; 2 go on from step" fewer.err || fail "fewer: $(cat fewer.err)"
+
+"$scripts/kill_ranks.sh" "$fathom" 3 || fail "kill_ranks.sh"
 exit $status

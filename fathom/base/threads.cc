@@ -2,6 +2,8 @@
 
 #include <sched.h>
 
+#include "fathom/base/pulse.h"
+
 namespace fathom {
 namespace {
 
@@ -17,6 +19,10 @@ int AllowedCores() {
 
 void SetThreads(int n) { omp_set_num_threads(n > 0 ? n : AllowedCores()); }
 
-int NumThreads() { return PlanScope::Active() ? PlanScope::Threads() : omp_get_max_threads(); }
+// Whoever asks is about to begin a loop: it gets on.
+int NumThreads() {
+  Pulse::Beat();
+  return PlanScope::Active() ? PlanScope::Threads() : omp_get_max_threads();
+}
 
 }  // namespace fathom

@@ -62,11 +62,11 @@ constexpr Choice kChoices[] = {
     {"profiler", "|trace|xplane|nsys"},
     {"prompt_style", "original|lm_eval|maxtext"},
     {"quantization", "|fp8_block"},
-    {"ranks", "|mpi"},
     {"remat_policy",
      "full|minimal|none|minimal_with_context|minimal_with_quantization|minimal_with_context_and_quantization|save_dot_with_context_except_"
      "mlp|"
      "save_dot_except_mlpwi|save_dot_except_mlp|save_qkv_proj|save_out_proj|qkv_proj_offloaded|minimal_offloaded|custom"},
+    {"restart", "|auto"},
     {"rope_type", "yarn|default"},
     {"routed_score_func", "|softmax|sigmoid"},
     {"save_dtype", "|float32|bfloat16|float16"},

@@ -68,6 +68,7 @@ Decoder::Kept Decoder::AllocateLayers(Ctx& ctx, int64_t tokens, Remat remat) con
 }
 
 void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, const Kept& kept) const {
+  Pulse::At(Activity::kForward);
   const Stage stage = StageOf(ctx);
   if (stage.first) EmbeddingForward(p.embed_tokens.value, batch.ids, kept.h);
   for (size_t i = stage.begin; i < stage.end; ++i) {
@@ -112,6 +113,7 @@ LossSums Decoder::BackwardHead(Ctx& ctx, const DecoderParams& p, const TokenBatc
 
 LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                                  const Kept& kept, View dh, DecoderParams& grads) const {
+  Pulse::At(Activity::kBackward);
   ArenaScope scope(ctx.scratch);
   const Stage stage = StageOf(ctx);
   const LayerTerms terms(ctx, batch, *rope_, options);

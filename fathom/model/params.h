@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fathom/base/function_ref.h"
+#include "fathom/base/pulse.h"
 #include "fathom/layers/block.h"
 #include "fathom/model/layer_store.h"
 #include "fathom/spec/model_spec.h"
@@ -45,6 +46,7 @@ struct DecoderParams {
 class LayerScope {
  public:
   LayerScope(const DecoderParams& p, int64_t layer) : store_(p.store), layer_(layer) {
+    Pulse::AtLayer(layer);
     if (store_ != nullptr) store_->Begin(layer_);
   }
   ~LayerScope() {

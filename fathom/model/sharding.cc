@@ -72,8 +72,9 @@ bool IsCopied(Axis axis, const ParamSpec& param, bool split) {
 
 }  // namespace
 
-bool Sharding::IsFirst(const ParamSpec& param, bool split) const {
+bool Sharding::IsFirst(const ParamSpec& param, bool split, bool copied) const {
   for (const Axis axis : kAxes) {
+    if (axis == Axis::kData && !copied) continue;
     if (IsCopied(axis, param, split) && mesh_.rank(axis) > 0) return false;
   }
   return Holds(param);

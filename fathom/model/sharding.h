@@ -49,8 +49,9 @@ class Sharding {
   // The rows that rank r along fsdp keeps of what is computed with.
   Region RowsOf(const ParamSpec& param, int r) const;
   bool Holds(const ParamSpec& param) const;
-  // Is this rank the first of those that hold the same part? split: of what it keeps, else of what it computes with.
-  bool IsFirst(const ParamSpec& param, bool split) const;
+  // Is this rank the first of those that hold the same part? split: of what it keeps, else of what it computes with. Ranks along data hold
+  // other parts unless they are `copied` there.
+  bool IsFirst(const ParamSpec& param, bool split, bool copied = true) const;
   // The axes along which ranks hold the same part and see other tokens: over which its gradient is summed.
   std::vector<Axis> SummedOver(const ParamSpec& param, bool split) const;
 

@@ -7,6 +7,7 @@
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
 #include "fathom/base/plan_scope.h"
+#include "fathom/base/pulse.h"
 #include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 
@@ -68,6 +69,7 @@ Comm Comm::Part(const std::vector<int>& ranks) const {
   Comm part;
   part.state_ = std::make_shared<State>();
   part.state_->transport = state_->transport;
+  part.state_->channel = state_->channel;
   part.state_->host_ranks = state_->host_ranks;
   for (const int r : ranks) {
     if (r == rank()) part.state_->rank = static_cast<int>(part.state_->members.size());
@@ -109,6 +111,26 @@ void Comm::CountSpread(int64_t bytes, int64_t messages) const {
   t.far_messages += messages * far / (size() - 1);
 }
 
+Comm Comm::InChannel(Channel channel) const {
+  Comm other = *this;
+  if (size() == 1) return other;
+  other.state_ = std::make_shared<State>();
+  other.state_->transport = state_->transport;
+  other.state_->members = state_->members;
+  other.state_->rank = state_->rank;
+  other.state_->host_ranks = state_->host_ranks;
+  other.state_->channel = channel;
+  return other;
+}
+
+void Comm::AddTraffic(const Traffic& more) const {
+  Traffic& t = state_->traffic;
+  t.bytes_sent += more.bytes_sent;
+  t.messages += more.messages;
+  t.seconds += more.seconds;
+  t.hidden_seconds += more.hidden_seconds;
+}
+
 void Comm::Exchange(std::span<const Outgoing> out, std::span<const Incoming> in) const {
   if (size() == 1) return;
   const Stopwatch clock;
@@ -130,7 +152,9 @@ void Comm::Exchange(std::span<const Outgoing> out, std::span<const Incoming> in)
   for (const Incoming& message : in) s.in.push_back({s.members[static_cast<size_t>(message.from)], message.bytes});
   for (const Outgoing& message : out) slice.AddWork(0, static_cast<double>(message.bytes.size()));
   for (const Incoming& message : in) slice.AddWork(0, static_cast<double>(message.bytes.size()));
-  s.transport->Exchange(s.out, s.in);
+  Pulse::Waiting(true);
+  s.transport->Exchange(s.channel, s.out, s.in);
+  Pulse::Waiting(false);
   s.traffic.seconds += clock.Seconds();
 }
 

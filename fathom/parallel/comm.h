@@ -17,6 +17,7 @@ struct Traffic {
   int64_t bytes_sent = 0, messages = 0;     // to the others
   int64_t far_bytes = 0, far_messages = 0;  // of them to other hosts; of planned groups
   double seconds = 0;                       // in calls, waiting included
+  double hidden_seconds = 0;                // besides, while the rank computed
 };
 
 // Every call but rank(), size() and traffic() is made by all ranks of the group, in the same order, with sizes that fit. With one rank, and
@@ -33,6 +34,8 @@ class Comm {
   int size() const { return state_ ? static_cast<int>(state_->members.size()) : 1; }
   // Those ranks of the group, this one among them, in rising order; called by all of them. Its traffic is counted apart.
   Comm Part(const std::vector<int>& ranks) const;
+  // The same group in a channel for another thread, its traffic counted apart.
+  Comm InChannel(Channel channel) const;
 
   void Barrier() const;
   // x = the sum over ranks: F32, contiguous; several count as one after the other.
@@ -51,6 +54,8 @@ class Comm {
   void Receive(int from, std::span<std::byte> bytes) const;
 
   Traffic traffic() const { return state_ ? state_->traffic : Traffic(); }
+  // Counts what the group has sent in another channel.
+  void AddTraffic(const Traffic& more) const;
   bool planned() const { return state_ && !state_->transport; }
   // Memory that AllSum keeps for views of so many elements in all.
   static int64_t SumBytes(int64_t elements);
@@ -62,7 +67,8 @@ class Comm {
     std::shared_ptr<Transport> transport;  // none: planned
     std::vector<int> members;              // ranks of the transport
     int rank = 0;                          // of this one among them
-    int host_ranks = 1;                    // of a planned group
+    Channel channel = Channel::kMain;
+    int host_ranks = 1;  // of a planned group
     Traffic traffic;
     std::vector<float> sums;  // [n*count]: what others sent
     std::vector<float> bucket;

@@ -48,6 +48,8 @@ std::shared_ptr<Transport> OpenMpi() {
     Throw(ErrorCode::kUsage, "{}: it sees {} ranks where {} were started: it was built for another MPI than this mpirun's",
           library.string(), transport->size(), launched);
   }
+  if (!transport->SeveralThreads())
+    Throw(ErrorCode::kUsage, "{}: its MPI offers no MPI_THREAD_MULTIPLE, which ranks need", library.string());
   return transport;
 }
 

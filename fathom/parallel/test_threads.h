@@ -11,7 +11,7 @@
 #include <map>
 #include <mutex>
 #include <thread>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "fathom/base/error.h"
@@ -26,18 +26,18 @@ class ThreadTransport final : public Transport {
     int size;
     std::mutex mutex;
     std::condition_variable changed;
-    std::map<std::pair<int, int>, std::deque<std::vector<std::byte>>> boxes;  // by sender and receiver
+    std::map<std::tuple<Channel, int, int>, std::deque<std::vector<std::byte>>> boxes;  // by channel, sender and receiver
   };
   ThreadTransport(std::shared_ptr<Mail> mail, int rank) : mail_(std::move(mail)), rank_(rank) {}
 
   int rank() const override { return rank_; }
   int size() const override { return mail_->size; }
-  void Exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+  void Exchange(Channel channel, std::span<const Outgoing> out, std::span<const Incoming> in) override {
     std::unique_lock lock(mail_->mutex);
-    for (const Outgoing& m : out) mail_->boxes[{rank_, m.to}].emplace_back(m.bytes.begin(), m.bytes.end());
+    for (const Outgoing& m : out) mail_->boxes[{channel, rank_, m.to}].emplace_back(m.bytes.begin(), m.bytes.end());
     mail_->changed.notify_all();
     for (const Incoming& m : in) {
-      auto& box = mail_->boxes[{m.from, rank_}];
+      auto& box = mail_->boxes[{channel, m.from, rank_}];
       mail_->changed.wait(lock, [&] { return !box.empty(); });
       FATHOM_CHECK(box.front().size() == m.bytes.size(), "{} bytes sent, {} expected", box.front().size(), m.bytes.size());
       if (!m.bytes.empty()) std::memcpy(m.bytes.data(), box.front().data(), m.bytes.size());

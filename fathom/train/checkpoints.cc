@@ -15,15 +15,14 @@ namespace {
 
 constexpr const char *kSpikes = "spikes", *kMuonName = "muon";
 
-// What a rank saves of a parameter or its moments, of which `kept` is what it keeps: it, if it is the first rank that does.
-SavedTensor PartOfParam(const Placement& placement, TensorInfo whole, const ParamSpec& param, const Tensor& kept) {
+// What a rank saves of a tensor, of which `kept` is the region that it keeps: it, if it is the first rank that does.
+SavedTensor SavedPart(TensorInfo whole, const Region& region, bool first, const Tensor& kept) {
   SavedTensor saved(std::move(whole));
   if (kept.empty()) return saved;
   saved.info.dtype = kept.dtype();
-  const Region region = placement.Kept(param);
   saved.row = region.row_begin;
   saved.column = region.column_begin;
-  if (placement.IsFirst(param)) saved.part = kept;
+  if (first) saved.part = kept;
   return saved;
 }
 
@@ -90,7 +89,9 @@ class SavedModel {
     }
     const ParamSpec& source = follows ? original : param;
     const DType dtype = LearnsByCounting(param.role) ? DType::kF32 : options_.weights;
-    Push(param, PartOfParam(session_.placement(), {param.name, dtype, param.shape}, source, session_.params()[source].value));
+    const Placement& placement = session_.placement();
+    Push(param,
+         SavedPart({param.name, dtype, param.shape}, placement.Kept(source), placement.IsFirst(source), session_.params()[source].value));
   }
   // Ranks take turns with what all of them read.
   void AddStored(const ParamSpec& param, const std::string& name) {
@@ -171,7 +172,9 @@ std::map<std::string, std::vector<SavedTensor>> SavedMoments(const TrainOptions&
     for (const auto& [slot, dtype] : {std::pair("mu", options.optimizer.mu_dtype), std::pair("nu", options.optimizer.nu_dtype)}) {
       if (found != kept.end() && slot == std::string_view("nu") && found->second->v.empty()) continue;
       const View view = found == kept.end() ? View() : slot == std::string_view("mu") ? found->second->m : found->second->v;
-      slots[slot].push_back(PartOfParam(session.placement(), {param.name, dtype, param.shape}, param, Tensor(nullptr, view)));
+      const Placement& placement = session.placement();
+      slots[slot].push_back(
+          SavedPart({param.name, dtype, param.shape}, placement.Updated(param), placement.IsFirstToUpdate(param), Tensor(nullptr, view)));
     }
   }
   for (const ParamSpec& param : *session.params().spec) {
@@ -197,7 +200,7 @@ struct Place {
 // By the moments' names.
 std::map<std::string, Place, std::less<>> PlacesOfMoments(TrainSession& session) {
   std::map<std::string, Place, std::less<>> places;
-  for (const ParamSpec& param : *session.params().spec) places[param.name] = {param.shape, session.placement().Kept(param)};
+  for (const ParamSpec& param : *session.params().spec) places[param.name] = {param.shape, session.placement().Updated(param)};
   for (const auto& [param, adapter] : ListAdapters(session.params())) {
     for (const Factor factor : kFactors) {
       const int64_t rank = adapter->a.dim(0);
@@ -227,7 +230,8 @@ PendingSave PrepareSave(const TrainOptions& options, const LoadedModel& loaded, 
     save.state.values[kSpikes] = {{"count", spikes->count()}, {"losses", spikes->losses()}, {"grad_norms", spikes->grad_norms()}};
   save.state.slots = SavedMoments(options, session);
   save.ranks.first = session.mesh().is_first();
-  if (session.mesh().world().size() > 1) save.ranks.meet = [world = session.mesh().world()] { world.Barrier(); };
+  if (session.mesh().world().size() > 1)
+    save.ranks.meet = [saving = session.mesh().world().InChannel(Channel::kSaving)] { saving.Barrier(); };
   if (options.lora.enabled) {
     const SavedAdapter adapter(options, session);
     save.config = adapter.config();

@@ -19,6 +19,7 @@
 #include "fathom/train/load_model.h"
 #include "fathom/train/memory.h"
 #include "fathom/train/metrics.h"
+#include "fathom/train/rank_report.h"
 #include "fathom/train/run_journal.h"
 #include "fathom/train/signals.h"
 #include "fathom/train/sources.h"
@@ -72,6 +73,12 @@ Json CountsJson(const SampleCounts& c) {
   return {{"read", c.read}, {"truncated", c.truncated}, {"too_long", c.too_long}, {"without_target", c.without_target}, {"bad", c.bad}};
 }
 
+bool AnyRank(const Mesh& mesh, bool mine) {
+  double any = mine;
+  mesh.world().AllMax(std::span(&any, 1));
+  return any != 0;
+}
+
 // The model that the run will have, after the table of what it takes: before anything of that size is read or made.
 ModelConfig PlannedModel(const RunConfig& config, TrainOptions& options, const std::optional<ResumePoint>& resume) {
   TrainPlan plan;
@@ -79,7 +86,7 @@ ModelConfig PlannedModel(const RunConfig& config, TrainOptions& options, const s
     const QuietLog quiet;
     plan = PlanTraining(options, NumThreads(), [&] { return Load(config, options, resume); });
   }
-  if (DropStateCopy(plan.memory, FreeMemoryBytes())) {
+  if (AnyRank(options.mesh, DropStateCopy(plan.memory, FreeMemoryBytes()))) {
     spdlog::info("no memory is free for a copy of weights and moments: steps will wait while checkpoints are written");
     options.save_beside = false;
   }
@@ -108,6 +115,7 @@ class Run {
       CheckDisk(config);
       lock_.emplace(RunFolder(options_), "run " + options_.run_name);
     }
+    LogPerRank(config, options_);
     if (resume_) Resume();
     if (is_first()) OpenSinks(config);
     ListRanks();
@@ -121,8 +129,7 @@ class Run {
 
   // Throws what stops the run, once the last complete step is saved.
   int Loop() {
-    std::optional<StopSignals> signals;  // with several ranks a launcher ends them all, and waits for none
-    if (mesh().world().size() == 1) signals.emplace();
+    const StopSignals signals;
     try {
       const int code = Steps(signals);
       EndJournal(code, why_);
@@ -162,7 +169,14 @@ class Run {
     for (size_t r = 0; r < count; ++r) ranks_.push_back({{"rank", r}, {"bytes_read", bytes[r]}});
   }
 
-  int Steps(const std::optional<StopSignals>& signals) {
+  // A signal that any rank has received stops all of them after the same step.
+  int AnyRanks(int signal) const {
+    double most = signal;
+    mesh().world().AllMax(std::span(&most, 1));
+    return static_cast<int>(most);
+  }
+
+  int Steps(const StopSignals& signals) {
     for (step_ = first_step_; step_ < options_.steps; ++step_) {
       trace_.Begin(step_);
       if (!TrainStep()) break;
@@ -170,7 +184,7 @@ class Run {
       if (BadLoss() || BadGradients()) return static_cast<int>(ErrorCode::kFailed);
       if (samples_ && samples_->Due(step_)) Sample();
       if (EvalDue() && !Evaluate()) break;
-      if (signals && signals->received() != 0) return StopBySignal(signals->received());
+      if (const int signal = AnyRanks(signals.received()); signal != 0) return StopBySignal(signal);
       if (SaveDue()) SaveDuring();
     }
     return Finish();
@@ -229,6 +243,8 @@ class Run {
   bool TrainStep() {
     const Stopwatch clock;
     const MeshTraffic before = TrafficOf(mesh());
+    Pulse::AtStep(step_);
+    Pulse::At(Activity::kReading);
     if (!NextBatch()) {
       step_log_.Clear();
       spdlog::info("the data has ended after {} steps", step_);
@@ -238,13 +254,16 @@ class Run {
     const double data_seconds = clock.Seconds();
     const double rate = LearningRate(options_.schedule, step_);
     savable_ = false;
+    Pulse::At(Activity::kForward);
     report_ = session_.Step(batch_, rate);
     savable_ = true;
+    Pulse::At(Activity::kReading);
     done_ = step_;
     const double tokens = static_cast<double>(batch_.tokens());
     tokens_ += tokens;
     timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_, data_seconds};
     seconds_ += timing_.seconds;
+    if (mesh().world().size() > 1) timing_.slowest = FindSlowest(mesh(), timing_.seconds - (TrafficOf(mesh()).seconds - before.seconds));
     step_log_.Completed(step_, report_, timing_);
     const TraceSlice slice("metrics");
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
@@ -332,13 +351,16 @@ class Run {
 
   // False: target_eval_loss is reached.
   bool Evaluate() {
+    Pulse::At(Activity::kReading);
     const TraceSlice slice("evaluation");
     sources_.eval->Reset();
     const Stopwatch clock;
     LossSums sums;
     double bytes = 0;
     for (int64_t i = 0; (options_.eval_steps < 0 || i < options_.eval_steps) && sources_.eval->Next(&eval_batch_); ++i) {
+      Pulse::At(Activity::kForward);
       sums += session_.Evaluate(eval_batch_);
+      Pulse::At(Activity::kReading);
       bytes += static_cast<double>(eval_batch_.text_bytes);
     }
     const double loss = sums.main.loss / (sums.main.weight + 1e-8);
@@ -402,6 +424,7 @@ class Run {
   // Once saving has failed, nothing is saved any more.
   template <class F>
   void Saving(const F& f) {
+    Pulse::At(Activity::kSaving);
     savable_ = false;
     try {
       f();
@@ -468,10 +491,15 @@ int RunTraining(const RunConfig& config) { return TrainOnMesh(config, {}); }
 
 int TrainOnMesh(const RunConfig& config, const Mesh& mesh) {
   CheckDataNamed(config);
-  Run run(config, mesh);
-  const int code = run.Loop();
-  if (!config.String("json").empty() && mesh.is_first()) WriteOutput(config.String("json"), run.Summary().dump(1) + "\n");
-  return code;
+  auto run = std::make_unique<Run>(config, mesh);
+  try {
+    const int code = run->Loop();
+    if (!config.String("json").empty() && mesh.is_first()) WriteOutput(config.String("json"), run->Summary().dump(1) + "\n");
+    return code;
+  } catch (const std::exception&) {
+    if (mesh.world().size() > 1) run.release();  // its threads may wait for ranks that wait for this one, which ends with its process
+    throw;
+  }
 }
 
 }  // namespace fathom

@@ -114,6 +114,11 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
   s.Add("perf/per_device_tokens_per_sec", t.tokens / t.seconds);
   s.Add("perf/data_wait_share", t.data_seconds / t.seconds);
   s.Add("perf/fraction_of_peak", 1e3 * t.tflops / t.seconds / t.peak_gflops);
+  if (t.slowest.rank >= 0) {
+    s.Add("perf/slowest_rank", t.slowest.rank);
+    s.Add("perf/slowest_rank_seconds", t.slowest.seconds);
+    s.Add("perf/mean_rank_seconds", t.slowest.mean);
+  }
   return s;
 }
 
@@ -123,6 +128,7 @@ MeshTraffic TrafficOf(const Mesh& mesh) {
     const Traffic along = mesh.comm(axis).traffic();
     traffic.bytes_sent[static_cast<size_t>(axis)] = along.bytes_sent;
     traffic.seconds += along.seconds;
+    traffic.hidden_seconds += along.hidden_seconds;
   }
   return traffic;
 }
@@ -136,6 +142,7 @@ void AddTraffic(const Mesh& mesh, const MeshTraffic& before, Scalars& scalars) {
       scalars.Add(fmt::format("comm/bytes_sent/{}", AxisName(axis)), static_cast<double>(now.bytes_sent[i] - before.bytes_sent[i]));
   }
   scalars.Add("perf/comm_seconds", now.seconds - before.seconds);
+  scalars.Add("perf/comm_hidden_seconds", now.hidden_seconds - before.hidden_seconds);
 }
 
 std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) {
@@ -145,6 +152,7 @@ std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) 
   if (r.trains_lm) line += fmt::format(", lm_loss: {:.3f}, perplexity: {:.3f}", r.lm_loss, std::exp(r.lm_loss));
   if (r.indexer_loss > 0 || !r.trains_lm) line += fmt::format(", indexer_loss: {:.3g}, indexer_kl: {:.4g}", r.indexer_loss, r.indexer_kl);
   if (r.sums.mtp.weight > 0) line += fmt::format(", main_model_loss: {:.3f}, mtp_loss: {:.3f}", r.loss - r.mtp_loss, r.mtp_loss);
+  if (t.slowest.rank >= 0) line += fmt::format(", slowest rank: {} ({:.0f} % behind the mean)", t.slowest.rank, 100 * t.slowest.behind());
   return line;
 }
 

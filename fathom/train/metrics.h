@@ -35,21 +35,29 @@ std::unique_ptr<ScalarSink> OpenJsonlSink(const std::filesystem::path& path);
 // is.
 void DropStepsFrom(const std::filesystem::path& path, int64_t first);
 
+// Of several ranks, by the seconds of a step in which they did not wait for others.
+struct SlowestRank {
+  int rank = -1;  // one rank
+  double seconds = 0, mean = 0;
+  double behind() const { return mean > 0 ? seconds / mean - 1 : 0; }  // the mean
+};
+
 struct StepTiming {
   double seconds = 0;  // of this step, data included
   double tflops = 0;   // arithmetic of the step, 1e12
   double tokens = 0;
   double peak_gflops = 0;   // this machine's measured product rate in the compute dtype
   double data_seconds = 0;  // of `seconds`: waiting for the batch
+  SlowestRank slowest = {};
 };
 
 // What each axis with several ranks has cost this one so far, and all of them together.
 struct MeshTraffic {
   std::array<int64_t, kAxes.size()> bytes_sent = {};
-  double seconds = 0;
+  double seconds = 0, hidden_seconds = 0;
 };
 MeshTraffic TrafficOf(const Mesh& mesh);
-// What it has cost since, of several ranks: comm/bytes_sent/<axis>, perf/comm_seconds.
+// What it has cost since, of several ranks: comm/bytes_sent/<axis>, perf/comm_seconds, perf/comm_hidden_seconds.
 void AddTraffic(const Mesh& mesh, const MeshTraffic& before, Scalars& scalars);
 
 Scalars StepScalars(int64_t step, const StepReport& report, const StepTiming& timing, double learning_rate);

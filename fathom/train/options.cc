@@ -184,6 +184,7 @@ TrainOptions ReadTrainOptions(const RunConfig& config, const Mesh& mesh) {
   o.steps = config.Int("steps") > 0 ? config.Int("steps") : config.Int("learning_rate_schedule_steps");
   if (o.steps <= 0) Throw(ErrorCode::kUsage, "steps={}: at least 1 is needed", config.Int("steps"));
   o.rows = ReadRows(config, "per_device_batch_size");
+  o.share_moments = config.Bool("shard_optimizer_over_data");
   o.length = config.Int("max_target_length");
   o.accumulation = config.Int("gradient_accumulation_steps");
   o.compute = ParseComputeDType(config, "dtype");
@@ -196,6 +197,8 @@ TrainOptions ReadTrainOptions(const RunConfig& config, const Mesh& mesh) {
   ReadBalance(config, o);
   o.schedule = ReadSchedule(config, o.steps);
   o.optimizer = ReadOptimizer(config);
+  if (o.share_moments && o.optimizer.type == OptimizerType::kMuon)
+    Throw(ErrorCode::kUsage, "shard_optimizer_over_data=true: opt_type=muon needs whole matrices; give adamw, or false");
   o.adamw_mask = config.Strings("adamw_mask");
   o.trainable_mask = config.Strings("trainable_parameters_mask");
   o.norm_of_masked = config.String("compat") == "maxtext";

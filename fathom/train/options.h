@@ -59,6 +59,7 @@ struct TrainOptions {
   OptimizerConfig optimizer;
   double qk_clip = 0;               // threshold of the attention scores; 0: they are not clipped
   bool clips_plain_queries = true;  // the queries of a model without a query latent too, which MaxText leaves out
+  bool share_moments = false;       // ranks along data have some rows of the moments each
   std::vector<std::string> adamw_mask, trainable_mask;
   bool norm_of_masked = false;  // what trainable_mask leaves out counts in the clipping norm all the same
   uint64_t init_seed = 0;
@@ -78,9 +79,7 @@ struct TrainOptions {
 
   std::filesystem::path checkpoints_dir() const { return run_dir / "checkpoints"; }
   // Whether a checkpoint falls due before the last step, beside which steps go on.
-  bool CopiesState() const {
-    return mesh.world().size() == 1 && checkpointing && save_beside && checkpoint_period > 0 && checkpoint_period < steps - 1;
-  }
+  bool CopiesState() const { return checkpointing && save_beside && checkpoint_period > 0 && checkpoint_period < steps - 1; }
 };
 
 // Throws Error(kUsage) naming the flag.

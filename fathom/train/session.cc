@@ -38,14 +38,17 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const P
   std::set<const std::byte*> seen;
   for (const auto& [param, grad] : ListParams(grads)) {
     if (!seen.insert(grad->value.view().raw()).second) continue;
+    const int64_t kept = placement.Kept(*param).row_begin;
+    const Region rows = placement.Updated(*param);
+    const auto updated = [&](Tensor& tensor) { return tensor.mutable_view().Rows(rows.row_begin - kept, rows.row_end - kept); };
     list.push_back({.name = param->name,
-                    .grad = grad->value.mutable_view(),
+                    .grad = updated(grad->value),
                     .orthogonal = IsOrthogonal(*param),
-                    .counted = placement.IsFirst(*param),
+                    .counted = placement.IsFirstToUpdate(*param),
                     .ranks = IsOrthogonal(*param) ? SplitMatrix::Of(placement, *param) : nullptr});
     if (treatments.Stays(*param)) continue;
-    list.back().value = params[*param].value.mutable_view();
-    if (treatments.HasBF16Copy(*param)) list.back().bf16_copy = compute[*param].value.mutable_view();
+    list.back().value = updated(params[*param].value);
+    if (treatments.HasBF16Copy(*param)) list.back().bf16_copy = updated(compute[*param].value);
   }
   for (const auto& [param, adapter] : ListAdapters(params)) {
     LowRank& grad = *grads[*param].adapter;
@@ -109,8 +112,9 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       placement_(*params_.spec, config, options),
       rounded_(MakeBF16Copy(params_, [&](const ParamSpec& param) { return treatments().HasBF16Copy(param); })),
       grads_(MakeGradients(params_, [&](const ParamSpec& param) { return treatments().HasGradient(param); })),
-      weights_(IsSplit(options) ? std::make_unique<SplitLayers>(placement_, rounded_, SplitLayers::Use::kGather) : nullptr),
-      split_grads_(IsSplit(options) ? std::make_unique<SplitLayers>(placement_, grads_, SplitLayers::Use::kScatter) : nullptr),
+      weights_(IsSplit(options) ? std::make_unique<SplitLayers>(placement_, rounded_, SplitLayers::Use::kGather, courier_) : nullptr),
+      split_grads_(IsSplit(options) ? std::make_unique<SplitLayers>(placement_, grads_, SplitLayers::Use::kScatter, courier_) : nullptr),
+      shares_(placement_, params_, rounded_, grads_),
       compute_(weights_ ? weights_->whole() : rounded_),
       whole_grads_(split_grads_ ? split_grads_->whole() : grads_),
       lists_(1),
@@ -137,22 +141,39 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
                                            });
 }
 
+// What ranks along data share is summed there first (shares_), but for the embedding's and head's over stages, and then only in the rows
+// that this rank updates.
 void TrainSession::ListSums() {
   std::set<const std::byte*> seen;
-  const auto add = [&](const std::vector<Axis>& axes, Tensor& gradient) {
-    if (!seen.insert(gradient.view().raw()).second) return;
-    for (const Axis axis : axes) sums_[static_cast<size_t>(axis)].push_back(gradient.mutable_view());
+  const auto add = [&](const std::vector<Axis>& axes, View gradient, View shared) {
+    if (!seen.insert(gradient.raw()).second) return;
+    for (const Axis axis : axes) {
+      if (axis == Axis::kData && !shared.empty()) {
+        gradient = shared;
+      } else {
+        sums_[static_cast<size_t>(axis)].push_back(gradient);
+      }
+    }
   };
-  for (const auto& [param, w] : ListParams(grads_)) add(placement_.SummedOver(*param), w->value);
+  for (const auto& [param, w] : ListParams(grads_)) {
+    const View kept = w->value.mutable_view();
+    const int64_t first = placement_.Kept(*param).row_begin;
+    const Region rows = placement_.Updated(*param);
+    add(placement_.SummedOver(*param), kept,
+        placement_.SharesMoments(*param) ? kept.Rows(rows.row_begin - first, rows.row_end - first) : View());
+  }
   for (const auto& [param, adapter] : ListAdapters(grads_)) {
-    add(placement_.sharding().SummedOver(*param, Factor::kA), adapter->a);
-    add(placement_.sharding().SummedOver(*param, Factor::kB), adapter->b);
+    add(placement_.sharding().SummedOver(*param, Factor::kA), adapter->a.mutable_view(), View());
+    add(placement_.sharding().SummedOver(*param, Factor::kB), adapter->b.mutable_view(), View());
   }
 }
 
 void TrainSession::SumGradients() {
   const TraceSlice slice("sums over ranks");
-  for (const Axis axis : kAxes) options_.mesh.comm(axis).AllSum(sums_[static_cast<size_t>(axis)]);
+  for (const Axis axis : kAxes) {
+    if (axis == Axis::kData) shares_.SumGradients();
+    options_.mesh.comm(axis).AllSum(sums_[static_cast<size_t>(axis)]);
+  }
 }
 
 int64_t TrainSession::SumBytes() const {
@@ -341,6 +362,7 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   StepReport report{.trains_lm = options_.lm_loss};
   const double mtp_scale = options_.mtp_factor / (counts.mtp_targets + 1e-8);
   report.sums = SumOverRanks(Gradients(batch, 1 / weight, mtp_scale));
+  Pulse::At(Activity::kUpdating);
   SumGradients();
   options_.mesh.SumOverTokens(std::span(layer_sums_));
   options_.mesh.SumOverTokens(std::span(layer_counts_));
@@ -352,6 +374,7 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   report.balance_loss = static_cast<double>(options_.balance.factor) * balance;
   report.loss = report.lm_loss + report.mtp_loss + report.indexer_loss + report.balance_loss;
   report.optimizer = optimizer_->Step(learning_rate, report.loss);
+  if (report.optimizer.applied) shares_.GatherValues();
   if (options_.bias_update_rate > 0 && report.optimizer.applied && !PlanScope::Active()) UpdateRouterBiases();
   if (options_.qk_clip > 0 && !PlanScope::Active()) ClipQueriesAndKeys(report);
   return report;

@@ -12,6 +12,7 @@
 #include "fathom/model/decoder.h"
 #include "fathom/optim/optimizer.h"
 #include "fathom/optim/qk_clip.h"
+#include "fathom/train/data_shares.h"
 #include "fathom/train/placement.h"
 #include "fathom/train/split_layers.h"
 
@@ -88,7 +89,7 @@ class TrainSession {
   DecoderParams& compute_params() { return rounded_; }
   // What sums of gradients over ranks take.
   int64_t SumBytes() const;
-  int64_t SplitBytes() const { return weights_ ? weights_->NumBytes() + split_grads_->NumBytes() : 0; }
+  int64_t SplitBytes() const { return shares_.NumBytes() + (weights_ ? weights_->NumBytes() + split_grads_->NumBytes() : 0); }
   Optimizer& optimizer() { return *optimizer_; }
 
  private:
@@ -116,7 +117,9 @@ class TrainSession {
   DecoderParams params_;
   Placement placement_;
   DecoderParams rounded_, grads_;  // bf16 copies (or params_) and gradients of what is kept
+  Courier courier_;
   std::unique_ptr<SplitLayers> weights_, split_grads_;
+  DataShares shares_;
   DecoderParams compute_, whole_grads_;               // what passes read and add to: the same, with split layers made whole
   std::array<std::vector<View>, kAxes.size()> sums_;  // gradients that are summed along each axis
   std::unique_ptr<Optimizer> optimizer_;

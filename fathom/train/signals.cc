@@ -7,6 +7,8 @@
 namespace fathom {
 namespace {
 
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR1, SIGPIPE};
+
 // A signal handler can reach nothing but a global.
 volatile std::sig_atomic_t g_received = 0;
 
@@ -23,15 +25,11 @@ StopSignals::StopSignals() {
   struct sigaction action = {};
   action.sa_handler = Handle;
   action.sa_flags = SA_ONSTACK | SA_RESTART;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGPIPE, &action, nullptr);
+  for (const int signal : kSignals) sigaction(signal, &action, nullptr);
 }
 
 StopSignals::~StopSignals() {
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
-  std::signal(SIGPIPE, SIG_DFL);
+  for (const int signal : kSignals) std::signal(signal, SIG_DFL);
 }
 
 int StopSignals::received() const { return g_received; }

@@ -1,4 +1,5 @@
-// Ctrl-C, SIGTERM and a log that nobody reads any more (SIGPIPE) ask a run to save and stop; a second one of the first two kills it.
+// Ctrl-C, SIGTERM, SIGUSR1 (which mpirun hands on to its ranks) and a log that nobody reads any more (SIGPIPE) ask a run to save and stop;
+// a second one of the first three kills it.
 #pragma once
 
 namespace fathom {
@@ -7,7 +8,7 @@ namespace fathom {
 // block them.
 class StopSignals {
  public:
-  StopSignals();   // takes over SIGINT, SIGTERM and SIGPIPE
+  StopSignals();   // takes over SIGINT, SIGTERM, SIGUSR1 and SIGPIPE
   ~StopSignals();  // gives them back
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;

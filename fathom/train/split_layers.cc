@@ -1,13 +1,18 @@
 #include "fathom/train/split_layers.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "fathom/base/clock.h"
+#include "fathom/base/plan_scope.h"
+#include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 
 namespace fathom {
 namespace {
 
 constexpr int64_t kAlign = 64;
+constexpr int64_t kRoot = -1;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -15,13 +20,18 @@ Tensor Memory(int64_t bytes) { return Tensor(DType::kF32, {bytes / 4}); }
 
 }  // namespace
 
-SplitLayers::SplitLayers(const Placement& placement, DecoderParams& kept, Use use)
-    : placement_(placement), comm_(placement.sharding().mesh().comm(Axis::kFsdp)), use_(use), whole_(kept) {
+SplitLayers::SplitLayers(const Placement& placement, DecoderParams& kept, Use use, Courier& courier)
+    : placement_(placement),
+      comm_(placement.sharding().mesh().comm(Axis::kFsdp)),
+      courier_comm_(comm_.InChannel(Channel::kLayers)),
+      use_(use),
+      courier_(courier),
+      whole_(kept) {
   Lay(kept);
   whole_.store = this;
 }
 
-// Addresses in two memories: of what belongs to no layer, and of one layer at a time.
+// Addresses in three memories: of what belongs to no layer, and of one layer at a time.
 void SplitLayers::Lay(DecoderParams& kept) {
   const auto whole_bytes = [&](const ParamSpec& param, const Weight& w) {
     return Aligned(ShapeOf(placement_.sharding().Computed(param), param.shape).NumElements() * DTypeSize(w.value.dtype()));
@@ -33,33 +43,42 @@ void SplitLayers::Lay(DecoderParams& kept) {
     offsets[w->value.view().raw()] = used[param->layer];
     used[param->layer] += whole_bytes(*param, *w);
   }
-  int64_t largest = 0;
-  for (const auto& [layer, bytes] : used) largest = layer < 0 ? largest : std::max(largest, bytes);
-  root_memory_ = Memory(used[-1]);
-  layer_memory_ = Memory(largest);
+  int64_t most[3] = {};
+  for (const auto& [layer, bytes] : used) {
+    const int memory = layer == kRoot ? 0 : 1 + static_cast<int>(layer % 2);
+    layers_[layer].memory = memory;
+    most[memory] = std::max(most[memory], bytes);
+  }
+  for (const int64_t bytes : most) memory_.push_back(Memory(bytes));
   std::map<const std::byte*, Tensor> made;
-  int64_t most = 0;
   for (const auto& [param, w] : ListParams(kept)) {
     if (!placement_.IsSplit(*param)) continue;
     Tensor& tensor = made[w->value.view().raw()];
     if (tensor.empty()) {
-      Tensor& memory = param->layer < 0 ? root_memory_ : layer_memory_;
+      Layer& layer = layers_[param->layer];
+      Tensor& memory = memory_[static_cast<size_t>(layer.memory)];
       const View whole(memory.mutable_view().raw() + offsets.at(w->value.view().raw()), w->value.dtype(),
                        ShapeOf(placement_.sharding().Computed(*param), param->shape));
       tensor = Tensor::Sharing(memory.owner(), whole);
-      layers_[param->layer].push_back({param, whole, w->value.mutable_view()});
+      layer.tensors.push_back({param, whole, w->value.mutable_view()});
     }
     whole_[*param].value = tensor;
   }
-  for (const auto& [layer, list] : layers_) {
+  if (use_ == Use::kGather) return;
+  int64_t received = 0;
+  for (const auto& [number, layer] : layers_) {
     int64_t bytes = 0;
-    for (const SplitTensor& tensor : list) bytes += Aligned(tensor.part.NumBytes());
-    most = std::max(most, bytes * comm_.size());
+    for (const SplitTensor& tensor : layer.tensors) bytes += Aligned(tensor.part.NumBytes());
+    received = std::max(received, bytes * comm_.size());
   }
-  if (use_ == Use::kScatter) received_ = Memory(most);
+  received_ = Memory(received);
 }
 
-int64_t SplitLayers::NumBytes() const { return root_memory_.NumBytes() + layer_memory_.NumBytes() + received_.NumBytes(); }
+int64_t SplitLayers::NumBytes() const {
+  int64_t bytes = received_.NumBytes();
+  for (const Tensor& memory : memory_) bytes += memory.NumBytes();
+  return bytes;
+}
 
 View SplitLayers::RowsOf(const SplitTensor& tensor, int r) const {
   const int64_t first = placement_.sharding().Computed(*tensor.spec).row_begin;
@@ -67,7 +86,7 @@ View SplitLayers::RowsOf(const SplitTensor& tensor, int r) const {
   return tensor.whole.Rows(rows.row_begin - first, rows.row_end - first);
 }
 
-void SplitLayers::Gather(const std::vector<SplitTensor>& list) const {
+void SplitLayers::Gather(const Comm& comm, const std::vector<SplitTensor>& list) const {
   std::vector<Outgoing> out;
   std::vector<Incoming> in;
   for (const SplitTensor& tensor : list) {
@@ -81,46 +100,117 @@ void SplitLayers::Gather(const std::vector<SplitTensor>& list) const {
       }
     }
   }
-  comm_.Exchange(out, in);
+  comm.Exchange(out, in);
 }
 
-// Sums in the order of the ranks.
-void SplitLayers::Scatter(const std::vector<SplitTensor>& list) {
+void SplitLayers::Post(int64_t layer, std::packaged_task<void()> errand) {
+  errand_ = std::make_unique<Errand>(layer, courier_.Post(std::move(errand)));
+}
+
+void SplitLayers::Await() {
+  const TraceSlice slice("communication");
+  const Stopwatch clock;
+  Pulse::Waiting(true);
+  errand_->done.get();
+  Pulse::Waiting(false);
+  const Traffic now = courier_comm_.traffic();
+  const double took = now.seconds - counted_.seconds, waited = clock.Seconds();
+  comm_.AddTraffic({.bytes_sent = now.bytes_sent - counted_.bytes_sent,
+                    .messages = now.messages - counted_.messages,
+                    .seconds = waited,
+                    .hidden_seconds = std::max(0.0, took - waited)});
+  counted_ = now;
+}
+
+// The layer that followed this one at the same place of the last pass, unless it lies in the same memory. Every rank has the same passes.
+void SplitLayers::GatherNext(int64_t layer) {
+  const size_t place = order_.size();
+  if (place >= last_.size() || last_[place - 1] != layer) return;
+  const Layer& next = layers_.at(last_[place]);
+  if (last_[place] != kRoot && next.memory != layers_.at(layer).memory)
+    Post(last_[place], std::packaged_task<void()>([&] { Gather(courier_comm_, next.tensors); }));
+}
+
+// What was gathered ahead and not used: the values are about to change.
+void SplitLayers::Forget() {
+  if (errand_) Await();
+  errand_.reset();
+}
+
+void SplitLayers::BeginGathered(int64_t layer) {
+  order_.push_back(layer);
+  const bool ahead = errand_ && errand_->layer == layer;
+  if (errand_) Await();
+  if (!ahead) {
+    Post(layer, std::packaged_task<void()>([this, layer] { Gather(courier_comm_, layers_.at(layer).tensors); }));
+    Await();
+  }
+  errand_.reset();
+  GatherNext(layer);
+}
+
+// Sends the rows of other ranks and receives those of this rank's.
+void SplitLayers::Exchange(const Comm& comm, const std::vector<SplitTensor>& list) {
   std::vector<Outgoing> out;
   std::vector<Incoming> in;
-  std::vector<View> pieces;
+  pieces_.clear();
   std::byte* at = received_.mutable_view().raw();
   for (const SplitTensor& tensor : list) {
     for (int r = 0; r < comm_.size(); ++r) {
       const View rows = RowsOf(tensor, r);
       if (r == comm_.rank()) {
-        pieces.push_back(rows);
+        pieces_.push_back(rows);
         continue;
       }
-      pieces.emplace_back(at, DType::kF32, tensor.part.shape());
+      pieces_.emplace_back(at, DType::kF32, tensor.part.shape());
       at += Aligned(tensor.part.NumBytes());
       out.push_back({r, BytesOf(ConstView(rows))});
-      in.push_back({r, BytesOf(pieces.back())});
+      in.push_back({r, BytesOf(pieces_.back())});
     }
   }
-  comm_.Exchange(out, in);
+  comm.Exchange(out, in);
+}
+
+void SplitLayers::Collect() {
+  if (!errand_) return;
+  Await();
+  Add(layers_.at(errand_->layer).tensors);
+  errand_.reset();
+}
+
+// What was exchanged to the kept rows, summed in the order of the ranks.
+void SplitLayers::Add(const std::vector<SplitTensor>& list) {
   const auto n = static_cast<size_t>(comm_.size());
   for (size_t i = 0; i < list.size(); ++i) {
-    for (size_t r = 1; r < n; ++r) AddScaled(1, pieces[i * n + r], pieces[i * n]);
-    AddScaled(1, pieces[i * n], list[i].part);
+    for (size_t r = 1; r < n; ++r) AddScaled(1, pieces_[i * n + r], pieces_[i * n]);
+    AddScaled(1, pieces_[i * n], list[i].part);
   }
 }
 
 void SplitLayers::Begin(int64_t layer) {
+  if (layer == kRoot) last_ = std::exchange(order_, {});
   const auto found = layers_.find(layer);
   if (found == layers_.end()) return;
-  if (use_ == Use::kGather) return Gather(found->second);
-  for (const SplitTensor& tensor : found->second) Fill(0, tensor.whole);
+  const std::vector<SplitTensor>& list = found->second.tensors;
+  if (use_ == Use::kGather) return PlanScope::Active() ? Gather(comm_, list) : BeginGathered(layer);
+  if (errand_ && layers_.at(errand_->layer).memory == found->second.memory) Collect();
+  for (const SplitTensor& tensor : list) Fill(0, tensor.whole);
 }
 
 void SplitLayers::End(int64_t layer) {
+  if (use_ == Use::kScatter) EndSummed(layer);
+  if (use_ == Use::kGather && layer == kRoot) Forget();
+}
+
+void SplitLayers::EndSummed(int64_t layer) {
   const auto found = layers_.find(layer);
-  if (use_ == Use::kScatter && found != layers_.end()) Scatter(found->second);
+  if (found != layers_.end()) {
+    const std::vector<SplitTensor>& list = found->second.tensors;
+    if (PlanScope::Active()) return Exchange(comm_, list);
+    Collect();
+    Post(layer, std::packaged_task<void()>([this, &list] { Exchange(courier_comm_, list); }));
+  }
+  if (layer == kRoot) Collect();
 }
 
 }  // namespace fathom

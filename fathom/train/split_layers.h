@@ -1,11 +1,14 @@
 // Parameters and gradients of which ranks along fsdp keep some rows each: whole only while their layer runs, in memory that layers share.
+// While one runs, a thread of its own gathers the layer that came next in the last pass, or sums the gradients of the one before.
 #pragma once
 
+#include <future>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "fathom/model/params.h"
+#include "fathom/parallel/courier.h"
 #include "fathom/train/placement.h"
 
 namespace fathom {
@@ -20,31 +23,55 @@ class SplitLayers final : public LayerStore {
  public:
   enum class Use {
     kGather,   // parameters: Begin gathers them from the ranks
-    kScatter,  // gradients: Begin makes them zero, End adds the sum over the ranks to the kept rows
+    kScatter,  // gradients: Begin makes them zero, End adds the sum over the ranks to the kept rows, of all layers by the end of the root's
   };
-  // kept: what ranks keep; outlives this, as does placement. What shares memory there shares it in whole(), too.
-  SplitLayers(const Placement& placement, DecoderParams& kept, Use use);
+  // kept: what ranks keep; outlives this, as do placement and courier. What shares memory there shares it in whole(), too.
+  SplitLayers(const Placement& placement, DecoderParams& kept, Use use, Courier& courier);
 
   // kept's tensors where they are not split, whole ones in their place where they are, and this as their store.
   DecoderParams whole() const { return whole_; }
   // Of the shared memory and what is received.
   int64_t NumBytes() const;
-  // Layer -1: embedding, head and final norm, which stay whole between Begin and End.
+  // Layer -1, the root: embedding, head and final norm, which stay whole between Begin and End, around all other layers'.
   void Begin(int64_t layer) override;
   void End(int64_t layer) override;
 
  private:
+  struct Layer {
+    std::vector<SplitTensor> tensors;
+    int memory = 0;  // layers that follow each other lie in different ones
+  };
+  // What the courier is about.
+  struct Errand {
+    int64_t layer;
+    std::future<void> done;
+  };
   void Lay(DecoderParams& kept);
   View RowsOf(const SplitTensor& tensor, int r) const;
-  void Gather(const std::vector<SplitTensor>& list) const;
-  void Scatter(const std::vector<SplitTensor>& list);
+  void BeginGathered(int64_t layer);
+  void Gather(const Comm& comm, const std::vector<SplitTensor>& list) const;
+  void GatherNext(int64_t layer);
+  void Forget();
+  void Post(int64_t layer, std::packaged_task<void()> errand);
+  void Await();
+  void Exchange(const Comm& comm, const std::vector<SplitTensor>& list);
+  void Collect();
+  void Add(const std::vector<SplitTensor>& list);
+  void EndSummed(int64_t layer);
 
   const Placement& placement_;
-  const Comm& comm_;
+  const Comm& comm_;  // its traffic is that of both
+  Comm courier_comm_;
   Use use_;
+  Courier& courier_;
   DecoderParams whole_;
-  std::map<int64_t, std::vector<SplitTensor>> layers_;
-  Tensor root_memory_, layer_memory_, received_;
+  std::map<int64_t, Layer> layers_;
+  std::vector<Tensor> memory_;  // the root's, and two in which layers take turns
+  Tensor received_;
+  std::vector<View> pieces_;           // of the layer that is being summed, by tensor and rank
+  std::unique_ptr<Errand> errand_;     // that has not been waited for
+  std::vector<int64_t> order_, last_;  // layers as they began in this pass, and in the one before
+  Traffic counted_;                    // of the courier's
 };
 
 }  // namespace fathom
