@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # kill_ranks.sh FATHOM [KILLS [SEED]]: four ranks train a small model, and one of them, chosen at random, is killed (-9) at a random moment,
 # as often as asked (50); the same command is started again each time. Every job must end within 30 s, not with 0, and leave no process;
-# weights and moments at the end must be those of an undisturbed run, bit for bit. About 4 s a kill on two cores.
+# weights and moments at the end must be those of an undisturbed run, bit for bit. About 2 s a kill on two cores.
 set -u
 fathom=$(realpath "$1")
 kills=${2:-50}
