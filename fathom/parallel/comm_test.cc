@@ -101,6 +101,26 @@ TEST(Comm, SplitsAndCountsEachGroupsTrafficApart) {
   });
 }
 
+// What the second rank takes first was sent last, in another channel; its traffic is counted apart until it is added.
+TEST(Comm, ChannelsDoNotMix) {
+  RunRanks(2, [](const Comm& world) {
+    const Comm other = world.InChannel(Channel::kLayers);
+    int32_t a = 1, b = 2;
+    if (world.rank() == 0) {
+      world.Send(1, BytesOf(std::span<const int32_t>(&a, 1)));
+      other.Send(1, BytesOf(std::span<const int32_t>(&b, 1)));
+      EXPECT_EQ(world.traffic().bytes_sent, 4);
+      world.AddTraffic(other.traffic());
+      EXPECT_EQ(world.traffic().bytes_sent, 8);
+    } else {
+      other.Receive(0, BytesOf(std::span(&a, 1)));
+      world.Receive(0, BytesOf(std::span(&b, 1)));
+      EXPECT_EQ(a, 2);
+      EXPECT_EQ(b, 1);
+    }
+  });
+}
+
 TEST(Comm, NothingTravelsWhileMemoryIsPlanned) {
   RunRanks(2, [](const Comm& world) {
     const PlanScope plan(1);
