@@ -52,6 +52,8 @@ expect 0 0 'tokenizer decode' tokenizer --help
 expect 0 0 'flags, with their defaults' tokenizer decode --help
 expect 2 1 'unknown command chek' chek --help
 expect 2 1 'per_device_batch_size=1.5: allowed is a whole number' plan train model_name=deepseek3-tiny per_device_batch_size=1.5
+expect 2 1 'lora.enable_lora=true needs load_parameters_path' sft model_name=deepseek3-671b hf_path=x lora.enable_lora=true lora.lora_rank=4 lora.lora_alpha=8
+expect 0 0 'mapped +31\.41 GB' plan sft model_name=deepseek2-16b lora.enable_lora=true lora.lora_rank=4 lora.lora_alpha=8
 expect 0 0 'written +1\.37 TB' plan convert model_name=deepseek3-671b dtype=bfloat16 disk_gb_s=1
 expect 0 1 'written +1\.37 TB' plan convert model_name=deepseek3-671b --hf_model_path=/nonexistent --save_dtype=bfloat16 disk_gb_s=1
 expect 3 1 'no such folder' plan convert input=/nonexistent

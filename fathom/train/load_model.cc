@@ -131,8 +131,7 @@ void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, con
 }
 
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {
-  if (options.lora.enabled)
-    Throw(ErrorCode::kUsage, "lora.enable_lora=true needs load_parameters_path=: an adapter stands beside trained weights");
+  CheckAdaptersHaveBase(options, {});
   LoadedModel model;
   model.config = ModelFromFlags(config);
   CheckTrainingMesh(config, options, model.config);
@@ -226,6 +225,11 @@ void AttachAdapters(const TrainOptions& options, const std::filesystem::path& di
 }
 
 }  // namespace
+
+void CheckAdaptersHaveBase(const TrainOptions& options, const std::filesystem::path& dir) {
+  if (options.lora.enabled && dir.empty())
+    Throw(ErrorCode::kUsage, "lora.enable_lora=true needs load_parameters_path=: an adapter stands beside trained weights");
+}
 
 bool HasFreshIndexers(const LoadedModel& model) { return model.config.has_indexer() && !(model.stored && HoldsIndexers(*model.stored)); }
 

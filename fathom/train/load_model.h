@@ -30,6 +30,9 @@ struct LoadedModel {
 LoadedModel LoadModel(const RunConfig& config, const TrainOptions& options, const std::filesystem::path& dir,
                       const std::filesystem::path& adapter = {});
 
+// Throws Error(kUsage): adapters, and no checkpoint `dir` that they stand beside.
+void CheckAdaptersHaveBase(const TrainOptions& options, const std::filesystem::path& dir);
+
 // Whether the model has indexers that were not read.
 bool HasFreshIndexers(const LoadedModel& model);
 

@@ -55,6 +55,7 @@ std::filesystem::path RunFolder(const TrainOptions& options) {
 
 // A run with adapters goes on from its own, beside the weights that it began with.
 LoadedModel Load(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume) {
+  CheckAdaptersHaveBase(options, options.load_parameters_path);
   const std::filesystem::path resumed = resume ? resume->dir : "";
   if (options.lora.enabled) return LoadModel(config, options, options.load_parameters_path, resumed);
   return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
