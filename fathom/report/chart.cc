@@ -84,7 +84,7 @@ struct Frame {
 std::string DrawAxes(const Frame& frame) {
   std::string svg;
   for (const double t : Ticks(frame.y, 4, false)) {
-    svg += fmt::format("<path class='grid' d='M{} {:.1f}H{}'/><text x='{}' y='{:.1f}' text-anchor='end'>{:.5g}</text>", kLeft, frame.Y(t),
+    svg += fmt::format("<path class='grid' d='M{} {:.1f}H{}'/><text x='{}' y='{:.1f}' text-anchor='end'>{:.6g}</text>", kLeft, frame.Y(t),
                        kWidth - kRight, kLeft - 6, frame.Y(t) + 4, t);
   }
   for (const double t : Ticks(frame.x, 5, true)) {

@@ -112,7 +112,7 @@ std::string Samples(std::span<const RunRecord> runs) {
     html += fmt::format("<details open><summary>What the model writes{}{}</summary><table>",
                         prompt.empty() ? "" : " after \"" + EscapeHtml(prompt) + "\"", runs.size() > 1 ? ": " + EscapeHtml(run.name) : "");
     for (const TextSample* sample : SomeOf(run.samples))
-      html += fmt::format("<tr><td class='n'>{}</td><td class='text'>{}</td></tr>\n", sample->step, EscapeHtml(sample->text));
+      html += fmt::format("<tr><td class='n'>{}</td><td><div class='text'>{}</div></td></tr>\n", sample->step, EscapeHtml(sample->text));
     html += "</table></details>\n";
   }
   return html.empty() ? "" : "<h2>Samples</h2>" + html;

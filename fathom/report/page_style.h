@@ -22,9 +22,9 @@ svg{width:100%;height:auto;display:block;touch-action:pan-y}svg text{font-size:1
 .legend i{display:inline-block;width:1.4em;border-width:3px 0 0;border-style:solid;vertical-align:middle;margin-right:.35em}.legend i.dashed{border-top-style:dashed}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem}th,td{text-align:left;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--rule);vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}
 .bad{color:var(--bad);font-weight:600}figure{margin:0}figure img{width:100%;height:150px;image-rendering:pixelated;border-radius:4px}figcaption{font-size:.8rem;color:var(--dim)}
-details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}.text{white-space:pre-wrap;overflow-wrap:anywhere}
+details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}.text{white-space:pre-wrap;overflow-wrap:anywhere;max-height:6.2em;overflow-y:auto}
 #tip{position:fixed;pointer-events:none;background:var(--fg);color:var(--bg);padding:.3rem .5rem;border-radius:5px;font-size:.8rem;display:none;z-index:9;white-space:pre}
-@media print{:root{--bg:#fff;--fg:#000;--dim:#444;--rule:#ccc;--card:#fff;--c0:#0b6bcb;--c1:#d1640a;--c2:#1b8a4b;--c3:#9b3fb5;--c4:#b8860b;--c5:#c2344d;--bad:#c2241c}body{max-width:none;padding:0;font-size:11px}.grid-of-cards{grid-template-columns:1fr 1fr}#tip{display:none!important}}
+@media print{:root{--bg:#fff;--fg:#000;--dim:#444;--rule:#ccc;--card:#fff;--c0:#0b6bcb;--c1:#d1640a;--c2:#1b8a4b;--c3:#9b3fb5;--c4:#b8860b;--c5:#c2344d;--bad:#c2241c}body{max-width:none;padding:0;font-size:11px}.grid-of-cards{grid-template-columns:1fr 1fr}.text{max-height:none}#tip{display:none!important}}
 )css";
 
 // Values under the pointer. Without it the page is the same but for that.

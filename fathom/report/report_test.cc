@@ -113,7 +113,7 @@ TEST(ReportPage, ShowsWhatTheModelWroteOnItsWay) {
   const std::string page = ReportPage({&run, 1});
   ExpectSelfContained(page);
   EXPECT_EQ(Count(page, "after \"a &lt; b\""), 1);
-  EXPECT_EQ(Count(page, "&amp; more</td>"), 12);
+  EXPECT_EQ(Count(page, "&amp; more</div>"), 12);
   EXPECT_EQ(Count(page, ">text 0 &amp;") + Count(page, ">text 39 &amp;"), 2);
 }
 
