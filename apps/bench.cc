@@ -1,4 +1,4 @@
-// fathom bench: what this machine can do, and what part of it training and decoding reach.
+// fathom bench: what this machine can do, what part of it training and decoding reach, and how work would be cut for more threads.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -6,6 +6,7 @@
 #include <array>
 
 #include "apps/bench_engine.h"
+#include "apps/bench_plan.h"
 #include "apps/command.h"
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -24,7 +25,7 @@ struct Line {
   double fraction = 0;  // of what the machine can do; 0: this is what it can do
 };
 
-constexpr std::array kSections = {"gemm", "memory", "disk", "train", "decode"};
+constexpr std::array kSections = {"gemm", "memory", "disk", "train", "decode", "plan"};
 
 bool Named(const RunConfig& config, const std::string& section) { return std::ranges::count(config.words(), section) > 0; }
 // Without words, the machine's limits.
@@ -34,6 +35,7 @@ void CheckWords(const RunConfig& config) {
   for (const std::string& word : config.words()) {
     if (std::ranges::count(kSections, word) == 0) Throw(ErrorCode::kUsage, "bench {}: allowed are {}", word, fmt::join(kSections, ", "));
   }
+  if (Named(config, "plan") && config.words().size() > 1) Throw(ErrorCode::kUsage, "bench plan stands alone");
 }
 
 // Where the disk is measured: the folder that was named, else the one of the JSON file, else the current one.
@@ -101,11 +103,16 @@ Json ToJson(const std::vector<Line>& lines) {
 
 int Run(const RunConfig& config) {
   CheckWords(config);
-  const std::vector<Line> lines = Measure(config);
   const std::string& json = config.String("json");
-  if (!json.empty()) WriteOutput(json, ToJson(lines).dump(1) + "\n");
-  if (json != "-" && json != "/dev/stdout") Print(lines);
-  return 0;
+  const bool quiet = json == "-" || json == "/dev/stdout";
+  const auto write = [&](const Json& result) {
+    if (!json.empty()) WriteOutput(json, result.dump(1) + "\n");
+    return 0;
+  };
+  if (Named(config, "plan")) return write(BenchPlan(config, quiet));
+  const std::vector<Line> lines = Measure(config);
+  if (!quiet) Print(lines);
+  return write(ToJson(lines));
 }
 
 }  // namespace
@@ -114,10 +121,12 @@ Command BenchCommand() {
   std::vector<std::string> flags = {"output"};
   for (const std::string& flag : TrainCommand().flags) flags.push_back(flag);
   return {.name = "bench",
-          .summary = "what this machine can do (gemm, memory, disk), and what part of it training and decoding reach",
+          .summary =
+              "what this machine can do (gemm, memory, disk), what part of it training and decoding reach, how work is cut for many "
+              "threads (plan)",
           .flags = flags,
           .run = Run,
-          .operands = "[gemm] [memory] [disk] [train] [decode]"};
+          .operands = "[gemm] [memory] [disk] [train] [decode] | plan"};
 }
 
 }  // namespace fathom

@@ -30,12 +30,13 @@
 #include "fathom/config/run_rules.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/machine/free_memory.h"
+#include "fathom/machine/numa.h"
 
 namespace fathom {
 namespace {
 
 const std::vector<std::string>& CommonFlags() {
-  static const std::vector<std::string> flags = {"threads", "log_level", "json", "ranks", "launcher", "hang_seconds"};
+  static const std::vector<std::string> flags = {"threads", "numa", "log_level", "json", "ranks", "launcher", "hang_seconds"};
   return flags;
 }
 
@@ -244,6 +245,15 @@ int RunCommand(const Command& command, const RunConfig& config, const Comm& worl
   return command.run_rank(config, mesh);
 }
 
+// More threads than cores would only wait for each other, and the result has the same bits; a plan may be for another machine.
+void UseThreads(const Command& command, int threads) {
+  SetThreads(threads);
+  const int cores = AllowedCores();
+  if (threads <= cores || command.name == "plan") return;
+  spdlog::info("threads={}: this process may run on {} cores, and uses as many threads", threads, cores);
+  SetThreads(cores);
+}
+
 int Run(std::vector<std::string> words, Ranks& ranks) {
   if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     PrintUsage();
@@ -280,7 +290,8 @@ int Run(std::vector<std::string> words, Ranks& ranks) {
     RefuseUnreadAdapter(command, config);
     NameUnread(command, config);
   }
-  SetThreads(static_cast<int>(config.Int("threads")));
+  SetNumaPolicy(config.String("numa"));
+  UseThreads(command, static_cast<int>(config.Int("threads")));
   CheckAddressSpace(NumThreads());
   ReportCutFiles();
   PinSimdTarget(GetEnv("FATHOM_SIMD").value_or(""));

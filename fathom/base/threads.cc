@@ -2,10 +2,12 @@
 
 #include <sched.h>
 
+#include <algorithm>
+
 #include "fathom/base/pulse.h"
+#include "fathom/base/trace.h"
 
 namespace fathom {
-namespace {
 
 int AllowedCores() {
   cpu_set_t set;
@@ -15,9 +17,15 @@ int AllowedCores() {
   return n > 0 ? n : 1;
 }
 
-}  // namespace
-
 void SetThreads(int n) { omp_set_num_threads(n > 0 ? n : AllowedCores()); }
+
+// The thread that has most of n indices, in ranges or one by one, has n / used of them, rounded up.
+void NotePlannedLoop(int64_t jobs, int64_t grain) {
+  Trace* trace = TraceScope::Active();
+  if (trace == nullptr || jobs <= 0) return;
+  const int64_t threads = NumThreads(), pieces = (jobs + grain - 1) / grain, used = std::min(pieces, threads);
+  trace->NoteLoop(pieces, static_cast<double>((jobs + used - 1) / used * threads) / static_cast<double>(jobs));
+}
 
 // Whoever asks is about to begin a loop: it gets on.
 int NumThreads() {

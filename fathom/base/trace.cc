@@ -56,6 +56,12 @@ void Trace::Close(double flops, double bytes) {
   if (!open_.empty()) slices_[open_.back()].inside += slice.end - slice.begin;
 }
 
+void Trace::NoteLoop(int64_t jobs, double largest_over_mean) {
+  if (open_.empty() || slices_[open_.back()].largest_over_mean >= largest_over_mean) return;
+  slices_[open_.back()].jobs = jobs;
+  slices_[open_.back()].largest_over_mean = largest_over_mean;
+}
+
 std::string Trace::NameOf(const Slice& slice) const {
   return slice.number < 0 ? std::string(slice.name) : fmt::format("{} {}", slice.name, slice.number);
 }

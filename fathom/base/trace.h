@@ -24,6 +24,9 @@ class Trace {
     int64_t begin, end;  // nanoseconds since the trace began
     double flops, bytes;
     int64_t inside;  // nanoseconds of slices that lie in this one
+    // Of the loops in it, in a plan: jobs of the one that is divided worst, and the most that a thread has of it over the mean of all.
+    int64_t jobs = 0;
+    double largest_over_mean = 0;
   };
   const std::vector<Slice>& slices() const { return slices_; }
 
@@ -35,6 +38,7 @@ class Trace {
   // For the classes below.
   void Open(const char* name, int64_t number, bool is_layer);
   void Close(double flops, double bytes);
+  void NoteLoop(int64_t jobs, double largest_over_mean);
   void Add(const Slice& slice) { slices_.push_back(slice); }
   int64_t Now() const { return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start_).count(); }
   const Slice* Innermost() const { return open_.empty() ? nullptr : &slices_[open_.back()]; }

@@ -59,6 +59,7 @@ constexpr Choice kChoices[] = {
     {"muon_type", "optax_muon|maxtext_muon"},
     {"nu_dtype", "|float32|bfloat16"},
     {"opt_type", "adamw|adam_pax|sgd|muon"},
+    {"numa", "off|interleave|local"},
     {"profiler", "|trace|xplane|nsys"},
     {"prompt_style", "original|lm_eval|maxtext"},
     {"quantization", "|fp8_block"},

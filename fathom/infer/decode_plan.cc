@@ -1,6 +1,7 @@
 #include "fathom/infer/decode_plan.h"
 
 #include <algorithm>
+#include <list>
 
 #include "fathom/base/threads.h"
 #include "fathom/checkpoint/safetensors/tensor_folder.h"
@@ -43,23 +44,30 @@ DecoderParams PlannedParams(const ModelConfig& config, const std::vector<TensorI
 
 // What the last chunk of a prompt that fills the cache takes.
 int64_t ScratchOfChunk(const ModelConfig& config, const DecoderParams& params, DType compute, int64_t capacity) {
-  Decoder decoder(config);
-  decoder.EnsurePositions(capacity);
-  CachePool pool(config, config.num_hidden_layers, CachePool::BlocksFor(capacity), compute);
-  CachedSequence sequence(pool);
-  sequence.Own(0, capacity);
-  const int64_t chunk = std::min(capacity, Engine::kPassTokens);
-  const CachedSegment segment{0, chunk, capacity - chunk, sequence.blocks()};
-  Arena saved = Arena::Counting(), scratch = Arena::Counting();
-  Ctx ctx{saved, scratch, compute};
-  const View h = scratch.Alloc(DType::kF32, {chunk, config.hidden_size});
-  decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(chunk)), {&segment, 1}, pool, h);
-  Tensor logits(DType::kF32, {1, config.vocab_size});
-  decoder.Logits(ctx, params, h.Rows(0, 1), logits.mutable_view());
-  return scratch.peak();
+  return PlanPass(config, params, compute, {1, std::min(capacity, Engine::kPassTokens), capacity});
 }
 
 }  // namespace
+
+int64_t PlanPass(const ModelConfig& config, const DecoderParams& params, DType compute, const PassShape& shape) {
+  const auto [sequences, tokens, depth] = shape;
+  Decoder decoder(config);
+  decoder.EnsurePositions(depth);
+  CachePool pool(config, config.num_hidden_layers, sequences * CachePool::BlocksFor(depth), compute);
+  std::list<CachedSequence> caches;
+  std::vector<CachedSegment> segments;
+  for (int64_t i = 0; i < sequences; ++i) {
+    caches.emplace_back(pool).Own(0, depth);
+    segments.push_back({i * tokens, (i + 1) * tokens, depth - tokens, caches.back().blocks()});
+  }
+  Arena saved = Arena::Counting(), scratch = Arena::Counting();
+  Ctx ctx{saved, scratch, compute};
+  const View h = scratch.Alloc(DType::kF32, {sequences * tokens, config.hidden_size});
+  decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(sequences * tokens)), segments, pool, h);
+  Tensor logits(DType::kF32, {sequences, config.vocab_size});
+  decoder.Logits(ctx, params, h.Rows(0, sequences), logits.mutable_view());
+  return scratch.peak();
+}
 
 DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity) {
   DecodePlan plan;

@@ -24,4 +24,12 @@ DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& 
 // Cache and scratch of one sequence of so many tokens on these parameters, whose values are not looked at.
 int64_t PlanSequence(const ModelConfig& config, const DecoderParams& params, DType compute, int64_t capacity);
 
+// So many sequences, each with its last `tokens` tokens of `depth`.
+struct PassShape {
+  int64_t sequences, tokens, depth;
+};
+// Runs the pass over all layers and the head, under a PlanScope of the caller's: returns the bytes of scratch, and an open TraceScope has
+// its kernels.
+int64_t PlanPass(const ModelConfig& config, const DecoderParams& params, DType compute, const PassShape& shape);
+
 }  // namespace fathom

@@ -196,7 +196,12 @@ std::span<const float> Moe::ChosenOf(Ctx& ctx, const Saved& s, std::span<const f
 }
 
 void Moe::PlanRows(int64_t sequence, Saved& s) const {
-  const int64_t tokens = s.scores.dim(0), length = sequence > 0 ? std::min(sequence, tokens) : tokens;
+  const int64_t tokens = s.scores.dim(0), experts = router_.experts;
+  if (PlanScope::IsEven()) {
+    for (int64_t e = 0; e <= experts; ++e) s.begin[static_cast<size_t>(e)] = tokens * slots() * e / experts;
+    return;
+  }
+  const int64_t length = sequence > 0 ? std::min(sequence, tokens) : tokens;
   int64_t each = tokens;
   if (run_.kind == ExpertRun::kCapacity) {
     const int64_t capacity = ExpertCapacity(length, router_.chosen, router_.experts, run_.capacity_factor);

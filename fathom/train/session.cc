@@ -284,8 +284,11 @@ TokenBatch TrainSession::WholeRows(const Batch& batch, int64_t row_begin, int64_
 }
 
 void TrainSession::ZeroGradients() {
-  const TraceSlice slice("zero gradients");
-  for (const View& gradient : gradients_) Fill(0, gradient);
+  TraceSlice slice("zero gradients");
+  for (const View& gradient : gradients_) {
+    slice.AddWork(0, static_cast<double>(gradient.NumBytes()));
+    Fill(0, gradient);
+  }
 }
 
 int64_t TrainSession::CountedTokens(const Batch& batch) const {

@@ -1,7 +1,10 @@
 #include "fathom/checkpoint/safetensors/tensor_folder.h"
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <set>
+#include <thread>
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
@@ -28,6 +31,34 @@ std::vector<std::string> ModelFiles(const std::filesystem::path& dir) {
   if (error) Throw(ErrorCode::kInput, "{}: cannot read this folder: {}", dir.string(), error.message());
   std::ranges::sort(names);
   return names;
+}
+
+// Threads that read headers at the same time: what takes long is waiting for a disk or another machine's, so they are not OpenMP's.
+constexpr size_t kOpeners = 8;
+
+// Opened side by side; of several that cannot be, the first one's error is thrown.
+std::vector<std::shared_ptr<const SafetensorsFile>> OpenFiles(const std::vector<std::filesystem::path>& paths) {
+  std::vector<std::shared_ptr<const SafetensorsFile>> files(paths.size());
+  std::vector<std::exception_ptr> errors(paths.size());
+  std::atomic<size_t> next = 0;
+  const auto open_some = [&] {
+    for (size_t i = next++; i < paths.size(); i = next++) {
+      try {
+        files[i] = SafetensorsFile::Open(paths[i]);
+      } catch (...) {
+        errors[i] = std::current_exception();
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> openers;
+    for (size_t t = 1; t < std::min(kOpeners, paths.size()); ++t) openers.emplace_back(open_some);
+    open_some();
+  }
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+  return files;
 }
 
 }  // namespace
@@ -63,7 +94,7 @@ TensorFolder TensorFolder::Open(const std::filesystem::path& dir) {
   if (Exists(index)) {
     folder.OpenIndexed(ParseIndex(ReadTextFile(index), index.string()));
   } else if (present == std::vector<std::string>{kSingleFile}) {
-    folder.AddFile(dir / kSingleFile);
+    folder.Add(SafetensorsFile::Open(dir / kSingleFile));
   } else if (present.empty()) {
     Throw(ErrorCode::kInput, "{}: neither {} nor {} in this folder", dir.string(), kSingleFile, kIndexFile);
   } else {
@@ -84,7 +115,9 @@ void TensorFolder::OpenIndexed(const std::map<std::string, std::string>& weight_
       Throw(ErrorCode::kInput, "{}: {} says that {} lies in {}, which is not there", dir_.string(), kIndexFile, tensor, file);
     }
   }
-  for (const std::string& file : files) AddFile(dir_ / file);
+  std::vector<std::filesystem::path> paths;
+  for (const std::string& file : files) paths.push_back(dir_ / file);
+  for (auto& file : OpenFiles(paths)) Add(std::move(file));
   for (const auto& [tensor, file] : weight_map) {
     const TensorEntry* entry = Find(tensor);
     if (entry == nullptr || FileOf(tensor).path().filename() != file) {
@@ -97,12 +130,12 @@ void TensorFolder::OpenIndexed(const std::map<std::string, std::string>& weight_
   }
 }
 
-void TensorFolder::AddFile(const std::filesystem::path& path) {
-  files_.push_back(SafetensorsFile::Open(path));
+void TensorFolder::Add(std::shared_ptr<const SafetensorsFile> file) {
+  files_.push_back(std::move(file));
   for (const TensorEntry& entry : files_.back()->entries()) {
     const auto [it, added] = places_.try_emplace(entry.name, Place{files_.size() - 1, &entry});
     if (!added) {
-      Throw(ErrorCode::kInput, "{}: tensor {} is also in {}", path.string(), entry.name,
+      Throw(ErrorCode::kInput, "{}: tensor {} is also in {}", files_.back()->path().string(), entry.name,
             files_[it->second.file]->path().filename().string());
     }
     names_.push_back(entry.name);

@@ -54,7 +54,7 @@ class TensorFolder {
     size_t file;
     const TensorEntry* entry;
   };
-  void AddFile(const std::filesystem::path& path);
+  void Add(std::shared_ptr<const SafetensorsFile> file);
   void OpenIndexed(const std::map<std::string, std::string>& weight_map);
   const Place& PlaceOf(std::string_view name) const;
 

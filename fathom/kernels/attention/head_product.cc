@@ -175,6 +175,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "fathom/base/trace.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/kernels/simd/worker_jobs.h"
@@ -191,6 +192,11 @@ void PerHeadMatMul(HeadProduct kind, const HeadWeights& weight, ConstView x, Vie
   FATHOM_CHECK(IsMatrix(x, x.dim(0), heads * (to_latent ? rows : columns)) && IsMatrix(y, x.dim(0), heads * (to_latent ? columns : rows)) &&
                    x.dtype() == DType::kF32 && y.dtype() == DType::kF32,
                "x {}, y {}", x.shape().ToString(), y.shape().ToString());
+  TraceSlice slice("products of heads");
+  if (slice.recorded()) {
+    const int64_t weights = heads * rows * columns;
+    slice.AddWork(2 * static_cast<double>(weights * x.dim(0)), static_cast<double>(weights * DTypeSize(w.value.dtype())));
+  }
   const ArenaScope scope(scratch);
   const WorkerScratch<float> workers(scratch, kTileRows * columns);
   workers.Run(heads, [&](int64_t h, float* tile) { HWY_DYNAMIC_DISPATCH(HeadProductJob)({weight, kind, x, y}, h, tile); });

@@ -85,6 +85,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 #include "fathom/base/threads.h"
+#include "fathom/base/trace.h"
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/kernels/simd/worker_jobs.h"
@@ -114,8 +115,20 @@ void CheckRows(const MlaDecodeInputs& in) {
   }
 }
 
+// A score and a weighted latent for each head and row; a query's rows come from memory once.
+void NoteWork(TraceSlice& slice, const DecodeArgs& a, int64_t queries) {
+  if (!slice.recorded()) return;
+  const int64_t width = a.shape.latent_dim + a.shape.rope_dim;
+  int64_t rows = 0;
+  for (int64_t m = 0; m < queries; ++m) rows += RowsOf(a, m);
+  slice.AddWork(2 * static_cast<double>(rows * a.shape.heads * (width + a.shape.latent_dim)),
+                static_cast<double>(rows * width * DTypeSize(a.cache.dtype())));
+}
+
 void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, View top, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
+  TraceSlice slice("absorbed attention");
+  NoteWork(slice, a, a.q_latent.dim(0));
   const int64_t queries = a.q_latent.dim(0), heads = PadBlock(s.heads), sums = s.heads * PadBlock(s.latent_dim);
   const JobTable jobs(scratch, queries, [&](int64_t m) { return DecodeParts(RowsOf(a, m)); });
   const int64_t groups = DecodeHeadGroups(s.heads, jobs.size(), NumWorkers()), blocks = heads / kBlockPad;
