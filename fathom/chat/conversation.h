@@ -20,8 +20,8 @@ enum class ConversationForm {
 ConversationForm ParseConversationForm(const std::vector<std::string>& columns, std::string_view flag);
 
 // The messages of a row, as RenderChat takes them. A row's own "tools" go to its first system message (one is made if there is none) where
-// the template reads them there (v3.2); the other templates know none. Keys with null are left out, but for a content. Throws Error(kInput): no such column, what is in it is no
-// conversation, a role or speaker that the template does not know.
+// the template reads them there (v3.2); the other templates know none. Keys with null are left out, but for a content. Throws
+// Error(kInput): no such column, what is in it is no conversation, a role or speaker that the template does not know.
 OrderedJson ConversationOf(const OrderedJson& row, ConversationForm form, ChatTemplate which);
 
 // Does an answer to the last user's message show its reasoning? Then a template that can tell (v3.2) renders it as thinking.

@@ -103,7 +103,8 @@ class OrbaxOutput : public ConvertOutput {
     for (const auto& [slot, moments] : source_.state()->slots) {
       const TaskTable table(*moments, {}, config_, true);
       for (const MaxTextArray& layout : layouts) {
-        if (!LearnsByCounting(layout.role)) arrays_.push_back(PlanOrbaxArray(layout, kAdamState + slot + ".params.", table, options_.arrays));
+        if (!LearnsByCounting(layout.role))
+          arrays_.push_back(PlanOrbaxArray(layout, kAdamState + slot + ".params.", table, options_.arrays));
       }
     }
   }

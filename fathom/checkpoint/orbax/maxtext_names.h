@@ -18,9 +18,9 @@ struct MaxTextArray {
   std::string name;                  // below "params.params.": "decoder.moe_layers.self_attention.wq_a.kernel"
   std::vector<std::string> tensors;  // the hub tensors it holds, tensors[expert * layers + layer]
   int64_t experts = 1, layers = 1;
-  int expert_axis = -1, layer_axis = -1;  // -1: no such axis
-  std::vector<int64_t> columns, rows;     // the other axes: columns of the hub matrix first, then its rows. A vector has columns only
-  bool transposed = true;                 // false: rows first (the embedding)
+  int expert_axis = -1, layer_axis = -1;   // -1: no such axis
+  std::vector<int64_t> columns, rows;      // the other axes: columns of the hub matrix first, then its rows. A vector has columns only
+  bool transposed = true;                  // false: rows first (the embedding)
   ParamRole role = ParamRole::kEmbedding;  // of all its tensors
 
   Shape shape() const;
