@@ -5,22 +5,17 @@
 #include "fathom/base/file.h"
 #include "fathom/base/folder_lock.h"
 #include "fathom/base/log.h"
-#include "fathom/base/progress.h"
-#include "fathom/base/threads.h"
 #include "fathom/base/trace_window.h"
-#include "fathom/config/model_from_flags.h"
-#include "fathom/config/profiler.h"
-#include "fathom/machine/free_memory.h"
 #include "fathom/machine/limits.h"
 #include "fathom/train/async_saver.h"
 #include "fathom/train/checkpoints.h"
 #include "fathom/train/expert_metrics.h"
 #include "fathom/train/flops.h"
-#include "fathom/train/load_model.h"
 #include "fathom/train/memory.h"
 #include "fathom/train/metrics.h"
 #include "fathom/train/rank_report.h"
 #include "fathom/train/run_journal.h"
+#include "fathom/train/run_start.h"
 #include "fathom/train/signals.h"
 #include "fathom/train/sources.h"
 #include "fathom/train/step_log.h"
@@ -32,69 +27,8 @@ namespace {
 
 constexpr int64_t kMostSkipped = 5;  // steps in a row without a finite gradient
 
-// The flags, once they and the model get along.
-const RunConfig& CheckedFlags(const RunConfig& config, const ModelConfig& model) {
-  CheckTrainingFlags(config, model);
-  return config;
-}
-
-// Only its own loss trains an indexer: without it, a fresh one goes on choosing keys as it was drawn.
-void WarnOfIdleIndexers(const LoadedModel& loaded, const TrainOptions& options) {
-  if (!HasFreshIndexers(loaded) || options.indexer.factor > 0) return;
-  spdlog::warn(
-      "the indexers are fresh and this run does not train them: indexer_loss_scaling_factor=0.01 does (with "
-      "indexer_sparse_training=true beside the rest)");
-}
-
-std::filesystem::path RunFolder(const TrainOptions& options) {
-  std::error_code failed;
-  std::filesystem::create_directories(options.run_dir / "metrics", failed);
-  if (failed) Throw(ErrorCode::kResource, "{}: cannot create: {}", (options.run_dir / "metrics").string(), failed.message());
-  return options.run_dir;
-}
-
-// A run with adapters goes on from its own, beside the weights that it began with.
-LoadedModel Load(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume) {
-  CheckAdaptersHaveBase(options, options.load_parameters_path);
-  const std::filesystem::path resumed = resume ? resume->dir : "";
-  if (options.lora.enabled) return LoadModel(config, options, options.load_parameters_path, resumed);
-  return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
-}
-
-// profiler=trace: MaxText counts the steps to leave out from where the run starts.
-TraceWindowOptions TraceOf(const RunConfig& config, const TrainOptions& options, int64_t first_step) {
-  if (!WantsTrace(config)) return {};
-  return {.folder = options.run_dir / "trace",
-          .first = first_step + config.Int("skip_first_n_steps_for_profiler"),
-          .count = config.Int("profiler_steps"),
-          .rank = options.mesh.world().rank()};
-}
-
 Json CountsJson(const SampleCounts& c) {
   return {{"read", c.read}, {"truncated", c.truncated}, {"too_long", c.too_long}, {"without_target", c.without_target}, {"bad", c.bad}};
-}
-
-bool AnyRank(const Mesh& mesh, bool mine) {
-  double any = mine;
-  mesh.world().AllMax(std::span(&any, 1));
-  return any != 0;
-}
-
-// The model that the run will have, after the table of what it takes: before anything of that size is read or made.
-ModelConfig PlannedModel(const RunConfig& config, TrainOptions& options, const std::optional<ResumePoint>& resume) {
-  TrainPlan plan;
-  {
-    const QuietLog quiet;
-    plan = PlanTraining(options, NumThreads(), [&] { return Load(config, options, resume); });
-  }
-  if (AnyRank(options.mesh, DropStateCopy(plan.memory, FreeMemoryBytes()))) {
-    spdlog::info("no memory is free for a copy of weights and moments: steps will wait while checkpoints are written");
-    options.save_beside = false;
-  }
-  LogMemoryTable(plan.memory);
-  if (plan.mapped > 0) spdlog::info("  {:<12} {:>10}", "mapped", FormatBytes(static_cast<double>(plan.mapped)));
-  CheckFits(plan.memory, FreeMemoryBytes(), options);
-  return plan.config;
 }
 
 class Run {
@@ -104,7 +38,7 @@ class Run {
         resume_(FindResumePoint(options_)),
         planned_(PlannedModel(config, options_, resume_)),
         sources_(OpenSources(CheckedFlags(config, planned_), options_, planned_)),
-        loaded_(Load(config, options_, resume_)),
+        loaded_(LoadStart(config, options_, resume_)),
         session_(loaded_.config, options_, std::move(loaded_.params)),
         first_step_(resume_ ? resume_->step + 1 : 0),
         done_(first_step_ - 1),
@@ -119,7 +53,7 @@ class Run {
     LogPerRank(config, options_);
     if (resume_) Resume();
     if (is_first()) OpenSinks(config);
-    ListRanks();
+    ranks_ = BytesReadByRank(options_.mesh, loaded_.bytes_read);
     peak_gflops_ = QuickProductRate(options_.compute);
     if (!is_first()) return;
     if (options_.samples.period > 0) samples_.emplace(options_, first_step_, session_, loaded_.config, sources_);
@@ -159,16 +93,6 @@ class Run {
  private:
   const Mesh& mesh() const { return options_.mesh; }
   bool is_first() const { return mesh().is_first(); }
-
-  // What each rank has read, of several.
-  void ListRanks() {
-    const auto count = static_cast<size_t>(mesh().world().size());
-    if (count == 1) return;
-    std::vector<int64_t> bytes(count);
-    bytes[static_cast<size_t>(mesh().world().rank())] = loaded_.bytes_read;
-    mesh().world().AllSum(std::span(bytes));
-    for (size_t r = 0; r < count; ++r) ranks_.push_back({{"rank", r}, {"bytes_read", bytes[r]}});
-  }
 
   // A signal that any rank has received stops all of them after the same step.
   int AnyRanks(int signal) const {
@@ -364,21 +288,12 @@ class Run {
       Pulse::At(Activity::kReading);
       bytes += static_cast<double>(eval_batch_.text_bytes);
     }
-    const double loss = sums.main.loss / (sums.main.weight + 1e-8);
+    const EvalReport report{sums, bytes, clock.Seconds(), options_.mtp.eval_module > 0};
+    const double loss = report.loss();
     eval_loss_ = loss;
-    Scalars s{.step = step_};
-    s.Add("eval/avg_loss", loss);
-    s.Add("eval/avg_perplexity", std::exp(loss));
-    s.Add("eval/total_weights", sums.main.weight);
-    if (options_.mtp.eval_module > 0) s.Add("eval/avg_mtp_acceptance_rate_percent", 100 * sums.mtp_accepted / (sums.mtp_compared + 1e-8));
-    if (bytes > 0) s.Add("eval/bits_per_byte", sums.main.loss / std::log(2.0) / bytes);
-    s.Add("eval/step_time_seconds", clock.Seconds());
-    Report(s);
+    Report(EvalScalars(step_, report));
     step_log_.Clear();
-    spdlog::info(
-        "eval metrics after step: {}, loss={:.4f}, perplexity={:.3f}, total_weights={:.0f}{}{}", step_, loss, std::exp(loss),
-        sums.main.weight, bytes > 0 ? fmt::format(", bits per byte={:.4f}", sums.main.loss / std::log(2.0) / bytes) : "",
-        options_.mtp.eval_module > 0 ? fmt::format(", MTP acceptance={:.1f} %", 100 * sums.mtp_accepted / (sums.mtp_compared + 1e-8)) : "");
+    spdlog::info("{}", EvalLine(step_, report));
     return !(options_.target_eval_loss > 0 && loss <= options_.target_eval_loss);
   }
 

@@ -145,6 +145,27 @@ void AddTraffic(const Mesh& mesh, const MeshTraffic& before, Scalars& scalars) {
   scalars.Add("perf/comm_hidden_seconds", now.hidden_seconds - before.hidden_seconds);
 }
 
+double EvalReport::bits_per_byte() const { return sums.main.loss / std::log(2.0) / text_bytes; }
+
+Scalars EvalScalars(int64_t step, const EvalReport& r) {
+  Scalars s{.step = step};
+  s.Add("eval/avg_loss", r.loss());
+  s.Add("eval/avg_perplexity", std::exp(r.loss()));
+  s.Add("eval/total_weights", r.sums.main.weight);
+  if (r.compares_mtp) s.Add("eval/avg_mtp_acceptance_rate_percent", r.mtp_acceptance_percent());
+  if (r.text_bytes > 0) s.Add("eval/bits_per_byte", r.bits_per_byte());
+  s.Add("eval/step_time_seconds", r.seconds);
+  return s;
+}
+
+std::string EvalLine(int64_t step, const EvalReport& r) {
+  std::string line = fmt::format("eval metrics after step: {}, loss={:.4f}, perplexity={:.3f}, total_weights={:.0f}", step, r.loss(),
+                                 std::exp(r.loss()), r.sums.main.weight);
+  if (r.text_bytes > 0) line += fmt::format(", bits per byte={:.4f}", r.bits_per_byte());
+  if (r.compares_mtp) line += fmt::format(", MTP acceptance={:.1f} %", r.mtp_acceptance_percent());
+  return line;
+}
+
 std::string ConsoleLine(int64_t step, const StepReport& r, const StepTiming& t) {
   std::string line = fmt::format(
       "completed step: {}, seconds: {:.3f}, TFLOP/s/device: {:.3f}, Tokens/s/device: {:.3f}, total_weights: {:.0f}, loss: {:.3f}", step,

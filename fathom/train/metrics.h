@@ -62,6 +62,23 @@ void AddTraffic(const Mesh& mesh, const MeshTraffic& before, Scalars& scalars);
 
 Scalars StepScalars(int64_t step, const StepReport& report, const StepTiming& timing, double learning_rate);
 
+// One pass over the held-out data.
+struct EvalReport {
+  LossSums sums;
+  double text_bytes = 0;  // of what is predicted; 0: not known
+  double seconds = 0;
+  bool compares_mtp = false;  // whether a module's predictions were looked at
+
+  double loss() const { return sums.main.loss / (sums.main.weight + 1e-8); }
+  double bits_per_byte() const;
+  double mtp_acceptance_percent() const { return 100 * sums.mtp_accepted / (sums.mtp_compared + 1e-8); }
+};
+
+Scalars EvalScalars(int64_t step, const EvalReport& report);
+
+// "eval metrics after step: 3, loss=2.3026, perplexity=10.000, ...".
+std::string EvalLine(int64_t step, const EvalReport& report);
+
 // "completed step: 3, seconds: 1.23, TFLOP/s/device: ..., loss: ..." as MaxText prints it.
 std::string ConsoleLine(int64_t step, const StepReport& report, const StepTiming& timing);
 
