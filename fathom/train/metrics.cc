@@ -101,7 +101,8 @@ Scalars StepScalars(int64_t step, const StepReport& r, const StepTiming& t, doub
     s.Add("learning/indexer_kl", r.indexer_kl);
   }
   s.Add("learning/total_weights", r.sums.main.weight);
-  s.Add("learning/max_logits", r.max_attention_logit.value_or(r.sums.main.max_logit));
+  const double largest = r.max_attention_logit.value_or(r.sums.main.max_logit);
+  if (largest > CrossEntropySums().max_logit) s.Add("learning/max_logits", largest);  // a warm-up has no logits
   s.Add("learning/grad_norm", r.optimizer.grad_norm);
   s.Add("learning/raw_grad_norm", r.optimizer.raw_grad_norm);
   s.Add("learning/param_norm", r.optimizer.param_norm);
