@@ -120,6 +120,7 @@ struct MaskedLanes {
   const MaskedSight& sight;
   int64_t first, all, some;
   hn::Vec<DI> bit;
+  hn::Mask<DF> sees_none;
   MaskedLanes(const MaskedSight& s, int64_t at) : sight(s), first(at), bit(hn::Shl(hn::Set(DI(), 1), hn::Iota(DI(), 0))) {
     uint64_t each = ~uint64_t{0}, any = 0;
     for (int64_t j = 0; j < s.n; ++j) {
@@ -129,18 +130,28 @@ struct MaskedLanes {
     const uint64_t lanes = (uint64_t{1} << LanesF()) - 1;
     all = (each >> at & lanes) == lanes ? s.n : 0;
     some = (any >> at & lanes) != 0 ? s.n : 0;
+    sees_none = WhereSet(~any);
   }
   hn::Mask<DF> Sees(int64_t key) const {
 #if HWY_TARGET <= HWY_AVX3
     return hn::LoadMaskBits(DF(), reinterpret_cast<const uint8_t*>(sight.masks + key * sight.stride) + first / 8);
 #else
-    const auto bits = static_cast<int32_t>(sight.masks[key * sight.stride] >> first & 0xffff);
-    return hn::RebindMask(DF(), hn::TestBit(hn::Set(DI(), bits), bit));
+    return WhereSet(sight.masks[key * sight.stride]);
 #endif
+  }
+  hn::Mask<DF> WhereSet(uint64_t mask) const {
+    return hn::RebindMask(DF(), hn::TestBit(hn::Set(DI(), static_cast<int32_t>(mask >> first & 0xffff)), bit));
   }
 };
 inline LaneSight LanesOf(const BlockSight& sight, int64_t first) { return LaneSight(sight, first); }
 inline MaskedLanes LanesOf(const MaskedSight& sight, int64_t first) { return MaskedLanes(sight, first); }
+
+// What brings sums to a new largest score. NaN, where all scores of a query are: then its result says so. A query that sees no key of a
+// block, perhaps none so far, keeps what it has.
+inline VF FactorTo(const LaneSight&, VF before, VF top) { return Exp2NonPositive(hn::Sub(before, top)); }
+inline VF FactorTo(const MaskedLanes& lanes, VF before, VF top) {
+  return hn::IfThenElse(lanes.sees_none, hn::Set(DF(), 1.0f), Exp2NonPositive(hn::Sub(before, top)));
+}
 
 // Running softmax of a block of queries: the largest score so far times log2(e), the sum of e^(score - largest), and the factor
 // that brings earlier sums to the newest largest score.
@@ -180,7 +191,7 @@ void SoftmaxColumns(float* s, const Sight& sight, float log2_scale, const Softma
       StoreF(p, at(j));
       sum = hn::Add(sum, p);
     }
-    const VF factor = hn::IfThenElse(hn::Eq(before, top), hn::Set(d, 1.0f), Exp2NonPositive(hn::Sub(before, top)));
+    const VF factor = FactorTo(lanes, before, top);
     StoreF(top, state.top + v);
     StoreF(factor, state.factor + v);
     StoreF(hn::MulAdd(LoadF(state.sum + v), factor, sum), state.sum + v);

@@ -147,7 +147,8 @@ void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, View top, Arena
     HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, head, head_end, begin, end}, own, sums_of(job));
     if (group == 0) parts[job] = sums_of(job);
   });
-  ParallelRanges(queries * s.heads, 8, [&](int64_t begin, int64_t end) {
+  const TraceSlice combine("combine parts");
+  ParallelRanges(queries * s.heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t m = i / s.heads, head = i % s.heads;
       const std::span<const PartialSums> own(parts + jobs.First(m), static_cast<size_t>(jobs.First(m + 1) - jobs.First(m)));
