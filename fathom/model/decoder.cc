@@ -69,9 +69,14 @@ Decoder::Kept Decoder::AllocateLayers(Ctx& ctx, int64_t tokens, Remat remat) con
 
 void Decoder::KeepLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, Remat remat, const Kept& kept) const {
   Pulse::At(Activity::kForward);
+  const TraceSlice slice("forward");
   const Stage stage = StageOf(ctx);
-  if (stage.first) EmbeddingForward(p.embed_tokens.value, batch.ids, kept.h);
+  if (stage.first) {
+    const TraceSlice of_embedding("embedding");
+    EmbeddingForward(p.embed_tokens.value, batch.ids, kept.h);
+  }
   for (size_t i = stage.begin; i < stage.end; ++i) {
+    const TraceSlice of_layer = TraceSlice::OfLayer(static_cast<int64_t>(i));
     const LayerScope weights(p, static_cast<int64_t>(i));
     ForwardKeeping(ctx, {blocks_[i], p.layers[i], {batch.layout, *rope_}, remat}, kept.h, kept.blocks[i]);
   }
@@ -114,6 +119,7 @@ LossSums Decoder::BackwardHead(Ctx& ctx, const DecoderParams& p, const TokenBatc
 LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBatch& batch, const LossOptions& options, Remat remat,
                                  const Kept& kept, View dh, DecoderParams& grads) const {
   Pulse::At(Activity::kBackward);
+  const TraceSlice slice("backward");
   ArenaScope scope(ctx.scratch);
   const Stage stage = StageOf(ctx);
   const LayerTerms terms(ctx, batch, *rope_, options);
@@ -125,7 +131,10 @@ LossSums Decoder::BackwardLayers(Ctx& ctx, const DecoderParams& p, const TokenBa
     const LayerPass pass{blocks_[i], p.layers[i], {batch.layout, *rope_}, remat};
     BackwardKept(ctx, pass, kept.blocks[i], terms, static_cast<int64_t>(i), dh, grads.layers[i]);
   }
-  if (stage.first && !grads.embed_tokens.value.empty()) EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
+  if (stage.first && !grads.embed_tokens.value.empty()) {
+    const TraceSlice of_embedding("embedding's gradient");
+    EmbeddingBackward(dh, batch.ids, grads.embed_tokens.value.mutable_view());
+  }
   return sums;
 }
 
