@@ -49,6 +49,7 @@ void Print(const GoldenLogits& golden, const std::vector<std::vector<double>>& m
 struct Results {
   Json prompts = Json::array();
   int64_t missed = 0;
+  double max_kl = 0;
   Json first;  // prompt and token; null while all is within the bars
   std::string output;
 };
@@ -57,6 +58,11 @@ void Compare(const RunConfig& config, ForwardModel& model, const LogitBars& bars
   ReadGoldenLogits(config.String("golden_logits_path"), [&](const GoldenLogits& golden) {
     const auto logits = model.LogitRows(golden.tokens);
     const LogitReport report = CompareLogits(golden.logits, logits, bars);
+    if (report.kl.empty()) {
+      Throw(ErrorCode::kUsage, "{}: of the {} tokens of prompt {}, skip_first_token and token_size leave none to compare",
+            config.String("golden_logits_path"), golden.tokens.size(), results.prompts.size());
+    }
+    results.max_kl = std::max(results.max_kl, report.max_kl);
     const bool passes = report.Passes(bars);
     Print(golden, logits, report, passes);
     if (!passes && results.missed++ == 0) results.first = {{"prompt", results.prompts.size()}, {"token", report.FirstMissed().value_or(0)}};
@@ -66,6 +72,7 @@ void Compare(const RunConfig& config, ForwardModel& model, const LogitBars& bars
       results.output += Json{{"prompt", golden.prompt}, {"tokens", golden.tokens}, {"logits", logits}}.dump() + "\n";
     }
   });
+  if (results.prompts.empty()) Throw(ErrorCode::kInput, "{}: no prompt in it", config.String("golden_logits_path"));
 }
 
 void PrintSummary(const Results& results) {
@@ -92,8 +99,9 @@ Json Diagnose(const RunConfig& config, const ForwardModel& model, const LogitBar
   double runs = 0;
   ReadGoldenLogits(file, [&](const GoldenLogits& golden) { search.Add(golden, [&] { progress.Update(++runs); }); });
   progress.Finish();
-  PrintTried(search.Tried(), search.Cause());
-  diagnosis.update(TriedJson(search.Tried(), search.Cause()));
+  const std::optional<TriedFault> cause = search.Cause(results.max_kl);
+  PrintTried(search.Tried(), cause);
+  diagnosis.update(TriedJson(search.Tried(), cause));
   return diagnosis;
 }
 

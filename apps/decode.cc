@@ -280,9 +280,20 @@ int RunChat(const RunConfig& config, const Tokenizer& tokenizer) {
   return Converse(engine, tokenizer, form, options);
 }
 
+// One of them is answered; the others would go unheard.
+void CheckOnePrompt(const RunConfig& config) {
+  std::string given;
+  for (const char* flag : {"messages_file", "prompt_ids", "prompt_file", "prompt"}) {
+    if (!config.Given(flag) || config.String(flag).empty()) continue;
+    if (!given.empty()) Throw(ErrorCode::kUsage, "{}= and {}= both say what to answer: give one of them", given, flag);
+    given = flag;
+  }
+}
+
 int DecodeOnMesh(const RunConfig& config, const Mesh& mesh) {
   const std::filesystem::path dir = config.String("load_parameters_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "decode needs load_parameters_path= (a checkpoint's folder)");
+  if (!config.Bool("chat")) CheckOnePrompt(config);
   const Stopwatch clock;
   std::optional<Tokenizer> tokenizer;
   if (config.String("prompt_ids").empty() || !config.String("tokenizer_path").empty())

@@ -11,7 +11,7 @@ void PrintTried(const std::vector<TriedFault>& tried, const std::optional<TriedF
   for (const TriedFault& t : tried)
     fmt::print("  {:<24} {:>10.3e}  {}\n", t.name, t.max_kl, t.within_the_bars ? "within the bars" : "MISSED");
   if (!cause) {
-    fmt::print("cause: none of these faults explains the difference\n");
+    fmt::print("cause: none of these faults alone explains the difference\n");
     return;
   }
   fmt::print("cause: {}: on the other side {}\n", cause->name, cause->what);

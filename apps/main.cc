@@ -216,7 +216,7 @@ void NameUnread(const Command& command, const RunConfig& config) {
 
 // The yml of defaults of the command, or of the one that `plan` is asked about.
 std::string DefaultsOf(const Command& command, const std::vector<std::string>& words) {
-  if (command.name != "plan") return command.defaults;
+  if (command.name != "plan" && command.name != "config") return command.defaults;
   const auto planned = std::ranges::find_if(Commands(), [&](const Command& c) { return std::ranges::count(words, c.name) > 0; });
   return planned == Commands().end() ? "" : planned->defaults;
 }

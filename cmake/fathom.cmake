@@ -19,7 +19,9 @@ function(fathom_test source)
   add_executable(${name} ${source})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} fathom_options GTest::gtest GTest::gtest_main)
   # What is tested is checked for undefined behaviour, tests are not: it doubles the time that they take to compile.
-  target_compile_options(${name} PRIVATE $<$<BOOL:${FATHOM_SANITIZE}>:-fno-sanitize=undefined>)
+  if(FATHOM_SANITIZE)
+    target_compile_options(${name} PRIVATE -fno-sanitize=undefined)
+  endif()
   target_compile_definitions(${name} PRIVATE FATHOM_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
   add_test(NAME ${name} COMMAND ${name})
   # Threads that wait without spinning: tests run side by side, and on a busy machine spinning takes a hundred times as long.

@@ -48,7 +48,8 @@ bool DocumentReader::NextRow(Document* document) {
     const Json json = ParseJson(row_.json, "the row");
     const auto field = json.is_object() ? json.find(text_field_) : json.end();
     if (field == json.end() || !field->is_string())
-      Throw(ErrorCode::kInput, "no string \"{}\"; train_data_columns names the field with the text", text_field_);
+      Throw(ErrorCode::kInput, "no string \"{}\"; train_data_columns (evaluating text: eval_data_columns) names the field with the text",
+            text_field_);
     document->text = field->get<std::string>();
   } catch (const Error& e) {
     Throw(e.code(), "{}: {}", DescribeRow(file_, row_.place), e.what());

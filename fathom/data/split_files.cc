@@ -53,7 +53,11 @@ std::vector<fs::path> Folders(const HubData& data) {
 }  // namespace
 
 std::vector<fs::path> FindSplitFiles(const HubData& data, const std::string& split, const std::string& flag) {
-  if (fs::is_regular_file(data.path)) return {data.path};
+  if (fs::is_regular_file(data.path)) {
+    if (flag == "hf_eval_split")
+      Throw(ErrorCode::kUsage, "hf_path={} is one file, which training reads: hf_eval_files= names those of the evaluation", data.path);
+    return {data.path};
+  }
   if (!fs::is_directory(data.path)) {
     Throw(ErrorCode::kInput,
           "hf_path={}: no such file or folder; nothing is fetched: hf download --repo-type dataset NAME --local-dir DIR does", data.path);

@@ -49,12 +49,14 @@ std::vector<TriedFault> FaultSearch::Tried() const {
   return tried;
 }
 
-std::optional<TriedFault> FaultSearch::Cause() const {
+std::optional<TriedFault> FaultSearch::Cause(double without) const {
+  constexpr double kMostLeft = 0.25;  // a bar that rounding just misses is met by many a fault
   std::optional<TriedFault> cause;
   for (const TriedFault& result : results_) {
-    if (result.within_the_bars && (!cause || LeavesLess(result, *cause))) cause = result;
+    if (result.within_the_bars && result.max_kl <= kMostLeft * without && (!cause || LeavesLess(result, *cause))) cause = result;
   }
-  return cause;
+  const auto is_rival = [&](const TriedFault& r) { return r.within_the_bars && r.name != cause->name && r.max_kl <= cause->max_kl; };
+  return cause && std::ranges::any_of(results_, is_rival) ? std::nullopt : cause;
 }
 
 }  // namespace fathom

@@ -48,6 +48,12 @@ int64_t GeneratedScorer::NewTokens(int64_t prompt) const {
 }
 
 int64_t GeneratedScorer::Add(const AskedSubject& asked) {
+  constexpr size_t kLetters = 4;  // A to D are all that MaxText looks for
+  for (const ChoiceQuestion& q : asked.subject->questions) {
+    if (q.choices.size() > kLetters)
+      Throw(ErrorCode::kUsage, "scoring=generated finds the answers A to D, and a question has {} choices: take letters or continuations",
+            q.choices.size());
+  }
   const std::vector<std::string_view> views(asked.prompts.begin(), asked.prompts.end());
   Tokenised& t = tokenised_.emplace_back(&asked, tokenizer_.EncodeBatch(views, {.add_bos = settings_.add_bos}));
   int64_t longest = 0;

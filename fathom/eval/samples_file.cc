@@ -10,6 +10,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kRowStart = R"({"answer":)";  // keys are in alphabetical order
+
 bool IsRegularOrAbsent(const std::string& path) {
   std::error_code ignored;
   const auto type = fs::status(path, ignored).type();
@@ -52,6 +54,10 @@ SampleRows ReadSamples(const std::string& path, const std::function<std::string(
     }
     if (!rows.emplace(*key, row).second) Throw(ErrorCode::kInput, "{} line {}: a question for the second time", path, number);
   }
+  // What a killed run leaves behind its last whole row begins as one.
+  const std::string_view rest = std::string_view(text).substr(text.find_last_of('\n') + 1), start = rest.substr(0, kRowStart.size());
+  if (start != kRowStart.substr(0, start.size()))
+    Throw(ErrorCode::kInput, "{} line {}: no row of an evaluation; let samples_output name another file", path, number + 1);
   return rows;
 }
 

@@ -152,16 +152,28 @@ double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {
   return std::sqrt(SumPartials());
 }
 
+// Of a step that moves nothing.
+double Optimizer::ParamNorm() {
+  ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
+    const Part& part = parts_[static_cast<size_t>(i)];
+    const OptimizerParam& p = params_[part.param];
+    partials_[static_cast<size_t>(i)] = p.moves() && p.counted ? SumSquares(Slice(p.value, part.begin, part.end)) : 0;
+  });
+  return std::sqrt(SumPartials());
+}
+
 OptimizerReport Optimizer::Step(double learning_rate, double loss) {
   OptimizerReport report;
   report.raw_grad_norm = GradNorm();
   if (!std::isfinite(report.raw_grad_norm)) {
     report.grad_norm = report.raw_grad_norm;
+    report.param_norm = ParamNorm();
     return report;
   }
   report.spike = spikes_ && std::isfinite(loss) && spikes_->IsSpike(loss, report.raw_grad_norm);
   if (report.spike) {
     report.grad_norm = report.raw_grad_norm;
+    report.param_norm = ParamNorm();
     return report;
   }
   const double threshold = config_.gradient_clipping_threshold;

@@ -97,6 +97,7 @@ class Optimizer {
   double GradNorm();
   void UpdateMatrices(double learning_rate, double grad_scale);
   double UpdateAndParamNorm(double learning_rate, double grad_scale);
+  double ParamNorm();
   void UpdatePart(const Part& part, double learning_rate, double grad_scale);
   double SumPartials() const;
   Rounding RoundingOf(const OptimizerParam& p, int64_t begin) const;

@@ -120,8 +120,14 @@ void ReadLora(const RunConfig& config, TrainOptions& o) {
     for (const char* flag : {"lora.lora_module_path", "lora.lora_restore_path"}) {
       if (!config.String(flag).empty()) Throw(ErrorCode::kUsage, "{} needs lora.enable_lora=true", flag);
     }
+    for (const char* flag : {"lora.lora_rank", "lora.lora_alpha"}) {
+      if (config.Given(flag)) Throw(ErrorCode::kUsage, "{} needs lora.enable_lora=true", flag);
+    }
     return;
   }
+  if (!config.Strings("init_missing").empty())
+    Throw(ErrorCode::kUsage,
+          "init_missing with lora.enable_lora=true: a run saves its adapters only, so what is fresh beside them would be lost");
   if (o.lora.rank < 1) Throw(ErrorCode::kUsage, "lora.lora_rank={}: at least 1 is needed", o.lora.rank);
   if (o.optimizer.type == OptimizerType::kMuon) Throw(ErrorCode::kUsage, "opt_type=muon: adapters are trained with adamw or sgd");
   if (!(o.lora.alpha > 0)) Throw(ErrorCode::kUsage, "lora.lora_alpha={}: above 0 is needed", o.lora.alpha);

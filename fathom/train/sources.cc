@@ -298,9 +298,9 @@ void RampUp(const RunConfig& config, const TrainOptions& options, DataSources& s
 
 void CheckDataNamed(const RunConfig& config) {
   const std::string& type = config.String("dataset_type");
-  if (type == "synthetic") return;
   if (config.Bool("use_sft") && type != "hf")
     Throw(ErrorCode::kUsage, "dataset_type={}: use_sft=true reads conversations: dataset_type=hf with hf_path=", type);
+  if (type == "synthetic") return;
   if (type == "hf" && config.String("hf_path").empty() && config.String("hf_train_files").empty())
     Throw(ErrorCode::kUsage, "dataset_type=hf needs hf_path= (a file, or a folder as hf download leaves it) or hf_train_files=");
   if ((type == "text" || type == "tokens") && config.String("dataset_path").empty())
