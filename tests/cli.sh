@@ -123,6 +123,14 @@ logits=(check logits "load_parameters_path=$lite" "golden_logits_path=$lite/gold
 expect 0 0 '"diagnosis": null' "${logits[@]}" max_kl_div=1e-8 json=-
 expect 1 0 '^cause: none of these faults' "${logits[@]}" max_kl_div=1e-30
 expect 1 0 '"cause": null' "${logits[@]}" max_kl_div=1e-30 explain=false json=-
+expect 2 1 'leave none to compare' "${logits[@]}" max_kl_div=1e-8 token_size=1 skip_first_token=true
+# What would be left out, or was not asked for, is an error.
+expect 2 1 'both say what to answer' decode "load_parameters_path=$v3" messages_file=x prompt_ids=1
+expect 2 1 'plan sft: unexpected lora' plan sft lora model_name=deepseek2-16b
+expect 2 1 'dataset_type=synthetic: use_sft=true' sft model_name=deepseek3-tiny dataset_type=synthetic
+expect 2 1 'lora.lora_rank needs lora.enable_lora=true' sft "load_parameters_path=$v3" hf_path=x lora.lora_rank=4
+expect 2 1 'init_missing with lora.enable_lora=true' train "load_parameters_path=$v3" dataset_path=x lora.enable_lora=true init_missing=mtp lora.lora_rank=4 lora.lora_alpha=8
+expect 0 0 'learning_rate +2e-05' config sft
 FATHOM_SIMD=mmx expect 2 1 'mmx' config
 
 # full ARGUMENT...: standard output is full, and standard error too or closed.
