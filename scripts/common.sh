@@ -4,7 +4,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Debian 12 packages, by what needs them.
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libdnnl-dev libhwy-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libyaml-cpp-dev libzstd-dev zlib1g-dev libxxhash-dev libopenmpi-dev)
-TEST_PACKAGES=(libgtest-dev libgmock-dev openmpi-bin)
+TEST_PACKAGES=(libgtest-dev libgmock-dev openmpi-bin procps)
 QUICKSTART_PACKAGES=(perl xz-utils)
 
 say() { if [ -t 1 ]; then printf '\n\033[1m== %s\033[0m\n' "$*"; else printf '\n== %s\n' "$*"; fi; }
