@@ -5,6 +5,7 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/log.h"
+#include "fathom/base/threads.h"
 #include "fathom/base/trace_window.h"
 #include "fathom/testing/folder.h"
 
@@ -53,6 +54,25 @@ TEST(Trace, ThreadsHaveTheSliceThatTheyWorkAt) {
   ASSERT_EQ(trace.slices().size(), 2u);
   EXPECT_STREQ(trace.slices()[1].name, "product");
   EXPECT_EQ(trace.slices()[1].thread, 2);
+}
+
+TEST(Trace, APlanSaysHowLoopsAreDivided) {
+  Trace trace;
+  const PlanScope plan(16);
+  const TraceScope scope(trace);
+  const auto planned = [&](const auto& loop) {
+    {
+      const TraceSlice slice("kernel");
+      loop();
+    }
+    const Trace::Slice& last = trace.slices().back();
+    return std::pair(last.jobs, last.largest_over_mean);
+  };
+  const auto none = [](int64_t, auto) { FAIL() << "a plan runs nothing"; };
+  EXPECT_EQ(planned([&] { ParallelWorkerJobs(40, none); }), std::pair(int64_t{40}, 3 * 16 / 40.0));
+  EXPECT_EQ(planned([&] { ParallelWorkerJobs(4, none); }), std::pair(int64_t{4}, 4.0));
+  EXPECT_EQ(planned([&] { ParallelRanges(1000, 500, none); }), std::pair(int64_t{2}, 8.0));
+  EXPECT_EQ(planned([&] { ParallelRanges(1600, 1, none); }), std::pair(int64_t{1600}, 1.0));
 }
 
 TEST(TraceWindow, WritesItsStepsForAViewer) {

@@ -52,6 +52,8 @@ TEST_F(SplitFiles, WhatIsMissingIsNamed) {
   Make("train.jsonl");
   EXPECT_NE(MessageOf("validation").find("train_split=validation"), std::string::npos);
   EXPECT_NE(MessageOf("train", "absent").find("hf_data_dir=absent"), std::string::npos);
+  const HubData one_file{(folder_.path() / "train.jsonl").string(), "", ""};
+  EXPECT_THROW(FindSplitFiles(one_file, "test", "hf_eval_split"), Error) << "training reads it";
   EXPECT_THROW(FindSplitFiles({"HuggingFaceH4/ultrachat_200k", "", ""}, "train", "train_split"), Error);
 }
 

@@ -11,6 +11,7 @@
 #include "fathom/checkpoint/hub/save.h"
 #include "fathom/eval/forward.h"
 #include "fathom/eval/mmlu_data.h"
+#include "fathom/eval/samples_file.h"
 #include "fathom/model/load.h"
 #include "fathom/model/tiny_config.h"
 #include "fathom/testing/folder.h"
@@ -239,6 +240,18 @@ TEST_F(ChoiceEvalTest, AnotherRunsRowsAreRefused) {
   ExpectRefused(Subjects(1), " line 2: a question for the second time");
   WriteFileAtomically(run_.samples_path, first + "{}\n");
   ExpectRefused(Subjects(1), " line 2: no row");
+}
+
+TEST(ReadSamples, OnlyTheBeginningOfARowMayLackItsEnd) {
+  const TemporaryFolder folder;
+  const std::string path = (folder.path() / "rows.jsonl").string();
+  const auto hash = [](const QuestionKey&) { return std::string(); };
+  for (const std::string cut : {"", "{", "{\"answer\":\"A\",\"corr"}) {
+    WriteFileAtomically(path, cut);
+    EXPECT_TRUE(ReadSamples(path, hash).empty()) << cut;
+  }
+  WriteFileAtomically(path, "{\"architectures\":[\"DeepseekV3ForCausalLM\"]}");
+  EXPECT_THROW(ReadSamples(path, hash), Error) << "somebody's file";
 }
 
 TEST_F(ChoiceEvalTest, PromptsAreWritten) {

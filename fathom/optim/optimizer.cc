@@ -103,14 +103,20 @@ double Optimizer::SumPartials() const {
   return sum_over_ranks_ ? sum_over_ranks_(sum) : sum;
 }
 
-double Optimizer::GradNorm() {
-  const TraceSlice slice("gradient norm");
+// Of squares(part, parameter), the sum of squares of a part.
+template <class F>
+double Optimizer::NormOverParts(const F& squares) {
   ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
     const Part& part = parts_[static_cast<size_t>(i)];
-    const OptimizerParam& p = params_[part.param];
-    partials_[static_cast<size_t>(i)] = p.counted ? SumSquares(Slice(p.grad, part.begin, part.end)) : 0;
+    partials_[static_cast<size_t>(i)] = squares(part, params_[part.param]);
   });
   return std::sqrt(SumPartials());
+}
+
+double Optimizer::GradNorm() {
+  const TraceSlice slice("gradient norm");
+  return NormOverParts(
+      [](const Part& part, const OptimizerParam& p) { return p.counted ? SumSquares(Slice(p.grad, part.begin, part.end)) : 0; });
 }
 
 void Optimizer::UpdatePart(const Part& part, double learning_rate, double grad_scale) {
@@ -140,26 +146,22 @@ void Optimizer::UpdateMatrices(double learning_rate, double grad_scale) {
   }
 }
 
+double Optimizer::PartSquares(const Part& part, const OptimizerParam& p) const {
+  return p.moves() && p.counted ? SumSquares(Slice(p.value, part.begin, part.end)) : 0;
+}
+
 double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {
   const TraceSlice slice("optimizer's update");
   UpdateMatrices(learning_rate, grad_scale);
-  ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
-    const Part& part = parts_[static_cast<size_t>(i)];
-    const OptimizerParam& p = params_[part.param];
+  return NormOverParts([&](const Part& part, const OptimizerParam& p) {
     if (p.moves() && !IsMuons(p)) UpdatePart(part, learning_rate, grad_scale);
-    partials_[static_cast<size_t>(i)] = p.moves() && p.counted ? SumSquares(Slice(p.value, part.begin, part.end)) : 0;
+    return PartSquares(part, p);
   });
-  return std::sqrt(SumPartials());
 }
 
 // Of a step that moves nothing.
 double Optimizer::ParamNorm() {
-  ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
-    const Part& part = parts_[static_cast<size_t>(i)];
-    const OptimizerParam& p = params_[part.param];
-    partials_[static_cast<size_t>(i)] = p.moves() && p.counted ? SumSquares(Slice(p.value, part.begin, part.end)) : 0;
-  });
-  return std::sqrt(SumPartials());
+  return NormOverParts([this](const Part& part, const OptimizerParam& p) { return PartSquares(part, p); });
 }
 
 OptimizerReport Optimizer::Step(double learning_rate, double loss) {

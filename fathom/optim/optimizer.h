@@ -98,6 +98,9 @@ class Optimizer {
   void UpdateMatrices(double learning_rate, double grad_scale);
   double UpdateAndParamNorm(double learning_rate, double grad_scale);
   double ParamNorm();
+  double PartSquares(const Part& part, const OptimizerParam& p) const;
+  template <class F>
+  double NormOverParts(const F& squares);
   void UpdatePart(const Part& part, double learning_rate, double grad_scale);
   double SumPartials() const;
   Rounding RoundingOf(const OptimizerParam& p, int64_t begin) const;

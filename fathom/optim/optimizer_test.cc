@@ -131,6 +131,7 @@ TEST(Optimizer, ANonFiniteGradientChangesNothing) {
     const OptimizerReport report = optimizer.Step(0.1);
     EXPECT_FALSE(report.applied);
     EXPECT_FALSE(std::isfinite(report.raw_grad_norm));
+    EXPECT_NEAR(report.param_norm, Norm({&before}), 1e-4);
     EXPECT_TRUE(SameBits(model.value(0), before));
     EXPECT_EQ(optimizer.step_count(), 0);
   }
@@ -273,6 +274,7 @@ TEST(Optimizer, ASpikeChangesNothing) {
   const auto before = model.value(0);
   const OptimizerReport report = optimizer.Step(0.1, 100);
   EXPECT_TRUE(report.spike && !report.applied);
+  EXPECT_NEAR(report.param_norm, Norm({&before}), 1e-4);
   EXPECT_TRUE(SameBits(model.value(0), before));
   EXPECT_EQ(optimizer.step_count(), 3);
 }
