@@ -230,7 +230,7 @@ std::vector<Json> RunPrompts(const RunConfig& config, Engine& engine, const Toke
   return results;
 }
 
-// Drafting times itself to decide whether it goes on, which ranks would not do alike; rows of a batch are not divided.
+// Rows of a batch are not divided.
 void CheckDecodingMesh(const RunConfig& config, const Mesh& mesh, const ModelConfig& model) {
   if (mesh.world().size() == 1) return;
   for (const Axis axis : {Axis::kData, Axis::kFsdp, Axis::kContext, Axis::kStage}) {
@@ -239,7 +239,6 @@ void CheckDecodingMesh(const RunConfig& config, const Mesh& mesh, const ModelCon
           MeshFlag(config, axis), mesh.size(axis), mesh.world().size());
   }
   CheckMesh(config, mesh, model, 0);
-  if (config.String("speculative") == "mtp") Throw(ErrorCode::kUsage, "speculative=mtp: one process drafts; several ranks do not");
 }
 
 // What each rank may read of the checkpoint; null of one.

@@ -90,4 +90,9 @@ ConstView Engine::NextDrafts(std::span<const NextToken> drafted) {
   return drafter_->Next(ctx, drafted);
 }
 
+double Engine::OfSlowestRank(double seconds) const {
+  for (const Comm* group : {&model_.groups().tensor, &model_.groups().expert}) group->AllMax(std::span(&seconds, 1));
+  return seconds;
+}
+
 }  // namespace fathom

@@ -237,7 +237,7 @@ void Batch::Step() {
   TakeShortParts();
   Pass();
   FeedLongParts();
-  if (may_draft && !feeds) cost_.Note(Made() - made, clock.Seconds());
+  if (may_draft && !feeds) cost_.Note(Made() - made, engine_.OfSlowestRank(clock.Seconds()));
 }
 
 void Batch::Take(Active& a, int32_t id) {

@@ -13,6 +13,7 @@
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/model/load.h"
 #include "fathom/model/tiny_config.h"
+#include "fathom/parallel/test_threads.h"
 #include "fathom/testing/close.h"
 #include "fathom/testing/folder.h"
 
@@ -195,6 +196,34 @@ TEST_P(GenerateTest, AnswersDoNotDependOnNeighboursOrDrafts) {
     for (const bool by_row : {false, true}) {
       ExpectTheSameAnswers(*model_, *drafting_model_, options, by_row);
       ExpectTheSameAnswers(rounding, rounding_drafts, options, by_row);
+    }
+  }
+}
+
+MeshSizes MeshOf(int64_t expert, int64_t tensor) {
+  MeshSizes sizes;
+  sizes[static_cast<size_t>(Axis::kExpert)].ici = expert;
+  sizes[static_cast<size_t>(Axis::kTensor)].ici = tensor;
+  return sizes;
+}
+
+// Every rank gives the answers of one process, drafted or not; which way is faster they find alike, though their clocks differ.
+TEST_P(GenerateTest, RanksGiveTheAnswersOfOneProcess) {
+  std::vector<Request> requests = Requests();
+  requests.resize(6);
+  for (const GenerateOptions& options : {Options(0, 0), Sampled(0, 0)}) {
+    const auto want = Answers(*plain_, requests, options, 1);
+    GenerateOptions with_drafts = options;
+    with_drafts.draft_tokens = 3;
+    for (const auto& [expert, tensor] : {std::pair{1, 2}, {2, 1}, {4, 1}, {2, 2}}) {
+      RunRanks(expert * tensor, [&](const Comm& world) {
+        const Mesh mesh(world, MeshOf(expert, tensor));
+        const MappedModel model(Checkpoint::Open(dir_), DType::kF32, 1200, {.enabled = true}, {}, {}, mesh);
+        Engine engine(model, 3);
+        EXPECT_EQ(engine.OfSlowestRank(world.rank() + 0.5), world.size() - 0.5);
+        EXPECT_EQ(Answers(engine, requests, options, 3), want) << "expert " << expert << ", tensor " << tensor;
+        EXPECT_EQ(Answers(engine, requests, with_drafts, 3), want) << "drafts, expert " << expert << ", tensor " << tensor;
+      });
     }
   }
 }
