@@ -16,7 +16,7 @@ declare -A allowed=(
   [tokenizer]="base config"
   [chat]="base tokenizer"
   [parquet]="base"
-  [data]="base config tokenizer parquet"
+  [data]="base config parallel tokenizer parquet"
   [layers]="base tensor config kernels parallel"
   [model]="base tensor config spec kernels parallel checkpoint layers"
   [checkpoint]="base tensor config spec kernels"
@@ -24,7 +24,7 @@ declare -A allowed=(
   [report]="base"
   [train]="base tensor config spec kernels parallel report machine tokenizer chat data layers model checkpoint optim infer"
   [infer]="base tensor config spec kernels parallel tokenizer layers model checkpoint"
-  [eval]="base tensor config spec kernels tokenizer parquet data layers model checkpoint optim train infer"
+  [eval]="base tensor config spec kernels parallel tokenizer parquet data layers model checkpoint optim train infer"
 )
 # The rooms of two large folders, likewise.
 declare -A rooms=(

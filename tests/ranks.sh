@@ -51,8 +51,10 @@ same() {
 "$fathom" tokenizer train "input=$text" vocab_size=400 output=tokenizer log_level=error >/dev/null || fail "no tokenizer"
 one alone steps=4 || fail "one process: $(tail -1 alone.err)"
 for axis in data fsdp expert tensor context pipeline; do
-  two "$axis" "$axis" steps=4 || fail "$axis: $(grep fathom: "$axis.err" | head -1)"
+  two "$axis" "$axis" steps=4 json="$axis.json" || fail "$axis: $(grep fathom: "$axis.err" | head -1)"
   same "$axis" alone >difference || fail "$axis: not as one process: $(head -1 difference)"
+  read -ra tokenised < <(grep -o '"bytes_tokenised": [0-9]*' "$axis.json" | grep -o '[0-9]*$' | xargs)
+  [ "${tokenised[*]}" = "$(stat -c %s "$text") 0" ] || fail "$axis: ranks have tokenised ${tokenised[*]} bytes, not the text once"
 done
 
 # Two steps on one mesh, two on another; the folder is one of one process.

@@ -8,7 +8,7 @@
 
 namespace fathom {
 
-// What became of the rows of a data set that have been read so far, by this process.
+// What became of the rows of a data set that have been read so far.
 struct SampleCounts {
   int64_t read = 0;            // all of them
   int64_t truncated = 0;       // cut at the length of a sequence
@@ -39,6 +39,8 @@ class BatchSource {
   virtual void Reset() = 0;
   // Of sources that leave some out; all 0 otherwise.
   virtual SampleCounts counts() const { return {}; }
+  // Of text or rows that this rank has read and tokenised so far, for itself and the others.
+  virtual int64_t bytes_tokenised() const { return 0; }
 };
 
 }  // namespace fathom

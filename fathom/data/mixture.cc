@@ -97,4 +97,10 @@ SampleCounts MixtureSource::counts() const {
   return sum;
 }
 
+int64_t MixtureSource::bytes_tokenised() const {
+  int64_t sum = 0;
+  for (const auto& source : sources_) sum += source->bytes_tokenised();
+  return sum;
+}
+
 }  // namespace fathom

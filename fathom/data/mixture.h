@@ -36,6 +36,7 @@ class MixtureSource final : public BatchSource {
   void Restore(const Json& state) override;
   void Reset() override;
   SampleCounts counts() const override;
+  int64_t bytes_tokenised() const override;
 
  private:
   size_t Furthest() const;

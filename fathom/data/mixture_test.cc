@@ -5,6 +5,7 @@
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
 #include "fathom/data/text.h"
+#include "fathom/parallel/test_threads.h"
 #include "fathom/testing/folder.h"
 
 namespace fathom {
@@ -26,7 +27,8 @@ class Mixture : public testing::Test {
       WriteFileAtomically(folder_.path() / (std::string(1, letter) + ".jsonl"), text);
     }
   }
-  MixtureSource Make(int64_t rows, int rank = 0, int ranks = 1, int64_t epochs = 0) const {
+  MixtureSource Make(int64_t rows, int rank = 0, int ranks = 1, int64_t epochs = 0, const Comm& host = {},
+                     const EncodeFunction& encode = Bytes) const {
     std::vector<std::unique_ptr<BatchSource>> sources;
     for (const char* name : {"a.jsonl", "b.jsonl"}) {
       TextConfig config;
@@ -35,7 +37,8 @@ class Mixture : public testing::Test {
       config.length = 8;
       config.packing = Packing::kNone;
       config.epochs = epochs;
-      sources.push_back(std::make_unique<TextSource>(config, Bytes));
+      config.host = host;
+      sources.push_back(std::make_unique<TextSource>(config, encode));
     }
     return {{rows, 8, rank, ranks}, std::move(sources), {0.75, 0.25}};
   }
@@ -99,6 +102,63 @@ TEST(ParseMixture, PathsWithWeights) {
   EXPECT_TRUE(ParseMixture("a.txt,b:c", "f").empty());
   EXPECT_THROW(ParseMixture("a.txt:0.7,b", "f"), Error);
   EXPECT_THROW(ParseMixture("a.txt:-1,b:1", "f"), Error);
+}
+
+// Ranks 0 and 1 of one machine, rank 2 of another.
+Comm HostOf(const Comm& world) { return world.Part(world.rank() < 2 ? std::vector{0, 1} : std::vector{2}); }
+
+TEST_F(Mixture, OneRankOfAMachineTokenisesForAll) {
+  constexpr int kRanks = 3, kSteps = 9;
+  MixtureSource whole = Make(2 * kRanks);
+  std::vector<Batch> expected(kSteps);
+  std::vector<Json> states;
+  for (Batch& batch : expected) {
+    ASSERT_TRUE(whole.Next(&batch));
+    states.push_back(whole.State());
+  }
+  RunRanks(kRanks, [&](const Comm& world) {
+    std::atomic<int> calls = 0;
+    const auto count = [&calls](std::string_view text) { return ++calls, Bytes(text); };
+    const auto check = [&](MixtureSource& source, int from) {
+      Batch batch;
+      for (int i = from; i < kSteps; ++i) {
+        const auto step = static_cast<size_t>(i);
+        ASSERT_TRUE(source.Next(&batch));
+        const auto begin = expected[step].ids.begin() + 2 * 8 * world.rank();
+        EXPECT_EQ(batch.ids, std::vector<int32_t>(begin, begin + 2 * 8)) << "rank " << world.rank() << ", step " << i;
+        EXPECT_EQ(source.State(), states[step]);
+      }
+      EXPECT_EQ(source.counts().read, whole.counts().read);
+    };
+    {
+      MixtureSource source = Make(2, world.rank(), kRanks, 0, HostOf(world), count);
+      check(source, 0);
+      EXPECT_EQ(calls > 0, world.rank() != 1);
+      EXPECT_EQ(source.bytes_tokenised(), world.rank() == 1 ? 0 : whole.bytes_tokenised());
+    }
+    MixtureSource again = Make(2, world.rank(), kRanks, 0, HostOf(world), count);
+    again.Restore(states[3]);
+    Batch batch;
+    ASSERT_TRUE(again.Next(&batch));
+    EXPECT_EQ(again.State(), states[4]);
+  });
+  EXPECT_GT(whole.bytes_tokenised(), 100);
+}
+
+TEST_F(Mixture, AFaultThatOneRankFindsAllOfItsMachineThrow) {
+  WriteFileAtomically(folder_.path() / "b.jsonl", "{\"text\": \"bbbb\"}\n{\"text\": 5}\n");
+  RunRanks(2, [&](const Comm& world) {
+    MixtureSource source = Make(4, world.rank(), 2, 0, world);
+    std::string message;
+    try {
+      for (Batch batch; source.Next(&batch);) {
+      }
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInput);
+      message = error.what();
+    }
+    EXPECT_NE(message.find("b.jsonl, line 2"), message.npos) << "rank " << world.rank() << ": " << message;
+  });
 }
 
 }  // namespace

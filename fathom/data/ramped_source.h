@@ -31,6 +31,7 @@ class RampedSource final : public BatchSource {
   void Restore(const Json& state) override;
   void Reset() override;
   SampleCounts counts() const override { return full_->counts(); }
+  int64_t bytes_tokenised() const override { return full_->bytes_tokenised(); }
 
  private:
   bool Refill();

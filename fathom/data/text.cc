@@ -50,26 +50,6 @@ uint64_t HashSettings(const TextConfig& c) {
 
 }  // namespace
 
-// Some documents, tokenised and packed; the rows are used in `order`.
-struct TextSource::Window {
-  DocumentPosition start, next;
-  std::vector<int32_t> tokens;
-  std::vector<uint8_t> mask;  // [tokens] of the targets; empty: all are counted
-  SampleCounts counts;
-  std::vector<int64_t> bytes_before;  // [tokens + 1] of text that tokens [0, i) stand for, BOS and EOS for none; empty: not counted
-  PackedRows packed;
-  std::vector<int64_t> order;
-  int64_t targets = 0;
-  bool ends_epoch = false;
-  bool ends_data = false;  // nothing comes after it
-
-  int64_t TargetBytes(const PackedSpan& span) const {
-    if (bytes_before.empty()) return 0;
-    const auto first = static_cast<size_t>(span.begin) + 1, end = first + static_cast<size_t>(span.count);
-    return bytes_before[end] - bytes_before[first];
-  }
-};
-
 class TextSource::Reader {
  public:
   Reader(const TextConfig& config, const SampleFunction& sample, const DocumentPosition& start)
@@ -86,12 +66,12 @@ class TextSource::Reader {
   uint64_t files_hash() const { return stream_.files_hash(); }
 
   // Waits for the next window; null after the last one.
-  std::unique_ptr<Window> Take() {
+  std::unique_ptr<TextWindow> Take() {
     if (!thread_.joinable()) thread_ = std::jthread([this] { Run(); });
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return ready_ != nullptr || finished_; });
     if (ready_ == nullptr && failure_) std::rethrow_exception(failure_);
-    std::unique_ptr<Window> window = std::move(ready_);
+    std::unique_ptr<TextWindow> window = std::move(ready_);
     lock.unlock();
     changed_.notify_all();
     return window;
@@ -115,8 +95,8 @@ class TextSource::Reader {
   }
 
   // Hands the window over once the one before it is taken; false when it was the last or nobody wants it.
-  bool Offer(std::unique_ptr<Window> window) {
-    const bool last = window->ends_data;
+  bool Offer(std::unique_ptr<TextWindow> window) {
+    const bool last = window->facts().ends_data;
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return ready_ == nullptr || stopping_; });
     if (stopping_) return false;
@@ -126,31 +106,31 @@ class TextSource::Reader {
     return !last;
   }
 
-  std::unique_ptr<Window> Build() {
-    auto window = std::make_unique<Window>();
-    window->start = stream_.position();
-    ReadDocuments(*window);
-    Tokenise(*window);
-    const int64_t rows = window->packed.rows();
+  std::unique_ptr<TextWindow> Build() {
+    WindowDraft window;
+    window.facts.start = stream_.position();
+    ReadDocuments(window);
+    Tokenise(window);
+    const int64_t rows = window.packed.rows();
     if (config_.stream.shuffle) {
-      const DocumentPosition& s = window->start;
-      window->order = ShuffledOrder(rows, config_.stream.seed, fmt::format("data rows {} {} {}", s.epoch, s.extent, s.document));
+      const DocumentPosition& s = window.facts.start;
+      window.order = ShuffledOrder(rows, config_.stream.seed, fmt::format("data rows {} {} {}", s.epoch, s.extent, s.document));
     } else {
-      window->order.resize(static_cast<size_t>(rows));
-      std::iota(window->order.begin(), window->order.end(), int64_t{0});
+      window.order.resize(static_cast<size_t>(rows));
+      std::iota(window.order.begin(), window.order.end(), int64_t{0});
     }
-    epoch_targets_ += window->targets;
-    if (window->ends_epoch) EndEpoch(*window);
-    window->next = stream_.position();
-    return window;
+    epoch_targets_ += window.facts.targets;
+    if (window.facts.ends_epoch) EndEpoch(window.facts);
+    window.facts.next = stream_.position();
+    return TextWindow::Make(window, config_.host.size() > 1);
   }
 
-  void ReadDocuments(Window& window) {
+  void ReadDocuments(WindowDraft& window) {
     documents_.clear();
     Document document;
-    for (int64_t bytes = 0; bytes < config_.window_bytes;) {
+    for (int64_t& bytes = window.facts.text_bytes; bytes < config_.window_bytes;) {
       if (!stream_.Next(&document)) {
-        window.ends_epoch = true;
+        window.facts.ends_epoch = true;
         return;
       }
       bytes += static_cast<int64_t>(document.text.size());
@@ -158,12 +138,12 @@ class TextSource::Reader {
     }
   }
 
-  void Tokenise(Window& window) {
+  void Tokenise(WindowDraft& window) {
     std::vector<Sample> samples(documents_.size());
     OnOwnThreads(documents_.size(), config_.threads, [&](size_t i) { samples[i] = MakeSample(documents_[i]); });
     Packer packer(config_.packing, config_.length, config_.max_segments);
     for (size_t i = 0; i < documents_.size(); ++i) {
-      Count(samples[i].fate, window.counts);
+      Count(samples[i].fate, window.facts.counts);
       if (samples[i].fate <= Sample::kTruncated) Add(documents_[i], samples[i], packer, window);
     }
     if (config_.token_bytes) ExtendBytes(window, window.tokens.size() + 1);
@@ -189,7 +169,7 @@ class TextSource::Reader {
   }
 
   // One more document at the end of the window, between BOS and EOS if there are to be some.
-  void Add(const Document& document, const Sample& sample, Packer& packer, Window& window) const {
+  void Add(const Document& document, const Sample& sample, Packer& packer, WindowDraft& window) const {
     const auto begin = static_cast<int64_t>(window.tokens.size());
     if (config_.bos_id >= 0) window.tokens.push_back(config_.bos_id);
     window.tokens.insert(window.tokens.end(), sample.ids.begin(), sample.ids.end());
@@ -198,22 +178,22 @@ class TextSource::Reader {
     if (config_.eos_id >= 0 && document.ends) window.tokens.push_back(config_.eos_id);
     const int64_t targets = static_cast<int64_t>(window.tokens.size()) - begin - 1;
     packer.Add(begin, targets);
-    window.targets += std::max<int64_t>(targets, 0);
+    window.facts.targets += std::max<int64_t>(targets, 0);
   }
 
   // Tokens that stand for no text, up to `size` sums.
-  static void ExtendBytes(Window& window, size_t size) {
+  static void ExtendBytes(WindowDraft& window, size_t size) {
     window.bytes_before.resize(size, window.bytes_before.empty() ? 0 : window.bytes_before.back());
   }
 
   // ids: the text's, at the end of the window's tokens.
-  void CountBytes(Window& window, const std::vector<int32_t>& ids) const {
+  void CountBytes(WindowDraft& window, const std::vector<int32_t>& ids) const {
     if (!config_.token_bytes) return;
     ExtendBytes(window, window.tokens.size() - ids.size() + 1);
     for (const int32_t id : ids) window.bytes_before.push_back(window.bytes_before.back() + config_.token_bytes(id));
   }
 
-  void EndEpoch(Window& window) {
+  void EndEpoch(WindowFacts& window) {
     const int64_t epoch = stream_.position().epoch;
     if (start_ == DocumentPosition{epoch, 0, 0}) CheckEnough();
     window.ends_data = config_.epochs > 0 && epoch + 1 >= config_.epochs;
@@ -245,7 +225,7 @@ class TextSource::Reader {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::unique_ptr<Window> ready_;
+  std::unique_ptr<TextWindow> ready_;
   std::exception_ptr failure_;
   bool finished_ = false, stopping_ = false;
   std::jthread thread_;  // last: it ends before the rest goes
@@ -267,8 +247,10 @@ TextSource::~TextSource() = default;
 void TextSource::StartAt(const DocumentPosition& position, int64_t row) {
   window_.reset();
   reader_.reset();
-  reader_ = std::make_unique<Reader>(config_, sample_, position);
-  files_hash_ = reader_->files_hash();
+  files_hash_ = ValueFromFirst<uint64_t>(config_.host, [&] {
+    reader_ = std::make_unique<Reader>(config_, sample_, position);
+    return reader_->files_hash();
+  });
   start_ = position;
   row_ = row;
 }
@@ -277,27 +259,19 @@ void TextSource::Reset() { StartAt({}, 0); }
 
 // Lays the next row of the group over row batch_row of batch (-1: another rank's, skipped). False at the end of the data.
 bool TextSource::NextRow(Batch* batch, int64_t batch_row) {
-  while (window_ == nullptr || row_ >= window_->packed.rows()) {
+  while (window_ == nullptr || row_ >= window_->rows()) {
     if (window_ != nullptr) {
-      if (window_->ends_data) return false;
-      start_ = window_->next;
+      if (window_->facts().ends_data) return false;
+      start_ = window_->facts().next;
       row_ = 0;
     }
-    window_ = reader_->Take();
+    window_ = TextWindow::FromFirst(config_.host, [this] { return reader_->Take(); });
     if (window_ == nullptr) return false;
-    counts_ += window_->counts;
+    counts_ += window_->facts().counts;
+    if (reader_) bytes_tokenised_ += window_->facts().text_bytes;
   }
-  const auto r = static_cast<size_t>(window_->order[static_cast<size_t>(row_++)]);
-  const PackedRows& packed = window_->packed;
-  int64_t at = batch_row * config_.length;
-  for (int64_t s = packed.first_span[r]; batch_row >= 0 && s < packed.first_span[r + 1]; ++s) {
-    const PackedSpan& span = packed.spans[static_cast<size_t>(s)];
-    const int32_t* tokens = window_->tokens.data() + span.begin;
-    const uint8_t* mask = window_->mask.empty() ? nullptr : window_->mask.data() + span.begin + 1;
-    batch->AddSegment(at, span.count, tokens, tokens + 1, static_cast<int32_t>(s - packed.first_span[r]) + 1, mask);
-    batch->text_bytes += window_->TargetBytes(span);
-    at += span.count;
-  }
+  if (batch_row >= 0) window_->CopyRow(row_, batch_row, *batch);
+  ++row_;
   return true;
 }
 

@@ -11,6 +11,8 @@
 #include "fathom/data/batch_source.h"
 #include "fathom/data/document_stream.h"
 #include "fathom/data/packer.h"
+#include "fathom/data/text_window.h"
+#include "fathom/parallel/comm.h"
 
 namespace fathom {
 
@@ -44,11 +46,13 @@ struct TextConfig {
   int threads = 2;                              // that tokenise
   std::function<int64_t(int32_t)> token_bytes;  // of the text that a token stands for; empty: a batch's text_bytes aren't counted
   uint64_t tokenizer_hash = 0;                  // of its file: a position counts the rows that one tokenizer made
+  Comm host;                                    // the ranks of this machine, whose first one reads and tokenises for all of them
 };
 
 // Every token of the data is once a target in an epoch (with bos_id also the first of a document), never across documents.
 // The order is that of the whole group of ranks, so a run may resume with another number of them. Memory: about three windows.
-// Files are read, parsed and tokenised on every rank; a fault there is thrown by Next.
+// Files are read, parsed and tokenised once on a machine; a fault there is thrown by Next, on all of its ranks. With several of them every
+// call that may throw is made by all, in the same order.
 class TextSource final : public BatchSource {
  public:
   // Throws Error(kInput) as FindDataFiles.
@@ -63,10 +67,10 @@ class TextSource final : public BatchSource {
   void Restore(const Json& state) override;
   void Reset() override;
   SampleCounts counts() const override { return counts_; }
+  int64_t bytes_tokenised() const override { return bytes_tokenised_; }
 
  private:
   class Reader;  // prepares windows in a thread of its own
-  struct Window;
   void StartAt(const DocumentPosition& position, int64_t row);
   bool NextRow(Batch* batch, int64_t batch_row);
 
@@ -74,10 +78,11 @@ class TextSource final : public BatchSource {
   SampleFunction sample_;
   SampleCounts counts_;  // of the windows that were begun
   uint64_t settings_hash_, files_hash_ = 0;
-  std::unique_ptr<Reader> reader_;
-  std::unique_ptr<Window> window_;  // being used up
-  DocumentPosition start_;          // of window_, or of the next one
-  int64_t row_ = 0;                 // of window_
+  int64_t bytes_tokenised_ = 0;         // for them, by this rank
+  std::unique_ptr<Reader> reader_;      // of the machine's first rank alone
+  std::unique_ptr<TextWindow> window_;  // being used up
+  DocumentPosition start_;              // of window_, or of the next one
+  int64_t row_ = 0;                     // of window_
 };
 
 }  // namespace fathom

@@ -4,7 +4,9 @@
 
 #include <numeric>
 
+#include "fathom/base/error.h"
 #include "fathom/base/plan_scope.h"
+#include "fathom/parallel/host.h"
 #include "fathom/parallel/test_threads.h"
 #include "fathom/tensor/tensor.h"
 
@@ -162,6 +164,46 @@ TEST(Comm, APlannedGroupCountsWhatAGroupSends) {
     EXPECT_EQ(planned[1].far_bytes, planned[1].bytes_sent);  // ranks 0 and 1 are of one host, 2 and 3 of another
     EXPECT_LT(planned[0].far_bytes, planned[0].bytes_sent);
   });
+}
+
+TEST(Host, WhatTheFirstRankHasOrThrowsAllOfThemDo) {
+  RunRanks(3, [](const Comm& world) {
+    const Comm host = HostPart(world);
+    ASSERT_EQ(host.size(), 3);
+    int calls = 0;
+    EXPECT_EQ(TextFromFirst(host, [&] { return ++calls, std::string("a text"); }), "a text");
+    EXPECT_EQ(ValueFromFirst<int64_t>(host, [&] { return ++calls, int64_t{-7}; }), -7);
+    EXPECT_EQ(calls, host.rank() == 0 ? 2 : 0);
+    std::string message;
+    try {
+      DoOnFirst(host, [] { Throw(ErrorCode::kInput, "a bad file"); });
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInput);
+      message = error.what();
+    }
+    EXPECT_EQ(message, "a bad file");
+  });
+}
+
+TEST(Host, SharesMemoryThatHasNoCopyAndNoHandleLeft) {
+  SharedMemory::Handle handle;
+  RunRanks(2, [&](const Comm& host) {
+    for (const bool any : {true, false}) {
+      const auto memory = MemoryFromFirst(host, [&] {
+        const auto made = any ? SharedMemory::Create(5000) : nullptr;
+        if (made) made->bytes()[4999] = std::byte{42};
+        if (made) handle = made->handle();
+        return made;
+      });
+      ASSERT_EQ(memory != nullptr, any);
+      if (!any) continue;
+      EXPECT_EQ(memory->bytes().size(), 5000u);
+      EXPECT_EQ(memory->bytes()[4999], std::byte{42});
+      EXPECT_EQ(memory->bytes()[0], std::byte{0});
+      host.Barrier();
+    }
+  });
+  EXPECT_THROW(SharedMemory::Open(handle), Error);
 }
 
 }  // namespace

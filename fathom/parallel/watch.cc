@@ -3,7 +3,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,10 +10,10 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <fstream>
 
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
+#include "fathom/parallel/host.h"
 
 namespace fathom {
 namespace {
@@ -22,15 +21,6 @@ namespace {
 constexpr double kTick = 0.5;            // seconds between news
 constexpr int kGrace = 300;              // milliseconds in which one that has ended may have said why, and its launcher has seen it first
 constexpr int64_t kForever = 1LL << 60;  // ticks
-
-// Processes with the same number here are the same process: one kernel, one table of processes.
-uint64_t MachineId() {
-  std::string id;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
-  struct stat table = {};
-  ::stat("/proc/self/ns/pid", &table);
-  return std::hash<std::string>()(id) ^ (static_cast<uint64_t>(table.st_ino) << 1);
-}
 
 Peer ThisProcess() {
   Peer peer;

@@ -17,7 +17,7 @@ namespace fathom {
 struct Peer {
   char host[64] = {};
   int64_t pid = 0;
-  uint64_t machine = 0;  // equal where processes see each other's numbers
+  uint64_t machine = 0;  // MachineId
 };
 
 class Watch {

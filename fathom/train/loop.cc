@@ -53,7 +53,7 @@ class Run {
     LogPerRank(config, options_);
     if (resume_) Resume();
     if (is_first()) OpenSinks(config);
-    ranks_ = BytesReadByRank(options_.mesh, loaded_.bytes_read);
+    read_.Note("bytes_read", loaded_.bytes_read);
     peak_gflops_ = QuickProductRate(options_.compute);
     if (!is_first()) return;
     if (options_.samples.period > 0) samples_.emplace(options_, first_step_, session_, loaded_.config, sources_);
@@ -76,8 +76,9 @@ class Run {
     }
   }
 
-  // Steps are those of the whole run; tokens and speed are of this process.
-  Json Summary() const {
+  // Steps are those of the whole run; tokens and speed are of this process. Collective.
+  Json Summary() {
+    read_.Note("bytes_tokenised", sources_.bytes_tokenised());
     Json summary = {{"run_name", options_.run_name},
                     {"steps", done_ + 1},
                     {"loss", report_.loss},
@@ -86,7 +87,7 @@ class Run {
                     {"data", CountsJson(sources_.train->counts())},
                     {"tokens", tokens_},
                     {"tokens_per_s", seconds_ > 0 ? tokens_ / seconds_ : 0}};
-    if (!ranks_.empty()) summary["ranks"] = ranks_;
+    if (!read_.json().empty()) summary["ranks"] = read_.json();
     return summary;
   }
 
@@ -397,7 +398,7 @@ class Run {
   StepReport report_;
   StepTiming timing_;
   double tokens_ = 0, seconds_ = 0;  // of the steps
-  Json ranks_;
+  ReadByRank read_{options_.mesh};
   std::optional<double> eval_loss_;
 };
 
@@ -410,7 +411,9 @@ int TrainOnMesh(const RunConfig& config, const Mesh& mesh) {
   auto run = std::make_unique<Run>(config, mesh);
   try {
     const int code = run->Loop();
-    if (!config.String("json").empty() && mesh.is_first()) WriteOutput(config.String("json"), run->Summary().dump(1) + "\n");
+    if (config.String("json").empty()) return code;
+    const Json summary = run->Summary();
+    if (mesh.is_first()) WriteOutput(config.String("json"), summary.dump(1) + "\n");
     return code;
   } catch (const std::exception&) {
     if (mesh.world().size() > 1) run.release();  // its threads may wait for ranks that wait for this one, which ends with its process

@@ -45,15 +45,16 @@ LoadedModel LoadStart(const RunConfig& config, const TrainOptions& options, cons
   return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
 }
 
-Json BytesReadByRank(const Mesh& mesh, int64_t bytes_read) {
-  const auto count = static_cast<size_t>(mesh.world().size());
-  if (count == 1) return nullptr;
-  std::vector<int64_t> bytes(count);
-  bytes[static_cast<size_t>(mesh.world().rank())] = bytes_read;
-  mesh.world().AllSum(std::span(bytes));
-  Json ranks;
-  for (size_t r = 0; r < count; ++r) ranks.push_back({{"rank", r}, {"bytes_read", bytes[r]}});
-  return ranks;
+void ReadByRank::Note(const char* name, int64_t mine) {
+  const auto count = static_cast<size_t>(mesh_.world().size());
+  if (count == 1) return;
+  std::vector<int64_t> all(count);
+  all[static_cast<size_t>(mesh_.world().rank())] = mine;
+  mesh_.world().AllSum(std::span(all));
+  for (size_t r = 0; r < count; ++r) {
+    ranks_[r]["rank"] = r;
+    ranks_[r][name] = all[r];
+  }
 }
 
 TraceWindowOptions TraceOf(const RunConfig& config, const TrainOptions& options, int64_t first_step) {

@@ -16,6 +16,7 @@
 #include "fathom/data/synthetic.h"
 #include "fathom/data/text.h"
 #include "fathom/data/token_file.h"
+#include "fathom/parallel/host.h"
 #include "fathom/train/conversations.h"
 
 namespace fathom {
@@ -197,6 +198,7 @@ std::unique_ptr<BatchSource> MakeTrainSource(const TextConfig& text, const Sampl
 // Sources of what `sample` makes of the documents that `text` names, for training and, if asked for, evaluation.
 void OpenRowSources(const RunConfig& config, const TrainOptions& options, TextConfig text, const SampleFunction& sample,
                     DataSources& sources) {
+  text.host = sources.host;
   if (options.eval_interval > 0 && !HasEvalData(config)) {
     text.stream.held_out_fraction = config.Float("held_out_fraction");
     text.stream.split = Split::kTrain;
@@ -206,7 +208,7 @@ void OpenRowSources(const RunConfig& config, const TrainOptions& options, TextCo
   TextConfig eval = EvalText(config, options, text);
   if (text.kind != "conversations")
     eval.token_bytes = [tokenizer = sources.tokenizer](int32_t id) { return static_cast<int64_t>(tokenizer->TokenBytes(id).size()); };
-  CheckHasText(eval.stream, options.eval_interval);
+  DoOnFirst(sources.host, [&] { CheckHasText(eval.stream, options.eval_interval); });
   sources.eval = std::make_unique<TextSource>(eval, sample);
 }
 
@@ -240,7 +242,7 @@ void OpenTokens(const RunConfig& config, const TrainOptions& options, const Mode
   text.kind = "tokens";
   text.stream.row_columns = {"ids"};
   text.tokenizer_hash = TokenizerHash(dir);
-  CheckTokenFiles(text);
+  DoOnFirst(sources.host, [&] { CheckTokenFiles(text); });
   const SampleFunction sample = [vocab = model.vocab_size](const Document& document) {
     Sample tokens{IdsOfBytes(document.text), {}};
     if (std::ranges::any_of(tokens.ids, [&](int32_t id) { return id < 0 || id >= vocab; }))
@@ -259,9 +261,11 @@ void OpenConversations(const RunConfig& config, const TrainOptions& options, con
   sources.chat = conversations.which;
   TextConfig rows = ReadConversationRows(config, options, conversations);
   rows.tokenizer_hash = TokenizerHash(dir);
-  CheckFirstRows(conversations, rows.stream, rows.skip_bad);
-  if (options.eval_interval > 0 && HasEvalData(config))
-    CheckFirstRows(conversations, EvalText(config, options, rows).stream, rows.skip_bad);
+  DoOnFirst(sources.host, [&] {
+    CheckFirstRows(conversations, rows.stream, rows.skip_bad);
+    if (options.eval_interval > 0 && HasEvalData(config))
+      CheckFirstRows(conversations, EvalText(config, options, rows).stream, rows.skip_bad);
+  });
   OpenRowSources(config, options, rows, ConversationSampler(conversations, sources.tokenizer), sources);
 }
 
@@ -309,6 +313,7 @@ void CheckDataNamed(const RunConfig& config) {
 
 DataSources OpenSources(const RunConfig& config, const TrainOptions& options, const ModelConfig& model) {
   DataSources sources;
+  sources.host = HostPart(options.mesh.world());
   const std::string& type = config.String("dataset_type");
   if (type == "synthetic") {
     OpenSynthetic(config, options, model, sources);
