@@ -68,8 +68,9 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> 
     moments_of_.push_back(HasMoments(config_, p) ? static_cast<int64_t>(moments_.size()) : -1);
     if (moments_of_.back() >= 0) MakeMoments(p);
     if (PlanScope::Active()) continue;  // parts are work, and of a large model they are many
-    for (int64_t begin = 0; begin < p.grad.NumElements(); begin += kPartElements) {
-      parts_.push_back({i, begin, std::min(begin + kPartElements, p.grad.NumElements())});
+    for (int64_t begin = 0; begin < p.grad.NumElements(); begin = parts_.back().end) {
+      const int64_t next = (p.first + begin) / kPartElements * kPartElements + kPartElements - p.first;  // in the whole
+      parts_.push_back({i, begin, std::min(next, p.grad.NumElements())});
     }
   }
   partials_.resize(parts_.size());
@@ -90,11 +91,12 @@ void Optimizer::MakeMoments(const OptimizerParam& p) {
   moments_.back().v = storage_.back().mutable_view();
 }
 
-// Of the elements from `begin` on, in the step that is being taken.
+// Of the elements from `begin` on, in the step that is being taken: wherever ranks cut the rows of the whole.
 Rounding Optimizer::RoundingOf(const OptimizerParam& p, int64_t begin) const {
   if (!config_.stochastic_rounding) return {};
-  const auto step = static_cast<uint64_t>(step_count_), part = static_cast<uint64_t>(begin / kPartElements);
-  return {true, static_cast<uint32_t>(CounterRng(config_.seed, HashName(p.name)).Bits((step << 32) | part))};
+  const int64_t element = p.first + begin, part = IsMuons(p) ? 0 : element / kPartElements;
+  const auto key = static_cast<uint64_t>(step_count_) << 32 | static_cast<uint64_t>(part);
+  return {true, static_cast<uint32_t>(CounterRng(config_.seed, HashName(p.name)).Bits(key)), element - part * kPartElements};
 }
 
 double Optimizer::SumPartials() const {

@@ -47,6 +47,7 @@ struct OptimizerParam {
   bool decayed = true;
   bool orthogonal = false;                             // a matrix that Muon, if it is the optimizer, moves
   bool counted = true;                                 // in the norms: false where another rank counts it
+  int64_t first = 0;                                   // of a whole whose rows ranks divide: the element that these views begin at
   std::shared_ptr<const MatrixRanks> ranks = nullptr;  // those that keep the other parts of such a matrix; null: there are none
 
   bool moves() const { return !value.empty(); }

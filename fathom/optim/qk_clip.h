@@ -9,15 +9,18 @@
 
 namespace fathom {
 
-// A matrix [H*(nope+other),K], F32 or BF16, contiguous: each head's nope part, which meets its counterpart in the scores, and other rows.
+// Rows from first_row on of a matrix [H*(nope+other),K], F32 or BF16, contiguous: each head's nope part, which meets its counterpart in the
+// scores, and other rows.
 struct ClippedMatrix {
   View w, bf16_copy;  // the copy, unless empty, gets the new values
+  int64_t first_row;
   int64_t nope, other;
   bool scales_other;  // queries: the rotated part, whose key all heads share, carries the whole factor; values are left alone
 };
 
 // With S the head's largest score of the step and g = min(1, threshold / (S + 1e-6)), 1 unless S > 0: nope rows times sqrt(g), other rows
-// times g if they are scaled. max_logits [H]. Returns by how much the matrix's sum of squares grew (it is not positive).
+// times g if they are scaled. max_logits [H]. Rounding by chance draws by head and element of it, wherever the rows are cut. Returns by how
+// much the rows' sum of squares grew (it is not positive).
 double ClipHeads(std::span<const float> max_logits, double threshold, const ClippedMatrix& matrix, const Rounding& rounding);
 
 }  // namespace fathom

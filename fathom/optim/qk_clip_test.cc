@@ -38,16 +38,34 @@ TEST(QkClip, ScalesHeadsBeyondTheThreshold) {
     for (size_t i = 0; i < w.size(); ++i) grown += want[i] * want[i] - static_cast<double>(w[i]) * w[i];
     std::vector<BF16> copy(w.size());
     for (size_t i = 0; i < w.size(); ++i) copy[i] = ToBF16(w[i]);
-    const ClippedMatrix matrix{ViewOf(w.data(), {rows, kColumns}), ViewOf(copy.data(), {rows, kColumns}), kNope, kOther, queries};
+    const ClippedMatrix matrix{ViewOf(w.data(), {rows, kColumns}), ViewOf(copy.data(), {rows, kColumns}), 0, kNope, kOther, queries};
     EXPECT_NEAR(ClipHeads(kLargest, 10, matrix, {}), grown, 1e-5);
     EXPECT_TRUE(Close(w, want, 1e-7, 1e-6));
     for (size_t i = 0; i < w.size(); ++i) EXPECT_EQ(copy[i], ToBF16(w[i]));
   }
 }
 
+// Rows of several ranks, cut anywhere, get what one rank gives them; by chance, too.
+TEST(QkClip, RowsMayBeCutAnywhere) {
+  const int64_t rows = std::ssize(kLargest) * (kNope + kOther);
+  std::vector<BF16> whole(static_cast<size_t>(rows * kColumns));
+  const std::vector<double> values = RandomVector(rows * kColumns, 2);
+  for (size_t i = 0; i < whole.size(); ++i) whole[i] = ToBF16(static_cast<float>(values[i]));
+  std::vector<BF16> parts = whole;
+  const auto clip = [&](std::vector<BF16>& w, int64_t begin, int64_t end) {
+    const View view = ViewOf(w.data(), {rows, kColumns}).Rows(begin, end);
+    return ClipHeads(kLargest, 10, {view, View(), begin, kNope, kOther, true}, {true, 9});
+  };
+  const double grown = clip(whole, 0, rows);
+  double of_parts = 0;
+  for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 7}, {7, 11}, {11, 14}, {14, rows}}) of_parts += clip(parts, begin, end);
+  EXPECT_NEAR(of_parts, grown, 1e-9);
+  for (size_t i = 0; i < whole.size(); ++i) EXPECT_EQ(parts[i], whole[i]) << i;
+}
+
 TEST(QkClip, BF16WeightsMayBeRoundedByChance) {
   std::vector<BF16> w(static_cast<size_t>(2000 * kColumns), ToBF16(1));
-  const ClippedMatrix matrix{ViewOf(w.data(), {2000, kColumns}), View(), 2000, 0, false};
+  const ClippedMatrix matrix{ViewOf(w.data(), {2000, kColumns}), View(), 0, 2000, 0, false};
   ClipHeads(std::vector<float>{10.01f}, 10, matrix, {true, 9});
   double sum = 0;
   for (const BF16 x : w) sum += ToFloat(x);

@@ -29,11 +29,11 @@ HWY_INLINE VF RoundedByChance(VF v, hn::Vec<DU> draws) {
   return hn::IfThenElse(hn::IsNaN(v), v, hn::BitCast(DF(), hn::And(rounded, hn::Set(du, 0xffff0000u))));
 }
 
-// v to a row whose element 0 is element `first` of its tensor.
+// v to a row whose element 0 is element `first` of what is rounded.
 template <class At>
 HWY_INLINE void StoreRounded(const At& at, VF v, const OutRow& row, const Rounding& rounding, int64_t first) {
   const bool by_chance = rounding.by_chance && row.dtype == DType::kBF16;
-  Store(at, by_chance ? RoundedByChance(v, RandomWords(rounding.key, first + at.i)) : v, row);
+  Store(at, by_chance ? RoundedByChance(v, RandomWords(rounding.key, rounding.first + first + at.i)) : v, row);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -12,8 +12,10 @@ namespace fathom {
 struct Rounding {
   bool by_chance = false;  // false: to the nearest, ties to even
   uint32_t key = 0;        // element i of a tensor draws by (key, i) alone
+  int64_t first = 0;       // what is rounded begins at that element of the tensor
 
-  Rounding WithKey(uint32_t other) const { return {by_chance, other}; }
+  Rounding WithKey(uint32_t other) const { return {by_chance, other, first}; }
+  Rounding From(int64_t element) const { return {by_chance, key, element}; }
 };
 
 // y = scale * x; contiguous, the same number of elements, F32 or BF16. x may be y.
