@@ -28,6 +28,7 @@ struct TokenLayout {
   std::span<const Segment> segments;   // documents; tokens outside every segment are padding
   int64_t sequence = 0;                // tokens of each sequence of the batch; 0: all are one
   bool dense_attention = false;        // V3.2: see every key, whatever the indexer would choose (its warm-up)
+  int64_t longest = 0;                 // document of the ranks that share the sequences, so that all of them ask the indexer or none
 };
 
 struct RopeTable;

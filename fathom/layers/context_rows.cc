@@ -1,5 +1,6 @@
 #include "fathom/layers/context_rows.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "fathom/kernels/elementwise/vector_ops.h"
@@ -19,6 +20,17 @@ void ContextRows::Gather(ConstView own, View all) const {
     });
   }
   comm_.Exchange(out, in);
+}
+
+std::span<int32_t> ContextRows::GatherIds(std::span<const int32_t> own, int64_t each, Arena& scratch) const {
+  const auto as_view = [&](std::span<float> x) { return ViewOf(x.data(), {std::ssize(x) / each, each}); };
+  const std::span<int32_t> result = scratch.AllocSpan<int32_t>(all() * each);
+  ArenaScope scope(scratch);
+  const std::span<float> mine = scratch.AllocSpan<float>(std::ssize(own)), of_all = scratch.AllocSpan<float>(std::ssize(result));
+  std::ranges::copy(own, mine.begin());  // exact
+  Gather(as_view(mine), as_view(of_all));
+  std::ranges::transform(of_all, result.begin(), [](float id) { return static_cast<int32_t>(id); });
+  return result;
 }
 
 // In the order of the ranks.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "fathom/parallel/comm.h"
 #include "fathom/tensor/arena.h"
@@ -35,6 +36,8 @@ class ContextRows {
 
   // own [T,W] of every rank to all [n*T,W], in the order of the sequences; contiguous, of one dtype.
   void Gather(ConstView own, View all) const;
+  // Whole numbers below 2^24, `each` a token: own [T*each] of every rank to all [n*T*each], in scratch.
+  std::span<int32_t> GatherIds(std::span<const int32_t> own, int64_t each, Arena& scratch) const;
   // own [T,W] F32 = the sum over ranks of what they have for its tokens in all [n*T,W] F32.
   void Reduce(ConstView all, View own, Arena& scratch) const;
 

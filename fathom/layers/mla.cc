@@ -92,6 +92,7 @@ ConstView Mla::NormedQueryLatent(Ctx& ctx, const MlaParams& p, ConstView q_low) 
 // With no more keys than index_topk the indexer would choose all of them, and is not asked.
 bool Mla::IsSparse(const TokenLayout& layout) const {
   if (!indexer_ || layout.dense_attention) return false;
+  if (layout.longest > indexer_->top_k()) return true;
   return std::ranges::any_of(layout.segments, [&](const Segment& s) { return s.k_end - s.k_begin > indexer_->top_k(); });
 }
 

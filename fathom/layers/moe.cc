@@ -9,6 +9,7 @@
 #include "fathom/kernels/elementwise/swiglu.h"
 #include "fathom/kernels/gemm/gemm_tiles.h"
 #include "fathom/kernels/moe/moe_dispatch.h"
+#include "fathom/layers/context_rows.h"
 #include "fathom/layers/linear.h"
 #include "fathom/layers/router_choice.h"
 
@@ -174,14 +175,32 @@ void Moe::FillSlots(Ctx& ctx, int64_t sequence, Saved& s) const {
       s.slot_weight[static_cast<size_t>(i / k * e + s.ids[at])] = s.weights[at];
     }
   } else if (run_.kind == ExpertRun::kCapacity) {
-    std::ranges::copy(s.ids, s.slot_expert.begin());
     std::ranges::copy(s.weights, s.slot_weight.begin());
-    const int64_t length = sequence > 0 ? sequence : tokens;
-    const std::span<int64_t> work = ctx.scratch.AllocSpan<int64_t>(e);
-    for (int64_t t = 0; t < tokens; t += length) {
-      const int64_t n = std::min(length, tokens - t), capacity = ExpertCapacity(n, k, e, run_.capacity_factor);
-      DropOverCapacity(capacity, s.slot_expert.subspan(static_cast<size_t>(t * k), static_cast<size_t>(n * k)), work);
-    }
+    FillWithinCapacity(ctx, sequence, s);
+  }
+}
+
+// Which assignments are dropped is decided over whole sequences, whichever ranks have their tokens.
+void Moe::FillWithinCapacity(Ctx& ctx, int64_t sequence, Saved& s) const {
+  const int64_t k = router_.chosen;
+  const ContextRows rows(ctx.groups.context, s.scores.dim(0), sequence);
+  if (!rows.divided()) {
+    std::ranges::copy(s.ids, s.slot_expert.begin());
+    return DropByCapacity(ctx, sequence, s.slot_expert);
+  }
+  const std::span<int32_t> all = rows.GatherIds(s.ids, k, ctx.scratch);
+  DropByCapacity(ctx, sequence > 0 ? sequence * ctx.groups.context.size() : rows.all(), all);
+  rows.ForChunks(
+      [&](int64_t own, int64_t whole) { std::copy_n(all.begin() + whole * k, rows.chunk() * k, s.slot_expert.begin() + own * k); });
+}
+
+// slots [T*K] of sequences, one after the other.
+void Moe::DropByCapacity(Ctx& ctx, int64_t sequence, std::span<int32_t> slots) const {
+  const int64_t k = router_.chosen, e = router_.experts, tokens = std::ssize(slots) / k, length = sequence > 0 ? sequence : tokens;
+  const std::span<int64_t> work = ctx.scratch.AllocSpan<int64_t>(e);
+  for (int64_t t = 0; t < tokens; t += length) {
+    const int64_t n = std::min(length, tokens - t), capacity = ExpertCapacity(n, k, e, run_.capacity_factor);
+    DropOverCapacity(capacity, slots.subspan(static_cast<size_t>(t * k), static_cast<size_t>(n * k)), work);
   }
 }
 
@@ -195,8 +214,10 @@ std::span<const float> Moe::ChosenOf(Ctx& ctx, const Saved& s, std::span<const f
   return chosen;
 }
 
-void Moe::PlanRows(int64_t sequence, Saved& s) const {
+void Moe::PlanRows(Ctx& ctx, int64_t sequence, Saved& s) const {
   const int64_t tokens = s.scores.dim(0), experts = router_.experts;
+  const ContextRows shared(ctx.groups.context, tokens, sequence);
+  if (run_.kind == ExpertRun::kCapacity && shared.divided()) shared.GatherIds(s.ids, router_.chosen, ctx.scratch);
   if (PlanScope::IsEven()) {
     for (int64_t e = 0; e <= experts; ++e) s.begin[static_cast<size_t>(e)] = tokens * slots() * e / experts;
     return;
@@ -204,7 +225,7 @@ void Moe::PlanRows(int64_t sequence, Saved& s) const {
   const int64_t length = sequence > 0 ? std::min(sequence, tokens) : tokens;
   int64_t each = tokens;
   if (run_.kind == ExpertRun::kCapacity) {
-    const int64_t capacity = ExpertCapacity(length, router_.chosen, router_.experts, run_.capacity_factor);
+    const int64_t capacity = ExpertCapacity(length * ctx.groups.context.size(), router_.chosen, router_.experts, run_.capacity_factor);
     each = std::min(tokens, capacity * ((tokens + length - 1) / length));
   }
   for (size_t e = 0; e < s.begin.size(); ++e) s.begin[e] = std::min(static_cast<int64_t>(e) * each, tokens * slots());
@@ -217,7 +238,7 @@ void Moe::Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Sav
   ExactLinearForward(ctx, p.gate, AsF32(ctx, x), logits);
   RouterForward(router_, logits, BiasOf(p), s.scores, s.ids, s.weights);
   if (ctx.scratch.counting()) {
-    PlanRows(sequence, s);
+    PlanRows(ctx, sequence, s);
   } else {
     ApplyRoutingFaults(faults_, router_, s.scores, BiasOf(p), s.ids, s.weights);
     FillSlots(ctx, sequence, s);

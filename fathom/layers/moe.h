@@ -41,7 +41,7 @@ class Moe {
   // Ranks of groups.expert have E/n experts each; p.experts has the others' as empty slots. Where they have the same tokens, y gets the
   // part of this rank's experts, and the first rank's shared ones. x [T,D] compute dtype; y [T,D] F32 is added to. saved is filled; without
   // a backward it may lie in the caller's scratch. The capacity of an expert is one of each sequence: of each `sequence` tokens (0: of
-  // all).
+  // all), those of all ranks that share it.
   void Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, View y, Saved& saved) const;
   // What comes from above.
   struct Cotangent {
@@ -58,9 +58,11 @@ class Moe {
  private:
   void Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Saved& s) const;
   void FillSlots(Ctx& ctx, int64_t sequence, Saved& s) const;
+  void FillWithinCapacity(Ctx& ctx, int64_t sequence, Saved& s) const;
+  void DropByCapacity(Ctx& ctx, int64_t sequence, std::span<int32_t> slots) const;
   // Stands for the router while memory is counted: as many rows as can be, on few experts, so that products with many and with few rows
   // both take part.
-  void PlanRows(int64_t sequence, Saved& s) const;
+  void PlanRows(Ctx& ctx, int64_t sequence, Saved& s) const;
   // Drops the rows of other ranks' experts.
   void KeepHeld(Ctx& ctx, Saved& s) const;
   std::span<const float> ChosenOf(Ctx& ctx, const Saved& s, std::span<const float> slots) const;

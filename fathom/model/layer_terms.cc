@@ -25,17 +25,6 @@ std::span<const int64_t> Sequences(Ctx& ctx, const TokenLayout& layout) {
   return begin;
 }
 
-// ids [T*K] of this rank to those of all ranks that share its sequences, in their order.
-std::span<const int32_t> AllIds(Ctx& ctx, const ContextRows& rows, std::span<const int32_t> ids, int64_t chosen) {
-  const auto as_view = [&](std::span<float> x) { return ViewOf(x.data(), {std::ssize(x) / chosen, chosen}); };
-  const std::span<float> own = ctx.scratch.AllocSpan<float>(std::ssize(ids)), all = ctx.scratch.AllocSpan<float>(rows.all() * chosen);
-  std::ranges::copy(ids, own.begin());  // exact: there are fewer experts than 2^24
-  rows.Gather(as_view(own), as_view(all));
-  const std::span<int32_t> result = ctx.scratch.AllocSpan<int32_t>(std::ssize(all));
-  std::ranges::transform(all, result.begin(), [](float id) { return static_cast<int32_t>(id); });
-  return result;
-}
-
 }  // namespace
 
 LayerTerms::LayerTerms(Ctx& ctx, const TokenBatch& batch, const RopeTable& rope, const LossOptions& options)
@@ -94,7 +83,7 @@ ConstView LayerTerms::Balance(Ctx& ctx, const Moe& moe, int64_t layer, const Moe
   if (rows.divided()) {
     for (View* all : {&scores, &d_all}) *all = ctx.scratch.Alloc(DType::kF32, {rows.all(), d_scores.dim(1)});
     rows.Gather(saved.scores, scores);
-    counted = AllIds(ctx, rows, counted, moe.router().chosen);
+    counted = rows.GatherIds(counted, moe.router().chosen, ctx.scratch);
   }
   const std::span<const int64_t> begin = Sequences(ctx, whole_);
   const auto sequences = static_cast<double>(begin.size() - 1);

@@ -206,11 +206,19 @@ void MtpChain::Compare(Ctx& ctx, const DecoderParams& p, const Inputs& in, std::
   up_to.options.modules = in.options.eval_module;
   const ConstView x = Output(ctx, p, up_to, weights);
   head_.Predict(ctx, HeadOf(p.mtp[k - 1]), x, predicted);
-  for (size_t t = 0; t + k < best.size(); ++t) {
-    const auto weight = static_cast<double>(weights[t]);
-    sums.mtp_compared += weight;
-    if (predicted[t] == best[t + k]) sums.mtp_accepted += weight;
-  }
+  const ContextRows rows(ctx.groups.context, std::ssize(best), in.batch.layout.sequence);
+  const auto count = [&](size_t begin, size_t end, size_t shift, std::span<const int32_t> whole) {
+    for (size_t t = begin; t < end; ++t) {
+      const auto weight = static_cast<double>(weights[t]);
+      sums.mtp_compared += weight;
+      if (weight > 0 && predicted[t] == whole[t + shift]) sums.mtp_accepted += weight;
+    }
+  };
+  if (!rows.divided()) return count(0, best.size(), k, best);
+  const std::span<const int32_t> whole = rows.GatherIds(best, 1, ctx.scratch);
+  rows.ForChunks([&](int64_t own, int64_t from) {
+    count(static_cast<size_t>(own), static_cast<size_t>(own + rows.chunk()), static_cast<size_t>(from - own) + k, whole);
+  });
 }
 
 void MtpChain::Logits(Ctx& ctx, const DecoderParams& p, const Inputs& in, View logits) const {
