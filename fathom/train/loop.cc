@@ -289,6 +289,7 @@ class Run {
       Pulse::At(Activity::kReading);
       bytes += static_cast<double>(eval_batch_.text_bytes);
     }
+    mesh().SumOverRows(std::span(&bytes, 1));  // as the sums of the losses are
     const EvalReport report{sums, bytes, clock.Seconds(), options_.mtp.eval_module > 0};
     const double loss = report.loss();
     eval_loss_ = loss;
