@@ -170,7 +170,7 @@ std::map<std::string, std::vector<SavedTensor>> SavedMoments(const TrainOptions&
     const auto found = kept.find(param.name);
     if (found == kept.end() && session.placement().sharding().Holds(param)) continue;
     for (const auto& [slot, dtype] : {std::pair("mu", options.optimizer.mu_dtype), std::pair("nu", options.optimizer.nu_dtype)}) {
-      if (found != kept.end() && slot == std::string_view("nu") && found->second->v.empty()) continue;
+      if (slot == std::string_view("nu") && options.optimizer.type == OptimizerType::kMuon && IsOrthogonal(param)) continue;
       const View view = found == kept.end() ? View() : slot == std::string_view("mu") ? found->second->m : found->second->v;
       const Placement& placement = session.placement();
       slots[slot].push_back(
