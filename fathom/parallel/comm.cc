@@ -206,6 +206,9 @@ void Comm::AllSum(std::span<int64_t> x) const { Combine(x, std::plus<int64_t>())
 void Comm::AllMax(std::span<double> x) const {
   Combine(x, [](double a, double b) { return std::max(a, b); });
 }
+void Comm::AllMax(std::span<float> x) const {
+  Combine(x, [](float a, float b) { return std::max(a, b); });
+}
 
 void Comm::Barrier() const {
   int64_t nothing = 0;

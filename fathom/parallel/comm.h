@@ -44,6 +44,7 @@ class Comm {
   void AllSum(std::span<double> x) const;
   void AllSum(std::span<int64_t> x) const;
   void AllMax(std::span<double> x) const;
+  void AllMax(std::span<float> x) const;
   // all[r] = what rank r calls `mine`; all[rank()] may be the same memory.
   void AllGather(std::span<const std::byte> mine, std::span<const std::span<std::byte>> all) const;
   // from[r] = what rank r has in to[rank()]; sizes differ as they like, both sides know them.

@@ -108,6 +108,9 @@ void Mesh::SumOverTokens(std::span<int64_t> x) const {
 void Mesh::MaxOverTokens(std::span<double> x) const {
   for (const Axis axis : kTokenAxes) comm(axis).AllMax(x);
 }
+void Mesh::MaxOverTokens(std::span<float> x) const {
+  for (const Axis axis : kTokenAxes) comm(axis).AllMax(x);
+}
 
 std::vector<std::string> MeshFlags() {
   std::vector<std::string> flags;

@@ -49,6 +49,7 @@ class Mesh {
   void SumOverTokens(std::span<double> x) const;
   void SumOverTokens(std::span<int64_t> x) const;
   void MaxOverTokens(std::span<double> x) const;
+  void MaxOverTokens(std::span<float> x) const;
 
   // The batch's rows are divided over these ranks, of which this is number row_rank().
   int64_t row_ranks() const { return int64_t{size(Axis::kData)} * size(Axis::kFsdp) * size(Axis::kExpert); }

@@ -117,17 +117,10 @@ bool KeepsBlocks(const Mesh& mesh, const ModelConfig& c) {
 void CheckTrainingMesh(const RunConfig& config, const TrainOptions& options, const ModelConfig& model) {
   const Mesh& mesh = options.mesh;
   CheckMesh(config, mesh, model, options.length);
-  const auto refuse = [&](Axis axis, const std::string& why) {
-    if (mesh.size(axis) > 1) Throw(ErrorCode::kUsage, "{}={}: {}; 1", MeshFlag(config, axis), mesh.size(axis), why);
-  };
-  if (options.layers.experts.kind == ExpertRun::kCapacity) refuse(Axis::kContext, "not offered with capacity_factor");
-  if (options.balance.padding) refuse(Axis::kContext, "not offered with compat=maxtext");
-  if (options.mtp.eval_module > 0) refuse(Axis::kContext, "not offered with mtp_eval_target_module");
-  for (const Axis axis : kAxes) {
-    if (options.qk_clip > 0) refuse(axis, "not offered with use_qk_clip, which scales whole heads");
+  if (options.fp8_block && mesh.size(Axis::kTensor) > 1 && !KeepsBlocks(mesh, model)) {
+    Throw(ErrorCode::kUsage, "{}={}: with quantization=fp8_block every rank's part of heads and widths has to be a multiple of 128; 1",
+          MeshFlag(config, Axis::kTensor), mesh.size(Axis::kTensor));
   }
-  if (options.fp8_block && !KeepsBlocks(mesh, model))
-    refuse(Axis::kTensor, "with quantization=fp8_block every rank's part of heads and widths has to be a multiple of 128");
 }
 
 LoadedModel Fresh(const RunConfig& config, const TrainOptions& options) {

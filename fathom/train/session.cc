@@ -24,12 +24,6 @@ constexpr int64_t kReserve = 64 << 20;
 // Address space, not memory: batches of many short documents take a little more for their lists.
 int64_t SpaceFor(int64_t counted) { return 2 * counted + kReserve; }
 
-// What Muon moves, as MaxText has it: every matrix but embedding and head.
-bool IsOrthogonal(const ParamSpec& param) {
-  const ParamRole role = CopyOf(param.role).value_or(param.role);
-  return param.shape.rank() == 2 && role != ParamRole::kEmbedding && role != ParamRole::kHead;
-}
-
 // One memory under two names is one parameter.
 std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const Placement& placement, DecoderParams& params,
                                             DecoderParams& compute, DecoderParams& grads) {
@@ -45,6 +39,7 @@ std::vector<OptimizerParam> OptimizerParams(const TrainOptions& options, const P
                     .grad = updated(grad->value),
                     .orthogonal = IsOrthogonal(*param),
                     .counted = placement.IsFirstToUpdate(*param),
+                    .first = rows.columns() == WholeOf(param->shape).columns() ? rows.row_begin * rows.columns() : 0,
                     .ranks = IsOrthogonal(*param) ? SplitMatrix::Of(placement, *param) : nullptr});
     if (treatments.Stays(*param)) continue;
     list.back().value = updated(params[*param].value);
@@ -82,6 +77,11 @@ void AddOwnSegment(const Segment& document, int64_t begin, int64_t end, int64_t 
 }
 
 }  // namespace
+
+bool IsOrthogonal(const ParamSpec& param) {
+  const ParamRole role = CopyOf(param.role).value_or(param.role);
+  return param.shape.rank() == 2 && role != ParamRole::kEmbedding && role != ParamRole::kHead;
+}
 
 Batch FullBatch(int64_t rows, int64_t length) {
   Batch batch;
@@ -258,6 +258,8 @@ TokenBatch TrainSession::OwnRows(const Batch& batch, int64_t row_begin, int64_t 
   for (auto* list : {&lists.ids, &lists.targets, &lists.positions}) list->resize(static_cast<size_t>(tokens));
   lists.weights.resize(static_cast<size_t>(tokens));
   lists.own_segments.clear();
+  int64_t longest = 0;
+  for (const Segment& document : lists.segments) longest = std::max(longest, document.q_end - document.q_begin);
   rows.ForChunks([&](int64_t own, int64_t from) {
     const auto copy = [&](const auto& whole, auto& part) { std::copy_n(whole.begin() + from, rows.chunk(), part.begin() + own); };
     copy(lists.whole.ids, lists.ids);
@@ -269,7 +271,7 @@ TokenBatch TrainSession::OwnRows(const Batch& batch, int64_t row_begin, int64_t 
   return {lists.ids,
           lists.targets,
           lists.weights,
-          {lists.positions, lists.own_segments, sequence, options_.indexer.dense_attention},
+          {lists.positions, lists.own_segments, sequence, options_.indexer.dense_attention, longest},
           &lists.whole};
 }
 
@@ -379,21 +381,24 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   report.optimizer = optimizer_->Step(learning_rate, report.loss);
   if (report.optimizer.applied) shares_.GatherValues();
   if (options_.bias_update_rate > 0 && report.optimizer.applied && !PlanScope::Active()) UpdateRouterBiases();
-  if (options_.qk_clip > 0 && !PlanScope::Active()) ClipQueriesAndKeys(report);
+  if (options_.qk_clip > 0) ClipQueriesAndKeys(report);
   return report;
 }
 
-// Of the layers whose queries and keys are trained.
+// Of the layers whose queries and keys are trained, on whatever rank.
 void TrainSession::ListClipped() {
   const ModelConfig& c = decoder_.config();
   std::set<int64_t> with_queries, with_keys;
-  for (const auto& [param, w] : ListParams(params_)) {
-    const bool keys = param->role == ParamRole::kKvUp, plain = param->role == ParamRole::kQuery;
-    if (!(keys || plain || param->role == ParamRole::kQueryUp) || treatments().Of(*param) != Treatment::kTrained) continue;
-    (keys ? with_keys : with_queries).insert(param->layer);
-    if (plain && !options_.clips_plain_queries) continue;
-    const View copy = treatments().HasBF16Copy(*param) ? rounded_[*param].value.mutable_view() : View();
-    clipped_.push_back({param, {w->value.mutable_view(), copy, c.qk_nope_head_dim, keys ? c.v_head_dim : c.qk_rope_head_dim, !keys}});
+  for (const ParamSpec& param : *params_.spec) {
+    const bool keys = param.role == ParamRole::kKvUp, plain = param.role == ParamRole::kQuery;
+    if (!(keys || plain || param.role == ParamRole::kQueryUp) || treatments().Of(param) != Treatment::kTrained) continue;
+    (keys ? with_keys : with_queries).insert(param.layer);
+    if ((plain && !options_.clips_plain_queries) || !placement_.sharding().Holds(param)) continue;
+    const View copy = treatments().HasBF16Copy(param) ? rounded_[param].value.mutable_view() : View();
+    const int64_t first_row = placement_.Kept(param).row_begin - placement_.sharding().Computed(param).row_begin;
+    clipped_.push_back(
+        {&param,
+         {params_[param].value.mutable_view(), copy, first_row, c.qk_nope_head_dim, keys ? c.v_head_dim : c.qk_rope_head_dim, !keys}});
   }
   if (with_queries != with_keys || with_keys.empty())
     Throw(ErrorCode::kUsage,
@@ -402,18 +407,29 @@ void TrainSession::ListClipped() {
 
 // By the scores of the step's forward passes, after the optimizer's update.
 void TrainSession::ClipQueriesAndKeys(StepReport& report) {
-  report.max_attention_logit = std::ranges::max(max_logits_);
-  if (!report.optimizer.applied) return;
-  const auto heads = static_cast<size_t>(decoder_.config().num_attention_heads);
-  double squares = report.optimizer.param_norm * report.optimizer.param_norm;
-  for (const auto& [param, matrix] : clipped_) {
-    const CounterRng rng(options_.optimizer.seed, HashName(param->name + ".clip"));
-    const Rounding rounding{options_.optimizer.stochastic_rounding,
-                            static_cast<uint32_t>(rng.Bits(static_cast<uint64_t>(optimizer_->step_count())))};
-    const auto largest = std::span<const float>(max_logits_).subspan(static_cast<size_t>(param->layer) * heads, heads);
-    squares += ClipHeads(largest, options_.qk_clip, matrix, rounding);
+  const Mesh& mesh = options_.mesh;
+  mesh.MaxOverTokens(std::span(max_logits_));
+  double largest = std::ranges::max(max_logits_), grown = 0;
+  mesh.comm(Axis::kTensor).AllMax(std::span(&largest, 1));
+  report.max_attention_logit = largest;
+  if (!report.optimizer.applied || PlanScope::Active()) return;
+  for (const ClippedParam& clipped : clipped_) {
+    const double squares = Clip(clipped);
+    if (placement_.IsFirst(*clipped.param)) grown += squares;
   }
-  report.optimizer.param_norm = std::sqrt(std::max(0.0, squares));
+  mesh.world().AllSum(std::span(&grown, 1));
+  report.optimizer.param_norm = std::sqrt(std::max(0.0, report.optimizer.param_norm * report.optimizer.param_norm + grown));
+}
+
+// The rows of this rank's heads that it keeps; returns by how much their sum of squares grew.
+double TrainSession::Clip(const ClippedParam& clipped) {
+  const auto heads = static_cast<size_t>(decoder_.config().num_attention_heads);
+  const auto first_head = static_cast<uint32_t>(heads) * static_cast<uint32_t>(options_.mesh.rank(Axis::kTensor));
+  const CounterRng rng(options_.optimizer.seed, HashName(clipped.param->name + ".clip"));
+  const Rounding rounding{options_.optimizer.stochastic_rounding,
+                          static_cast<uint32_t>(rng.Bits(static_cast<uint64_t>(optimizer_->step_count()))) + first_head};
+  const auto largest = std::span<const float>(max_logits_).subspan(static_cast<size_t>(clipped.param->layer) * heads, heads);
+  return ClipHeads(largest, options_.qk_clip, clipped.matrix, rounding);
 }
 
 // By the counts of the whole batch, not of its micro-batches.

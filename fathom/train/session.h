@@ -110,6 +110,11 @@ class TrainSession {
   void UpdateRouterBiases();
   void ListClipped();
   void ClipQueriesAndKeys(StepReport& report);
+  struct ClippedParam {
+    const ParamSpec* param;
+    ClippedMatrix matrix;
+  };
+  double Clip(const ClippedParam& clipped);
 
   TrainOptions options_;
   Decoder decoder_;
@@ -129,10 +134,6 @@ class TrainSession {
     float* values;  // [E]
   };
   std::vector<CountedBias> counted_biases_;
-  struct ClippedParam {
-    const ParamSpec* param;
-    ClippedMatrix matrix;
-  };
   std::vector<ClippedParam> clipped_;
   // Lists of the rows that a pass reads.
   struct RowLists {
@@ -155,6 +156,9 @@ class TrainSession {
   PassMemory counted_, expected_;  // by all of the above
   Arena saved_, scratch_;
 };
+
+// Does Muon, if it is the optimizer, move it? Every matrix but embedding and head, as MaxText has it.
+bool IsOrthogonal(const ParamSpec& param);
 
 // Micro-batches into which the rows of a pass are divided where ranks share the layers: of as many rows each.
 int64_t MicroBatchCount(const Mesh& mesh, int64_t rows);
