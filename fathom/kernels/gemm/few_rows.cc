@@ -17,7 +17,7 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-void StoreResult(const FewRowsProduct& p, int64_t m, int64_t n, float value) {
+HWY_INLINE void StoreResult(const FewRowsProduct& p, int64_t m, int64_t n, float value) {
   if (p.y.dtype() == DType::kF32) {
     float& y = p.y.row<float>(m)[n];
     y = p.write == Write::kAdd ? y + value : value;
@@ -68,6 +68,10 @@ constexpr int64_t kPrefetchBytes = 4096;
 // Weight rows read side by side: as many as have room in registers beside kM sums each.
 template <class W, int kM>
 constexpr int kStreams = kM == 1 ? 4 : std::clamp((HWY_MAX_BYTES == 64 ? 26 : 13) / (W::kParts + kM), 1, 4);
+#if HWY_TARGET == HWY_AVX3_DL
+// As many of them as are joined; more of them read more slowly (Zen 5, one thread: 37 GB/s with two, 32 with four).
+constexpr int kJoinedStreams = 2;
+#endif
 
 // x in the order in which a line of weights unpacks: [line][m][element], zeros behind the end. kM >= x's rows, the others are zero.
 template <class W, int kM>
@@ -83,56 +87,112 @@ void ArrangeX(const ConstView& x, typename W::X* to) {
   }
 }
 
-template <class W, int kM>
+// Rows of weights that are read side by side: stream r begins at row `begin` + r * `stretch` and goes on row by row.
+struct Streams {
+  int64_t begin, stretch;
+};
+
+// Lines of kR streams, asked for in order.
+template <class W, int kR>
+struct StoredLines {
+  const typename W::T* row[kR];
+  HWY_INLINE StoredLines(const WeightView& w, const Streams& streams) {
+    for (int r = 0; r < kR; ++r)
+      row[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + (streams.begin + r * streams.stretch) * w.value.stride();
+  }
+  // Lines at the end of the last rows that have to be read as they lie.
+  static constexpr int64_t kLast = 0;
+  HWY_INLINE void NextRow(int64_t stride) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kR; ++r) row[r] += stride;
+  }
+  HWY_INLINE typename W::Parts Line(int r, int64_t at) { return W::Unpack(row[r] + at); }
+};
+
+#if HWY_TARGET == HWY_AVX3_DL
+// The same where rows do not begin with a line of the cache: whole lines are loaded and two of them joined, since a load from two lines
+// takes twice as long (weights of a checkpoint lie behind a header of any length). What lies before and behind the streams is not read.
+template <class W, int kR>
+struct JoinedLines : StoredLines<W, kR> {
+  static constexpr int64_t kLast = 1;
+  int64_t words;
+  __m512i before[kR], order;
+  HWY_INLINE JoinedLines(const WeightView& w, const Streams& streams) : StoredLines<W, kR>(w, streams) {
+    words = static_cast<int64_t>(reinterpret_cast<uintptr_t>(this->row[0]) % 64 / 8);
+    order = _mm512_add_epi64(_mm512_set1_epi64(words), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
+    const auto own = static_cast<__mmask8>(0xff << words);
+    for (int r = 0; r < kR; ++r) before[r] = _mm512_maskz_loadu_epi64(own, AlignedLine(r, 0));
+  }
+  // Rows of whole lines without gaps, a whole number of 8 bytes behind the begin of a line.
+  static bool Fits(const WeightView& w) {
+    const auto begin = reinterpret_cast<uintptr_t>(w.value.raw());
+    return begin % 8 == 0 && w.value.dim(1) % W::kLine == 0 && w.value.stride() == w.value.dim(1);
+  }
+  // The line in which element `at` lies.
+  HWY_INLINE const std::byte* AlignedLine(int r, int64_t at) const {
+    return reinterpret_cast<const std::byte*>(this->row[r] + at) - words * 8;
+  }
+  HWY_INLINE typename W::Parts Line(int r, int64_t at) {
+    const __m512i line = _mm512_load_si512(AlignedLine(r, at + W::kLine));
+    const __m512i joined = _mm512_permutex2var_epi64(before[r], order, line);
+    before[r] = line;
+    return W::UnpackLine(joined);
+  }
+};
+#endif
+
+template <class W, int kM, int kR>
 struct Sums {
-  VF v[kStreams<W, kM>][kM];
+  VF v[kR][kM];
   HWY_INLINE void Clear() {
 #pragma GCC unroll 8
-    for (int r = 0; r < kStreams<W, kM>; ++r) {
+    for (int r = 0; r < kR; ++r) {
 #pragma GCC unroll 8
       for (int m = 0; m < kM; ++m) v[r][m] = hn::Zero(DF());
     }
   }
   HWY_INLINE void AddScaled(const Sums& sums, const float* const* scale, int64_t block) {
 #pragma GCC unroll 8
-    for (int r = 0; r < kStreams<W, kM>; ++r) {
+    for (int r = 0; r < kR; ++r) {
       const VF factor = hn::Set(DF(), scale[r][block]);
 #pragma GCC unroll 8
       for (int m = 0; m < kM; ++m) v[r][m] = hn::MulAdd(W::Unbias(sums.v[r][m]), factor, v[r][m]);
     }
   }
   // Past the end of the weights this asks for nothing that is touched.
-  static HWY_INLINE void Prefetch(const typename W::T* const* w, int64_t at) {
+  static HWY_INLINE void Prefetch(const typename W::T* const* row, int64_t at) {
 #pragma GCC unroll 8
-    for (int r = 0; r < kStreams<W, kM>; ++r) {
-      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(w[r] + at) + kPrefetchBytes), 0, 2);
+    for (int r = 0; r < kR; ++r) {
+      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(row[r] + at) + kPrefetchBytes), 0, 2);
     }
   }
   // A line of each stream times the same elements of every row of x.
-  HWY_INLINE void AddLine(const typename W::T* const* w, int64_t at, const typename W::X* x) {
-    typename W::Parts parts[kStreams<W, kM>];
+  template <class Lines>
+  HWY_INLINE void AddLine(Lines& lines, int64_t at, const typename W::X* x) {
+    typename W::Parts parts[kR];
 #pragma GCC unroll 8
-    for (int r = 0; r < kStreams<W, kM>; ++r) parts[r] = W::Unpack(w[r] + at);
+    for (int r = 0; r < kR; ++r) parts[r] = lines.Line(r, at);
 #pragma GCC unroll 8
     for (int m = 0; m < kM; ++m) {
 #pragma GCC unroll 8
-      for (int r = 0; r < kStreams<W, kM>; ++r) v[r][m] = W::MulAdd(parts[r], x + m * W::kLine, v[r][m]);
+      for (int r = 0; r < kR; ++r) v[r][m] = W::MulAdd(parts[r], x + m * W::kLine, v[r][m]);
     }
   }
-  HWY_INLINE void AddWholeLines(const typename W::T* const* w, int64_t at, int64_t lines, const typename W::X* x) {
+  template <class Lines>
+  HWY_INLINE void AddWholeLines(Lines& lines, int64_t at, int64_t count, const typename W::X* x) {
 #pragma GCC unroll 2
-    for (int64_t line = 0; line < lines; ++line, at += W::kLine, x += kM * W::kLine) {
-      if constexpr (W::kScaled) Prefetch(w, at);
-      AddLine(w, at, x);
+    for (int64_t line = 0; line < count; ++line, at += W::kLine, x += kM * W::kLine) {
+      if constexpr (W::kScaled) Prefetch(lines.row, at);
+      AddLine(lines, at, x);
     }
   }
   // The n < kLine elements at the end of a row; nothing behind them is read.
-  HWY_INLINE void AddRest(const typename W::T* const* w, int64_t at, int64_t n, const typename W::X* x) {
-    alignas(64) typename W::T rest[kStreams<W, kM>][W::kLine] = {};
-    const typename W::T* tails[kStreams<W, kM>];
-    for (int r = 0; r < kStreams<W, kM>; ++r) {
-      std::memcpy(rest[r], w[r] + at, static_cast<size_t>(n) * sizeof(typename W::T));
-      tails[r] = rest[r];
+  HWY_INLINE void AddRest(const StoredLines<W, kR>& lines, int64_t at, int64_t n, const typename W::X* x) {
+    alignas(64) typename W::T rest[kR][W::kLine] = {};
+    StoredLines<W, kR> tails = lines;
+    for (int r = 0; r < kR; ++r) {
+      std::memcpy(rest[r], lines.row[r] + at, static_cast<size_t>(n) * sizeof(typename W::T));
+      tails.row[r] = rest[r];
     }
     AddLine(tails, 0, x);
   }
@@ -153,64 +213,82 @@ Scales ConvertScales(const WeightView& w, int64_t begin, int64_t end, float* to)
   return scales;
 }
 
-// Rows of weights that are read together, one per stream, each at its place in its own stretch of memory.
-template <class W, int kM>
-HWY_INLINE void DotRows(const WeightView& w, const int64_t* rows, const typename W::X* x, Sums<W, kM>& sums) {
-  const int64_t k = w.value.dim(1), lines = k / W::kLine;
-  const typename W::T* p[kStreams<W, kM>];
-  for (int r = 0; r < kStreams<W, kM>; ++r) p[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + rows[r] * w.value.stride();
+// The next row of each stream times every row of x; `stored` lines at its end are read as they lie.
+template <class W, int kM, int kR, class Lines>
+HWY_INLINE void DotRows(Lines& lines, int64_t k, int64_t stored, const typename W::X* x, Sums<W, kM, kR>& sums) {
+  constexpr int64_t kStep = kM * W::kLine;
+  const int64_t whole = k / W::kLine, first = whole - stored;
+  StoredLines<W, kR>& as_they_lie = lines;
   sums.Clear();
-  sums.AddWholeLines(p, 0, lines, x);
-  if (lines * W::kLine < k) sums.AddRest(p, lines * W::kLine, k - lines * W::kLine, x + lines * kM * W::kLine);
+  sums.AddWholeLines(lines, 0, first, x);
+  sums.AddWholeLines(as_they_lie, first * W::kLine, stored, x + first * kStep);
+  if (whole * W::kLine < k) sums.AddRest(as_they_lie, whole * W::kLine, k - whole * W::kLine, x + whole * kStep);
 }
 
 // The same where each block of 128 has a scale of its own.
-template <class W, int kM>
-HWY_INLINE void DotScaledRows(const WeightView& w, const int64_t* rows, const typename W::X* x, const Scales& scales, Sums<W, kM>& total) {
-  constexpr int kR = kStreams<W, kM>;
-  constexpr int64_t kLines = kScaleBlock / W::kLine;
-  const int64_t k = w.value.dim(1);
-  const typename W::T* p[kR];
-  const float* scale[kR];
-  for (int r = 0; r < kR; ++r) {
-    p[r] = reinterpret_cast<const typename W::T*>(w.value.raw()) + rows[r] * w.value.stride();
-    scale[r] = scales.OfRow(rows[r]);
-  }
+template <class W, int kM, int kR, class Lines>
+HWY_INLINE void DotScaledRows(Lines& lines, int64_t k, int64_t stored, const float* const* scale, const typename W::X* x,
+                              Sums<W, kM, kR>& total) {
+  constexpr int64_t kLines = kScaleBlock / W::kLine, kStep = kM * W::kLine;
+  StoredLines<W, kR>& as_they_lie = lines;
   total.Clear();
   int64_t block = 0;
-  for (; (block + 1) * kScaleBlock <= k; ++block, x += kLines * kM * W::kLine) {
-    Sums<W, kM> sums;
+  for (; (block + 1) * kScaleBlock < k; ++block, x += kLines * kStep) {
+    Sums<W, kM, kR> sums;
     sums.Clear();
-    sums.AddWholeLines(p, block * kScaleBlock, kLines, x);
+    sums.AddWholeLines(lines, block * kScaleBlock, kLines, x);
     total.AddScaled(sums, scale, block);
   }
-  if (block * kScaleBlock == k) return;
-  Sums<W, kM> sums;
-  const int64_t at = block * kScaleBlock, lines = (k - at) / W::kLine, rest = (k - at) % W::kLine;
+  const int64_t at = block * kScaleBlock, whole = (k - at) / W::kLine, first = whole - stored, rest = (k - at) % W::kLine;
+  Sums<W, kM, kR> sums;
   sums.Clear();
-  sums.AddWholeLines(p, at, lines, x);
-  if (rest > 0) sums.AddRest(p, at + lines * W::kLine, rest, x + lines * kM * W::kLine);
+  sums.AddWholeLines(lines, at, first, x);
+  sums.AddWholeLines(as_they_lie, at + first * W::kLine, stored, x + first * kStep);
+  if (rest > 0) sums.AddRest(as_they_lie, at + whole * W::kLine, rest, x + whole * kStep);
   total.AddScaled(sums, scale, block);
 }
 
-// Columns [begin, end) of y. x is arranged.
+// Columns of y: kR streams of weights. x is arranged.
+template <class W, int kM, int kR, template <class, int> class Lines>
+void RunStreams(const FewRowsProduct& p, const Streams& streams, const typename W::X* x, const Scales& scales) {
+  const int64_t k = p.w.value.dim(1);
+  Lines<W, kR> lines(p.w, streams);
+  for (int64_t i = 0; i < streams.stretch; ++i) {
+    const int64_t stored = i + 1 == streams.stretch ? Lines<W, kR>::kLast : 0;
+    Sums<W, kM, kR> total;
+    if constexpr (W::kScaled) {
+      const float* scale[kR];
+      for (int r = 0; r < kR; ++r) scale[r] = scales.OfRow(streams.begin + r * streams.stretch + i);
+      DotScaledRows<W, kM, kR>(lines, k, stored, scale, x, total);
+    } else {
+      DotRows<W, kM, kR>(lines, k, stored, x, total);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kR; ++r) {
+      const int64_t n = streams.begin + r * streams.stretch + i;
+#pragma GCC unroll 8
+      for (int m = 0; m < kM; ++m) {
+        if (m < p.x.dim(0)) StoreResult(p, m, n, hn::GetLane(hn::SumOfLanes(DF(), total.v[r][m])));
+      }
+    }
+    lines.NextRow(p.w.value.stride());
+  }
+}
+
+// Columns [begin, end) of y, those that are left over one by one.
+template <class W, int kM, int kR, template <class, int> class Lines>
+void RunColumnsBy(const FewRowsProduct& p, int64_t begin, int64_t end, const typename W::X* x, const Scales& scales) {
+  const int64_t stretch = (end - begin) / kR, rest = begin + kR * stretch;
+  RunStreams<W, kM, kR, Lines>(p, {begin, stretch}, x, scales);
+  if (rest < end) RunStreams<W, kM, 1, StoredLines>(p, {rest, end - rest}, x, scales);
+}
+
 template <class W, int kM>
 void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, const typename W::X* x, const Scales& scales) {
-  constexpr int kR = kStreams<W, kM>;
-  const int64_t stretch = (end - begin + kR - 1) / kR;
-  for (int64_t i = 0; i < stretch; ++i) {
-    int64_t rows[kR];
-    for (int r = 0; r < kR; ++r) rows[r] = std::min(begin + r * stretch + i, end - 1);
-    Sums<W, kM> total;
-    if constexpr (W::kScaled) {
-      DotScaledRows<W, kM>(p.w, rows, x, scales, total);
-    } else {
-      DotRows<W, kM>(p.w, rows, x, total);
-    }
-    for (int r = 0; r < kR && begin + r * stretch + i < end; ++r) {
-      for (int64_t m = 0; m < p.x.dim(0); ++m) StoreResult(p, m, rows[r], hn::GetLane(hn::SumOfLanes(DF(), total.v[r][m])));
-    }
-  }
+#if HWY_TARGET == HWY_AVX3_DL
+  if (JoinedLines<W, kJoinedStreams>::Fits(p.w)) return RunColumnsBy<W, kM, kJoinedStreams, JoinedLines>(p, begin, end, x, scales);
+#endif
+  RunColumnsBy<W, kM, kStreams<W, kM>, StoredLines>(p, begin, end, x, scales);
 }
 
 // f with the number of rows to compute with, at least m.

@@ -121,6 +121,56 @@ TEST(FewRows, ScalesAtTheEndsOfTheirRange) {
   });
 }
 
+// The rows of `w` one behind the other from `offset` bytes behind a line of the cache on, NaN before and behind them.
+class ShiftedBytes {
+ public:
+  ShiftedBytes(ConstView w, int64_t offset)
+      : bytes_(static_cast<size_t>(w.NumBytes()) + 256, std::byte{0xff}), dtype_(w.dtype()), shape_(w.shape()) {
+    data_ = bytes_.data() + (128 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) + offset;
+    const int64_t row = w.dim(1) * DTypeSize(dtype_);
+    for (int64_t i = 0; i < w.dim(0); ++i) {
+      std::memcpy(data_ + i * row, w.raw() + i * w.stride() * DTypeSize(dtype_), static_cast<size_t>(row));
+    }
+  }
+  ConstView view() const { return {data_, dtype_, shape_}; }
+
+ private:
+  std::vector<std::byte> bytes_;
+  DType dtype_;
+  Shape shape_;
+  std::byte* data_;
+};
+
+template <class X>
+void CheckOffsets(Sizes s, DType weight) {
+  SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " weight " << DTypeName(weight));
+  PaddedMatrix<X> x(s.m, s.k, 0, 0, RandomVector(s.m * s.k, 1));
+  PaddedMatrix<float> y(s.m, s.n);
+  TestWeight w(weight, s.n, s.k);
+  const auto at = [&](int64_t offset) {
+    const ShiftedBytes shifted(w.view().value, offset);
+    Multiply(x.view(), {shifted.view(), w.view().scale}, y.view(), Write::kOverwrite);
+    return y.Floats();
+  };
+  const std::vector<float> want = at(0);
+  EXPECT_TRUE(RelativeL2(want, FewRowsRef(s.m, s.n, s.k, x.Values(), w.Values()), 1e-6));
+  for (const int64_t offset : {4, 8, 16, 20, 24, 32, 40, 48, 56})
+    EXPECT_TRUE(SameBits(at(offset), want)) << offset << " bytes behind a line";
+}
+
+// Checkpoints have a header of any length before the weights.
+TEST(FewRows, BitsDoNotDependOnWhereWeightsLie) {
+  ForEachTarget(SimdTargets(), PinSimdTarget, [] {
+    for (const Sizes s : {Sizes{1, 7, 64}, Sizes{1, 1, 128}, Sizes{1, 2, 320}, Sizes{2, 11, 704}, Sizes{5, 6, 192}, Sizes{8, 3, 96}}) {
+      CheckOffsets<float>(s, DType::kF32);
+      for (const DType weight : {DType::kBF16, DType::kF8E4M3}) {
+        CheckOffsets<float>(s, weight);
+        CheckOffsets<BF16>(s, weight);
+      }
+    }
+  });
+}
+
 // One row here and there among many experts, as a decoded token has them.
 std::vector<float> Grouped(DType weight) {
   const int64_t n = 70, k = 160, experts = 12;

@@ -56,6 +56,9 @@ struct WeightsF32 {
     for (int i = 0; i < kParts; ++i) parts.v[i] = LoadF(w + i * kLanes);
     return parts;
   }
+#if HWY_TARGET == HWY_AVX3_DL
+  static HWY_INLINE Parts UnpackLine(__m512i line) { return {{hn::BitCast(DF(), hn::Vec<DU>{line})}}; }
+#endif
   static HWY_INLINE VF MulAdd(const Parts& w, const X* x, VF sum) { return w.MulAdd(x, sum); }
 };
 
@@ -90,6 +93,12 @@ struct WeightsBF16 {
     }
     return parts;
   }
+#if HWY_TARGET == HWY_AVX3_DL
+  static HWY_INLINE Parts UnpackLine(__m512i line) {
+    const hn::Vec<DU> pairs{line};
+    return {{EvenBF16(pairs), OddBF16(pairs)}};
+  }
+#endif
   static HWY_INLINE VF MulAdd(const Parts& w, const X* x, VF sum) { return w.MulAdd(x, sum); }
 };
 
@@ -107,8 +116,9 @@ struct WeightsFP8 {
     Arrange<kLine>(
         x, n, [](int64_t p) { return p % 16 / 4 * 16 + p / 32 * 8 + p % 4 * 2 + p / 16 % 2; }, to);
   }
-  static HWY_INLINE Parts Unpack(const T* w) {
-    const DecodedFP8 d = DecodeLine(w);
+  static HWY_INLINE Parts Unpack(const T* w) { return UnpackLine(_mm512_loadu_si512(w)); }
+  static HWY_INLINE Parts UnpackLine(__m512i line) {
+    const DecodedFP8 d = DecodeLine(line);
     const hn::Vec<DU> low{d.low}, high{d.high};
     return {{EvenBF16(low), OddBF16(low), EvenBF16(high), OddBF16(high)}};
   }
@@ -135,6 +145,7 @@ struct PairsBF16 {
     std::memcpy(to, x.data, static_cast<size_t>(n) * sizeof(X));
   }
   static HWY_INLINE Parts Unpack(const T* w) { return _mm512_loadu_si512(w); }
+  static HWY_INLINE Parts UnpackLine(__m512i line) { return line; }
   static HWY_INLINE VF MulAdd(Parts w, const X* x, VF sum) { return AddPairProducts(w, x, sum); }
 };
 
@@ -151,7 +162,8 @@ struct PairsFP8 {
     std::memcpy(line, x.data, static_cast<size_t>(n) * sizeof(X));
     for (int64_t i = 0; i < kLine; i += 8) std::memcpy(to + i / 16 * 8 + i / 8 % 2 * 32, line + i, 8 * sizeof(X));
   }
-  static HWY_INLINE Parts Unpack(const T* w) { return DecodeLine(w); }
+  static HWY_INLINE Parts Unpack(const T* w) { return DecodeLine(_mm512_loadu_si512(w)); }
+  static HWY_INLINE Parts UnpackLine(__m512i line) { return DecodeLine(line); }
   static HWY_INLINE VF MulAdd(const Parts& w, const X* x, VF sum) {
     return AddPairProducts(w.high, x + 32, AddPairProducts(w.low, x, sum));
   }

@@ -99,7 +99,6 @@ HWY_INLINE DecodedFP8 DecodeLine(__m512i c) {
   const __m512i upper = _mm512_ternarylogic_epi64(magnitude_upper, c, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
   return {_mm512_unpacklo_epi8(lower, upper), _mm512_unpackhi_epi8(lower, upper)};
 }
-HWY_INLINE DecodedFP8 DecodeLine(const uint8_t* codes) { return DecodeLine(_mm512_loadu_si512(codes)); }
 
 // Where the codes of a line go before they are decoded, so that its even and odd elements are runs of 16.
 struct RunsOfCodes {
