@@ -161,7 +161,8 @@ void CheckOffsets(Sizes s, DType weight) {
 // Checkpoints have a header of any length before the weights.
 TEST(FewRows, BitsDoNotDependOnWhereWeightsLie) {
   ForEachTarget(SimdTargets(), PinSimdTarget, [] {
-    for (const Sizes s : {Sizes{1, 7, 64}, Sizes{1, 1, 128}, Sizes{1, 2, 320}, Sizes{2, 11, 704}, Sizes{5, 6, 192}, Sizes{8, 3, 96}}) {
+    for (const Sizes s :
+         {Sizes{1, 7, 64}, Sizes{1, 1, 128}, Sizes{1, 2, 320}, Sizes{1, 5, 256}, Sizes{2, 11, 704}, Sizes{5, 6, 192}, Sizes{8, 3, 96}}) {
       CheckOffsets<float>(s, DType::kF32);
       for (const DType weight : {DType::kBF16, DType::kF8E4M3}) {
         CheckOffsets<float>(s, weight);
