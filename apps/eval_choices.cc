@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "apps/command.h"
+#include "apps/eval_mesh.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -11,6 +12,7 @@
 #include "fathom/eval/choice_eval.h"
 #include "fathom/eval/run_identity.h"
 #include "fathom/model/layer_flags.h"
+#include "fathom/parallel/host.h"
 
 namespace fathom {
 namespace {
@@ -69,26 +71,9 @@ void CheckFits(const Tokenizer& tokenizer, const ModelConfig& model, int64_t cap
   }
 }
 
-void CheckChoiceMesh(const RunConfig& config, const Mesh& mesh, const ModelConfig& model) {
-  for (const Axis axis : {Axis::kContext, Axis::kStage}) {
-    if (mesh.size(axis) > 1)
-      Throw(ErrorCode::kUsage, "{}={}: questions are divided along data and fsdp, the model along expert and tensor: give 1",
-            MeshFlag(config, axis), mesh.size(axis));
-  }
-  CheckMesh(config, mesh, model, 0);
-}
-
-// Askers are numbered along data, then fsdp.
-ChoiceRanks AskersOf(const Mesh& mesh) {
-  const Comm &data = mesh.comm(Axis::kData), &fsdp = mesh.comm(Axis::kFsdp);
-  const auto gather = [data, fsdp](const std::string& mine) {
-    std::vector<std::string> all;
-    for (const std::string& text : AllGatherText(data, Json(AllGatherText(fsdp, mine)).dump())) {
-      for (const Json& one : Json::parse(text)) all.push_back(one.get<std::string>());
-    }
-    return all;
-  };
-  return {int64_t{data.rank()} * fsdp.size() + fsdp.rank(), int64_t{data.size()} * fsdp.size(), gather, mesh.is_first()};
+ChoiceRanks RanksOf(const Mesh& mesh) {
+  const auto gather = [mesh](const std::string& mine) { return GatherFromAskers(mesh, mine); };
+  return {AskerOf(mesh), AskersOf(mesh), gather, mesh.is_first(), HostPart(mesh.world())};
 }
 
 }  // namespace
@@ -128,9 +113,9 @@ std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::st
   if (dir.empty()) Throw(ErrorCode::kUsage, "{} needs load_parameters_path= (a checkpoint's folder)", command);
   Checkpoint checkpoint = OpenCheckpoint(config, dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
-  CheckChoiceMesh(config, mesh, checkpoint.config());
+  CheckEvalMesh(config, mesh, checkpoint.config());
   const Tokenizer tokenizer = Tokenizer::Load(TokenizerPath(config));
-  ChoiceRun run{settings, {}, config.String("samples_output"), config.String("prompts_output"), {}, AskersOf(mesh)};
+  ChoiceRun run{settings, {}, config.String("samples_output"), config.String("prompts_output"), {}, RanksOf(mesh)};
   run.settings.add_bos = AddBos(config, tokenizer);
   run.identity = Identity(config, run.settings);
   ChoiceEvaluation evaluation(subjects, tokenizer, run);

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "apps/command.h"
+#include "apps/eval_mesh.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
@@ -13,10 +14,12 @@
 #include "fathom/base/progress.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/data/document_stream.h"
+#include "fathom/data/shared_ids.h"
 #include "fathom/eval/divergence.h"
 #include "fathom/eval/perplexity.h"
 #include "fathom/model/layer_flags.h"
 #include "fathom/tokenizer/tokenizer.h"
+#include "fathom/train/rank_report.h"
 
 namespace fathom {
 namespace {
@@ -43,46 +46,77 @@ bool NextDocument(DocumentStream& stream, std::string& text) {
   return !text.empty();
 }
 
-std::vector<int32_t> Encode(const RunConfig& config, const Tokenizer& tokenizer, const std::string& text) {
-  std::vector<int32_t> ids = tokenizer.Encode(text, {.add_bos = config.Bool("add_bos") && tokenizer.bos_id().has_value()});
-  if (config.Bool("add_eos") && tokenizer.eos_id()) ids.push_back(*tokenizer.eos_id());
-  return ids;
-}
-
-// Of text that no target stands for: a first token's other than BOS.
-int64_t FirstTokenBytes(const RunConfig& config, const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
-  const bool bos = config.Bool("add_bos") && tokenizer.bos_id().has_value();
-  return bos || ids.empty() ? 0 : static_cast<int64_t>(tokenizer.TokenBytes(ids[0]).size());
-}
-
 double TotalBytes(const StreamConfig& stream) {
   double bytes = 0;
   for (const DataFile& file : FindDataFiles(stream.dataset_path, stream.path_flag)) bytes += static_cast<double>(file.bytes);
   return bytes;
 }
 
-// A document's tokens, the bytes of its text, and of the part that its targets stand for.
-using AddDocument = std::function<void(const std::vector<int32_t>&, int64_t, int64_t)>;
+constexpr size_t kPartBytes = 4 << 20;  // of text that is tokenised at a time, at least
 
-void ForEachDocument(const RunConfig& config, const Tokenizer& tokenizer, const AddDocument& add) {
-  DocumentStream stream(ReadStream(config));
-  for (std::string text; NextDocument(stream, text);) {
-    const std::vector<int32_t> ids = Encode(config, tokenizer, text);
-    const auto bytes = static_cast<int64_t>(text.size());
-    add(ids, bytes, bytes - FirstTokenBytes(config, tokenizer, ids));
+struct DocumentBytes {
+  int64_t text = 0;
+  int64_t target = 0;  // of it: what its targets stand for
+};
+
+// Documents one after the other, tokenised.
+class TokenReader {
+ public:
+  TokenReader(const RunConfig& config, const Tokenizer& tokenizer)
+      : tokenizer_(tokenizer),
+        bos_(config.Bool("add_bos") && tokenizer.bos_id().has_value()),
+        eos_(config.Bool("add_eos") && tokenizer.eos_id().has_value()),
+        stream_(ReadStream(config)) {}
+
+  // Those of the next part; overwrites bytes. None: the text has ended.
+  IdLists Next(std::vector<DocumentBytes>& bytes) {
+    std::vector<std::string> texts;
+    size_t size = 0;
+    for (std::string text; size < kPartBytes && NextDocument(stream_, text); size += texts.back().size()) texts.push_back(text);
+    IdLists lists = tokenizer_.EncodeBatch(std::vector<std::string_view>(texts.begin(), texts.end()), {.add_bos = bos_});
+    bytes.clear();
+    for (size_t i = 0; i < lists.size(); ++i) {
+      if (eos_) lists[i].push_back(*tokenizer_.eos_id());
+      bytes.push_back({std::ssize(texts[i]), std::ssize(texts[i]) - FirstTokenBytes(lists[i])});
+    }
+    bytes_read_ += static_cast<int64_t>(size);
+    return lists;
+  }
+  int64_t bytes_read() const { return bytes_read_; }
+
+ private:
+  // Of text that no target stands for: a first token's other than BOS.
+  int64_t FirstTokenBytes(const std::vector<int32_t>& ids) const {
+    return bos_ || ids.empty() ? 0 : static_cast<int64_t>(tokenizer_.TokenBytes(ids[0]).size());
+  }
+
+  const Tokenizer& tokenizer_;
+  bool bos_, eos_;
+  DocumentStream stream_;
+  int64_t bytes_read_ = 0;
+};
+
+using AddDocument = std::function<void(std::span<const int32_t>, const DocumentBytes&)>;
+
+// Every document, read and tokenised once on a machine. Returns the bytes of text that this rank has read. Collective.
+int64_t ForEachDocument(const RunConfig& config, const Tokenizer& tokenizer, const Mesh& mesh, const AddDocument& add) {
+  const Comm host = HostPart(mesh.world());
+  std::optional<TokenReader> reader;
+  DoOnFirst(host, [&] { reader.emplace(config, tokenizer); });
+  for (;;) {
+    std::vector<DocumentBytes> bytes;
+    const SharedIds ids = SharedIds::FromFirst(host, [&] { return reader->Next(bytes); });
+    if (ids.size() == 0) return reader ? reader->bytes_read() : 0;
+    bytes.resize(ids.size());
+    BytesFromFirst(host, std::as_writable_bytes(std::span(bytes)));
+    for (size_t i = 0; i < ids.size(); ++i) add(ids[i], bytes[i]);
   }
 }
 
-PerplexityOptions WindowsOf(const RunConfig& config, Progress& progress) {
+PerplexityOptions WindowsOf(const RunConfig& config, const Mesh& mesh, Progress& progress) {
   const int64_t window = config.Int("max_target_length"), stride = config.Int("stride");
-  return {window, stride == 0 ? window : stride, [&](double bytes) { progress.Update(bytes); }};
-}
-
-PerplexityResult Measure(const RunConfig& config, ForwardModel& model, const Tokenizer& tokenizer, Progress& progress) {
-  PerplexityMeter meter(model, WindowsOf(config, progress));
-  ForEachDocument(config, tokenizer,
-                  [&](const auto& ids, int64_t text_bytes, int64_t target_bytes) { meter.Add(ids, text_bytes, target_bytes); });
-  return meter.Finish();
+  const auto sum = [&mesh](std::span<double> x) { SumOverAskers(mesh, x); };
+  return {window, stride == 0 ? window : stride, [&](double bytes) { progress.Update(bytes); }, {AskerOf(mesh), AskersOf(mesh), sum}};
 }
 
 Json ToJson(const PerplexityResult& r, double seconds) {
@@ -100,21 +134,28 @@ void CheckNll(const std::string& dir, double nll) {
     Throw(ErrorCode::kFailed, "{}: the loss on this text is {}; fathom check files looks for broken weights", dir, nll);
 }
 
-// Writes json=; says whether standard output is free.
-bool WriteJson(const RunConfig& config, const Json& result) {
+// Writes json= on the first rank, with what each of several has read; says whether standard output is free for the figures. Collective.
+bool WriteJson(const RunConfig& config, const Mesh& mesh, Json result, int64_t bytes_read) {
   const std::string& json = config.String("json");
+  ReadByRank read(mesh);
+  read.Note("bytes_tokenised", bytes_read);
+  if (!mesh.is_first()) return false;
+  if (!read.json().is_null()) result["ranks"] = read.json();
   if (!json.empty()) WriteOutput(json, result.dump(1) + "\n");
   return json != "-" && json != "/dev/stdout";
 }
 
-int RunPerplexity(const RunConfig& config, const Checkpoint& checkpoint, const Tokenizer& tokenizer, Progress& progress) {
-  ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), {}, config.String("hf_lora_adapter_path"));
+int RunPerplexity(const RunConfig& config, const Mesh& mesh, const Checkpoint& checkpoint, const Tokenizer& tokenizer, Progress& progress) {
+  ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), {}, config.String("hf_lora_adapter_path"), mesh);
   const Stopwatch clock;
-  const PerplexityResult result = Measure(config, model, tokenizer, progress);
+  PerplexityMeter meter(model, WindowsOf(config, mesh, progress));
+  const int64_t bytes_read =
+      ForEachDocument(config, tokenizer, mesh, [&](auto ids, const DocumentBytes& bytes) { meter.Add(ids, bytes.text, bytes.target); });
+  const PerplexityResult result = meter.Finish();
   progress.Finish();
   const double seconds = clock.Seconds();
   CheckNll(config.String("load_parameters_path"), result.NllPerToken());
-  if (!WriteJson(config, ToJson(result, seconds))) return 0;
+  if (!WriteJson(config, mesh, ToJson(result, seconds), bytes_read)) return 0;
   fmt::print("nll per token  {:.4f}\nperplexity     {:.3f}\nbits per byte  {:.4f}\n", result.NllPerToken(), result.Perplexity(),
              result.BitsPerByte());
   fmt::print("{} tokens of {} documents, {} of text, {:.0f} tokens/s\n", result.targets, result.documents,
@@ -137,19 +178,22 @@ Json ToJson(const DivergenceResult& r, double seconds) {
 }
 
 // against=: how far the model is from another one.
-int RunDivergence(const RunConfig& config, Checkpoint checkpoint, const Tokenizer& tokenizer, Progress& progress) {
+int RunDivergence(const RunConfig& config, const Mesh& mesh, Checkpoint checkpoint, const Tokenizer& tokenizer, Progress& progress) {
   const int64_t window = config.Int("max_target_length");
   const DType dtype = ParseComputeDType(config, "dtype");
   const ReadableCheckpoint readable(config, "against");
-  const MappedModel reference(OpenCheckpoint(config, readable.dir()), dtype, window);
+  Checkpoint against = OpenCheckpoint(config, readable.dir());
+  CheckEvalMesh(config, mesh, against.config());
+  const MappedModel reference(std::move(against), dtype, window, {}, {}, {}, mesh);
   CheckVocabulary(tokenizer, reference.config());
-  const MappedModel model(std::move(checkpoint), dtype, window, {}, {}, config.String("hf_lora_adapter_path"));
+  const MappedModel model(std::move(checkpoint), dtype, window, {}, {}, config.String("hf_lora_adapter_path"), mesh);
   const Stopwatch clock;
-  DivergenceMeter meter(reference, model, WindowsOf(config, progress));
-  ForEachDocument(config, tokenizer, [&](const auto& ids, int64_t text_bytes, int64_t) { meter.Add(ids, text_bytes); });
+  DivergenceMeter meter(reference, model, WindowsOf(config, mesh, progress));
+  const int64_t bytes_read =
+      ForEachDocument(config, tokenizer, mesh, [&](auto ids, const DocumentBytes& bytes) { meter.Add(ids, bytes.text); });
   const DivergenceResult r = meter.Finish();
   progress.Finish();
-  if (!WriteJson(config, ToJson(r, clock.Seconds()))) return 0;
+  if (!WriteJson(config, mesh, ToJson(r, clock.Seconds()), bytes_read)) return 0;
   fmt::print("mean KL         {:.3e}\nworst KL        {:.3e}  document {}, behind its token {}\ntop-1 agreement {:.3f} %\n", r.MeanKl(),
              r.worst_kl, r.worst_document, r.worst_token, 100 * r.Agreement());
   const auto targets = static_cast<double>(r.targets);
@@ -158,26 +202,31 @@ int RunDivergence(const RunConfig& config, Checkpoint checkpoint, const Tokenize
   return 0;
 }
 
-int Run(const RunConfig& config) {
+int RunOnRanks(const RunConfig& config, const Mesh& mesh) {
   const std::filesystem::path dir = config.String("load_parameters_path"), tokenizer_path = config.String("tokenizer_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "eval perplexity needs load_parameters_path= (a checkpoint's folder)");
   Checkpoint checkpoint = OpenCheckpoint(config, dir);
   CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
+  CheckEvalMesh(config, mesh, checkpoint.config());
   const Tokenizer tokenizer = Tokenizer::Load(tokenizer_path.empty() ? dir : tokenizer_path);
   CheckVocabulary(tokenizer, checkpoint.config());
   Progress progress("evaluating", "MB", TotalBytes(ReadStream(config)), 1e6);
-  if (!config.String("against").empty()) return RunDivergence(config, std::move(checkpoint), tokenizer, progress);
-  return RunPerplexity(config, checkpoint, tokenizer, progress);
+  if (!config.String("against").empty()) return RunDivergence(config, mesh, std::move(checkpoint), tokenizer, progress);
+  return RunPerplexity(config, mesh, checkpoint, tokenizer, progress);
 }
+
+int Run(const RunConfig& config) { return RunOnRanks(config, {}); }
 
 }  // namespace
 
 Command EvalPerplexityCommand() {
   return {.name = "eval perplexity",
           .summary = "negative log likelihood, perplexity and bits per byte of a checkpoint on text",
-          .flags = {"load_parameters_path", "ignore_config_keys", "tokenizer_path", "input", "eval_dataset_path", "eval_data_columns",
-                    "max_target_length", "stride", "add_bos", "add_eos", "dtype", "hf_lora_adapter_path", "against"},
-          .run = Run};
+          .flags = WithMeshFlags({"load_parameters_path", "ignore_config_keys", "tokenizer_path", "input", "eval_dataset_path",
+                                  "eval_data_columns", "max_target_length", "stride", "add_bos", "add_eos", "dtype", "hf_lora_adapter_path",
+                                  "against"}),
+          .run = Run,
+          .run_rank = RunOnRanks};
 }
 
 }  // namespace fathom

@@ -25,7 +25,7 @@ fail() {
   echo "ranks: $*" >&2
   status=1
 }
-launch() { mpirun --allow-run-as-root --oversubscribe --bind-to none -np 2 "$@"; }
+launch() { mpirun --allow-run-as-root --oversubscribe --bind-to none -np "${ranks:-2}" "$@"; }
 # axes NAME: that axis has two ranks, the others one.
 axes() {
   local axis
@@ -122,11 +122,39 @@ QUESTIONS=(eval multiple_choice load_parameters_path=runs/alone/checkpoints/3 in
 "$fathom" "${QUESTIONS[@]}" samples_output=one.jsonl json=one.json >one.table || fail "questions on one process"
 launch "$fathom" "${QUESTIONS[@]}" samples_output=two.jsonl json=two.json >two.table 2>two.err || fail "questions on two: $(grep fathom: two.err)"
 for kind in jsonl json table; do cmp -s one.$kind two.$kind || fail "questions on two ranks: another $kind"; done
+MMLU=(eval mmlu load_parameters_path=runs/alone/checkpoints/3 "data_dir=$(dirname "$text")/../mmlu" 'subjects=[abstract_algebra,nutrition,world_religions]' scoring=continuations
+  dtype=float32 threads=1 log_level=warning)
+"$fathom" "${MMLU[@]}" samples_output=mmlu.jsonl prompts_output=mmlu.prompts json=mmlu.json >mmlu.table || fail "mmlu on one process"
+ranks=3 launch "$fathom" "${MMLU[@]}" samples_output=mmlu3.jsonl prompts_output=mmlu3.prompts json=mmlu3.json ici_fsdp_parallelism=1 ici_data_parallelism=3 >mmlu3.table 2>two.err ||
+  fail "mmlu on three: $(grep fathom: two.err)"
+for kind in jsonl prompts json table; do [ -s mmlu.$kind ] && cmp -s mmlu.$kind mmlu3.$kind || fail "mmlu on three ranks: another $kind"; done
+# Passes over text are divided; what is printed and written has the bits of one process, and the text is read once.
+TEXT=(eval perplexity load_parameters_path=runs/alone/checkpoints/3 "input=$text" max_target_length=64 dtype=float32 threads=1 log_level=warning)
+figures() { grep -vE '"(seconds|bytes_tokenised|rank|ranks)"|^ *[]{}[]|tokens/s' "$1"; }
+for against in "" against=runs/fsdp/checkpoints/3; do
+  "$fathom" "${TEXT[@]}" $against json=one.json >one.table || fail "perplexity on one process"
+  for axis in fsdp tensor; do
+    mapfile -t mesh < <(axes "$axis")
+    launch "$fathom" "${TEXT[@]}" $against "${mesh[@]}" json=two.json >two.table 2>two.err || fail "perplexity on $axis: $(grep fathom: two.err)"
+    [ -n "$against" ] || [ "$(figures one.table)" = "$(figures two.table)" ] || fail "perplexity on $axis: $(cat two.table)"
+    [ "$axis" = tensor ] || [ "$(figures one.json)" = "$(figures two.json)" ] || fail "perplexity $against on $axis: $(cat two.json)"
+    [ "$(grep -o '"bytes_tokenised": [0-9]*' two.json | grep -o '[0-9]*$' | xargs)" = "$(stat -c %s "$text") 0" ] || fail "perplexity: the text is not read once: $(cat two.json)"
+  done
+done
+launch "$fathom" "${TEXT[@]}" ici_pipeline_parallelism=2 ici_fsdp_parallelism=1 2>wrong.err
+[ $? = 2 ] && [ "$(grep -c '^fathom: error: .*ici_pipeline_parallelism=2' wrong.err)" = 1 ] || fail "perplexity on stages: $(grep fathom: wrong.err)"
+# Two files for three ranks, of which one has none; three files for two.
+CONVERT=(convert input=runs/alone/checkpoints/3 to=hf max_shard_size=300000 dtype=bfloat16 log_level=warning)
+"$fathom" "${CONVERT[@]}" output=one-few >/dev/null || fail "few files on one process"
+ranks=3 launch "$fathom" "${CONVERT[@]}" output=three-few >/dev/null 2>two.err || fail "few files on three ranks: $(grep fathom: two.err)"
+diff -r one-few three-few >difference || fail "few files on three ranks: $(head -1 difference)"
+[ "$(find one-few -maxdepth 1 -name '*.safetensors' | wc -l)" = 2 ] || fail "not two files for three ranks"
 for format in hf orbax; do
-  CONVERT=(convert input=runs/alone/checkpoints/3 to=$format max_shard_size=40000 dtype=bfloat16 log_level=warning)
+  CONVERT=(convert input=runs/alone/checkpoints/3 to=$format max_shard_size=150000 dtype=bfloat16 log_level=warning)
   "$fathom" "${CONVERT[@]}" output=one-$format >/dev/null || fail "to $format on one process"
   launch "$fathom" "${CONVERT[@]}" output=two-$format >converted 2>two.err || fail "to $format on two: $(grep fathom: two.err)"
   diff -r one-$format two-$format >difference || fail "to $format on two ranks: $(head -1 difference)"
+  [ $format = orbax ] || [ "$(find one-hf -maxdepth 1 -name '*.safetensors' | wc -l)" = 3 ] || fail "not three files for two ranks"
   [ "$(grep -c 'tensors' converted)" = 1 ] || fail "two ranks print a conversion: $(cat converted)"
 done
 launch "$fathom" "${CONVERT[@]}" output=two-orbax >converted 2>two.err

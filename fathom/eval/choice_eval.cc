@@ -21,7 +21,7 @@ void Update(Hasher& hasher, std::string_view text) {
 }  // namespace
 
 ChoiceEvaluation::ChoiceEvaluation(const std::vector<ChoiceSubject>& subjects, const Tokenizer& tokenizer, const ChoiceRun& run)
-    : subjects_(subjects), run_(run), scorer_(MakeChoiceScorer(run.settings, tokenizer)) {
+    : subjects_(subjects), run_(run), scorer_(MakeChoiceScorer(run.settings, tokenizer, run.ranks.host)) {
   for (const ChoiceSubject& s : subjects) {
     asked_.push_back(Ask(s, run.settings));
     questions_ += std::ssize(s.questions);

@@ -11,6 +11,7 @@
 #include "fathom/eval/choice_results.h"
 #include "fathom/eval/choice_scorer.h"
 #include "fathom/eval/samples_file.h"
+#include "fathom/parallel/comm.h"
 
 namespace fathom {
 
@@ -20,6 +21,7 @@ struct ChoiceRanks {
   // What each of them says, in their order; called by all.
   std::function<std::vector<std::string>(const std::string&)> gather;
   bool writes = true;  // files; one of all processes does
+  Comm host;           // those of this machine, of which the first tokenises for all
 };
 
 struct ChoiceRun {

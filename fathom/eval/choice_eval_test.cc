@@ -14,6 +14,7 @@
 #include "fathom/eval/samples_file.h"
 #include "fathom/model/load.h"
 #include "fathom/model/tiny_config.h"
+#include "fathom/parallel/test_threads.h"
 #include "fathom/testing/folder.h"
 
 namespace fathom {
@@ -289,6 +290,24 @@ TEST_F(ChoiceEvalTest, LettersOfTwoTokens) {
   const float* last = logits.data<float>() + (logits.dim(0) - 1) * kVocab;
   EXPECT_TRUE(std::abs(rows[0]["logits"]["A"].get<double>() - last[with_a.back()]) <= 2e-5) << rows[0];
   EXPECT_TRUE(std::abs(rows[0]["logits"]["B"].get<double>() - last[with_b.back()]) <= 2e-5) << rows[0];
+}
+
+// The second rank's prompts are empty, and it needs as long a sequence as the first, whose tokens are everybody's.
+TEST_F(ChoiceEvalTest, OneRankOfAMachineTokenisesForAll) {
+  const auto subjects = Subjects(2);
+  for (const ChoiceScoring scoring : {ChoiceScoring::kLetters, ChoiceScoring::kContinuations, ChoiceScoring::kGenerated}) {
+    ChoiceSettings settings;
+    settings.scoring = scoring;
+    settings.prompt_template = "{question}";
+    settings.longest_prompt = 64;
+    settings.longest_sequence = 96;
+    std::vector<AskedSubject> asked(2, Ask(subjects[0], settings));
+    for (std::string& prompt : asked[1].prompts) prompt.clear();
+    const int64_t wanted = MakeChoiceScorer(settings, tokenizer_)->Add(asked[0]);
+    RunRanks(2, [&](const Comm& world) {
+      EXPECT_EQ(MakeChoiceScorer(settings, tokenizer_, world)->Add(asked[static_cast<size_t>(world.rank())]), wanted);
+    });
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "fathom/base/error.h"
+#include "fathom/data/shared_ids.h"
 #include "fathom/eval/generated_scorer.h"
 #include "fathom/infer/prompt_scorer.h"
 
@@ -20,7 +21,8 @@ int64_t IndexOfLargest(std::span<const double> values) { return std::ranges::max
 // What is scored by logits behind prompts.
 class LogitScorer : public ChoiceScorer {
  public:
-  LogitScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer) : tokenizer_(tokenizer), add_bos_(settings.add_bos) {}
+  LogitScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer, const Comm& host)
+      : tokenizer_(tokenizer), host_(host), add_bos_(settings.add_bos) {}
 
   int64_t Add(const AskedSubject& asked) final {
     Tokenised& t = tokenised_.emplace_back(&asked);
@@ -56,9 +58,9 @@ class LogitScorer : public ChoiceScorer {
   };
   using Values = std::vector<double>;
 
-  std::vector<std::vector<int32_t>> Encode(const std::vector<std::string>& texts) const {
+  IdLists Encode(const std::vector<std::string>& texts) const {
     const std::vector<std::string_view> views(texts.begin(), texts.end());
-    return tokenizer_.EncodeBatch(views, {.add_bos = add_bos_});
+    return IdsFromFirst(host_, [&] { return tokenizer_.EncodeBatch(views, {.add_bos = add_bos_}); });
   }
   // Fills prompts and first.
   virtual void Tokenise(Tokenised& t) const = 0;
@@ -70,6 +72,7 @@ class LogitScorer : public ChoiceScorer {
   const Tokenizer& tokenizer_;
 
  private:
+  Comm host_;
   bool add_bos_;
   std::vector<Tokenised> tokenised_;
   std::optional<PromptScorer> scorer_;
@@ -79,7 +82,7 @@ class LogitScorer : public ChoiceScorer {
 // Where a blank and a letter are more than one token, those before the last belong to the prompt.
 class LetterScorer final : public LogitScorer {
  public:
-  LetterScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer) : LogitScorer(settings, tokenizer) {
+  LetterScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer, const Comm& host) : LogitScorer(settings, tokenizer, host) {
     for (int64_t i = 0; i < kMostChoices; ++i) {
       auto ids = tokenizer.Encode(fmt::format(" {}", ChoiceLetter(i)));
       letters_.push_back(ids.back());
@@ -211,10 +214,10 @@ AskedSubject Ask(const ChoiceSubject& subject, const ChoiceSettings& settings) {
   return asked;
 }
 
-std::unique_ptr<ChoiceScorer> MakeChoiceScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer) {
-  if (settings.scoring == ChoiceScoring::kGenerated) return std::make_unique<GeneratedScorer>(settings, tokenizer);
-  if (settings.scoring == ChoiceScoring::kContinuations) return std::make_unique<ContinuationScorer>(settings, tokenizer);
-  return std::make_unique<LetterScorer>(settings, tokenizer);
+std::unique_ptr<ChoiceScorer> MakeChoiceScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer, const Comm& host) {
+  if (settings.scoring == ChoiceScoring::kGenerated) return std::make_unique<GeneratedScorer>(settings, tokenizer, host);
+  if (settings.scoring == ChoiceScoring::kContinuations) return std::make_unique<ContinuationScorer>(settings, tokenizer, host);
+  return std::make_unique<LetterScorer>(settings, tokenizer, host);
 }
 
 }  // namespace fathom

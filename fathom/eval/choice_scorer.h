@@ -9,6 +9,7 @@
 #include "fathom/eval/choice_prompt.h"
 #include "fathom/eval/choice_question.h"
 #include "fathom/infer/mapped_model.h"
+#include "fathom/parallel/comm.h"
 #include "fathom/tokenizer/tokenizer.h"
 
 namespace fathom {
@@ -44,7 +45,8 @@ class ChoiceScorer {
   virtual std::vector<Json> Score(size_t added, size_t begin, size_t end) = 0;
 };
 
-std::unique_ptr<ChoiceScorer> MakeChoiceScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer);
+// host: the ranks of this machine, which all add the same subjects; the first tokenises for them.
+std::unique_ptr<ChoiceScorer> MakeChoiceScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer, const Comm& host = {});
 
 // The letter that MaxText's expression finds in a prompt and what was written behind it, as it stands there; "" if none.
 std::string FindAnswerLetter(std::string_view text);

@@ -1,7 +1,9 @@
 #include "fathom/eval/divergence.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <tuple>
 
 #include "fathom/base/error.h"
 #include "fathom/base/threads.h"
@@ -11,7 +13,8 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kAtOnce = 64;  // windows
+constexpr int64_t kAtOnce = 64;                             // windows
+constexpr int64_t kGroupTokens = 16 * Engine::kPassTokens;  // enough that a last pass which is not full costs little
 
 struct RowFigures {
   double kl, nll, reference_nll;
@@ -46,13 +49,22 @@ DivergenceMeter::DivergenceMeter(const MappedModel& reference, const MappedModel
 void DivergenceMeter::Add(std::span<const int32_t> ids, int64_t text_bytes) {
   const auto targets = static_cast<int64_t>(ids.size()) - 1;
   ForEachWindow(targets, options_.window, options_.stride, [&](int64_t begin, int64_t end, int64_t counted) {
-    windows_.emplace_back(std::vector(ids.begin() + begin, ids.begin() + end + 1), result_.documents, begin, counted - begin,
-                          Sequence(reference_.pool()), Sequence(model_.pool()));
+    if (IsMine())
+      windows_.emplace_back(std::vector(ids.begin() + begin, ids.begin() + end + 1), result_.documents, begin, counted - begin,
+                            Sequence(reference_.pool()), Sequence(model_.pool()));
     while (std::ssize(windows_) == kAtOnce) Pass();
+    group_tokens_ += end - begin;
+    if (group_tokens_ >= kGroupTokens) EndGroup();
     if (options_.progress) options_.progress(text_bytes_ + static_cast<double>(text_bytes * end) / static_cast<double>(targets));
   });
   text_bytes_ += static_cast<double>(text_bytes);
   ++result_.documents;
+}
+
+void DivergenceMeter::EndGroup() {
+  while (!windows_.empty()) Pass();
+  groups_.emplace_back();
+  group_tokens_ = 0;
 }
 
 // The next tokens of the windows that came first, as many as a pass takes.
@@ -95,11 +107,12 @@ void DivergenceMeter::Compare(const Window& w, int64_t from, ConstView reference
   });
   for (int64_t i = skip; i < rows; ++i) {
     const RowFigures& f = figures[static_cast<size_t>(i)];
-    ++result_.targets;
-    result_.kl += f.kl;
-    result_.nll += f.nll;
-    result_.reference_nll += f.reference_nll;
-    result_.agreements += f.agree ? 1 : 0;
+    Sums& sums = groups_.back();
+    ++sums.targets;
+    sums.kl += f.kl;
+    sums.nll += f.nll;
+    sums.reference_nll += f.reference_nll;
+    sums.agreements += f.agree ? 1 : 0;
     if (f.kl <= result_.worst_kl) continue;
     result_.worst_kl = f.kl;
     result_.worst_document = w.document;
@@ -107,8 +120,33 @@ void DivergenceMeter::Compare(const Window& w, int64_t from, ConstView reference
   }
 }
 
+// Of equals the first in the text.
+void DivergenceMeter::FindWorst() {
+  const TextRanks& ranks = options_.ranks;
+  std::vector<double> all(static_cast<size_t>(3 * ranks.count));
+  const auto at = [&](int64_t rank) { return std::span(all).subspan(static_cast<size_t>(3 * rank), 3); };
+  std::ranges::copy(std::array{result_.worst_kl, static_cast<double>(result_.worst_document), static_cast<double>(result_.worst_token)},
+                    at(ranks.rank).begin());
+  ranks.sum(all);
+  const auto key = [&](int64_t rank) { return std::tuple(-at(rank)[0], at(rank)[1], at(rank)[2]); };
+  int64_t worst = 0;
+  for (int64_t r = 1; r < ranks.count; ++r) worst = key(r) < key(worst) ? r : worst;
+  result_.worst_kl = at(worst)[0];
+  result_.worst_document = static_cast<int64_t>(at(worst)[1]);
+  result_.worst_token = static_cast<int64_t>(at(worst)[2]);
+}
+
 DivergenceResult DivergenceMeter::Finish() {
-  while (!windows_.empty()) Pass();
+  EndGroup();
+  options_.ranks.sum({&groups_.front().kl, groups_.size() * sizeof(Sums) / sizeof(double)});
+  for (const Sums& sums : groups_) {
+    result_.kl += sums.kl;
+    result_.nll += sums.nll;
+    result_.reference_nll += sums.reference_nll;
+    result_.targets += static_cast<int64_t>(sums.targets);
+    result_.agreements += static_cast<int64_t>(sums.agreements);
+  }
+  FindWorst();
   if (result_.targets == 0) Throw(ErrorCode::kInput, "no document has two tokens or more: there is nothing to predict");
   return result_;
 }

@@ -29,7 +29,8 @@ class DivergenceMeter {
   DivergenceMeter(const MappedModel& reference, const MappedModel& model, const PerplexityOptions& options);
   // A document's tokens, as PerplexityMeter takes them.
   void Add(std::span<const int32_t> ids, int64_t text_bytes);
-  // Throws Error(kInput): nothing to predict.
+  // Of all text; with several ranks, which compute a group of windows each in turn, the bits of one. Throws Error(kInput): nothing to
+  // predict. Collective.
   DivergenceResult Finish();
 
  private:
@@ -41,13 +42,22 @@ class DivergenceMeter {
     Sequence reference, model;
     int64_t Left() const { return std::ssize(ids) - 1 - model.length(); }
   };
+  // What is summed over the targets of a group.
+  struct Sums {
+    double kl = 0, nll = 0, reference_nll = 0, targets = 0, agreements = 0;
+  };
+  bool IsMine() const { return (std::ssize(groups_) - 1) % options_.ranks.count == options_.ranks.rank; }
+  void EndGroup();
+  void FindWorst();
   void Pass();
   void Compare(const Window& window, int64_t from, ConstView reference, ConstView model);
 
   Engine reference_, model_;
   PerplexityOptions options_;
   DivergenceResult result_;
-  std::list<Window> windows_;  // that wait for each other
+  std::list<Window> windows_;            // that wait for each other
+  std::vector<Sums> groups_ = {Sums()};  // of windows one behind the other that share passes with no others; 0 of other ranks'
+  int64_t group_tokens_ = 0;             // of the last one's windows so far
   double text_bytes_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include "fathom/base/threads.h"
 #include "fathom/eval/forward.h"
 #include "fathom/eval/logits.h"
+#include "fathom/parallel/test_threads.h"
 
 namespace fathom {
 namespace {
@@ -43,10 +44,10 @@ class DivergenceTest : public testing::Test {
  protected:
   DivergenceTest() { SetThreads(1); }
   ~DivergenceTest() override { SetThreads(0); }
-  static DivergenceResult Measure(const char* reference, const std::vector<std::vector<int32_t>>& documents, int64_t window,
-                                  int64_t stride) {
+  static DivergenceResult Measure(const char* reference, const std::vector<std::vector<int32_t>>& documents, int64_t window, int64_t stride,
+                                  const TextRanks& ranks = {}) {
     const MappedModel a(Open(reference), DType::kF32, window), b(Open("v3"), DType::kF32, window);
-    DivergenceMeter meter(a, b, {window, stride, {}});
+    DivergenceMeter meter(a, b, {window, stride, {}, ranks});
     for (const auto& ids : documents) meter.Add(ids, 1);
     return meter.Finish();
   }
@@ -91,6 +92,26 @@ TEST_F(DivergenceTest, OfAModelAndItself) {
   meter.Add(Ids(40, 4), 1, 1);
   const double nll = meter.Finish().nll;
   EXPECT_TRUE(std::abs(r.nll - nll) <= 1e-5 * nll) << r.nll << " for " << nll;
+}
+
+// Text enough for three groups; the last rank has none of a short text.
+TEST_F(DivergenceTest, RanksThatDivideTheWindowsFindTheBitsOfOne) {
+  const std::vector<std::vector<int32_t>> lengthy(30, Ids(640, 3)), brief = {Ids(50, 3), Ids(40, 4)};
+  for (const auto& documents : {lengthy, brief}) {
+    const DivergenceResult one = Measure("v2", documents, 320, 320);
+    RunRanks(2, [&](const Comm& world) {
+      const TextRanks share{world.rank(), world.size(), [&](std::span<double> x) { world.AllSum(x); }};
+      const DivergenceResult r = Measure("v2", documents, 320, 320, share);
+      EXPECT_EQ(r.targets, one.targets);
+      EXPECT_EQ(r.agreements, one.agreements);
+      EXPECT_EQ(r.kl, one.kl);
+      EXPECT_EQ(r.nll, one.nll);
+      EXPECT_EQ(r.reference_nll, one.reference_nll);
+      EXPECT_EQ(r.worst_kl, one.worst_kl);
+      EXPECT_EQ(r.worst_document, one.worst_document);
+      EXPECT_EQ(r.worst_token, one.worst_token);
+    });
+  }
 }
 
 TEST_F(DivergenceTest, Refusals) {

@@ -12,9 +12,16 @@ namespace {
 constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory is taken where it is touched
 }
 
-ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers, const std::filesystem::path& adapter)
-    : params_(MapParams(checkpoint)), decoder_(checkpoint.config(), layers), compute_(compute), saved_(1 << 20), scratch_(kScratchSpace) {
-  if (!adapter.empty()) AttachForInference(adapter, {}, params_);
+ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers, const std::filesystem::path& adapter,
+                           const Mesh& mesh)
+    : sharding_(checkpoint.config(), mesh),
+      groups_{mesh.comm(Axis::kTensor), mesh.comm(Axis::kExpert), {}, {}, true},
+      params_(MapParams(checkpoint, [this](const ParamSpec& param) { return sharding_.Computed(param); })),
+      decoder_(sharding_.LocalConfig(), layers),
+      compute_(compute),
+      saved_(1 << 20),
+      scratch_(kScratchSpace) {
+  if (!adapter.empty()) AttachForInference(adapter, sharding_, params_);
 }
 
 ForwardModel::ForwardModel(DecoderParams params, const ModelConfig& config, DType compute, const LayerOptions& layers)
@@ -22,7 +29,7 @@ ForwardModel::ForwardModel(DecoderParams params, const ModelConfig& config, DTyp
 
 Tensor ForwardModel::Logits(std::span<const int32_t> ids, const TokenLayout& layout, const LayerObserver& observer) {
   ArenaScope scope(scratch_);
-  Ctx ctx{saved_, scratch_, compute_};
+  Ctx ctx = Context();
   decoder_.EnsurePositions(1 + *std::ranges::max_element(layout.positions));
   const auto tokens = static_cast<int64_t>(ids.size());
   const View h = scratch_.Alloc(DType::kF32, {tokens, config().hidden_size});
@@ -55,7 +62,7 @@ std::vector<std::vector<double>> ForwardModel::LogitRows(std::span<const int32_t
 }
 
 LossSums ForwardModel::Loss(const TokenBatch& batch) {
-  Ctx ctx{saved_, scratch_, compute_};
+  Ctx ctx = Context();
   const auto& positions = batch.layout.positions;
   decoder_.EnsurePositions(1 + *std::max_element(positions.begin(), positions.end()));
   return decoder_.Loss(ctx, params_, batch, {}, {});

@@ -6,15 +6,19 @@
 
 #include "fathom/checkpoint/hub/checkpoint.h"
 #include "fathom/model/decoder.h"
+#include "fathom/model/sharding.h"
 
 namespace fathom {
 
 class ForwardModel {
  public:
-  // adapter: a PEFT folder to put beside the weights; empty: none.
-  ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers = {}, const std::filesystem::path& adapter = {});
+  // adapter: a PEFT folder to put beside the weights; empty: none. On a mesh the rank maps its experts, and its heads and widths of the
+  // others; all ranks along expert and tensor are given the same tokens.
+  ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers = {}, const std::filesystem::path& adapter = {},
+               const Mesh& mesh = {});
   // The same weights, or fewer of them, under another config and other options.
   ForwardModel(DecoderParams params, const ModelConfig& config, DType compute, const LayerOptions& layers);
+  // As this rank's layers see it.
   const ModelConfig& config() const { return decoder_.config(); }
   const DecoderParams& params() const { return params_; }
   const Decoder& decoder() const { return decoder_; }
@@ -30,6 +34,10 @@ class ForwardModel {
   LossSums Loss(const TokenBatch& batch);
 
  private:
+  Ctx Context() { return {.saved = saved_, .scratch = scratch_, .compute = compute_, .groups = groups_}; }
+
+  Sharding sharding_;
+  LayerGroups groups_;
   DecoderParams params_;
   Decoder decoder_;
   DType compute_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fathom/base/error.h"
+#include "fathom/data/shared_ids.h"
 #include "fathom/infer/generate.h"
 #include "fathom/tokenizer/char_class.h"
 
@@ -55,7 +56,8 @@ int64_t GeneratedScorer::Add(const AskedSubject& asked) {
             q.choices.size());
   }
   const std::vector<std::string_view> views(asked.prompts.begin(), asked.prompts.end());
-  Tokenised& t = tokenised_.emplace_back(&asked, tokenizer_.EncodeBatch(views, {.add_bos = settings_.add_bos}));
+  Tokenised& t =
+      tokenised_.emplace_back(&asked, IdsFromFirst(host_, [&] { return tokenizer_.EncodeBatch(views, {.add_bos = settings_.add_bos}); }));
   int64_t longest = 0;
   for (auto& ids : t.prompts) {
     if (settings_.longest_prompt > 0 && std::ssize(ids) > settings_.longest_prompt)

@@ -10,7 +10,8 @@ namespace fathom {
 
 class GeneratedScorer final : public ChoiceScorer {
  public:
-  GeneratedScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer) : settings_(settings), tokenizer_(tokenizer) {}
+  GeneratedScorer(const ChoiceSettings& settings, const Tokenizer& tokenizer, const Comm& host)
+      : settings_(settings), tokenizer_(tokenizer), host_(host) {}
   // Throws Error(kUsage): a prompt that leaves no room for an answer.
   int64_t Add(const AskedSubject& asked) override;
   void Start(const MappedModel& model, bool by_row) override;
@@ -25,6 +26,7 @@ class GeneratedScorer final : public ChoiceScorer {
 
   ChoiceSettings settings_;
   const Tokenizer& tokenizer_;
+  Comm host_;
   std::vector<Tokenised> tokenised_;
   std::optional<Engine> engine_;
 };

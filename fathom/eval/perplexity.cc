@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "fathom/base/error.h"
 
@@ -63,8 +64,8 @@ void PerplexityMeter::AddWindow(std::span<const int32_t> ids, int64_t uncounted)
 
 void PerplexityMeter::Run() {
   if (ids_.empty()) return;
-  const LossSums sums = model_.Loss({ids_, targets_, weights_, {positions_, segments_}});
-  result_.nll += sums.main.loss;
+  const bool mine = std::ssize(losses_) % options_.ranks.count == options_.ranks.rank;
+  losses_.push_back(mine ? model_.Loss({ids_, targets_, weights_, {positions_, segments_}}).main.loss : 0);
   result_.targets += std::ranges::count(weights_, 1.0f);
   ids_.clear();
   targets_.clear();
@@ -75,6 +76,8 @@ void PerplexityMeter::Run() {
 
 PerplexityResult PerplexityMeter::Finish() {
   Run();
+  options_.ranks.sum(losses_);
+  result_.nll = std::accumulate(losses_.begin(), losses_.end(), 0.0);
   if (result_.targets == 0) Throw(ErrorCode::kInput, "no document has two tokens or more: there is nothing to predict");
   return result_;
 }

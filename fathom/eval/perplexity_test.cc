@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "fathom/base/error.h"
+#include "fathom/parallel/test_threads.h"
 
 namespace fathom {
 namespace {
@@ -75,6 +76,26 @@ TEST(Perplexity, OverlappingWindows) {
   const PerplexityResult r = Measure({ids}, 8, 3);
   EXPECT_EQ(r.targets, 15);
   ExpectClose(r.nll, Nll(all.subspan(0, 9), 8) + Nll(all.subspan(3, 9), 3) + Nll(all.subspan(6, 9), 3) + Nll(all.subspan(9, 7), 1));
+}
+
+TEST(Perplexity, RanksThatDivideThePassesFindTheBitsOfOne) {
+  const std::vector<std::vector<int32_t>> documents = {Ids(70, 3), Ids(9, 5), Ids(14, 5), {}, Ids(30, 8)};
+  const PerplexityResult one = Measure(documents, 16, 12);
+  for (const int ranks : {2, 3, 20}) {
+    std::vector<PerplexityResult> results(static_cast<size_t>(ranks));
+    RunRanks(ranks, [&](const Comm& world) {
+      ForwardModel model(Checkpoint::Open(std::filesystem::path(FATHOM_TEST_DATA) / "golden" / "v3"), DType::kF32);
+      PerplexityMeter meter(model, {16, 12, {}, {world.rank(), world.size(), [&](std::span<double> x) { world.AllSum(x); }}});
+      for (const auto& ids : documents) meter.Add(ids, kBytes + 1, kBytes);
+      results[static_cast<size_t>(world.rank())] = meter.Finish();
+    });
+    for (const PerplexityResult& r : results) {
+      EXPECT_EQ(r.nll, one.nll) << ranks << " ranks";
+      EXPECT_EQ(r.targets, one.targets);
+      EXPECT_EQ(r.documents, 5);
+      EXPECT_EQ(r.target_bytes, one.target_bytes);
+    }
+  }
 }
 
 TEST(Perplexity, Refusals) {

@@ -8,17 +8,14 @@
 #include "fathom/base/error.h"
 
 namespace fathom {
-namespace {
 
-void Broadcast(const Comm& comm, std::span<std::byte> bytes) {
+void BytesFromFirst(const Comm& comm, std::span<std::byte> bytes) {
   std::vector<Outgoing> out;
   for (int r = 1; r < comm.size(); ++r) out.push_back({r, bytes});
   const Incoming in{0, bytes};
   if (comm.rank() == 0) return comm.Exchange(out, {});
   comm.Exchange({}, {&in, 1});
 }
-
-}  // namespace
 
 uint64_t MachineId() {
   std::string id;
@@ -52,9 +49,9 @@ std::string TextFromFirst(const Comm& comm, const std::function<std::string()>& 
     }
     head[1] = std::ssize(text);
   }
-  Broadcast(comm, std::as_writable_bytes(std::span(head)));
+  BytesFromFirst(comm, std::as_writable_bytes(std::span(head)));
   text.resize(static_cast<size_t>(head[1]));
-  Broadcast(comm, BytesOf(std::span(text)));
+  BytesFromFirst(comm, BytesOf(std::span(text)));
   if (head[0] != 0) throw Error(static_cast<ErrorCode>(head[0]), text);
   return text;
 }

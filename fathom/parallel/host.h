@@ -18,6 +18,9 @@ uint64_t MachineId();
 // The ranks of this one's machine; collective.
 Comm HostPart(const Comm& world);
 
+// Overwrites bytes, as many on every rank, with those of the first rank of the group; collective.
+void BytesFromFirst(const Comm& comm, std::span<std::byte> bytes);
+
 // What `make` gives on the first rank of the group, on all of them; collective. An Error that it throws there all of them throw. The
 // others wait, as long as it takes.
 std::string TextFromFirst(const Comm& comm, const std::function<std::string()>& make);

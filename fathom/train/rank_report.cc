@@ -17,6 +17,18 @@ SlowestRank FindSlowest(const Mesh& mesh, double seconds) {
           std::accumulate(all.begin(), all.end(), 0.0) / static_cast<double>(all.size())};
 }
 
+void ReadByRank::Note(const char* name, int64_t mine) {
+  const auto count = static_cast<size_t>(mesh_.world().size());
+  if (count == 1) return;
+  std::vector<int64_t> all(count);
+  all[static_cast<size_t>(mesh_.world().rank())] = mine;
+  mesh_.world().AllSum(std::span(all));
+  for (size_t r = 0; r < count; ++r) {
+    ranks_[r]["rank"] = r;
+    ranks_[r][name] = all[r];
+  }
+}
+
 void LogPerRank(const RunConfig& config, const TrainOptions& options) {
   if (options.mesh.world().size() == 1) return;
   const std::filesystem::path logs = options.run_dir / "logs";

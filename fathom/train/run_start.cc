@@ -45,18 +45,6 @@ LoadedModel LoadStart(const RunConfig& config, const TrainOptions& options, cons
   return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
 }
 
-void ReadByRank::Note(const char* name, int64_t mine) {
-  const auto count = static_cast<size_t>(mesh_.world().size());
-  if (count == 1) return;
-  std::vector<int64_t> all(count);
-  all[static_cast<size_t>(mesh_.world().rank())] = mine;
-  mesh_.world().AllSum(std::span(all));
-  for (size_t r = 0; r < count; ++r) {
-    ranks_[r]["rank"] = r;
-    ranks_[r][name] = all[r];
-  }
-}
-
 TraceWindowOptions TraceOf(const RunConfig& config, const TrainOptions& options, int64_t first_step) {
   if (!WantsTrace(config)) return {};
   return {.folder = options.run_dir / "trace",

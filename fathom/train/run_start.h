@@ -24,20 +24,6 @@ std::filesystem::path RunFolder(const TrainOptions& options);
 // the weights that it began with.
 LoadedModel LoadStart(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume);
 
-// What each of several ranks has read, for json=; collective.
-class ReadByRank {
- public:
-  explicit ReadByRank(const Mesh& mesh) : mesh_(mesh) {}
-  // Of every rank a number under `name`.
-  void Note(const char* name, int64_t mine);
-  // [{"rank": 0, NAME: ...}, ...]; null for one process.
-  const Json& json() const { return ranks_; }
-
- private:
-  const Mesh& mesh_;
-  Json ranks_;
-};
-
 // profiler=trace: MaxText counts the steps to leave out from where the run starts.
 TraceWindowOptions TraceOf(const RunConfig& config, const TrainOptions& options, int64_t first_step);
 
