@@ -29,6 +29,7 @@
 #include "fathom/config/flag_text.h"
 #include "fathom/config/run_rules.h"
 #include "fathom/kernels/simd/simd.h"
+#include "fathom/machine/cpu_quota.h"
 #include "fathom/machine/free_memory.h"
 #include "fathom/machine/numa.h"
 
@@ -247,10 +248,10 @@ int RunCommand(const Command& command, const RunConfig& config, const Comm& worl
 
 // More threads than cores would only wait for each other, and the result has the same bits; a plan may be for another machine.
 void UseThreads(const Command& command, int threads) {
-  SetThreads(threads);
-  const int cores = AllowedCores();
+  const int cores = UsableCores();
+  SetThreads(threads > 0 ? threads : cores);
   if (threads <= cores || command.name == "plan") return;
-  spdlog::info("threads={}: this process may run on {} cores, and uses as many threads", threads, cores);
+  spdlog::info("threads={}: this process has {} cores, and uses as many threads", threads, cores);
   SetThreads(cores);
 }
 
@@ -355,7 +356,9 @@ void StartOverWithShortSpins(char** argv) {
   if (GetEnv("GOMP_SPINCOUNT") || GetEnv("OMP_WAIT_POLICY")) return;
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (!error && ::setenv("GOMP_SPINCOUNT", "10000", 1) == 0) ::execv(self.c_str(), argv);
+  if (error || ::setenv("GOMP_SPINCOUNT", "10000", 1) != 0) return;
+  UnbindThread();  // the new start would take this thread's one place for all that there are
+  ::execv(self.c_str(), argv);
 }
 
 }  // namespace

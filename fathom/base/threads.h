@@ -4,20 +4,34 @@
 
 #include <omp.h>
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 
+#include "fathom/base/function_ref.h"
 #include "fathom/base/plan_scope.h"
 
 namespace fathom {
 
-// Cores that this process may run on.
+// Cores that this process may run on; with OMP_PLACES those of its places.
 int AllowedCores();
+// From here on this thread, and what it starts, may run on all of them, whatever place OMP_PROC_BIND gave it.
+void UnbindThread();
 // n <= 0: every core this process may run on. Affects later parallel regions of the calling thread.
 void SetThreads(int n);
 int NumThreads();
 
 // What a loop of so many equal jobs would be, told to the innermost open slice of this thread's trace, if there is one (base/trace.h).
 void NotePlannedLoop(int64_t jobs, int64_t grain = 1);
+// The same of jobs that take cost(i) each and go, in order, to whoever is free. Of very many jobs it is a bound.
+void NotePlannedJobs(int64_t jobs, FunctionRef<double(int64_t)> cost);
+
+struct IndexRange {
+  int64_t begin, end;
+};
+// Of n indices those of one owner. Memory is first touched, and later swept through as a whole, in the same ranges by the same threads.
+inline IndexRange OwnRange(int64_t n, int64_t owner, int64_t owners) { return {n * owner / owners, n * (owner + 1) / owners}; }
+inline int64_t OwnerOf(int64_t index, int64_t n, int64_t owners) { return ((index + 1) * owners - 1) / n; }
 
 // f(begin, end) on contiguous, disjoint ranges that cover [0, n). Which thread gets which range depends on the number of
 // threads, so f must compute each index independently of the others (that is what keeps bits equal for any thread count).
@@ -34,12 +48,28 @@ void ParallelRanges(int64_t n, int64_t grain, const F& f) {
 #pragma omp parallel num_threads(NumThreads())
   {
     const int64_t t = omp_get_thread_num(), team = omp_get_num_threads(), count = most < team ? most : team;
-    const int64_t begin = n * t / count, end = n * (t + 1) / count;
+    const auto [begin, end] = OwnRange(n, t, count);
     if (t < count && begin < end) f(begin, end);
   }
 }
 
-// f(i) for i in [0, n), handed out one by one: for jobs of unequal length.
+// Jobs [0, n) for workers that each take those of their own range (OwnRange), and then what others have left.
+class JobQueue {
+ public:
+  JobQueue(int64_t n, int64_t workers);
+  // The next one of a worker; below 0: none is left.
+  int64_t Next(int64_t worker);
+
+ private:
+  struct alignas(64) Range {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  int64_t workers_;
+  std::unique_ptr<Range[]> ranges_;
+};
+
+// f(i) for i in [0, n), handed out one by one: for jobs of unequal length. A job is its owner's unless that one is late.
 template <class F>
 void ParallelJobs(int64_t n, const F& f) {
   if (PlanScope::Active()) return NotePlannedLoop(n);
@@ -47,8 +77,9 @@ void ParallelJobs(int64_t n, const F& f) {
     for (int64_t i = 0; i < n; ++i) f(i);
     return;
   }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(NumThreads())
-  for (int64_t i = 0; i < n; ++i) f(i);
+  JobQueue jobs(n, NumThreads());
+#pragma omp parallel num_threads(NumThreads())
+  for (int64_t i = 0; (i = jobs.Next(omp_get_thread_num())) >= 0;) f(i);
 }
 
 // The same with the number of the worker that runs it, in [0, NumWorkers()): each worker has scratch of its own.
@@ -67,6 +98,13 @@ void ParallelWorkerJobs(int64_t n, const F& f) {
   }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(NumThreads())
   for (int64_t i = 0; i < n; ++i) f(i, omp_get_thread_num());
+}
+
+// The same; a plan knows by cost(i) how long the jobs are.
+template <class C, class F>
+void ParallelWorkerJobs(int64_t n, const C& cost, const F& f) {
+  if (PlanScope::Active()) return NotePlannedJobs(n, cost);
+  ParallelWorkerJobs(n, f);
 }
 
 }  // namespace fathom

@@ -11,6 +11,7 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/progress.h"
+#include "fathom/machine/control_groups.h"
 
 namespace fathom {
 namespace {
@@ -19,14 +20,6 @@ namespace fs = std::filesystem;
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 constexpr int64_t kUsualStack = 8 << 20,
                   kLibraries = 96 << 20;  // of a thread; what oneDNN and the allocator take for compiled code and heaps
-
-// A file of one number; nothing if it is not there or says "max".
-std::optional<int64_t> NumberIn(const fs::path& path) {
-  std::ifstream file(path);
-  int64_t number = 0;
-  if (file >> number) return number;
-  return std::nullopt;
-}
 
 // The number behind `key` in a file of lines "key number" or "key: number kB"; 0 if there is none.
 int64_t NumberOf(const fs::path& path, const std::string& key) {
@@ -52,15 +45,6 @@ int64_t FreeInGroup(const fs::path& dir, const GroupFiles& files) {
   return std::max<int64_t>(0, *limit - std::max<int64_t>(0, *usage - NumberOf(dir / "memory.stat", files.droppable)));
 }
 
-// Of a group and all around it. Inside a container the path may be the host's: then only the mount's root is there.
-int64_t FreeInGroups(const fs::path& mount, const fs::path& group, const GroupFiles& files) {
-  int64_t least = kUnlimited;
-  for (fs::path path = group.relative_path();; path = path.parent_path()) {
-    least = std::min(least, FreeInGroup(path.empty() ? mount : mount / path, files));
-    if (path.empty()) return least;
-  }
-}
-
 }  // namespace
 
 void CheckAddressSpace(int threads) {
@@ -78,18 +62,9 @@ void CheckAddressSpace(int threads) {
 int64_t FreeMemoryBytes(const fs::path& proc, const fs::path& cgroups) {
   const int64_t available = NumberOf(proc / "meminfo", "MemAvailable:") * 1024;
   int64_t least = available > 0 ? available : kUnlimited;
-  std::ifstream groups(proc / "self" / "cgroup");
-  for (std::string line; std::getline(groups, line);) {  // number:controllers:path
-    const size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == line.npos || second == line.npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const fs::path group = line.substr(second + 1);
-    if (controllers.empty()) {
-      for (const fs::path& mount : {cgroups, cgroups / "unified"}) least = std::min(least, FreeInGroups(mount, group, kVersion2));
-    } else if (controllers.find("memory") != controllers.npos) {
-      least = std::min(least, FreeInGroups(cgroups / "memory", group, kVersion1));
-    }
-  }
+  ForControlGroups({proc, cgroups}, "memory", [&](const fs::path& group, int version) {
+    least = std::min(least, FreeInGroup(group, version == 1 ? kVersion1 : kVersion2));
+  });
   return least;
 }
 

@@ -7,7 +7,7 @@
 
 namespace fathom {
 namespace {
-constexpr int64_t kZeroGrain = 1 << 20;
+constexpr int64_t kZeroGrain = 1 << 16;
 }
 
 Tensor::Tensor(DType dtype, Shape shape) {
@@ -21,7 +21,7 @@ Tensor::Tensor(DType dtype, Shape shape) {
   void* data = std::aligned_alloc(64, rounded);
   if (data == nullptr) Throw(ErrorCode::kResource, "out of memory: {} bytes for a tensor {} {}", bytes, DTypeName(dtype), shape.ToString());
   auto* bytes_of = static_cast<std::byte*>(data);
-  ParallelRanges(static_cast<int64_t>(rounded), kZeroGrain, [&](int64_t begin, int64_t end) {  // pages lie where their users run
+  ParallelRanges(static_cast<int64_t>(rounded), kZeroGrain, [&](int64_t begin, int64_t end) {  // pages lie on all nodes
     std::memset(bytes_of + begin, 0, static_cast<size_t>(end - begin));
   });
   owner_ = std::shared_ptr<const void>(data, [](const void* p) { std::free(const_cast<void*>(p)); });

@@ -11,6 +11,20 @@
 
 namespace fathom {
 
+// What the busiest of the threads has of so many equal jobs over the mean; up to kEvenEnough, jobs are worth more whole.
+inline constexpr double kEvenEnough = 1.125;
+inline double Unevenness(int64_t jobs, int64_t threads) {
+  return jobs <= 0 ? 1 : static_cast<double>((jobs + threads - 1) / threads * threads) / static_cast<double>(jobs);
+}
+// Into how many parts each of so many jobs is best cut, up to `most`.
+inline int64_t EvenParts(int64_t jobs, int64_t most, int64_t threads) {
+  int64_t best = 1;
+  for (int64_t parts = 1; parts <= most && Unevenness(jobs * best, threads) > kEvenEnough; ++parts) {
+    if (Unevenness(jobs * parts, threads) < Unevenness(jobs * best, threads)) best = parts;
+  }
+  return best;
+}
+
 // Item i owns jobs [First(i), First(i + 1)); items may own none. The table lies in the arena.
 class JobTable {
  public:
@@ -44,6 +58,11 @@ class WorkerScratch {
   template <class F>
   void Run(int64_t n, const F& f) const {
     ParallelWorkerJobs(n, [&](int64_t job, int worker) { f(job, base_ + worker * each_); });
+  }
+  // cost(job): how long it is beside the others, for a plan.
+  template <class C, class F>
+  void Run(int64_t n, const C& cost, const F& f) const {
+    ParallelWorkerJobs(n, cost, [&](int64_t job, int worker) { f(job, base_ + worker * each_); });
   }
 
  private:
