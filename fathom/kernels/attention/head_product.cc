@@ -34,40 +34,48 @@ struct WeightTile {
   const float* Row(int64_t r) const { return data + r * columns; }
 };
 
+// Columns [begin, end) of a row of weights.
+struct RowPart {
+  int64_t row, begin, end;
+};
+
 template <class T>
-void WidenAs(const WeightView& w, int64_t row, float* to) {
-  const T* from = reinterpret_cast<const T*>(w.value.raw()) + row * w.value.stride();
-  ForVectors(w.value.dim(1), [&](auto at) { at.Store(at.Load(from), to); });
+void WidenAs(const WeightView& w, const RowPart& part, float* to) {
+  const T* from = reinterpret_cast<const T*>(w.value.raw()) + part.row * w.value.stride() + part.begin;
+  ForVectors(part.end - part.begin, [&](auto at) { at.Store(at.Load(from), to); });
 }
 
-void WidenCodes(const WeightView& w, int64_t row, float* to) {
-  const int64_t n = w.value.dim(1);
-  const auto* codes = reinterpret_cast<const uint8_t*>(w.value.row<F8E4M3>(row));
-  for (int64_t begin = 0; begin < n; begin += kScaleBlock) {
-    const VF scale = hn::Set(DF(), BlockScale(w.scale, row / kScaleBlock, begin / kScaleBlock));
-    ForCodes(codes, begin, std::min(n, begin + kScaleBlock), [&](auto at, VF value) { at.Store(hn::Mul(value, scale), to); });
+void WidenCodes(const WeightView& w, const RowPart& part, float* to) {
+  const auto* codes = reinterpret_cast<const uint8_t*>(w.value.row<F8E4M3>(part.row));
+  for (int64_t begin = part.begin, end; begin < part.end; begin = end) {
+    end = std::min(part.end, (begin / kScaleBlock + 1) * kScaleBlock);
+    const VF scale = hn::Set(DF(), BlockScale(w.scale, part.row / kScaleBlock, begin / kScaleBlock));
+    ForCodes(codes, begin, end, [&](auto at, VF value) {
+      at.i -= part.begin;
+      at.Store(hn::Mul(value, scale), to);
+    });
   }
 }
 
-void WidenRow(const WeightView& w, int64_t row, float* to) {
-  PrefetchRow(w.value, row + kRowsAhead, 0, w.value.dim(1));
+void WidenRow(const WeightView& w, const RowPart& part, float* to) {
+  PrefetchRow(w.value, part.row + kRowsAhead, part.begin, part.end - part.begin);
   const DType type = w.value.dtype();
-  if (type == DType::kF32) return WidenAs<float>(w, row, to);
-  if (type == DType::kBF16) return WidenAs<BF16>(w, row, to);
-  if (type == DType::kF16) return WidenAs<F16>(w, row, to);
-  WidenCodes(w, row, to);
+  if (type == DType::kF32) return WidenAs<float>(w, part, to);
+  if (type == DType::kBF16) return WidenAs<BF16>(w, part, to);
+  if (type == DType::kF16) return WidenAs<F16>(w, part, to);
+  WidenCodes(w, part, to);
 }
 
-// Rows [m, m + kM) of one head's part of x and y.
+// Rows [m, m + kM) of one head's x, and of y from the part's first column on.
 template <int kM>
 struct Queries {
   const float* x[kM];
   float* y[kM];
-  Queries(const HeadProductArgs& a, int64_t h, int64_t m) {
+  Queries(const HeadProductArgs& a, const HeadPart& part, int64_t m) {
     const int64_t in = a.x.dim(1) / a.heads, out = a.y.dim(1) / a.heads;
     for (int i = 0; i < kM; ++i) {
-      x[i] = a.x.row<float>(m + i) + h * in;
-      y[i] = a.y.row<float>(m + i) + h * out;
+      x[i] = a.x.row<float>(m + i) + part.head * in;
+      y[i] = a.y.row<float>(m + i) + part.head * out + part.begin;
     }
   }
 };
@@ -152,17 +160,19 @@ void ForQueries(int64_t begin, int64_t end, const F& f) {
   if constexpr (kM > 1) ForQueries<kM / 2>(begin, end, f);
 }
 
-// One head. `tile` holds kTileRows rows of the weight.
-void HeadProductJob(const HeadProductArgs& a, int64_t h, float* tile) {
-  const int64_t columns = a.w.value.dim(1), per_head = a.w.value.dim(0) / a.heads, queries = a.x.dim(0);
+// A part of one head: columns of its weights on the way to the latents, rows on the way back. `tile` holds kTileRows rows of the weight.
+void HeadProductJob(const HeadProductArgs& a, const HeadPart& part, float* tile) {
+  const int64_t per_head = a.w.value.dim(0) / a.heads, queries = a.x.dim(0);
   const bool to_latent = a.kind == HeadProduct::kToLatent;
-  for (int64_t m = 0; to_latent && m < queries; ++m) std::fill_n(a.y.row<float>(m) + h * columns, columns, 0.0f);
-  const int64_t tile_rows = queries == 1 ? kTileRowsAlone : kTileRows;
-  for (int64_t i = 0; i < a.rows; i += tile_rows) {
-    const WeightTile w{tile, i, std::min(tile_rows, a.rows - i), columns};
-    for (int64_t r = 0; r < w.rows; ++r) WidenRow(a.w, h * per_head + a.first + i + r, tile + r * columns);
+  const auto [h, begin, end] = part;
+  for (int64_t m = 0; to_latent && m < queries; ++m) std::fill_n(a.y.row<float>(m) + h * a.w.value.dim(1) + begin, end - begin, 0.0f);
+  const int64_t first_column = to_latent ? begin : 0, end_column = to_latent ? end : a.w.value.dim(1), columns = end_column - first_column;
+  const int64_t first = to_latent ? 0 : begin, last = to_latent ? a.rows : end, tile_rows = queries == 1 ? kTileRowsAlone : kTileRows;
+  for (int64_t i = first; i < last; i += tile_rows) {
+    const WeightTile w{tile, i - (to_latent ? 0 : begin), std::min(tile_rows, last - i), columns};
+    for (int64_t r = 0; r < w.rows; ++r) WidenRow(a.w, {h * per_head + a.first + i + r, first_column, end_column}, tile + r * columns);
     ForQueries(0, queries, [&](int64_t m, auto count) {
-      const Queries<count()> q(a, h, m);
+      const Queries<count()> q(a, part, m);
       to_latent ? ToLatent(w, q) : FromLatent(w, q);
     });
   }
@@ -199,7 +209,13 @@ void PerHeadMatMul(HeadProduct kind, const HeadWeights& weight, ConstView x, Vie
   }
   const ArenaScope scope(scratch);
   const WorkerScratch<float> workers(scratch, kTileRows * columns);
-  workers.Run(heads, [&](int64_t h, float* tile) { HWY_DYNAMIC_DISPATCH(HeadProductJob)({weight, kind, x, y}, h, tile); });
+  const int64_t out = to_latent ? columns : rows, units = (out + kPartUnit - 1) / kPartUnit;
+  const int64_t parts = EvenParts(heads, units, NumWorkers());
+  workers.Run(heads * parts, [&](int64_t job, float* tile) {
+    const auto [begin, end] = OwnRange(units, job % parts, parts);
+    HWY_DYNAMIC_DISPATCH(HeadProductJob)
+    ({weight, kind, x, y}, {job / parts, begin * kPartUnit, std::min(out, end * kPartUnit)}, tile);
+  });
 }
 
 }  // namespace fathom

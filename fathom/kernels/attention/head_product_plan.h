@@ -11,6 +11,13 @@ namespace fathom {
 // One row of x is bound by the reading of the weights, and fewer of them leave more of it to overlap.
 inline constexpr int64_t kTileRows = 16, kTileRowsAlone = 4;
 
+// One of the parts into which a head's output is cut: any element has the same bits in any of them.
+struct HeadPart {
+  int64_t head, begin, end;
+};
+// Parts end at multiples of this many.
+inline constexpr int64_t kPartUnit = 16;
+
 struct HeadProductArgs : HeadWeights {
   HeadProduct kind;
   ConstView x;

@@ -66,8 +66,12 @@ TEST(PerHeadMatMul, BlockScaledFP8) {
   std::vector<float> y(3 * kHeads * kColumns);
   Arena scratch = DirtyArena(1 << 20);
   ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
-    PerHeadMatMul(HeadProduct::kToLatent, {kHeads, weight, 0, 60}, ViewOf(x.data(), {3, kHeads * 60}),
-                  ViewOf(y.data(), {3, kHeads * kColumns}), scratch);
+    const auto run = [&] {
+      PerHeadMatMul(HeadProduct::kToLatent, {kHeads, weight, 0, 60}, ViewOf(x.data(), {3, kHeads * 60}),
+                    ViewOf(y.data(), {3, kHeads * kColumns}), scratch);
+      return y;
+    };
+    ExpectSameForAnyThreads(run);
     EXPECT_TRUE(RelativeL2(y, ref::PerHeadMatMul(HeadProduct::kToLatent, kHeads, w, kColumns, 0, 60, ToDoubles(x)), 2e-6));
   });
 }
@@ -90,6 +94,8 @@ TEST(PerHeadMatMul, ARowHasTheBitsThatItHasAlone) {
       const ConstView x = ViewOf(values.data(), {kQueries, kHeads * in});
       SetThreads(2);
       const auto all = run(kind, out, x);
+      SetThreads(kManyThreads);
+      EXPECT_TRUE(SameBits(run(kind, out, x), all));
       SetThreads(1);
       for (int64_t m = 0; m < kQueries; ++m) {
         const auto alone = run(kind, out, x.Rows(m, m + 1));

@@ -36,6 +36,8 @@ void ForwardJob(const MlaForwardArgs& a, const Segment& seg, int64_t head, int64
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <utility>
+
 #include "fathom/kernels/simd/rows.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/kernels/simd/worker_jobs.h"
@@ -85,14 +87,22 @@ void MlaAttentionForward(const MlaShape& shape, std::span<const Segment> segment
   for (const View& x : {lse, top})
     FATHOM_CHECK(x.empty() || (IsMatrix(x, in.q.dim(0), shape.heads) && x.dtype() == DType::kF32), "lse or top {}", x.shape().ToString());
   const ArenaScope scope(scratch);
-  const JobTable chunks(scratch, std::ssize(segments), [&](int64_t i) { return QueryChunks(segments[static_cast<size_t>(i)]); });
+  const int64_t most = QueriesPerJob(segments, shape.heads, NumWorkers());
+  const JobTable chunks(scratch, std::ssize(segments), [&](int64_t i) { return QueryChunks(segments[static_cast<size_t>(i)], most); });
   const WorkerScratch<float> workers(scratch, ForwardScratch::Floats(shape));
   // Chunks from the last, which see the most keys, to the first: long jobs start first.
-  workers.Run(chunks.size() * shape.heads, [&](int64_t job, float* own) {
+  const auto chunk_of = [&](int64_t job) {
     const auto [i, chunk] = chunks.At(chunks.size() - 1 - job / shape.heads);
     const Segment& segment = segments[static_cast<size_t>(i)];
-    const auto [begin, end] = QueryChunk(segment, chunk);
-    HWY_DYNAMIC_DISPATCH(ForwardJob)(a, segment, job % shape.heads, begin, end, own);
+    return std::pair(segment, QueryChunk(segment, most, chunk));
+  };
+  const auto work_of = [&](int64_t job) {
+    const auto [segment, chunk] = chunk_of(job);
+    return VisiblePairs(segment, chunk.begin, chunk.end);
+  };
+  workers.Run(chunks.size() * shape.heads, work_of, [&](int64_t job, float* own) {
+    const auto [segment, chunk] = chunk_of(job);
+    HWY_DYNAMIC_DISPATCH(ForwardJob)(a, segment, job % shape.heads, chunk.begin, chunk.end, own);
   });
 }
 

@@ -3,14 +3,17 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <utility>
 
+#include "fathom/base/threads.h"
 #include "fathom/kernels/attention/attention_plan.h"
 #include "fathom/kernels/attention/mla_attention.h"
 
 namespace fathom {
 
-inline constexpr int64_t kQueryChunk = 256;  // queries per forward job at most: a block of keys is packed once for all of them
+// Queries per forward job at most: a block of keys is packed once for all of them. A query has the same bits in any chunk.
+inline constexpr int64_t kQueryChunk = 256;
+// Jobs for each thread, so that those of the last queries, which see the most keys, do not keep the others waiting.
+inline constexpr int64_t kJobsPerThread = 4;
 
 struct MlaAttentionArgs : MlaInputs {
   MlaShape shape;
@@ -48,10 +51,30 @@ struct KeyRange {
 // Keys that query i sees end here.
 inline int64_t VisibleEnd(const Segment& s, int64_t query) { return s.k_end - (s.q_end - 1 - query); }
 
-inline int64_t QueryChunks(const Segment& s) { return (s.q_end - s.q_begin + kQueryChunk - 1) / kQueryChunk; }
-inline std::pair<int64_t, int64_t> QueryChunk(const Segment& s, int64_t i) {
-  const int64_t n = s.q_end - s.q_begin, chunks = QueryChunks(s);
-  return {s.q_begin + n * i / chunks, s.q_begin + n * (i + 1) / chunks};
+// Pairs of queries [begin, end) and the keys that they see.
+inline double VisiblePairs(const Segment& s, int64_t begin, int64_t end) {
+  return static_cast<double>(end - begin) *
+         (static_cast<double>(VisibleEnd(s, begin) + VisibleEnd(s, end - 1)) / 2 - static_cast<double>(s.k_begin));
+}
+
+inline int64_t QueryChunks(const Segment& s, int64_t most) { return (s.q_end - s.q_begin + most - 1) / most; }
+// Of chunks of at most `most` queries the i-th.
+inline IndexRange QueryChunk(const Segment& s, int64_t most, int64_t i) {
+  const auto [begin, end] = OwnRange(s.q_end - s.q_begin, i, QueryChunks(s, most));
+  return {s.q_begin + begin, s.q_begin + end};
+}
+// Queries per forward job that give every thread enough of them.
+inline int64_t QueriesPerJob(std::span<const Segment> segments, int64_t heads, int64_t threads) {
+  for (int64_t most = kQueryChunk; most > kQueryBlock; most /= 2) {
+    int64_t chunks = 0;
+    for (const Segment& s : segments) chunks += QueryChunks(s, most);
+    if (chunks * heads >= kJobsPerThread * threads) return most;
+  }
+  return kQueryBlock;
+}
+// Of a segment's queries, counted from its first, the first that sees a key.
+inline int64_t FirstSeeingQuery(const Segment& s, int64_t key) {
+  return std::max<int64_t>(0, key - s.k_begin - ((s.k_end - s.k_begin) - (s.q_end - s.q_begin)));
 }
 inline int64_t QueryBlocks(int64_t n) { return (n + kQueryBlock - 1) / kQueryBlock; }
 
@@ -110,7 +133,19 @@ struct BackwardScratch {
 };
 
 // Their number does not depend on the threads, so the order of the sum does not.
-inline constexpr int64_t kMaxHeadGroups = 32;
+inline constexpr int64_t kMaxHeadGroups = 128;
 inline int64_t HeadGroups(const MlaShape& shape) { return std::min(shape.heads, kMaxHeadGroups); }
+
+// Where threads outnumber heads and segments, each of them is cut: parts of its queries, for dq, and parts of its keys, for dkv and
+// dk_rope. Scores are computed in both, which is 7 products for 5.
+struct BackwardPart {
+  int64_t segment;
+  bool of_keys;
+  IndexRange range;  // of the segment's queries or keys, from a multiple of kQueryBlock on
+  double work;       // of one head
+};
+bool IsBetterInParts(std::span<const Segment> segments, int64_t heads, int64_t threads);
+// All parts, the longest first: several for each thread. They lie in scratch.
+std::span<const BackwardPart> BackwardParts(std::span<const Segment> segments, int64_t heads, int64_t threads, Arena& scratch);
 
 }  // namespace fathom

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "fathom/base/threads.h"
+#include "fathom/kernels/attention/mla_attention_plan.h"
 #include "fathom/kernels/attention/mla_attention_ref.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/testing/close.h"
@@ -211,20 +214,38 @@ TEST(MlaAttention, ChunkedPrefillHasTheSameBits) {
   EXPECT_TRUE(SameBits(got.lse, want.lse));
 }
 
+// Many threads share parts of heads: queries for dq, keys for dkv and dk_rope.
 TEST(MlaAttention, SameBitsForAnyNumberOfThreads) {
-  const Case c{{5, 24, 8, 20, 0.2f}, {Same(0, 150), Same(150, 151), Same(151, 400)}, 402, 402};
-  const Data d = MakeData(c, false);
-  SetThreads(1);
-  const Results want = RunKernels<float>(c, d, true);
-  for (const int threads : {2, 4}) {
-    SetThreads(threads);
-    const Results got = RunKernels<float>(c, d, true);
-    EXPECT_TRUE(SameBits(Only(UsedQueries(c), got.o), Only(UsedQueries(c), want.o)));
-    EXPECT_TRUE(SameBits(got.dq, want.dq));
-    EXPECT_TRUE(SameBits(got.dkv, want.dkv));
-    EXPECT_TRUE(SameBits(got.dk_rope, want.dk_rope));
+  const Case c{{5, 24, 8, 20, 0.2f}, {Same(0, 150), Same(150, 151), {151, 400, 151, 520}}, 402, 522};
+  const auto all = [&](const Results& r) {
+    std::vector<float> values = Only(UsedQueries(c), r.o);
+    for (const auto* v : {&r.dq, &r.dkv, &r.dk_rope}) values.insert(values.end(), v->begin(), v->end());
+    return values;
+  };
+  EXPECT_TRUE(IsBetterInParts(c.segments, 5, kManyThreads));
+  EXPECT_FALSE(IsBetterInParts(c.segments, 5, 2));
+  const Data plain = MakeData(c, false), rounded = MakeData(c, true);
+  ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+    ExpectSameForAnyThreads([&] { return all(RunKernels<float>(c, plain, true)); });
+    ExpectSameForAnyThreads([&] { return all(RunKernels<BF16>(c, rounded, true)); });
+  });
+}
+
+TEST(MlaAttention, PartsCoverAllQueriesAndKeysLongestFirst) {
+  const std::vector<Segment> segments = {Same(0, 1000), {1000, 1100, 1000, 1500}};
+  Arena scratch(1 << 20);
+  const auto parts = BackwardParts(segments, 16, 64, scratch);
+  std::vector<int64_t> queries(2), keys(2);
+  double work = 0;
+  for (const BackwardPart& p : parts) {
+    EXPECT_EQ(p.range.begin % kQueryBlock, 0);
+    (p.of_keys ? keys : queries)[static_cast<size_t>(p.segment)] += p.range.end - p.range.begin;
+    work += p.work;
   }
-  SetThreads(0);
+  EXPECT_EQ(queries, (std::vector<int64_t>{1000, 100}));
+  EXPECT_EQ(keys, (std::vector<int64_t>{1000, 500}));
+  EXPECT_TRUE(std::ranges::is_sorted(parts, std::greater(), &BackwardPart::work));
+  EXPECT_GT(std::ssize(parts) * 16, 64);
 }
 
 double RelativeError(std::span<const float> got, std::span<const double> want) {

@@ -18,19 +18,37 @@ inline float OutputDot(const MlaBackwardArgs& a, int64_t t, int64_t head) {
   return static_cast<float>(RowSum(a.shape.v_dim, [&](auto at, VF sum) { return hn::MulAdd(Load(at, d_o), Load(at, o), sum); }));
 }
 
-// One block of queries (rows from i on) against one block of keys: d_keys, d_values and dq are added to.
+// Of one block of queries (rows from i on) and one block of keys: p in w.scores, the gradient of the scores in w.d_scores.
 template <class Path, class Sight>
-void BackwardBlock(const Path& path, const MlaBackwardArgs& a, const Sight& sight, int64_t i, const BackwardScratch& w) {
+void ScoreGradients(const MlaBackwardArgs& a, const Sight& sight, int64_t i, const BackwardScratch& w) {
   const MlaShape& s = a.shape;
-  const int64_t width = a.width(), wide = PadBlock(width), v_wide = PadBlock(s.v_dim);
+  const int64_t width = a.width();
   ScoreBlock<Path>(sight, width, ConstBlock(w.keys, RowStride<Path>(width)), w.queries_t + i * RowStride<Path>(width), w.scores);
   ScoreBlock<Path>(sight, s.v_dim, ConstBlock(w.values, RowStride<Path>(s.v_dim)), w.d_o_t + i * RowStride<Path>(s.v_dim), w.d_scores);
   SoftmaxGradient(w.scores, w.d_scores, sight, s.scale, w.lse + i, w.dot + i);
-  const int64_t step = i / Path::kStep;
+}
+
+// What follows for the keys' d_keys and d_values, and for the queries' dq: they are added to.
+template <class Path, class Sight>
+void AddToKeys(const Path& path, const MlaBackwardArgs& a, const Sight& sight, int64_t i, const BackwardScratch& w) {
+  const MlaShape& s = a.shape;
+  const int64_t width = a.width(), wide = PadBlock(width), v_wide = PadBlock(s.v_dim), step = i / Path::kStep;
   SumOverQueries<Path>(sight, s.v_dim, path.ByKey(w.scores, sight, w.p), ConstBlock(w.d_o_sum + step * v_wide, v_wide),
                        {w.d_values, v_wide});
   SumOverQueries<Path>(sight, width, path.ByKey(w.d_scores, sight, w.p), ConstBlock(w.queries_sum + step * wide, wide), {w.d_keys, wide});
+}
+template <class Path, class Sight>
+void AddToQueries(const Path& path, const MlaBackwardArgs& a, const Sight& sight, int64_t i, const BackwardScratch& w) {
+  const int64_t width = a.width(), wide = PadBlock(width);
   SumOverKeys<Path>(sight, width, path.ByQuery(w.d_scores, sight, w.ds), ConstBlock(w.keys_sum, wide), {w.dq + i * wide, wide}, Into::kAdd);
+}
+
+// All of it.
+template <class Path, class Sight>
+void BackwardBlock(const Path& path, const MlaBackwardArgs& a, const Sight& sight, int64_t i, const BackwardScratch& w) {
+  ScoreGradients<Path>(a, sight, i, w);
+  AddToKeys(path, a, sight, i, w);
+  AddToQueries(path, a, sight, i, w);
 }
 
 // Rows [begin, end) of queries or d_o of a head, transposed for the scores and as right factors for the sums over queries.

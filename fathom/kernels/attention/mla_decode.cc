@@ -5,6 +5,7 @@
 #include <hwy/foreach_target.h>
 
 #include <cmath>
+#include <type_traits>
 
 #include "fathom/kernels/attention/mla_decode_rows-inl.h"
 
@@ -56,6 +57,57 @@ void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, c
   }
 }
 
+// Scores [n][kBlockPad] of a block of heads with rows of one block of keys.
+template <class Path>
+void ScoreStrip(const DecodeArgs& a, const DecodePart& part, const DecodeScratch& w, float* scores) {
+  const int64_t width = a.shape.latent_dim + a.shape.rope_dim, stride = RowStride<Path>(width);
+  const int64_t heads = part.head_end - part.head, n = part.end - part.begin;
+  LoadQuery<Path>(a, part.query, part.head, heads, {w.query_rows, stride}, w.queries_t);
+  const ConstBlock rows = CacheRows<Path>(a, part.query, part.begin, n, {w.rows, stride});
+  ScoreBlock<Path>(BlockSight{heads, n, n}, width, rows, w.queries_t, scores);
+}
+
+// A part's block of heads, from its scores: latents [columns) of the sums, and with the first of them the state of the softmax.
+template <class Path>
+void SumStrip(const Path& path, const DecodeArgs& a, const DecodePart& part, const IndexRange& columns, const float* scores,
+              const DecodeScratch& w, const PartialSums& out) {
+  const MlaDecodeShape& s = a.shape;
+  const int64_t stride = RowStride<Path>(s.latent_dim + s.rope_dim), latent_wide = PadBlock(s.latent_dim);
+  const int64_t heads = part.head_end - part.head, count = columns.end - columns.begin;
+  const Block sums{out.sums + part.head * latent_wide + columns.begin, latent_wide};
+  for (int64_t h = 0; h < heads; ++h) std::fill_n(sums.data + h * latent_wide, count, 0.0f);
+  std::fill_n(w.sum, kBlockPad, 0.0f);
+  std::fill_n(w.top, kBlockPad, -std::numeric_limits<float>::infinity());
+  for (int64_t first = part.begin; first < part.end; first += kKeyBlock) {
+    const int64_t n = std::min(kKeyBlock, part.end - first);
+    const ConstBlock rows = CacheRows<Path>(a, part.query, first, n, {w.rows, stride});
+    ConstBlock right(rows.data + columns.begin / Path::kStep, rows.stride);
+    if constexpr (Path::kStep > 1) {
+      Path::Interleave(right, n, count, {w.rows_sum, latent_wide});
+      right = ConstBlock(w.rows_sum, latent_wide);
+    }
+    const BlockSight sight{heads, n, n};
+    std::copy_n(scores + (first - part.begin) * kBlockPad, n * kBlockPad, w.scores);
+    SoftmaxColumns(w.scores, sight, s.scale * kLog2E, {w.top, w.sum, w.factor});
+    SumOverKeys<Path>(sight, count, path.ByQuery(w.scores, sight, w.p), right, sums, Into::kScaleAdd, w.factor);
+  }
+  if (columns.begin > 0) return;
+  std::copy_n(w.top, kBlockPad, out.top + part.head);
+  std::copy_n(w.sum, kBlockPad, out.sum + part.head);
+}
+
+void ScoreJob(const DecodeArgs& a, const DecodePart& part, float* scratch, float* scores) {
+  const DecodeScratch w(a.shape, scratch);
+  WithPath(a.pairs, a.cache.dtype() == DType::kBF16,
+           [&](const auto& path) { ScoreStrip<std::remove_cvref_t<decltype(path)>>(a, part, w, scores); });
+}
+
+void SumJob(const DecodeArgs& a, const DecodePart& part, const IndexRange& columns, const float* scores, float* scratch,
+            const PartialSums& out) {
+  const DecodeScratch w(a.shape, scratch);
+  WithPath(a.pairs, a.cache.dtype() == DType::kBF16, [&](const auto& path) { SumStrip(path, a, part, columns, scores, w, out); });
+}
+
 void DecodeJob(const DecodeArgs& a, const DecodePart& part, float* scratch, const PartialSums& out) {
   const DecodeScratch w(a.shape, scratch);
   WithPath(a.pairs, a.cache.dtype() == DType::kBF16, [&](const auto& path) { DecodeRows(path, a, part, w, out); });
@@ -93,6 +145,8 @@ HWY_AFTER_NAMESPACE();
 namespace fathom {
 namespace {
 HWY_EXPORT(DecodeJob);
+HWY_EXPORT(ScoreJob);
+HWY_EXPORT(SumJob);
 HWY_EXPORT(CombineParts);
 
 int64_t RowsOf(const DecodeArgs& a, int64_t query) {
@@ -125,33 +179,82 @@ void NoteWork(TraceSlice& slice, const DecodeArgs& a, int64_t queries) {
                 static_cast<double>(rows * width * DTypeSize(a.cache.dtype())));
 }
 
+// The parts of all queries' rows, and where their sums lie.
+struct DecodeSums {
+  const MlaDecodeShape& s;
+  JobTable parts;
+  int64_t heads = PadBlock(s.heads), floats = s.heads * PadBlock(s.latent_dim);
+  float *states, *partial;
+  DecodeSums(const DecodeArgs& a, Arena& scratch)
+      : s(a.shape),
+        parts(scratch, a.q_latent.dim(0), [&](int64_t m) { return DecodeParts(RowsOf(a, m)); }),
+        states(scratch.AllocArray<float>(parts.size() * 2 * heads)),
+        partial(scratch.AllocArray<float>(parts.size() * floats)) {}
+  PartialSums Of(int64_t part) const { return {partial + part * floats, states + 2 * part * heads, states + (2 * part + 1) * heads}; }
+  DecodePart Part(const DecodeArgs& a, int64_t part, int64_t head, int64_t head_end) const {
+    const auto [m, i] = parts.At(part);
+    const auto [begin, end] = DecodeRange(RowsOf(a, m), i);
+    return {m, head, std::min(s.heads, head_end), begin, end};
+  }
+};
+
+// A job for each part and group of heads.
+void RunWhole(const DecodeArgs& a, const DecodeSums& sums, const WorkerScratch<float>& workers) {
+  const int64_t groups = DecodeHeadGroups(a.shape.heads, sums.parts.size(), NumWorkers()), blocks = HeadBlocks(a.shape.heads);
+  workers.Run(sums.parts.size() * groups, [&](int64_t i, float* own) {
+    const auto [begin, end] = OwnRange(blocks, i % groups, groups);
+    HWY_DYNAMIC_DISPATCH(DecodeJob)
+    (a, sums.Part(a, i / groups, begin * kBlockPad, end * kBlockPad), own, sums.Of(i / groups));
+  });
+}
+
+// A job for each strip of rows and block of heads; then one for each part, block of heads and range of latents.
+void RunStrips(const DecodeArgs& a, const DecodeSums& sums, const WorkerScratch<float>& workers, Arena& scratch) {
+  const int64_t heads = HeadBlocks(a.shape.heads), threads = NumWorkers(), units = PadBlock(a.shape.latent_dim) / kBlockPad;
+  const JobTable blocks(scratch, a.q_latent.dim(0), [&](int64_t m) { return (RowsOf(a, m) + kKeyBlock - 1) / kKeyBlock; });
+  float* scores = scratch.AllocArray<float>(heads * blocks.size() * kKeyBlock * kBlockPad);
+  const auto scores_of = [&](int64_t head, int64_t m, int64_t row) {
+    return scores + ((head * blocks.size() + blocks.First(m)) * kKeyBlock + row) * kBlockPad;
+  };
+  const int64_t strips = EvenParts(blocks.size() * heads, kKeyBlock / kBlockPad, threads);
+  workers.Run(blocks.size() * strips * heads, [&](int64_t i, float* own) {
+    const int64_t head = i % heads, strip = i / heads % strips;
+    const auto [m, block] = blocks.At(i / heads / strips);
+    const auto [begin, end] = OwnRange(kKeyBlock, strip, strips);
+    const int64_t first = block * kKeyBlock + begin, last = std::min(block * kKeyBlock + end, RowsOf(a, m));
+    if (first >= last) return;
+    const DecodePart part{m, head * kBlockPad, std::min(a.shape.heads, (head + 1) * kBlockPad), first, last};
+    HWY_DYNAMIC_DISPATCH(ScoreJob)(a, part, own, scores_of(head, m, first));
+  });
+  const int64_t ranges = EvenParts(sums.parts.size() * heads, units, threads);
+  workers.Run(sums.parts.size() * heads * ranges, [&](int64_t i, float* own) {
+    const int64_t head = i / ranges % heads, job = i / ranges / heads;
+    const auto [begin, end] = OwnRange(units, i % ranges, ranges);
+    const DecodePart part = sums.Part(a, job, head * kBlockPad, (head + 1) * kBlockPad);
+    const IndexRange columns{begin * kBlockPad, std::min(a.shape.latent_dim, end * kBlockPad)};
+    HWY_DYNAMIC_DISPATCH(SumJob)(a, part, columns, scores_of(head, part.query, part.begin), own, sums.Of(job));
+  });
+}
+
 void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, View top, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
   TraceSlice slice("absorbed attention");
   NoteWork(slice, a, a.q_latent.dim(0));
-  const int64_t queries = a.q_latent.dim(0), heads = PadBlock(s.heads), sums = s.heads * PadBlock(s.latent_dim);
-  const JobTable jobs(scratch, queries, [&](int64_t m) { return DecodeParts(RowsOf(a, m)); });
-  const int64_t groups = DecodeHeadGroups(s.heads, jobs.size(), NumWorkers()), blocks = heads / kBlockPad;
+  const int64_t queries = a.q_latent.dim(0);
+  const DecodeSums sums(a, scratch);
   const WorkerScratch<float> workers(scratch, DecodeScratch::Floats(s));
-  auto* parts = scratch.AllocArray<PartialSums>(jobs.size());
-  float* states = scratch.AllocArray<float>(jobs.size() * 2 * heads);
-  float* partial = scratch.AllocArray<float>(jobs.size() * sums);
-  const auto sums_of = [&](int64_t job) {
-    return PartialSums{partial + job * sums, states + 2 * job * heads, states + (2 * job + 1) * heads};
-  };
-  workers.Run(jobs.size() * groups, [&](int64_t i, float* own) {
-    const int64_t job = i / groups, group = i % groups;
-    const auto [m, part] = jobs.At(job);
-    const auto [begin, end] = DecodeRange(RowsOf(a, m), part);
-    const int64_t head = blocks * group / groups * kBlockPad, head_end = std::min(s.heads, blocks * (group + 1) / groups * kBlockPad);
-    HWY_DYNAMIC_DISPATCH(DecodeJob)(a, {m, head, head_end, begin, end}, own, sums_of(job));
-    if (group == 0) parts[job] = sums_of(job);
-  });
+  auto* parts = scratch.AllocArray<PartialSums>(sums.parts.size());
+  for (int64_t i = 0; !PlanScope::Active() && i < sums.parts.size(); ++i) parts[i] = sums.Of(i);
+  if (IsBetterInStrips(s.heads, sums.parts.size(), NumWorkers())) {
+    RunStrips(a, sums, workers, scratch);
+  } else {
+    RunWhole(a, sums, workers);
+  }
   const TraceSlice combine("combine parts");
   ParallelRanges(queries * s.heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t m = i / s.heads, head = i % s.heads;
-      const std::span<const PartialSums> own(parts + jobs.First(m), static_cast<size_t>(jobs.First(m + 1) - jobs.First(m)));
+      const std::span<const PartialSums> own(parts + sums.parts.First(m), static_cast<size_t>(DecodeParts(RowsOf(a, m))));
       HWY_DYNAMIC_DISPATCH(CombineParts)
       (s, head, own, o_latent.row<float>(m) + head * s.latent_dim, lse.empty() ? nullptr : lse.row<float>(m) + head,
        top.empty() ? nullptr : top.row<float>(m) + head);

@@ -9,6 +9,7 @@
 #include "fathom/kernels/attention/attention_plan.h"
 #include "fathom/kernels/attention/choice.h"
 #include "fathom/kernels/attention/mla_decode.h"
+#include "fathom/kernels/simd/worker_jobs.h"
 
 namespace fathom {
 
@@ -59,9 +60,13 @@ inline int64_t DecodeParts(int64_t rows) {
   const auto of = [rows](int64_t part) { return (rows + part - 1) / part; };
   return std::max(std::min(kFewParts, of(kLeastPart)), std::min(kMostParts, of(kLongPart)));
 }
-// Where parts are fewer than workers, each is cut by heads as well; a head has the same bits in any group.
-inline int64_t DecodeHeadGroups(int64_t heads, int64_t parts, int64_t workers) {
-  return std::clamp<int64_t>(workers / std::max<int64_t>(parts, 1), 1, PadBlock(heads) / kBlockPad);
+// Where threads do not share the parts evenly, each is cut by blocks of kBlockPad heads as well; a head has the same bits in any group.
+inline int64_t HeadBlocks(int64_t heads) { return PadBlock(heads) / kBlockPad; }
+inline int64_t DecodeHeadGroups(int64_t heads, int64_t parts, int64_t threads) { return EvenParts(parts, HeadBlocks(heads), threads); }
+// Where that is not enough either, scores are computed strip of rows by strip of rows, and then each part's sums range of latents by range.
+// Only where threads would go without: it is work in two turns, and each range repeats the softmax.
+inline bool IsBetterInStrips(int64_t heads, int64_t parts, int64_t threads) {
+  return parts > 0 && threads > 4 && Unevenness(parts * DecodeHeadGroups(heads, parts, threads), threads) > 1.25;
 }
 inline std::pair<int64_t, int64_t> DecodeRange(int64_t rows, int64_t part) {
   const int64_t parts = DecodeParts(rows), blocks = (rows + kKeyBlock - 1) / kKeyBlock;
@@ -69,7 +74,7 @@ inline std::pair<int64_t, int64_t> DecodeRange(int64_t rows, int64_t part) {
 }
 
 struct DecodeScratch {
-  float *query_rows, *queries_t, *rows, *rows_sum, *scores, *p, *factor;
+  float *query_rows, *queries_t, *rows, *rows_sum, *scores, *p, *factor, *top, *sum;
   DecodeScratch(const MlaDecodeShape& s, float* base) : DecodeScratch(s, ScratchCursor(base)) {}
   static int64_t Floats(const MlaDecodeShape& s) { return DecodeScratch(s, nullptr).floats; }
   int64_t floats;
@@ -84,6 +89,8 @@ struct DecodeScratch {
     scores = cursor.Take(kKeyBlock * kQueryBlock);
     p = cursor.Take(kKeyBlock * kQueryBlock);
     factor = cursor.Take(kQueryBlock);
+    top = cursor.Take(kBlockPad);
+    sum = cursor.Take(kBlockPad);
     floats = cursor.used();
   }
 };

@@ -109,8 +109,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include <array>
 #include <atomic>
+#include <cstring>
 
 #include "fathom/kernels/simd/rows.h"
+#include "fathom/kernels/simd/worker_jobs.h"
+#include "fathom/tensor/traced_bytes.h"
 
 namespace fathom {
 HWY_EXPORT(CastRows);
@@ -203,6 +206,8 @@ void Cast(ConstView x, View y) {
   }
   FATHOM_CHECK(SameShape(x, y) && (IsRowType(x.dtype()) || x.dtype() == DType::kF16) && IsRowType(y.dtype()), "x {} {}, y {} {}",
                DTypeName(x.dtype()), x.shape().ToString(), DTypeName(y.dtype()), y.shape().ToString());
+  TraceSlice slice("cast");
+  AddBytes(slice, {x, y});
   ForPairs(x, y, [](const ConstView& a, const View& b) { HWY_DYNAMIC_DISPATCH(CastRows)(a, b); });
 }
 
@@ -221,7 +226,26 @@ void AddScaled(float scale, ConstView x, View y) {
 
 void Fill(float value, View x) {
   FATHOM_CHECK(IsRowType(x.dtype()), "x {}", DTypeName(x.dtype()));
-  ForParts(x, [&](int64_t, const View& part) { HWY_DYNAMIC_DISPATCH(FillRows)(value, part); });
+  TraceSlice slice("fill");
+  AddBytes(slice, {x});
+  ForPairs(x, x, [value](const ConstView&, const View& part) { HWY_DYNAMIC_DISPATCH(FillRows)(value, part); });
+}
+
+void ZeroEach(std::span<const View> views) {
+  TraceSlice slice("fill");
+  for (const View& v : views) {
+    FATHOM_CHECK(v.contiguous(), "{} is not contiguous", v.shape().ToString());
+    AddBytes(slice, {v});
+  }
+  const int64_t owners = NumWorkers();
+  ParallelRanges(owners, 1, [&](int64_t first, int64_t last) {
+    for (int64_t owner = first; owner < last; ++owner) {
+      for (const View& v : views) {
+        const auto [begin, end] = OwnRange(v.NumBytes(), owner, owners);
+        std::memset(v.raw() + begin, 0, static_cast<size_t>(end - begin));
+      }
+    }
+  });
 }
 
 double SumSquares(ConstView x) {

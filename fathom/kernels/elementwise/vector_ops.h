@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "fathom/tensor/view.h"
 
@@ -13,8 +14,10 @@ void Cast(ConstView x, View y);
 void Scale(float scale, View y);
 // y += scale * x (x F32|BF16, y F32); matrices, rows may be strided.
 void AddScaled(float scale, ConstView x, View y);
-// x = 0.
+// Every element of x = value.
 void Fill(float value, View x);
+// Zeros in all of them, each contiguous; a thread has the same range of each (OwnRange of its bytes).
+void ZeroEach(std::span<const View> views);
 // Sum of squares in double over F32|BF16 elements, in fixed chunks (same bits for any number of threads).
 double SumSquares(ConstView x);
 // Sum in double, likewise.

@@ -101,6 +101,12 @@ class ProductsBF16 {
 
 }  // namespace
 
+// AVX2's kernel sums a last 8 columns in another order than 8 among others.
+int64_t ColumnUnit() {
+  const auto isa = dnnl_get_effective_cpu_isa();
+  return (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core ? 4 : 16;
+}
+
 OneThread::OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
 OneThread::~OneThread() { omp_set_num_threads(threads_); }
 

@@ -31,6 +31,10 @@ void MultiplyF32(const BlockMultiply& p);
 // 0.2 ms; oneDNN keeps the last thousand for the whole process, each thread its handles to those that it ran.
 void MultiplyBF16(const BlockMultiply& p);
 
+// A product cut into parts of its columns has the same bits if each part but the last has a multiple of so many (and c stays a part of
+// wider rows, or stays none): what oneDNN does with its rows' last vectors. Seen for AVX2 and AVX-512 by a test; not for AMX.
+int64_t ColumnUnit();
+
 // oneDNN must not split a sum over threads of its own: while this lives, products of this thread run on it alone.
 class OneThread {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "fathom/base/threads.h"
 #include "fathom/base/trace.h"
@@ -13,10 +14,13 @@
 namespace fathom {
 namespace {
 
-// The result is cut into tiles by its shape alone and each tile is one thread's work from beginning to end, so the bits can't depend
-// on the number of threads. Sums are cut into chunks where an operand must be converted first (the panels stay in cache) and where
-// their length is a number of tokens. Short sums get tiles with more rows, so that each product is worth its start.
+// The result is cut into tiles, each one thread's work from beginning to end. Their rows follow from the shape alone; their columns are
+// fewer where threads would go without, which changes no bits (ColumnUnit()). Sums are cut into chunks where an operand must be converted
+// first (the panels stay in cache) and where their length is a number of tokens. Short sums get tiles with more rows, so that each product
+// is worth its start.
 constexpr int64_t kTileRows = 256, kMostTileRows = 1024, kTileColumns = 256, kTileWork = 256 * 512;
+// Of so few threads none goes without for long, and whole tiles are faster.
+constexpr int64_t kFewThreads = 4;
 constexpr int64_t kChunkF32 = 512, kChunkBF16 = 1024, kChunkTokens = 512;
 // BF16 products have their number of tokens rounded up to a multiple of this.
 constexpr int64_t kTokenUnit = 16;
@@ -33,14 +37,40 @@ int64_t RowsOfTiles(const Product& p) {
   return std::clamp(kTileWork / p.k / kTileRows * kTileRows, kTileRows, kMostTileRows);
 }
 
-int64_t TileCount(const Product& p) {
-  const int64_t rows = RowsOfTiles(p);
-  return (RoundUp(p.m, rows) / rows) * (RoundUp(p.n, kTileColumns) / kTileColumns);
+// Of a result as wide as a tile nothing is cut: a part of it would be another product to oneDNN.
+int64_t ColumnsOfTiles(const Product& p, int64_t columns) { return p.n > kTileColumns ? columns : kTileColumns; }
+
+bool IsEmpty(const Product& p) { return p.m == 0 || p.n == 0 || p.k == 0; }
+
+int64_t TileCount(const Product& p, int64_t most_columns) {
+  if (IsEmpty(p)) return 0;
+  const int64_t rows = RowsOfTiles(p), columns = ColumnsOfTiles(p, most_columns);
+  return (RoundUp(p.m, rows) / rows) * (RoundUp(p.n, columns) / columns);
 }
 
-Tile TileOf(const Product& p, int64_t i) {
-  const int64_t rows = RowsOfTiles(p), down = RoundUp(p.m, rows) / rows, row = i % down * rows, column = i / down * kTileColumns;
-  return {row, std::min(rows, p.m - row), column, std::min(kTileColumns, p.n - column)};
+Tile TileOf(const Product& p, int64_t most_columns, int64_t i) {
+  const int64_t rows = RowsOfTiles(p), down = RoundUp(p.m, rows) / rows, row = i % down * rows;
+  const int64_t columns = ColumnsOfTiles(p, most_columns), column = i / down * columns;
+  return {row, std::min(rows, p.m - row), column, std::min(columns, p.n - column)};
+}
+
+// The widest tiles that the threads can share evenly, or those that they share best.
+int64_t WidestEvenTiles(int64_t count, FunctionRef<Product(int64_t)> product, int64_t threads) {
+  if (threads <= kFewThreads) return kTileColumns;
+  const int64_t unit = ColumnUnit();
+  int64_t best = kTileColumns;
+  double least = std::numeric_limits<double>::infinity();
+  for (const int64_t most : {256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 4}) {
+    const int64_t columns = RoundUp(most, unit);
+    int64_t tiles = 0;
+    for (int64_t e = 0; e < count; ++e) tiles += TileCount(product(e), columns);
+    const double uneven = Unevenness(tiles, threads);
+    if (uneven >= least) continue;
+    least = uneven;
+    best = columns;
+    if (least <= kEvenEnough) break;
+  }
+  return best;
 }
 
 // A worker's panels of the two factors and its tile of the result.
@@ -148,10 +178,9 @@ void Clear(View c) {
 }
 
 // The tiles that a product takes; one without a sum is done here.
-int64_t TilesToRun(const Product& p) {
-  if (p.m > 0 && p.n > 0 && p.k > 0) return TileCount(p);
-  if (p.m > 0 && p.n > 0 && p.write == Write::kOverwrite) Clear(p.c);
-  return 0;
+int64_t TilesToRun(const Product& p, int64_t columns) {
+  if (p.m > 0 && p.n > 0 && p.k == 0 && p.write == Write::kOverwrite) Clear(p.c);
+  return TileCount(p, columns);
 }
 
 }  // namespace
@@ -159,16 +188,23 @@ int64_t TilesToRun(const Product& p) {
 void RunProducts(int64_t count, FunctionRef<Product(int64_t)> product, Arena& scratch) {
   FATHOM_CHECK(count <= kMostProducts, "{} products at once", count);
   const ArenaScope scope(scratch);
-  const JobTable tiles(scratch, count, [&](int64_t e) { return TilesToRun(product(e)); });
+  const int64_t columns = WidestEvenTiles(count, product, NumWorkers());
+  const JobTable tiles(scratch, count, [&](int64_t e) { return TilesToRun(product(e), columns); });
   const WorkerScratch<std::byte> panels(scratch, TileScratch::kBytes);
   const bool native_bf16 = HasNativeBF16() || HasMatrixUnit();
   TraceWorkers traced(NumWorkers());
-  panels.Run(tiles.size(), [&](int64_t job, std::byte* panel) {
+  const auto work_of = [&](int64_t job) {
+    const auto [e, i] = tiles.At(job);
+    const Product p = product(e);
+    const Tile tile = TileOf(p, columns, i);
+    return static_cast<double>(tile.rows * tile.columns * p.k);
+  };
+  panels.Run(tiles.size(), work_of, [&](int64_t job, std::byte* panel) {
     const OneThread one;
     const auto [e, tile] = tiles.At(job);
     const Product p = product(e);
     const auto run = !native_bf16 || p.a.value.dtype() != DType::kBF16 ? RunTileF32 : p.a_transposed ? RunTokenSumBF16 : RunRowsBF16;
-    traced.Run(omp_get_thread_num(), [&, tile = tile] { run(p, TileOf(p, tile), TileScratch(panel)); });
+    traced.Run(omp_get_thread_num(), [&, tile = tile] { run(p, TileOf(p, columns, tile), TileScratch(panel)); });
   });
 }
 

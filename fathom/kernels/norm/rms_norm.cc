@@ -59,6 +59,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "fathom/kernels/simd/rows.h"
+#include "fathom/tensor/traced_bytes.h"
 
 namespace fathom {
 HWY_EXPORT(RmsNormForwardRows);
@@ -69,6 +70,8 @@ void RmsNormForward(ConstView x, ConstView w, float eps, View y, View rstd) {
   FATHOM_CHECK(IsMatrix(x, rows, d) && IsMatrix(y, rows, d) && IsVector(w, d), "x {}, y {}, w {}", x.shape().ToString(),
                y.shape().ToString(), w.shape().ToString());
   FATHOM_CHECK(rstd.empty() || IsF32Vector(rstd, rows), "rstd {}", rstd.shape().ToString());
+  TraceSlice slice("norm");
+  AddBytes(slice, {x, y});
   float* r = rstd.empty() ? nullptr : rstd.data<float>();
   ParallelRanges(rows, RowGrain(d), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(RmsNormForwardRows)(x.Rows(begin, end), w, eps, y.Rows(begin, end), r == nullptr ? nullptr : r + begin);
@@ -84,6 +87,8 @@ void RmsNormBackward(ConstView dy, ConstView x, ConstView w, ConstView rstd, con
   FATHOM_CHECK(!add_dx || dx.dtype() == DType::kF32, "only F32 is added to");
   FATHOM_CHECK(IsF32Vector(rstd, rows) && (dw.empty() || IsF32Vector(dw, d)), "rstd {}, dw {}", rstd.shape().ToString(),
                dw.shape().ToString());
+  TraceSlice slice("norm's gradient");
+  AddBytes(slice, {dy, x, dx, add_dx ? dx : View()});
   const float* r = rstd.data<float>();
   SumOverRows(rows, d, dw.empty() ? nullptr : dw.data<float>(), scratch, [&](int64_t begin, int64_t end, float* partial) {
     HWY_DYNAMIC_DISPATCH(RmsNormBackwardRows)
