@@ -33,7 +33,6 @@ Block::Saved Block::Allocate(Arena& arena, DType compute, int64_t tokens, bool k
 
 ConstView Block::Normed(Ctx& ctx, ConstView h, const Weight& w, View kept, View rstd) const {
   const View x = kept.empty() ? ctx.scratch.Alloc(ctx.compute, h.shape()) : kept;
-  const TraceSlice slice("norm");
   RmsNormForward(h, w.value, eps_, x, rstd);
   return x;
 }

@@ -7,6 +7,7 @@
 #include "fathom/kernels/head/sampling.h"
 #include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/linear.h"
+#include "fathom/tensor/traced_bytes.h"
 
 namespace fathom {
 namespace {
@@ -53,7 +54,8 @@ CrossEntropySums Head::Loss(Ctx& ctx, const HeadParams& p, ConstView x, const Lo
   CrossEntropySums total;
   ForChunks(ctx, p, x, [&](int64_t begin, ConstView rows, View logits) {
     const auto part = nll.empty() ? nll : nll.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows.dim(0)));
-    const TraceSlice slice("cross entropy");
+    TraceSlice slice("cross entropy");
+    AddBytes(slice, {logits});
     total += CrossEntropy(logits, t.Part(begin, begin + rows.dim(0)), {}, part);
   });
   return total;
@@ -65,7 +67,8 @@ CrossEntropySums Head::LossAndGradient(Ctx& ctx, const HeadParams& p, ConstView 
     const int64_t end = begin + rows.dim(0);
     const View d_logits = ctx.compute == DType::kF32 ? logits : ctx.scratch.Alloc(ctx.compute, logits.shape());
     {
-      const TraceSlice slice("cross entropy");
+      TraceSlice slice("cross entropy");
+      AddBytes(slice, {logits, d_logits});
       total += CrossEntropy(logits, t.Part(begin, end), d_logits, {});
     }
     ExactLinearBackward(ctx, p.lm_head, rows, d_logits, dx.Rows(begin, end), Write::kOverwrite, grad.lm_head);

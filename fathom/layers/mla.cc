@@ -11,6 +11,7 @@
 #include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/layers/chosen_attention.h"
 #include "fathom/layers/linear.h"
+#include "fathom/tensor/traced_bytes.h"
 
 namespace fathom {
 namespace {
@@ -133,7 +134,8 @@ void Mla::Queries(Ctx& ctx, const MlaParams& p, ConstView x, View q_low, View q_
 
 void Mla::RotateQueries(View q, std::span<const int32_t> positions, const RopeTable& rope, RopeDirection direction) const {
   const int64_t width = shape_.nope_dim + shape_.rope_dim;
-  const TraceSlice slice("rope");
+  TraceSlice slice("rope");
+  AddBytes(slice, {q, q});
   RopeRotate(q, {shape_.heads, width, shape_.nope_dim}, {rope.cos, rope.sin, positions}, pairs_, direction);
 }
 

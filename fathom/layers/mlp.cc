@@ -3,6 +3,7 @@
 #include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/swiglu.h"
 #include "fathom/layers/linear.h"
+#include "fathom/tensor/traced_bytes.h"
 
 namespace fathom {
 
@@ -17,7 +18,8 @@ void Mlp::Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* save
   LinearForward(ctx, p.up_proj, x, s.up);
   const View hidden = saved ? ctx.scratch.Alloc(ctx.compute, s.gate.shape()) : s.gate;
   {
-    const TraceSlice slice("swiglu");
+    TraceSlice slice("swiglu");
+    AddBytes(slice, {s.gate, s.up, hidden});
     SwigluForward(s.gate, s.up, {}, hidden);
   }
   LinearForward(ctx, p.down_proj, hidden, y, Write::kAdd);
@@ -26,11 +28,16 @@ void Mlp::Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* save
 void Mlp::Backward(Ctx& ctx, const MlpParams& p, Saved& s, ConstView x, ConstView dy, View dx, MlpParams& grad) const {
   ArenaScope scope(ctx.scratch);
   const View hidden = ctx.scratch.Alloc(ctx.compute, s.gate.shape());
-  SwigluForward(s.gate, s.up, {}, hidden);
+  {
+    TraceSlice slice("swiglu");
+    AddBytes(slice, {s.gate, s.up, hidden});
+    SwigluForward(s.gate, s.up, {}, hidden);
+  }
   const View d_hidden = ctx.scratch.Alloc(ctx.compute, s.gate.shape());
   LinearBackward(ctx, p.down_proj, hidden, dy, d_hidden, Write::kOverwrite, grad.down_proj);
   {
-    const TraceSlice slice("swiglu's gradient");
+    TraceSlice slice("swiglu's gradient");
+    AddBytes(slice, {d_hidden, s.gate, s.gate, s.up, s.up});
     SwigluBackward(d_hidden, s.gate, s.up, {}, s.gate, s.up, {});  // the saved branches are not needed after this
   }
   LinearBackward(ctx, p.gate_proj, x, s.gate, dx, Write::kAdd, grad.gate_proj);

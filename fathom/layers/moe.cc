@@ -12,6 +12,7 @@
 #include "fathom/layers/context_rows.h"
 #include "fathom/layers/linear.h"
 #include "fathom/layers/router_choice.h"
+#include "fathom/tensor/traced_bytes.h"
 
 namespace fathom {
 namespace {
@@ -232,9 +233,10 @@ void Moe::PlanRows(Ctx& ctx, int64_t sequence, Saved& s) const {
 }
 
 void Moe::Route(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, Saved& s) const {
-  const TraceSlice slice("router");
+  TraceSlice slice("router");
   ArenaScope scope(ctx.scratch);
   const View logits = ctx.scratch.Alloc(DType::kF32, s.scores.shape());
+  AddBytes(slice, {logits, s.scores});
   ExactLinearForward(ctx, p.gate, AsF32(ctx, x), logits);
   RouterForward(router_, logits, BiasOf(p), s.scores, s.ids, s.weights);
   if (ctx.scratch.counting()) {
@@ -271,7 +273,8 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), rows.begin, at_experts, rows.up);
   const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.held, width_});
   {
-    const TraceSlice slice("swiglu");
+    TraceSlice slice("swiglu");
+    AddBytes(slice, {rows.gate, rows.up, hidden});
     SwigluForward(rows.gate, rows.up, RowWeights(ctx, s, rows), hidden);
   }
   // The gathered inputs are not needed any more.
@@ -298,14 +301,16 @@ void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std:
   TracedGather(dy, rows.token, wide);
   const View d_out = rows.ToExperts(wide);
   {
-    const TraceSlice slice("swiglu");
+    TraceSlice slice("swiglu");
+    AddBytes(slice, {rows.gate, rows.up, hidden});
     SwigluForward(rows.gate, rows.up, row_weight, hidden);
   }
   ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), rows.begin, d_out, d_hidden, Write::kOverwrite);
   add_gradients(&MlpParams::down_proj, hidden, d_out);
   const std::span<float> d_held_weight = ctx.scratch.AllocSpan<float>(rows.held);
   {
-    const TraceSlice slice("swiglu's gradient");
+    TraceSlice slice("swiglu's gradient");
+    AddBytes(slice, {d_hidden, rows.gate, rows.gate, rows.up, rows.up});
     SwigluBackward(d_hidden, rows.gate, rows.up, row_weight, rows.gate, rows.up,
                    d_held_weight);  // the saved branches are not needed after this
   }
@@ -321,7 +326,8 @@ void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std:
 }
 
 void Moe::BackwardRouter(Ctx& ctx, const BackwardPass& pass, std::span<const float> d_weights, ConstView d_scores) const {
-  const TraceSlice slice("router's gradient");
+  TraceSlice slice("router's gradient");
+  AddBytes(slice, {pass.s.scores, pass.s.scores});
   ArenaScope scope(ctx.scratch);
   const View d_logits = ctx.scratch.Alloc(DType::kF32, pass.s.scores.shape());
   RouterBackward(router_, pass.s.scores, pass.s.ids, d_weights, d_scores, d_logits);

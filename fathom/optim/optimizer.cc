@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "fathom/base/error.h"
@@ -11,6 +12,7 @@
 #include "fathom/kernels/elementwise/adamw.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/optim/name_mask.h"
+#include "fathom/tensor/traced_bytes.h"
 
 namespace fathom {
 namespace {
@@ -41,6 +43,13 @@ AdamWStep StepValues(const OptimizerConfig& c, bool decayed, int64_t t, double l
           f(grad_scale),    nesterov, rounding};
 }
 
+// Values and moments are read and written, gradients read, copies written.
+double UpdateBytes(const OptimizerConfig& config, const OptimizerParam& p) {
+  const int64_t moments = HasMoments(config, p) ? DTypeSize(config.mu_dtype) + DTypeSize(config.nu_dtype) : 0;
+  const int64_t each = 2 * (DTypeSize(p.value.dtype()) + moments) + DTypeSize(p.grad.dtype()) + (p.bf16_copy.empty() ? 0 : 2);
+  return static_cast<double>(each) * static_cast<double>(p.grad.NumElements());
+}
+
 }  // namespace
 
 OptimizerType ParseOptimizerType(std::string_view name) {
@@ -67,15 +76,37 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> 
     CheckParam(p);
     moments_of_.push_back(HasMoments(config_, p) ? static_cast<int64_t>(moments_.size()) : -1);
     if (moments_of_.back() >= 0) MakeMoments(p);
-    if (PlanScope::Active()) continue;  // parts are work, and of a large model they are many
-    for (int64_t begin = 0; begin < p.grad.NumElements(); begin = parts_.back().end) {
-      const int64_t next = (p.first + begin) / kPartElements * kPartElements + kPartElements - p.first;  // in the whole
-      parts_.push_back({i, begin, std::min(next, p.grad.NumElements())});
-    }
+    MakeParts(i);
   }
+  OrderParts();
   partials_.resize(parts_.size());
   if (config_.spikes) spikes_.emplace(*config_.spikes);
   if (scratch_bytes_ > 0) scratch_.emplace(scratch_bytes_);
+}
+
+void Optimizer::MakeParts(size_t param) {
+  const OptimizerParam& p = params_[param];
+  const int64_t n = p.grad.NumElements();
+  part_count_ += (n + kPartElements - 1) / kPartElements;  // about
+  if (p.moves() && !IsMuons(p)) update_bytes_ += UpdateBytes(config_, p);
+  if (PlanScope::Active()) return;  // of a large model they are many
+  for (int64_t begin = 0; begin < n; begin = parts_.back().end) {
+    const int64_t next = (p.first + begin) / kPartElements * kPartElements + kPartElements - p.first;  // in the whole
+    parts_.push_back({param, begin, std::min(next, n)});
+  }
+  part_count_ = std::ssize(parts_);
+}
+
+// Of memory that a thread touched first it has the middle of the part.
+void Optimizer::OrderParts() {
+  const int64_t owners = NumThreads();
+  const auto owner = [&](size_t i) {
+    const Part& part = parts_[i];
+    return OwnerOf((part.begin + part.end) / 2, params_[part.param].grad.NumElements(), owners);
+  };
+  order_.resize(parts_.size());
+  std::iota(order_.begin(), order_.end(), size_t{0});
+  std::ranges::stable_sort(order_, {}, owner);
 }
 
 void Optimizer::MakeMoments(const OptimizerParam& p) {
@@ -108,15 +139,16 @@ double Optimizer::SumPartials() const {
 // Of squares(part, parameter), the sum of squares of a part.
 template <class F>
 double Optimizer::NormOverParts(const F& squares) {
-  ParallelJobs(static_cast<int64_t>(parts_.size()), [&](int64_t i) {
-    const Part& part = parts_[static_cast<size_t>(i)];
-    partials_[static_cast<size_t>(i)] = squares(part, params_[part.param]);
+  ParallelJobs(part_count_, [&](int64_t i) {
+    const size_t at = order_[static_cast<size_t>(i)];
+    partials_[at] = squares(parts_[at], params_[parts_[at].param]);
   });
   return std::sqrt(SumPartials());
 }
 
 double Optimizer::GradNorm() {
-  const TraceSlice slice("gradient norm");
+  TraceSlice slice("gradient norm");
+  for (const OptimizerParam& p : params_) AddBytes(slice, {p.grad});
   return NormOverParts(
       [](const Part& part, const OptimizerParam& p) { return p.counted ? SumSquares(Slice(p.grad, part.begin, part.end)) : 0; });
 }
@@ -153,7 +185,8 @@ double Optimizer::PartSquares(const Part& part, const OptimizerParam& p) const {
 }
 
 double Optimizer::UpdateAndParamNorm(double learning_rate, double grad_scale) {
-  const TraceSlice slice("optimizer's update");
+  TraceSlice slice("optimizer's update");
+  slice.AddWork(0, update_bytes_);
   UpdateMatrices(learning_rate, grad_scale);
   return NormOverParts([&](const Part& part, const OptimizerParam& p) {
     if (p.moves() && !IsMuons(p)) UpdatePart(part, learning_rate, grad_scale);

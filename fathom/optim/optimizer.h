@@ -95,6 +95,8 @@ class Optimizer {
   };
   bool IsMuons(const OptimizerParam& p) const { return config_.type == OptimizerType::kMuon && p.orthogonal && p.moves(); }
   void MakeMoments(const OptimizerParam& p);
+  void MakeParts(size_t param);
+  void OrderParts();
   double GradNorm();
   void UpdateMatrices(double learning_rate, double grad_scale);
   double UpdateAndParamNorm(double learning_rate, double grad_scale);
@@ -113,7 +115,10 @@ class Optimizer {
   std::vector<Moments> moments_;
   std::vector<int64_t> moments_of_;  // index into moments_ by parameter, -1: none
   std::vector<Part> parts_;
+  std::vector<size_t> order_;     // of the parts: those of one thread, by OwnRange of each parameter, one behind the other
   std::vector<double> partials_;  // one sum of squares per part
+  int64_t part_count_ = 0;
+  double update_bytes_ = 0;  // read or written by an update, Muon's aside
   int64_t step_count_ = 0;
   std::optional<SpikeGuard> spikes_;
   int64_t scratch_bytes_ = 0;

@@ -286,11 +286,8 @@ TokenBatch TrainSession::WholeRows(const Batch& batch, int64_t row_begin, int64_
 }
 
 void TrainSession::ZeroGradients() {
-  TraceSlice slice("zero gradients");
-  for (const View& gradient : gradients_) {
-    slice.AddWork(0, static_cast<double>(gradient.NumBytes()));
-    Fill(0, gradient);
-  }
+  const TraceSlice slice("zero gradients");
+  ZeroEach(gradients_);
 }
 
 int64_t TrainSession::CountedTokens(const Batch& batch) const {
