@@ -28,7 +28,8 @@ namespace {
 
 constexpr std::array kThreads = {16, 64, 128, 256};
 constexpr std::array<int64_t, 3> kSequences = {1, 8, 32};
-constexpr double kLeastShare = 0.01;
+// Of the time, from which on a kernel counts; and what its busiest thread may have over the mean.
+constexpr double kLeastShare = 0.01, kEvenEnough = 1.25;
 
 // What a second does of arithmetic and of reading. Threads are taken to bring both in the proportion of this machine's.
 struct Speed {
@@ -89,6 +90,18 @@ Json TableOf(const std::map<Kernel, Cuts>& kernels) {
   return rows;
 }
 
+// The kernels of a table that some number of threads does not share evenly enough, as lines.
+void AddUneven(const std::string& what, const Json& rows, Json& uneven) {
+  for (const Json& row : rows) {
+    for (size_t t = 0; t < kThreads.size(); ++t) {
+      const double ratio = row["largest_over_mean"][t].get<double>();
+      if (ratio <= kEvenEnough) continue;
+      uneven.push_back(fmt::format("{}: {}, {:.1f} % of the time: {:.2f} with {} threads", what, row["kernel"].get<std::string>(),
+                                   100 * row["share"].get<double>(), ratio, kThreads[t]));
+    }
+  }
+}
+
 void Print(const std::string& what, const Json& rows) {
   fmt::print("\n{}\n{:<36} {:>6} {:>9} {:>9}", what, "", "share", "GFLOP", "MB");
   for (const int threads : kThreads) fmt::print("  {:>5} threads", threads);
@@ -123,9 +136,10 @@ Json BenchPlan(const RunConfig& config, bool quiet) {
   const ModelConfig model = HubModel(config);
   const auto share = 1.0 / NumThreads();
   const Speed speed{1e9 * share * MeasureProducts(options.compute).median, 1e9 * share * MeasureMemoryRead().median};
-  Json tables = Json::object();
+  Json tables = Json::object(), uneven = Json::array();
   const auto add = [&](const std::string& what, const Work& work) {
     tables[what] = TableOf(KernelsOf(work, speed));
+    AddUneven(what, tables[what], uneven);
     if (!quiet) Print(what, tables[what]);
   };
   for (const int64_t sequences : kSequences) {
@@ -135,6 +149,11 @@ Json BenchPlan(const RunConfig& config, bool quiet) {
   }
   add(fmt::format("a training step of {} x {} tokens", options.rows * options.accumulation, options.length),
       [&](Trace& trace) { TraceStep(config, options, trace); });
+  if (!quiet) fmt::print("\nabove {}: {}\n", kEvenEnough, uneven.empty() ? "none" : "");
+  for (const Json& line : uneven) {
+    if (!quiet) fmt::print("  {}\n", line.get<std::string>());
+  }
+  tables["uneven"] = uneven;
   return tables;
 }
 

@@ -74,17 +74,17 @@ void NotePlannedJobs(int64_t jobs, FunctionRef<double(int64_t)> cost) {
   trace->NoteLoop(jobs, (jobs > kFollowedJobs * threads ? mean + most : Longest(jobs, threads, cost)) / mean);
 }
 
-JobQueue::JobQueue(int64_t n, int64_t workers) : workers_(workers), ranges_(std::make_unique<Range[]>(static_cast<size_t>(workers))) {
-  for (int64_t i = 0; i < workers; ++i) {
-    const auto [begin, end] = OwnRange(n, i, workers);
+JobQueue::JobQueue(int64_t n, int64_t workers) : count_(std::min(workers, kMostRanges)) {
+  for (int64_t i = 0; i < count_; ++i) {
+    const auto [begin, end] = OwnRange(n, i, count_);
     ranges_[static_cast<size_t>(i)].next = begin;
     ranges_[static_cast<size_t>(i)].end = end;
   }
 }
 
 int64_t JobQueue::Next(int64_t worker) {
-  for (int64_t i = 0; i < workers_; ++i) {
-    Range& range = ranges_[static_cast<size_t>((worker + i) % workers_)];
+  for (int64_t i = 0; i < count_; ++i) {
+    Range& range = ranges_[static_cast<size_t>((worker + i) % count_)];
     if (range.next.load(std::memory_order_relaxed) >= range.end) continue;
     const int64_t job = range.next.fetch_add(1, std::memory_order_relaxed);
     if (job < range.end) return job;

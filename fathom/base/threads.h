@@ -4,9 +4,9 @@
 
 #include <omp.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
-#include <memory>
 
 #include "fathom/base/function_ref.h"
 #include "fathom/base/plan_scope.h"
@@ -65,8 +65,10 @@ class JobQueue {
     std::atomic<int64_t> next;
     int64_t end;
   };
-  int64_t workers_;
-  std::unique_ptr<Range[]> ranges_;
+  // On the stack: a step of training allocates nothing. More workers share them.
+  static constexpr int64_t kMostRanges = 256;
+  int64_t count_;
+  std::array<Range, kMostRanges> ranges_;
 };
 
 // f(i) for i in [0, n), handed out one by one: for jobs of unequal length. A job is its owner's unless that one is late.

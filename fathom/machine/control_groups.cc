@@ -1,5 +1,7 @@
 #include "fathom/machine/control_groups.h"
 
+#include <fmt/format.h>
+
 #include <fstream>
 #include <string>
 
@@ -30,11 +32,11 @@ void ForControlGroups(const SystemPaths& paths, std::string_view controller, Fun
   for (std::string line; std::getline(groups, line);) {  // number:controllers:path
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (first == line.npos || second == line.npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string controllers = fmt::format(",{},", line.substr(first + 1, second - first - 1));
     const fs::path group = line.substr(second + 1);
     if (controllers == ",,") {
       for (const fs::path& mount : {paths.cgroups, paths.cgroups / "unified"}) ForGroupAndParents(mount, group, 2, f);
-    } else if (controllers.find("," + std::string(controller) + ",") != controllers.npos) {
+    } else if (controllers.find(fmt::format(",{},", controller)) != controllers.npos) {
       ForGroupAndParents(paths.cgroups / controller, group, 1, f);
     }
   }

@@ -87,9 +87,11 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizerParam> 
 void Optimizer::MakeParts(size_t param) {
   const OptimizerParam& p = params_[param];
   const int64_t n = p.grad.NumElements();
-  part_count_ += (n + kPartElements - 1) / kPartElements;  // about
   if (p.moves() && !IsMuons(p)) update_bytes_ += UpdateBytes(config_, p);
-  if (PlanScope::Active()) return;  // of a large model they are many
+  if (PlanScope::Active()) {  // of a large model they are many
+    part_count_ += (n + kPartElements - 1) / kPartElements;
+    return;
+  }
   for (int64_t begin = 0; begin < n; begin = parts_.back().end) {
     const int64_t next = (p.first + begin) / kPartElements * kPartElements + kPartElements - p.first;  // in the whole
     parts_.push_back({param, begin, std::min(next, n)});
