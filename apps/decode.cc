@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 
-#include <iostream>
-#include <iterator>
 #include <sstream>
 
 #include "apps/chat.h"
@@ -29,7 +27,7 @@ struct Prompt {
 
 // A prompt per line; lines may end in CR LF, those without text are skipped.
 std::vector<std::string> ReadLines(const std::string& file) {
-  const std::string content = file == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(file);
+  const std::string content = file == "-" ? ReadStandardInput() : ReadTextFile(file);
   CheckIsText(content, file);
   std::istringstream text(content);
   std::vector<std::string> lines;

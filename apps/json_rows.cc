@@ -1,7 +1,5 @@
 #include "apps/json_rows.h"
 
-#include <iostream>
-#include <iterator>
 
 #include "fathom/base/file.h"
 
@@ -9,7 +7,7 @@ namespace fathom {
 
 void ForEachLine(const std::string& path, const HandleLine& line) {
   const bool standard = path == "-" || path == "/dev/stdin";
-  const std::string text = standard ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : ReadTextFile(path, size_t{1} << 40);
+  const std::string text = standard ? ReadStandardInput() : ReadTextFile(path, size_t{1} << 40);
   int64_t number = 0;
   for (std::string_view rest = text; !rest.empty();) {
     const size_t newline = rest.find('\n');

@@ -3,9 +3,11 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <limits>
+#include <thread>
 
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
@@ -36,12 +38,11 @@ void Ranks::Join(bool several) {
 
 void Ranks::Watch(double patience) {
   if (world_.size() == 1) return;
-  watch_ = std::make_unique<fathom::Watch>(transport_, world_, pulse_, patience,
-                                           [transport = transport_](fathom::Watch::End how, const std::string& message) {
-                                             if (!message.empty()) Explain(fmt::format("fathom: error: {}\n", message));
-                                             if (how == fathom::Watch::End::kAbort) transport->Abort(static_cast<int>(ErrorCode::kFailed));
-                                             ::_exit(static_cast<int>(ErrorCode::kFailed));
-                                           });
+  const auto end = [transport = transport_](fathom::Watch::End how) {
+    if (how == fathom::Watch::End::kAbort) transport->Abort(static_cast<int>(ErrorCode::kFailed));
+    ::_exit(static_cast<int>(ErrorCode::kFailed));
+  };
+  watch_ = std::make_unique<fathom::Watch>(transport_, world_, pulse_, fathom::Watch::Times{patience}, Explain, end);
 }
 
 // Until all have come here each is watched: one that others still need may hang.
@@ -59,7 +60,11 @@ void Ranks::Fail(int code, const std::string& message) {
     if (is_first()) Explain(message);
     return;
   }
-  Explain(message);
+  if (watch_ == nullptr) {
+    Explain(message);
+  } else if (!watch_->Say(message)) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(kTogether));  // another rank says why, and ends the job
+  }
   transport_->Abort(code);
 }
 

@@ -10,8 +10,11 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
+#include <iterator>
 
 #include "fathom/base/error.h"
+#include "fathom/base/pulse.h"
 
 namespace fathom {
 namespace {
@@ -22,6 +25,11 @@ std::string Reason() { return std::strerror(errno); }
 // first: three to eight times the processor time was seen.
 constexpr size_t kMostAtOnce = 128 << 10;
 
+// Of one call too, so that one who watches (base/pulse.h) sees a slow disk's file move.
+constexpr size_t kMostReadAtOnce = 8 << 20;
+// What is synced at a time, for the same reason: the last sync finds little left to do.
+constexpr off_t kSyncedAtOnce = 64 << 20;
+
 constexpr std::string_view kLfsPointer = "version https://git-lfs.github.com/spec/";
 
 void WriteAll(int fd, const std::filesystem::path& path, const std::byte* data, size_t size, off_t* offset) {
@@ -30,6 +38,7 @@ void WriteAll(int fd, const std::filesystem::path& path, const std::byte* data, 
     const ssize_t n = offset ? ::pwrite(fd, data, most, *offset) : ::write(fd, data, most);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) Throw(ErrorCode::kResource, "{}: cannot write: {}", path.string(), Reason());
+    Pulse::NoteBlock();
     data += n;
     size -= static_cast<size_t>(n);
     if (offset) *offset += n;
@@ -39,14 +48,30 @@ void WriteAll(int fd, const std::filesystem::path& path, const std::byte* data, 
 // Fills bytes from offset on; returns how many are missing because the file ends.
 size_t ReadAll(int fd, const std::filesystem::path& path, uint64_t offset, std::span<std::byte> bytes, ErrorCode code) {
   while (!bytes.empty()) {
-    const ssize_t n = ::pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t n = ::pread(fd, bytes.data(), std::min(bytes.size(), kMostReadAtOnce), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) Throw(code, "{}: cannot read: {}", path.string(), Reason());
     if (n == 0) break;
+    Pulse::NoteBlock();
     bytes = bytes.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
   }
   return bytes.size();
+}
+
+// Writes to disk what is in memory of the file, in parts; what goes wrong shows in the sync behind it.
+void WriteBack(int fd) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return;
+  for (off_t at = 0; at < info.st_size; at += kSyncedAtOnce) {
+    ::sync_file_range(fd, at, kSyncedAtOnce, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    Pulse::NoteBlock();
+  }
+}
+
+bool Sync(int fd) {
+  const Pulse::Outside waits;
+  return ::fsync(fd) == 0;
 }
 
 // Where a file system (NFS) knows no files without a name, one whose name goes at once.
@@ -126,6 +151,11 @@ std::string ReadTextFile(const std::filesystem::path& path, size_t limit) {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
+std::string ReadStandardInput() {
+  const Pulse::Outside waits;
+  return {std::istreambuf_iterator<char>(std::cin), {}};
+}
+
 OutputFile::OutputFile(const std::filesystem::path& path, Mode mode)
     : path_(path), fd_(::open(path.c_str(), (mode == Mode::kCreate ? O_CREAT | O_TRUNC : 0) | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644)) {
   if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot {}: {}", path.string(), mode == Mode::kCreate ? "create" : "open", Reason());
@@ -154,7 +184,8 @@ void OutputFile::StartWriteback(uint64_t offset, uint64_t length) const {
 
 void OutputFile::Close() {
   const int fd = std::exchange(fd_, -1);
-  const bool synced = ::fsync(fd) == 0;
+  WriteBack(fd);
+  const bool synced = Sync(fd);
   const std::string reason = Reason();
   if (::close(fd) != 0 || !synced) Throw(ErrorCode::kResource, "{}: cannot write: {}", path_.string(), reason);
 }
@@ -203,13 +234,13 @@ void AppendToFile(const std::filesystem::path& path, std::string_view text) {
   const std::unique_ptr<const int, void (*)(const int*)> close(&fd, [](const int* open) { ::close(*open); });
   const auto bytes = std::as_bytes(std::span(text));
   WriteAll(fd, path, bytes.data(), bytes.size(), nullptr);
-  if (::fdatasync(fd) != 0) Throw(ErrorCode::kResource, "{}: cannot write: {}", path.string(), Reason());
+  if (!Sync(fd)) Throw(ErrorCode::kResource, "{}: cannot write: {}", path.string(), Reason());
 }
 
 void SyncDirectory(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) Throw(ErrorCode::kResource, "{}: cannot open: {}", path.string(), Reason());
-  ::fsync(fd);
+  Sync(fd);
   ::close(fd);
 }
 

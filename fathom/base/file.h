@@ -55,6 +55,9 @@ class InputFile {
 // The whole file as text. Throws Error(kInput) if it can't be read or is larger than limit bytes.
 std::string ReadTextFile(const std::filesystem::path& path, size_t limit = size_t{1} << 31);
 
+// All of it, up to its end.
+std::string ReadStandardInput();
+
 // Throws Error(kInput) if a file that begins so is a Git LFS pointer: for readers that open files in another way.
 void RefuseLfsPointer(const std::filesystem::path& path, std::string_view beginning);
 

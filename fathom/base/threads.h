@@ -4,12 +4,14 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
 
 #include "fathom/base/function_ref.h"
 #include "fathom/base/plan_scope.h"
+#include "fathom/base/pulse.h"
 
 namespace fathom {
 
@@ -33,23 +35,39 @@ struct IndexRange {
 inline IndexRange OwnRange(int64_t n, int64_t owner, int64_t owners) { return {n * owner / owners, n * (owner + 1) / owners}; }
 inline int64_t OwnerOf(int64_t index, int64_t n, int64_t owners) { return ((index + 1) * owners - 1) / n; }
 
+// A thread in a loop gets on, if somebody watches the process (`pulse`).
+inline void BeatInLoop(Pulse* pulse) {
+  if (pulse != nullptr) pulse->BeatOf(omp_get_thread_num());
+}
+
+// f over [begin, end), for a process that is watched in pieces that beat: at most 64, each worth 16 grains.
+template <class F>
+void RunRange(int64_t begin, int64_t end, int64_t grain, const F& f) {
+  Pulse* pulse = Pulse::OfProcess();
+  const int64_t piece = pulse == nullptr ? end - begin : std::max(16 * grain, (end - begin + 63) / 64);
+  for (int64_t at = begin; at < end; at += piece) {
+    f(at, std::min(at + piece, end));
+    BeatInLoop(pulse);
+  }
+}
+
 // f(begin, end) on contiguous, disjoint ranges that cover [0, n). Which thread gets which range depends on the number of
 // threads, so f must compute each index independently of the others (that is what keeps bits equal for any thread count).
-// Ranges hold at least `grain` indices (but the last); within a parallel region f runs once, on the caller.
+// Ranges hold at least `grain` indices (but the last); within a parallel region f runs on the caller.
 template <class F>
 void ParallelRanges(int64_t n, int64_t grain, const F& f) {
   if (n <= 0) return;
   if (PlanScope::Active()) return NotePlannedLoop(n, grain);
   const int64_t most = (n + grain - 1) / grain;
   if (most == 1 || omp_in_parallel() || NumThreads() == 1) {
-    f(int64_t{0}, n);
+    RunRange(0, n, grain, f);
     return;
   }
 #pragma omp parallel num_threads(NumThreads())
   {
     const int64_t t = omp_get_thread_num(), team = omp_get_num_threads(), count = most < team ? most : team;
     const auto [begin, end] = OwnRange(n, t, count);
-    if (t < count && begin < end) f(begin, end);
+    if (t < count && begin < end) RunRange(begin, end, grain, f);
   }
 }
 
@@ -75,13 +93,18 @@ class JobQueue {
 template <class F>
 void ParallelJobs(int64_t n, const F& f) {
   if (PlanScope::Active()) return NotePlannedLoop(n);
+  Pulse* pulse = Pulse::OfProcess();
+  const auto run = [&](int64_t i) {
+    f(i);
+    BeatInLoop(pulse);
+  };
   if (n <= 1 || omp_in_parallel() || NumThreads() == 1) {
-    for (int64_t i = 0; i < n; ++i) f(i);
+    for (int64_t i = 0; i < n; ++i) run(i);
     return;
   }
   JobQueue jobs(n, NumThreads());
 #pragma omp parallel num_threads(NumThreads())
-  for (int64_t i = 0; (i = jobs.Next(omp_get_thread_num())) >= 0;) f(i);
+  for (int64_t i = 0; (i = jobs.Next(omp_get_thread_num())) >= 0;) run(i);
 }
 
 // The same with the number of the worker that runs it, in [0, NumWorkers()): each worker has scratch of its own.
@@ -89,17 +112,22 @@ inline int NumWorkers() { return omp_in_parallel() ? 1 : NumThreads(); }
 template <class F>
 void ParallelWorkerJobs(int64_t n, const F& f) {
   if (PlanScope::Active()) return NotePlannedLoop(n);
+  Pulse* pulse = Pulse::OfProcess();
+  const auto run = [&](int64_t i, int worker) {
+    f(i, worker);
+    BeatInLoop(pulse);
+  };
   if (n <= 1 || NumWorkers() == 1) {
-    for (int64_t i = 0; i < n; ++i) f(i, 0);
+    for (int64_t i = 0; i < n; ++i) run(i, 0);
     return;
   }
   if (n <= NumThreads()) {  // job i is always thread i's, whose caches and memory have what it read before
 #pragma omp parallel num_threads(NumThreads())
-    for (int64_t i = omp_get_thread_num(); i < n; i += omp_get_num_threads()) f(i, omp_get_thread_num());
+    for (int64_t i = omp_get_thread_num(); i < n; i += omp_get_num_threads()) run(i, omp_get_thread_num());
     return;
   }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(NumThreads())
-  for (int64_t i = 0; i < n; ++i) f(i, omp_get_thread_num());
+  for (int64_t i = 0; i < n; ++i) run(i, omp_get_thread_num());
 }
 
 // The same; a plan knows by cost(i) how long the jobs are.

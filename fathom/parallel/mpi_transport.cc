@@ -19,7 +19,9 @@ namespace {
 
 constexpr int64_t kLongestMessage = int64_t{1} << 23;  // what is longer goes in parts, so that others see it move
 constexpr size_t kNews = 256;                          // bytes, at most
-constexpr auto kNap = std::chrono::microseconds(30);   // between looks at messages beside the main thread's, which needs the core
+// Between looks at messages beside the main thread's, which needs the core: a thousandth of what has been waited, so that who waits for
+// long does next to nothing.
+constexpr auto kNap = std::chrono::microseconds(30), kLongestNap = std::chrono::microseconds(1000);
 
 class MpiTransport final : public Transport {
  public:
@@ -110,6 +112,8 @@ class MpiTransport final : public Transport {
 
   // The main thread has nothing else to do, and waits as MPI does.
   void Await(std::vector<MPI_Request>& requests, bool main) {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
     const int count = static_cast<int>(requests.size());
     std::vector<int> done(requests.size());
     for (int left = count; left > 0;) {
@@ -118,7 +122,8 @@ class MpiTransport final : public Transport {
         MPI_Waitsome(count, requests.data(), &some, done.data(), MPI_STATUSES_IGNORE);
       } else {
         MPI_Testsome(count, requests.data(), &some, done.data(), MPI_STATUSES_IGNORE);
-        if (some == 0) std::this_thread::sleep_for(kNap);
+        const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start);
+        if (some == 0) std::this_thread::sleep_for(std::clamp(waited / 1000, kNap, kLongestNap));
       }
       parts_.fetch_add(some, std::memory_order_relaxed);
       left -= some;

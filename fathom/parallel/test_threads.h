@@ -3,6 +3,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -27,6 +28,7 @@ class ThreadTransport final : public Transport {
     std::mutex mutex;
     std::condition_variable changed;
     std::map<std::tuple<Channel, int, int>, std::deque<std::vector<std::byte>>> boxes;  // by channel, sender and receiver
+    std::map<std::pair<int, int>, std::vector<std::byte>> news;                         // by sender and receiver
   };
   ThreadTransport(std::shared_ptr<Mail> mail, int rank) : mail_(std::move(mail)), rank_(rank) {}
 
@@ -45,6 +47,16 @@ class ThreadTransport final : public Transport {
     }
   }
   bool Meet(double) override { return true; }
+  void Tell(int to, std::span<const std::byte> news) override {
+    const std::scoped_lock lock(mail_->mutex);
+    mail_->news[{rank_, to}].assign(news.begin(), news.end());
+  }
+  bool Hear(int from, std::span<std::byte> news) override {
+    const std::scoped_lock lock(mail_->mutex);
+    const auto heard = mail_->news.extract({from, rank_});
+    if (!heard.empty()) std::ranges::copy(heard.mapped(), news.begin());
+    return !heard.empty();
+  }
   [[noreturn]] void Abort(int) override { std::abort(); }
 
  private:

@@ -15,14 +15,20 @@ PulseReading Waiting(int64_t beats) {
 }
 
 // What `vigil` says in so many ticks, of which t calls hear(t) and reads own(t); the tick of the alarm, or -1.
-template <class Hear, class Own>
-std::pair<int64_t, Alarm> Watch(Vigil& vigil, int64_t ticks, const Hear& hear, const Own& own) {
+// The rank makes no effort unless effort(t) says so.
+template <class Hear, class Own, class Effort>
+std::pair<int64_t, Alarm> Watch(Vigil& vigil, int64_t ticks, const Hear& hear, const Own& own, const Effort& effort) {
   for (int64_t t = 0; t < ticks; ++t) {
     hear(t);
-    if (const auto alarm = vigil.Tick(own(t))) return {t, *alarm};
+    if (const auto alarm = vigil.Tick(own(t), effort(t))) return {t, *alarm};
   }
   return {-1, {}};
 }
+template <class Hear, class Own>
+std::pair<int64_t, Alarm> Watch(Vigil& vigil, int64_t ticks, const Hear& hear, const Own& own) {
+  return Watch(vigil, ticks, hear, own, [](int64_t) { return 0; });
+}
+int64_t Grows(int64_t t) { return t; }
 
 TEST(Vigil, RankThatComputesWithoutABeatIsStuck) {
   Vigil vigil(1, 2, kPatience);
@@ -34,13 +40,43 @@ TEST(Vigil, RankThatComputesWithoutABeatIsStuck) {
   EXPECT_EQ(alarm.last, Computing(5));
 }
 
-TEST(Vigil, SlowWorkAndLongReadingAreLegal) {
+// One that hears the first rank, and is at the same all the time.
+std::pair<int64_t, Alarm> WatchOne(int64_t ticks, const PulseReading& at, int64_t (*effort)(int64_t)) {
+  Vigil vigil(1, 2, kPatience);
+  return Watch(
+      vigil, ticks, [&](int64_t t) { vigil.Hear(0, Waiting(t)); }, [&](int64_t) { return at; }, effort);
+}
+
+TEST(Vigil, SlowWorkIsLegal) {
   Vigil slow(1, 2, kPatience);
   const auto hear = [&](int64_t t) { slow.Hear(0, Waiting(t)); };
   EXPECT_EQ(Watch(slow, 200, hear, [](int64_t t) { return Computing(t / kPatience); }).first, -1);
-  Vigil reads(1, 2, kPatience);
-  const auto first = [&](int64_t t) { reads.Hear(0, Waiting(t)); };
-  EXPECT_EQ(Watch(reads, 200, first, [](int64_t) { return PulseReading{.activity = Activity::kReading}; }).first, -1);
+}
+
+TEST(Vigil, ReadingAndSavingHaveToGetOnToo) {
+  for (const Activity activity : {Activity::kStarting, Activity::kReading, Activity::kSaving}) {
+    const auto [tick, alarm] = WatchOne(100, {.activity = activity}, [](int64_t) { return int64_t{0}; });
+    EXPECT_EQ(tick, kPatience + 1);
+    EXPECT_EQ(alarm.kind, Alarm::kStuck);
+    EXPECT_EQ(alarm.ticks, kPatience);
+    EXPECT_EQ(WatchOne(100 * kPatience, {.activity = activity}, Grows).first, -1);  // one thread's work without a loop
+  }
+}
+
+TEST(Vigil, EffortWithoutABeatIsBorneForLongInAStep) {
+  const auto [tick, alarm] = WatchOne(100 * kPatience, Computing(5), Grows);
+  EXPECT_EQ(tick, Vigil::kLenience * kPatience + 1);
+  EXPECT_EQ(alarm.kind, Alarm::kBusy);
+}
+
+TEST(Vigil, WhatGivesNoSignOfLifeIsBorneForLong) {
+  const auto [tick, alarm] = WatchOne(100 * kPatience, {.activity = Activity::kSaving, .outside = 1}, [](int64_t) { return int64_t{0}; });
+  EXPECT_EQ(tick, Vigil::kLenience * kPatience + 1);
+  EXPECT_EQ(alarm.kind, Alarm::kStuck);
+}
+
+TEST(Vigil, OneThatFailsIsLeftToIt) {
+  EXPECT_EQ(WatchOne(100, {.activity = Activity::kFailed}, [](int64_t) { return int64_t{0}; }).first, -1);
 }
 
 TEST(Vigil, SilentRankIsNamedByTheFirst) {
@@ -76,7 +112,7 @@ TEST(Vigil, RanksThatAllWaitForEachOtherAreADeadlock) {
 
 TEST(Vigil, OneThatWritesWhileOthersWaitIsNone) {
   Vigil vigil(0, 2, kPatience);
-  const auto hear = [&](int64_t) { vigil.Hear(1, PulseReading{.activity = Activity::kSaving}); };
+  const auto hear = [&](int64_t) { vigil.Hear(1, PulseReading{.activity = Activity::kSaving, .outside = 1}); };
   EXPECT_EQ(Watch(vigil, 100, hear, [](int64_t) { return Waiting(4); }).first, -1);
 }
 

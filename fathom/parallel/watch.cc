@@ -3,13 +3,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <csignal>
-#include <cstring>
+#include <ctime>
 
 #include "fathom/base/clock.h"
 #include "fathom/base/error.h"
@@ -18,17 +18,10 @@
 namespace fathom {
 namespace {
 
-constexpr double kTick = 0.5;            // seconds between news
-constexpr int kGrace = 300;              // milliseconds in which one that has ended may have said why, and its launcher has seen it first
-constexpr int64_t kForever = 1LL << 60;  // ticks
-
-Peer ThisProcess() {
-  Peer peer;
-  ::gethostname(peer.host, sizeof(peer.host) - 1);
-  peer.pid = ::getpid();
-  peer.machine = MachineId();
-  return peer;
-}
+constexpr int64_t kForever = 1LL << 50;  // ticks
+// Of a core's time; a rank that uses more makes an effort. A thread that looks for messages now and then uses less.
+constexpr double kEffort = 0.05;
+constexpr int kRepeat = 20;  // milliseconds between words about why the job ends
 
 std::vector<Peer> ListPeers(const Comm& world) {
   const Peer mine = ThisProcess();
@@ -44,17 +37,43 @@ std::span<std::byte> Bytes(T& x) {
   return BytesOf(std::span(&x, 1));
 }
 
+double SecondsOf(clockid_t clock) {
+  timespec t = {};
+  ::clock_gettime(clock, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+// Pages and blocks that came from disks or went there.
+int64_t DiskBlocks(int who) {
+  rusage usage = {};
+  ::getrusage(who, &usage);
+  return usage.ru_majflt + usage.ru_inblock + usage.ru_oublock;
+}
+
+int64_t TicksOf(const Watch::Times& times) { return times.patience > 0 ? static_cast<int64_t>(times.patience / times.tick) : kForever; }
+
 }  // namespace
 
-Watch::Watch(std::shared_ptr<Transport> transport, const Comm& world, const Pulse& pulse, double patience,
-             std::function<void(End how, const std::string& message)> end)
+Peer ThisProcess() {
+  Peer peer;
+  ::gethostname(peer.host, sizeof(peer.host) - 1);
+  peer.pid = ::getpid();
+  peer.machine = MachineId();
+  return peer;
+}
+
+Watch::Watch(std::shared_ptr<Transport> transport, const Comm& world, const Pulse& pulse, Times times,
+             std::function<void(const std::string& line)> say, std::function<void(End how)> end)
     : transport_(std::move(transport)),
       pulse_(pulse),
       peers_(ListPeers(world)),
-      patience_(patience),
-      vigil_(world.rank(), world.size(), patience > 0 ? static_cast<int64_t>(patience / kTick) : kForever),
+      times_(times),
+      say_(std::move(say)),
       end_(std::move(end)),
-      stop_(::eventfd(0, EFD_CLOEXEC)) {
+      stop_(::eventfd(0, EFD_CLOEXEC)),
+      vigil_(world.rank(), world.size(), TicksOf(times)),
+      words_(peers_.size()),
+      gone_(peers_.size()) {
   const Peer& mine = peers_[static_cast<size_t>(world.rank())];
   for (int r = 0; r < world.size(); ++r) {
     const Peer& peer = peers_[static_cast<size_t>(r)];
@@ -80,7 +99,7 @@ void Watch::Run() {
   std::vector<pollfd> waits = {{stop_, POLLIN, 0}};
   for (const auto& [rank, fd] : beside_) waits.push_back({fd, POLLIN, 0});
   for (;;) {
-    const int ready = ::poll(waits.data(), waits.size(), static_cast<int>(1e3 * kTick));
+    const int ready = ::poll(waits.data(), waits.size(), static_cast<int>(1e3 * times_.tick));
     if (waits[0].revents != 0) return;
     if (ready == 0) Tick();
     std::vector<int> gone;
@@ -91,6 +110,11 @@ void Watch::Run() {
   }
 }
 
+bool Watch::Stopped(double seconds) const {
+  pollfd stop = {stop_, POLLIN, 0};
+  return ::poll(&stop, 1, static_cast<int>(1e3 * seconds)) > 0;
+}
+
 // A long exchange moves though the thread that waits for it does not.
 PulseReading Watch::Own() const {
   PulseReading own = pulse_.Read();
@@ -98,33 +122,95 @@ PulseReading Watch::Own() const {
   return own;
 }
 
-void Watch::Listen() {
-  const bool first = transport_->rank() == 0;
-  for (int r = first ? 1 : 0; r < (first ? transport_->size() : 1); ++r) {
-    PulseReading news;
-    if (transport_->Hear(r, Bytes(news))) vigil_.Hear(r, news);
+// Of all threads but this one.
+int64_t Watch::Effort() const {
+  const double seconds = SecondsOf(CLOCK_PROCESS_CPUTIME_ID) - SecondsOf(CLOCK_THREAD_CPUTIME_ID);
+  const double unit = kEffort * (times_.patience > 0 ? times_.patience : 1);
+  return static_cast<int64_t>(seconds / unit) + DiskBlocks(RUSAGE_SELF) - DiskBlocks(RUSAGE_THREAD);
+}
+
+void Watch::Listen(int rank) {
+  News news;
+  if (!transport_->Hear(rank, Bytes(news))) return;
+  vigil_.Hear(rank, news.reading);
+  words_[static_cast<size_t>(rank)] = news.word;
+}
+
+void Watch::Tell(int rank) {
+  News news{Own(), word_};
+  if (!gone_[static_cast<size_t>(rank)]) transport_->Tell(rank, Bytes(news));
+}
+
+void Watch::TellAll() {
+  for (int r = 0; r < transport_->size(); ++r) {
+    if (r != transport_->rank()) Tell(r);
   }
 }
 
 void Watch::Tick() {
-  PulseReading own = Own();
-  for (int r = transport_->rank() == 0 ? 1 : 0; r < (transport_->rank() == 0 ? transport_->size() : 1); ++r)
-    transport_->Tell(r, Bytes(own));
-  Listen();
-  if (const auto alarm = vigil_.Tick(own)) end_(End::kAbort, Explain(*alarm));
+  std::optional<Alarm> alarm;
+  {
+    const std::scoped_lock lock(news_);
+    const bool first = transport_->rank() == 0;
+    for (int r = first ? 1 : 0; r < (first ? transport_->size() : 1); ++r) {
+      Tell(r);
+      Listen(r);
+    }
+    alarm = vigil_.Tick(Own(), Effort());
+  }
+  if (alarm) Raise(*alarm);
 }
 
-// The first of those that are left on this machine says it.
+// One that has spoken is heard by those who want to; of those who want to, the lowest does.
+bool Watch::AnotherSpeaks() {
+  for (int r = 0; r < transport_->size(); ++r) {
+    if (r == transport_->rank()) continue;
+    Listen(r);
+    const Word word = words_[static_cast<size_t>(r)];
+    if (word == Word::kSaid || (word == Word::kWanted && r < transport_->rank() && !gone_[static_cast<size_t>(r)])) return true;
+  }
+  return false;
+}
+
+bool Watch::Say(const std::string& line) {
+  const std::scoped_lock lock(news_);
+  if (word_ == Word::kSaid) return false;
+  word_ = Word::kWanted;
+  const Stopwatch clock;
+  do {
+    TellAll();
+    ::usleep(1000 * kRepeat);
+    if (AnotherSpeaks()) return false;
+  } while (clock.Seconds() < times_.grace);
+  word_ = Word::kSaid;
+  TellAll();
+  say_(line);
+  return true;
+}
+
+void Watch::Raise(const Alarm& alarm) {
+  if (!Say(fmt::format("fathom: error: {}\n", Explain(alarm))) && Stopped(times_.last_word)) return;
+  end_(End::kAbort);
+}
+
+// Those that are left on this machine see it; one that fails itself says that.
 void Watch::CheckPeers(const std::vector<int>& gone) {
-  ::usleep(1000 * kGrace);
-  Listen();
+  {
+    const std::scoped_lock lock(news_);
+    for (const int r : gone) gone_[static_cast<size_t>(r)] = true;
+    for (const int r : gone) Listen(r);
+  }
   const int rank = gone.front();
-  bool speaks = vigil_.last(rank).activity != Activity::kFailed && pulse_.Read().activity != Activity::kFailed;
-  for (const auto& [other, fd] : beside_) speaks &= other > transport_->rank() || std::ranges::find(gone, other) != gone.end();
-  end_(End::kLeave, !speaks ? ""
-                            : fmt::format("{} has ended without a word (killed, or out of memory: the system's log may say so) while this "
-                                          "one was at {}; the job ends, and the same command goes on from the last checkpoint",
-                                          NameOf(rank), Describe(Own())));
+  if (pulse_.Read().activity != Activity::kFailed && vigil_.last(rank).activity != Activity::kFailed) {
+    Say(
+        fmt::format("fathom: error: {} has ended without a word (killed, or out of memory: the system's log may say so) while this one was "
+                    "at {}; the job "
+                    "ends, and the same command goes on from the last checkpoint\n",
+                    NameOf(rank), Describe(Own())));
+  } else if (Stopped(times_.grace)) {
+    return;
+  }
+  end_(End::kLeave);
 }
 
 std::string Watch::NameOf(int rank) const {
@@ -134,11 +220,14 @@ std::string Watch::NameOf(int rank) const {
 
 std::string Watch::Explain(const Alarm& alarm) const {
   const std::string name = NameOf(alarm.rank), at = Describe(alarm.last);
+  const double seconds = static_cast<double>(alarm.ticks) * times_.tick;
   switch (alarm.kind) {
     case Alarm::kStuck:
-      return fmt::format("{} has not got on for {:.0f} s; it is at {}", name, patience_, at);
+      return fmt::format("{} has not got on for {:.0f} s; it is at {}", name, seconds, at);
+    case Alarm::kBusy:
+      return fmt::format("{} has used its cores for {:.0f} s and not got on; it is at {}", name, seconds, at);
     case Alarm::kSilent:
-      return fmt::format("{} has not been heard of for {:.0f} s: stopped, or its machine cannot be reached; it was at {}", name, patience_,
+      return fmt::format("{} has not been heard of for {:.0f} s: stopped, or its machine cannot be reached; it was at {}", name, seconds,
                          at);
     case Alarm::kDeadlock:
       break;
@@ -146,7 +235,7 @@ std::string Watch::Explain(const Alarm& alarm) const {
   std::string all;
   for (int r = 0; r < std::min(transport_->size(), 8); ++r)
     all += fmt::format("{}rank {} at {}", r == 0 ? "" : "; ", r, Describe(vigil_.last(r)));
-  return fmt::format("all ranks have waited for each other for {:.0f} s: {}", patience_, all);
+  return fmt::format("all ranks have waited for each other for {:.0f} s: {}", seconds, all);
 }
 
 }  // namespace fathom

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "fathom/base/pulse.h"
 #include "fathom/base/threads.h"
 #include "fathom/model/adapters.h"
 
@@ -35,7 +36,9 @@ void ForLiveTensors(TrainSession& session, const F& f) {
 }  // namespace
 
 AsyncSaver::~AsyncSaver() {
-  if (writing_.valid()) writing_.wait();
+  if (!writing_.valid()) return;
+  const Pulse::Beside saver;
+  writing_.wait();
 }
 
 bool AsyncSaver::done() const { return writing_.valid() && writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
@@ -62,6 +65,7 @@ void AsyncSaver::Start(PendingSave save, TrainSession& session) {
 }
 
 int64_t AsyncSaver::Wait() {
+  const Pulse::Beside saver;
   writing_.get();
   return step_;
 }

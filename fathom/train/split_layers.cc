@@ -110,9 +110,10 @@ void SplitLayers::Post(int64_t layer, std::packaged_task<void()> errand) {
 void SplitLayers::Await() {
   const TraceSlice slice("communication");
   const Stopwatch clock;
-  Pulse::Waiting(true);
-  errand_->done.get();
-  Pulse::Waiting(false);
+  {
+    const Pulse::Beside courier;
+    errand_->done.get();
+  }
   const Traffic now = courier_comm_.traffic();
   const double took = now.seconds - counted_.seconds, waited = clock.Seconds();
   comm_.AddTraffic({.bytes_sent = now.bytes_sent - counted_.bytes_sent,

@@ -32,6 +32,7 @@ class JobRunner {
       for (int64_t job = next_++; job < n && !Stopped(); job = next_++) {
         try {
           f(job, worker);
+          Pulse::NoteBlock();
         } catch (...) {
           Stop(std::current_exception());
         }

@@ -9,6 +9,7 @@
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
 #include "fathom/base/progress.h"
+#include "fathom/base/pulse.h"
 #include "fathom/base/system_error.h"
 
 namespace fathom {
@@ -38,8 +39,13 @@ void MakeFolder(const fs::path& path) {
   SyncDirectory(path.parent_path());
 }
 
+// File by file, so that one who watches sees it get on: large ones take their time.
 void RemoveTree(const fs::path& path) {
-  std::error_code error;
+  std::error_code error, ignored;
+  for (fs::recursive_directory_iterator it(path, ignored), end; !ignored && it != end; it.increment(ignored)) {
+    if (it->symlink_status(error).type() != fs::file_type::directory) fs::remove(it->path(), error);
+    Pulse::NoteBlock();
+  }
   fs::remove_all(path, error);
   if (error) Throw(ErrorCode::kResource, "{}: cannot remove: {}", path.string(), error.message());
 }
