@@ -1,60 +1,27 @@
 // Attention at bench-train's shape and at DeepSeek-V3.2's, with 16 and with all 128 heads. The kernels beside what this machine multiplies
-// and reads; prefill, training steps and whole layers as seconds per token against the length of the context, dense and with 2048 chosen
+// and reads; prefill and training steps as seconds per token against the length of the context, dense and with 2048 chosen
 // keys in each form. Whatever is timed has run once before.
-#include <benchmark/benchmark.h>
+#include "bench/attention_bench.h"
 
 #include <numeric>
 #include <string>
 #include <vector>
 
-#include "fathom/base/rng.h"
-#include "fathom/base/threads.h"
-#include "fathom/kernels/attention/mla_attention.h"
 #include "fathom/kernels/attention/mla_decode.h"
-#include "fathom/kernels/indexer/indexer.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/layers/chosen_attention.h"
-#include "fathom/layers/linear.h"
-#include "fathom/layers/mla.h"
 #include "fathom/machine/limits.h"
 
 namespace fathom {
 namespace {
 
-constexpr int64_t kTopK = 2048, kLatent = 512, kRope = 64;
 constexpr MlaShape kBenchTrain{8, 64, 32, 64, 0.102f};
-constexpr MlaShape V32Heads(int64_t heads) { return {heads, 128, kRope, 128, 0.0722f}; }
-constexpr IndexerShape kIndexer{64, 128};
 
 double ProductRate(DType type) {
   static const double f32 = MeasureProducts(DType::kF32).median * 1e9;
   static const double bf16 = HasNativeBF16() ? MeasureProducts(DType::kBF16).median * 1e9 : f32;
   return type == DType::kBF16 ? bf16 : f32;
 }
-
-// Inputs in one arena, as activations lie in a run.
-class Buffers {
- public:
-  explicit Buffers(DType dtype, int64_t bytes = int64_t{64} << 30) : dtype_(dtype), arena_(bytes) {}
-  View Matrix(int64_t rows, int64_t columns) { return Matrix(rows, columns, dtype_); }
-  View Matrix(int64_t rows, int64_t columns, DType dtype) {
-    const View v = arena_.Alloc(dtype, {rows, columns});
-    const CounterRng rng(1, static_cast<uint64_t>(arena_.used()));
-    ParallelRanges(rows, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin * columns; i < end * columns; ++i) {
-        const float x = static_cast<float>(rng.Uniform(static_cast<uint64_t>(i))) * 2 - 1;
-        if (dtype == DType::kF32) v.data<float>()[i] = x;
-        if (dtype == DType::kBF16) v.data<BF16>()[i] = ToBF16(x);
-      }
-    });
-    return v;
-  }
-  Arena& scratch() { return arena_; }
-
- private:
-  DType dtype_;
-  Arena arena_;
-};
 
 void Report(benchmark::State& state, double flops, double tokens, DType dtype) {
   const double n = static_cast<double>(state.iterations());
@@ -145,31 +112,6 @@ void DecodeCases(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK(BM_Decode)->Apply(DecodeCases)->UseRealTime()->Unit(benchmark::kMicrosecond);
 
-// How attention is computed: dense, or over chosen keys in one of the forms.
-enum Kind : int64_t { kDense, kCheapest, kAbsorbed, kShared };
-constexpr const char* kKindNames[] = {"dense", "cheapest form", "absorbed", "shared"};
-ChosenForm FormOf(Kind kind) {
-  return kind == kAbsorbed ? ChosenForm::kAbsorbed : kind == kShared ? ChosenForm::kShared : ChosenForm::kCheapest;
-}
-
-template <class F>
-void Time(benchmark::State& state, int64_t tokens, Kind kind, const F& f) {
-  f();
-  for (auto _ : state) f();
-  state.counters["s/token"] =
-      benchmark::Counter(static_cast<double>(tokens * state.iterations()), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
-  state.SetLabel(kKindNames[kind]);
-}
-
-Weight RandomWeight(Buffers& b, Shape shape) {
-  Weight w{Tensor(DType::kBF16, shape), {}, {}};
-  ArenaScope scope(b.scratch());
-  const View values = b.Matrix(shape[0], shape[1], DType::kF32);
-  Scale(0.02f, values);
-  Cast(values, w.value.mutable_view());
-  return w;
-}
-
 // Each query's keys: at random, the worst case for sharing, or half of them its neighbours and half the same for all queries.
 enum Overlap : int64_t { kRandom, kNeighbours };
 std::vector<int32_t> ChoiceOf(Overlap overlap, int64_t first, int64_t queries) {
@@ -185,7 +127,7 @@ std::vector<int32_t> ChoiceOf(Overlap overlap, int64_t first, int64_t queries) {
 }
 
 void ContextCases(benchmark::internal::Benchmark* b, const std::vector<int64_t>& contexts) {
-  for (const int64_t heads : {16, 128}) {
+  for (const int64_t heads : {16, 32, 128}) {
     for (const int64_t context : contexts) {
       b->Args({context, heads, kDense, kRandom});
       if (context <= kTopK) continue;
@@ -261,96 +203,6 @@ void BM_TrainingStep(benchmark::State& state) {
   });
 }
 BENCHMARK(BM_TrainingStep)->Apply([](auto* b) { ContextCases(b, {1024, 4096, 8192, 16384}); });
-
-ModelConfig V32Layer(int64_t heads) {
-  ModelConfig c;
-  c.family = ModelFamily::kV32;
-  c.hidden_size = 56 * heads;
-  c.num_attention_heads = heads;
-  c.q_lora_rank = 12 * heads;
-  c.kv_lora_rank = kLatent;
-  c.qk_nope_head_dim = c.v_head_dim = 128;
-  c.qk_rope_head_dim = kRope;
-  c.index_n_heads = heads / 2;
-  c.index_head_dim = kIndexer.head_dim;
-  c.index_topk = kTopK;
-  return c;
-}
-
-MlaParams V32Params(Buffers& b, const ModelConfig& c) {
-  const int64_t d = c.hidden_size, heads = c.num_attention_heads;
-  MlaParams p;
-  const auto ones = [&](int64_t n) {
-    Weight w{Tensor(DType::kF32, {n}), {}, {}};
-    std::fill_n(w.value.mutable_data<float>(), n, 1.0f);
-    return w;
-  };
-  p.q_a_proj = RandomWeight(b, {c.q_lora_rank, d});
-  p.q_a_layernorm = ones(c.q_lora_rank);
-  p.q_b_proj = RandomWeight(b, {heads * c.qk_head_dim(), c.q_lora_rank});
-  p.kv_a_proj_with_mqa = RandomWeight(b, {kLatent + kRope, d});
-  p.kv_a_layernorm = ones(kLatent);
-  p.kv_b_proj = RandomWeight(b, {heads * (c.qk_nope_head_dim + c.v_head_dim), kLatent});
-  p.o_proj = RandomWeight(b, {d, heads * c.v_head_dim});
-  p.indexer = {RandomWeight(b, {c.index_n_heads * kIndexer.head_dim, c.q_lora_rank}), RandomWeight(b, {kIndexer.head_dim, d}),
-               ones(kIndexer.head_dim), ones(kIndexer.head_dim), RandomWeight(b, {c.index_n_heads, d})};
-  return p;
-}
-
-// A whole attention layer over one document, V3.2's widths (in proportion where it has fewer heads) and its own indexer's choice, forward
-// and in a training step. What the indexer learns is not in it. arguments: tokens, heads, kind, backward
-void BM_Layer(benchmark::State& state) {
-  const int64_t tokens = state.range(0);
-  const Kind kind{state.range(2)};
-  const ModelConfig c = V32Layer(state.range(1));
-  const Mla layer(c, {.chosen_form = FormOf(kind)});
-  Buffers b(DType::kBF16);
-  const MlaParams p = V32Params(b, c);
-  MlaParams grad;
-  const auto like = [](const Weight& w) { return Weight{Tensor(DType::kF32, w.value.shape()), {}, {}}; };
-  for (const auto member : {&MlaParams::q_a_proj, &MlaParams::q_a_layernorm, &MlaParams::q_b_proj, &MlaParams::kv_a_proj_with_mqa,
-                            &MlaParams::kv_a_layernorm, &MlaParams::kv_b_proj, &MlaParams::o_proj}) {
-    grad.*member = like(p.*member);
-  }
-  std::vector<int32_t> positions(static_cast<size_t>(tokens));
-  std::iota(positions.begin(), positions.end(), 0);
-  const Segment all{0, tokens, 0, tokens};
-  const TokenLayout layout{positions, {&all, 1}, 0, kind == kDense};
-  const RopeTable rope(c, tokens);
-  const AttentionInputs in{{layout, rope}, b.Matrix(tokens, c.hidden_size)};
-  const View y = b.Matrix(tokens, c.hidden_size, DType::kF32), dx = b.Matrix(tokens, c.hidden_size, DType::kF32);
-  Ctx ctx{b.scratch(), b.scratch(), DType::kBF16};
-  Mla::Saved saved = layer.Allocate(ctx.saved, ctx.compute, tokens);
-  Time(state, tokens, kind, [&] {
-    Mla::Saved step = saved;
-    layer.Forward(ctx, p, in, y, step);
-    if (state.range(3) != 0) layer.Backward(ctx, p, in, step, in.x, dx, grad);
-  });
-}
-BENCHMARK(BM_Layer)
-    ->Apply([](auto* b) {
-      for (const int64_t heads : {32, 128}) {
-        for (const int64_t backward : {0, 1}) {
-          for (const int64_t tokens : {512, 1024, 2048, 4096, 8192, 16384}) {
-            for (const int64_t kind : {kDense, kCheapest}) b->Args({tokens, heads, kind, backward});
-          }
-        }
-      }
-    }) -> UseRealTime() -> Unit(benchmark::kMillisecond) -> MinTime(0.2);
-
-// The indexer's own share: scores of all keys and the choice. arguments: tokens, context
-void BM_Indexer(benchmark::State& state) {
-  const int64_t tokens = state.range(0), context = state.range(1);
-  Buffers b(DType::kBF16);
-  const View q = b.Matrix(tokens, kIndexer.heads * kIndexer.head_dim), k = b.Matrix(context, kIndexer.head_dim);
-  const View weights = b.Matrix(tokens, kIndexer.heads, DType::kF32);
-  const std::vector<Segment> segments{{0, tokens, 0, context}};
-  std::vector<int32_t> chosen(static_cast<size_t>(tokens * kTopK));
-  for (auto _ : state) IndexerTopK({kIndexer, q, k, weights}, segments, kTopK, chosen, View(), b.scratch());
-  Report(state, 2.0 * static_cast<double>(tokens * context * kIndexer.heads * kIndexer.head_dim), static_cast<double>(tokens),
-         DType::kBF16);
-}
-BENCHMARK(BM_Indexer)->ArgsProduct({{1, 32}, {4096, 16384, 65536}})->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace fathom

@@ -25,8 +25,8 @@ double LatentProducts(AttentionPass pass, const ChosenWork& w) {
 
 FormRates MeasuredRates(DType compute, AttentionPass pass) {
   const bool pairs = compute == DType::kBF16 && HasNativeBF16();
-  if (pass == AttentionPass::kForward) return pairs ? FormRates{1, 30000, 10000} : FormRates{1, 30000, 10000};
-  return pairs ? FormRates{1.5, 60000, 30000} : FormRates{1.5, 60000, 30000};
+  if (pass == AttentionPass::kForward) return pairs ? FormRates{0.85, 16000, 10000} : FormRates{1, 30000, 10000};
+  return pairs ? FormRates{1.07, 44000, 30000} : FormRates{1.5, 60000, 30000};
 }
 
 double AbsorbedCost(const FormRates& rates, AttentionPass pass, const ChosenWork& w) {

@@ -54,6 +54,21 @@ TEST(AttentionCost, SizesDecide) {
             SharedCost(kRates, AttentionPass::kForward, V32Block(), most(V32Block())));
 }
 
+// With the figures that are written down: up to twice index_topk every key may be shared whatever the heads and the pass, and with many
+// heads no more than about four times as many as a query chooses, so that what sparse attention costs stops growing.
+TEST(AttentionCost, TheWrittenFiguresKeepShortContextsSharedAndLongOnesFlat) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t heads : {16, 32, 128}) {
+      EXPECT_GT(MostSharedRows(MeasuredRates(dtype, AttentionPass::kForward), AttentionPass::kForward, V32Block(heads)), 4096);
+      ChosenWork block = V32Block(heads);
+      block.queries = 512;
+      block.chosen = 512 * 2048;
+      EXPECT_GT(MostSharedRows(MeasuredRates(dtype, AttentionPass::kBackward), AttentionPass::kBackward, block), 8192);
+    }
+    EXPECT_LT(MostSharedRows(MeasuredRates(dtype, AttentionPass::kForward), AttentionPass::kForward, V32Block()), 8192);
+  }
+}
+
 // ---- the forms
 
 constexpr MlaShape kShape{3, 16, 8, 12, 0.2f};

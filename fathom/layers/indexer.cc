@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "fathom/kernels/norm/layer_norm.h"
 #include "fathom/kernels/quant/fp8_quantize.h"
@@ -13,6 +14,21 @@ namespace fathom {
 namespace {
 
 constexpr float kKeyNormEps = 1e-6f;  // official code; not rms_norm_eps
+
+// f(begin, end) for the runs of queries whose scores are compared; runs with little between them are one.
+template <class F>
+void ForCompared(std::span<const Segment> segments, int64_t top_k, const F& f) {
+  constexpr int64_t kLittle = 256;
+  int64_t begin = 0, end = 0;
+  for (const Segment& s : segments) {
+    const int64_t first = FirstCompared(s, top_k);
+    if (first == s.q_end) continue;
+    if (end > begin && (first < end || first - end > kLittle)) f(std::exchange(begin, first), end);
+    if (end == begin) begin = first;
+    end = s.q_end;
+  }
+  if (end > begin) f(begin, end);
+}
 
 }  // namespace
 
@@ -44,18 +60,15 @@ void Indexer::RoundAsOfficial(Ctx& ctx, View x, int64_t heads) const {
   Cast(rows.Reshape(x.shape()), x);
 }
 
-View Indexer::Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in) const {
-  const View q = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), shape_.heads * shape_.head_dim});
-  LinearForward(ctx, p.wq_b, in.q_low, q);
-  Rotate(q, shape_.heads, in, RopeDirection::kForward);
-  return q;
+Indexer::Queries Indexer::AllocQueries(Ctx& ctx, int64_t tokens) const {
+  return {ctx.scratch.Alloc(ctx.compute, {tokens, shape_.heads * shape_.head_dim}), ctx.scratch.Alloc(DType::kF32, {tokens, shape_.heads})};
 }
 
-View Indexer::HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) const {
-  const View weights = ctx.scratch.Alloc(DType::kF32, {in.x.dim(0), shape_.heads});
-  ExactLinearForward(ctx, p.weights_proj, in.x, weights);
-  Scale(weight_scale_, weights);
-  return weights;
+void Indexer::MakeQueries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const Queries& to) const {
+  LinearForward(ctx, p.wq_b, in.q_low, to.q);
+  Rotate(to.q, shape_.heads, in, RopeDirection::kForward);
+  ExactLinearForward(ctx, p.weights_proj, in.x, to.weights);
+  Scale(weight_scale_, to.weights);
 }
 
 void Indexer::ExactKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View k) const {
@@ -74,9 +87,13 @@ void Indexer::Keys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View k) c
 bool Indexer::Choose(Ctx& ctx, const IndexerParams& p, const Inputs& in, std::span<const Segment> segments, ConstView k,
                      std::span<int32_t> chosen, std::span<const BlockTable> tables) const {
   ArenaScope scope(ctx.scratch);
-  const View q = Queries(ctx, p, in), weights = HeadWeights(ctx, p, in);
-  if (fp8_) RoundAsOfficial(ctx, q, shape_.heads);
-  return IndexerTopK({shape_, q, k, weights}, segments, top_k_, chosen, {}, ctx.scratch, tables);
+  const Queries queries = AllocQueries(ctx, in.x.dim(0));
+  ForCompared(segments, top_k_, [&](int64_t begin, int64_t end) {
+    const Queries late = queries.Rows(begin, end);
+    MakeQueries(ctx, p, in.Rows(begin, end), late);
+    if (fp8_) RoundAsOfficial(ctx, late.q, shape_.heads);
+  });
+  return IndexerTopK({shape_, queries.q, k, queries.weights}, segments, top_k_, chosen, {}, ctx.scratch, tables);
 }
 
 void Indexer::Scores(Ctx& ctx, const IndexerParams& p, const Inputs& in, int64_t query, std::span<float> scores) const {
@@ -84,7 +101,9 @@ void Indexer::Scores(Ctx& ctx, const IndexerParams& p, const Inputs& in, int64_t
   const int64_t keys = std::ssize(scores);
   const View k = ctx.scratch.Alloc(ctx.compute, {in.x.dim(0), shape_.head_dim});
   Keys(ctx, p, in, k);
-  const View q = Queries(ctx, p, in), weights = HeadWeights(ctx, p, in);
+  const Queries queries = AllocQueries(ctx, in.x.dim(0));
+  MakeQueries(ctx, p, in, queries);
+  const auto& [q, weights] = queries;
   if (fp8_) RoundAsOfficial(ctx, q, shape_.heads);
   const Segment all{0, 1, 0, keys};
   const std::span<int32_t> chosen = ctx.scratch.AllocSpan<int32_t>(keys);  // every key, in order
@@ -100,7 +119,9 @@ double Indexer::Learn(Ctx& ctx, const IndexerParams& p, const Inputs& in, const 
   ExactKeys(ctx, p, in, own);
   const View k = rows.divided() ? ctx.scratch.Alloc(ctx.compute, {rows.all(), shape_.head_dim}) : own;
   if (rows.divided()) rows.Gather(own, k);
-  const View q = Queries(ctx, p, in), weights = HeadWeights(ctx, p, in);
+  const Queries queries = AllocQueries(ctx, tokens);
+  MakeQueries(ctx, p, in, queries);
+  const auto& [q, weights] = queries;
   const std::span<float> kl = ctx.scratch.AllocSpan<float>(tokens);
   const IndexerGradients d{ctx.scratch.Alloc(DType::kF32, q.shape()), ctx.scratch.Alloc(DType::kF32, k.shape()),
                            ctx.scratch.Alloc(DType::kF32, weights.shape())};

@@ -36,6 +36,10 @@ class Indexer {
     ConstView q_low;  // [T,Q] the queries' latent after its norm, compute dtype
     std::span<const int32_t> positions;
     const RopeTable& rope;
+    Inputs Rows(int64_t begin, int64_t end) const {
+      return {x.Rows(begin, end), q_low.Rows(begin, end), positions.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+              rope};
+    }
   };
 
   // Rotated keys [T,Dh] of the tokens, as Choose compares them, compute dtype: overwrites k.
@@ -54,10 +58,15 @@ class Indexer {
 
  private:
   void Rotate(View x, int64_t heads, const Inputs& in, RopeDirection direction) const;
-  View Queries(Ctx& ctx, const IndexerParams& p, const Inputs& in) const;
+  // q [T,Hi*Dh] compute dtype and weights [T,Hi] F32: overwritten.
+  struct Queries {
+    View q, weights;
+    Queries Rows(int64_t begin, int64_t end) const { return {q.Rows(begin, end), weights.Rows(begin, end)}; }
+  };
+  Queries AllocQueries(Ctx& ctx, int64_t tokens) const;
+  void MakeQueries(Ctx& ctx, const IndexerParams& p, const Inputs& in, const Queries& to) const;
   void ExactKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View k) const;
   void RoundAsOfficial(Ctx& ctx, View x, int64_t heads) const;
-  View HeadWeights(Ctx& ctx, const IndexerParams& p, const Inputs& in) const;
   void BackwardKeys(Ctx& ctx, const IndexerParams& p, const Inputs& in, View dk, IndexerParams& grad) const;
 
   IndexerShape shape_;

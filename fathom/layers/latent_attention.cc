@@ -124,10 +124,10 @@ void ForwardQueries(Ctx& ctx, const LatentAttention& a, int64_t begin, ConstView
                     View top) {
   const Heads heads(a);
   const int64_t end = begin + q.dim(0);
-  const bool by_row = ctx.arithmetic == Arithmetic::kByRow || q.dim(0) <= kFewQueries || !heads.weight.scale.empty();
+  const bool few = ctx.arithmetic == Arithmetic::kByRow || q.dim(0) <= kFewQueries, by_row = few || !heads.weight.scale.empty();
   const View q_latent = by_row ? ToLatentByRow(ctx, heads, q) : ToLatent(ctx, heads, q);
   const View o_latent = ctx.scratch.Alloc(DType::kF32, q_latent.shape());
-  const MlaDecodeInputs in{q_latent, RopeOf(ctx, a.shape, q), a.rows, visible, ChosenOf(a, begin, end), a.k, TablesOf(a, begin, end)};
+  const MlaDecodeInputs in{q_latent, RopeOf(ctx, a.shape, q), a.rows, visible, ChosenOf(a, begin, end), a.k, TablesOf(a, begin, end), !few};
   MlaDecode(heads.Decode(), in, o_latent, lse, ctx.scratch, top);
   if (by_row) {
     FromLatentByRow(ctx, heads, o_latent, o);

@@ -109,11 +109,12 @@ struct LaneSight {
 struct MaskedSight : BlockSight {
   const uint64_t* masks;
   int64_t stride;
-  // Bit i: query i sees some key of the block.
-  uint64_t Any() const {
-    uint64_t any = 0;
-    for (int64_t j = 0; j < n; ++j) any |= masks[j * stride];
-    return any;
+  uint64_t each = ~uint64_t{0}, any = 0;  // bit i: query i sees all keys of the block, or one of them
+  MaskedSight(const BlockSight& block, const uint64_t* bits, int64_t words) : BlockSight(block), masks(bits), stride(words) {
+    for (int64_t j = 0; j < n; ++j) {
+      each &= masks[j * stride];
+      any |= masks[j * stride];
+    }
   }
 };
 struct MaskedLanes {
@@ -122,15 +123,10 @@ struct MaskedLanes {
   hn::Vec<DI> bit;
   hn::Mask<DF> sees_none;
   MaskedLanes(const MaskedSight& s, int64_t at) : sight(s), first(at), bit(hn::Shl(hn::Set(DI(), 1), hn::Iota(DI(), 0))) {
-    uint64_t each = ~uint64_t{0}, any = 0;
-    for (int64_t j = 0; j < s.n; ++j) {
-      each &= s.masks[j * s.stride];
-      any |= s.masks[j * s.stride];
-    }
     const uint64_t lanes = (uint64_t{1} << LanesF()) - 1;
-    all = (each >> at & lanes) == lanes ? s.n : 0;
-    some = (any >> at & lanes) != 0 ? s.n : 0;
-    sees_none = WhereSet(~any);
+    all = (s.each >> at & lanes) == lanes ? s.n : 0;
+    some = (s.any >> at & lanes) != 0 ? s.n : 0;
+    sees_none = WhereSet(~s.any);
   }
   hn::Mask<DF> Sees(int64_t key) const {
 #if HWY_TARGET <= HWY_AVX3

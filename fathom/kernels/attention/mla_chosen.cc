@@ -17,8 +17,8 @@ struct MaskedKeys : SharedKeys {
   explicit MaskedKeys(const SharedKeys& s) : SharedKeys(s) {}
   template <class F>
   void WithSight(int64_t i, int64_t queries, int64_t entry, int64_t n, const F& f) const {
-    const MaskedSight sight{{queries, n, n}, masks.data() + entry * Words() + i / 64, Words()};
-    if (sight.Any() != 0) f(sight);
+    const MaskedSight sight({queries, n, n}, masks.data() + entry * Words() + i / 64, Words());
+    if (sight.any != 0) f(sight);
   }
 };
 static_assert(kForwardQueries <= kQueryChunk && kQueryBlock == 64, "a block of queries is one word of a mask");

@@ -41,7 +41,7 @@ void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, c
   for (int64_t first = part.begin; first < part.end; first += kKeyBlock) {
     const int64_t n = std::min(kKeyBlock, part.end - first);
     const ConstBlock rows = CacheRows<Path>(a, part.query, first, n, {w.rows, stride});
-    PrefetchCache(a, part.query, first + kKeyBlock, std::min(part.end, first + 2 * kKeyBlock));
+    NextRows next{a, part.query, first + n, std::min(part.end, first + 2 * kKeyBlock)};
     ConstBlock rows_sum = rows;
     if constexpr (Path::kStep > 1) {
       Path::Interleave(rows, n, s.latent_dim, {w.rows_sum, latent_wide});
@@ -49,7 +49,7 @@ void DecodeRows(const Path& path, const DecodeArgs& a, const DecodePart& part, c
     }
     for (int64_t h = part.head; h < part.head_end; h += kQueryBlock) {
       const BlockSight sight{std::min(kQueryBlock, part.head_end - h), n, n};
-      ScoreBlock<Path>(sight, width, rows, w.queries_t + h * stride, w.scores);
+      ScoreRows<Path>(sight, width, rows, w.queries_t + h * stride, w.scores, next);
       SoftmaxColumns(w.scores, sight, s.scale * kLog2E, {out.top + h, out.sum + h, w.factor});
       SumOverKeys<Path>(sight, s.latent_dim, path.ByQuery(w.scores, sight, w.p), rows_sum, {out.sums + h * latent_wide, latent_wide},
                         Into::kScaleAdd, w.factor);
@@ -64,7 +64,8 @@ void ScoreStrip(const DecodeArgs& a, const DecodePart& part, const DecodeScratch
   const int64_t heads = part.head_end - part.head, n = part.end - part.begin;
   LoadQuery<Path>(a, part.query, part.head, heads, {w.query_rows, stride}, w.queries_t);
   const ConstBlock rows = CacheRows<Path>(a, part.query, part.begin, n, {w.rows, stride});
-  ScoreBlock<Path>(BlockSight{heads, n, n}, width, rows, w.queries_t, scores);
+  NextRows next{a, part.query, part.end, part.end};
+  ScoreRows<Path>(BlockSight{heads, n, n}, width, rows, w.queries_t, scores, next);
 }
 
 // A part's block of heads, from its scores: latents [columns) of the sums, and with the first of them the state of the softmax.
@@ -113,6 +114,18 @@ void DecodeJob(const DecodeArgs& a, const DecodePart& part, float* scratch, cons
   WithPath(a.pairs, a.cache.dtype() == DType::kBF16, [&](const auto& path) { DecodeRows(path, a, part, w, out); });
 }
 
+// A part that is all of a query's rows: its sums become results.
+void DecodeWholeJob(const DecodeArgs& a, const DecodePart& part, float* scratch, const PartialSums& sums, const DecodeResults& out) {
+  DecodeJob(a, part, scratch, sums);
+  const int64_t width = a.shape.latent_dim;
+  for (int64_t h = part.head; h < part.head_end; ++h) {
+    const float sum = sums.sum[h];
+    StoreRow(sums.sums + h * PadBlock(width), sum == 0 ? 0 : 1 / sum, width, RowAt(out.o_latent, part.query, h * width));
+    if (!out.lse.empty()) out.lse.row<float>(part.query)[h] = sums.top[h] * kLn2 + std::log(sum);
+    if (!out.top.empty()) out.top.row<float>(part.query)[h] = sums.top[h] * kLn2;
+  }
+}
+
 // One head of one query: parts are added in order, brought to their common largest score.
 void CombineParts(const MlaDecodeShape& s, int64_t head, std::span<const PartialSums> parts, float* o, float* lse, float* largest) {
   float top = -std::numeric_limits<float>::infinity(), sum = 0;
@@ -147,6 +160,7 @@ namespace {
 HWY_EXPORT(DecodeJob);
 HWY_EXPORT(ScoreJob);
 HWY_EXPORT(SumJob);
+HWY_EXPORT(DecodeWholeJob);
 HWY_EXPORT(CombineParts);
 
 int64_t RowsOf(const DecodeArgs& a, int64_t query) {
@@ -236,10 +250,24 @@ void RunStrips(const DecodeArgs& a, const DecodeSums& sums, const WorkerScratch<
   });
 }
 
-void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, View top, Arena& scratch) {
+// A job for each query and group of heads.
+void DecodeWholeQueries(const DecodeArgs& a, const DecodeResults& out, Arena& scratch) {
   const MlaDecodeShape& s = a.shape;
-  TraceSlice slice("absorbed attention");
-  NoteWork(slice, a, a.q_latent.dim(0));
+  const int64_t queries = a.q_latent.dim(0), heads = PadBlock(s.heads), sums = s.heads * PadBlock(s.latent_dim);
+  const int64_t groups = DecodeHeadGroups(s.heads, queries, NumWorkers()), job_floats = DecodeScratch::Floats(s);
+  const WorkerScratch<float> workers(scratch, job_floats + sums + 2 * heads);
+  workers.Run(queries * groups, [&](int64_t i, float* own) {
+    const int64_t m = i / groups;
+    const auto [begin, end] = OwnRange(HeadBlocks(s.heads), i % groups, groups);
+    const DecodePart part{m, begin * kBlockPad, std::min(s.heads, end * kBlockPad), 0, RowsOf(a, m)};
+    float* state = own + job_floats + sums;
+    HWY_DYNAMIC_DISPATCH(DecodeWholeJob)(a, part, own, {own + job_floats, state, state + heads}, out);
+  });
+}
+
+void DecodeInParts(const DecodeArgs& a, const DecodeResults& out, Arena& scratch) {
+  const auto& [o_latent, lse, top] = out;
+  const MlaDecodeShape& s = a.shape;
   const int64_t queries = a.q_latent.dim(0);
   const DecodeSums sums(a, scratch);
   const WorkerScratch<float> workers(scratch, DecodeScratch::Floats(s));
@@ -265,7 +293,7 @@ void DecodeQueries(const DecodeArgs& a, View o_latent, View lse, View top, Arena
 }  // namespace
 
 void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_latent, View lse, Arena& scratch, View top) {
-  const auto& [q_latent, q_rope, cache, visible, chosen, k, tables] = in;
+  const auto& [q_latent, q_rope, cache, visible, chosen, k, tables, whole] = in;
   const int64_t queries = q_latent.dim(0);
   FATHOM_CHECK(IsMatrix(q_latent, queries, shape.heads * shape.latent_dim) && q_latent.dtype() == DType::kF32 &&
                    IsMatrix(q_rope, queries, shape.heads * shape.rope_dim) && q_rope.dtype() == DType::kF32 &&
@@ -279,7 +307,11 @@ void MlaDecode(const MlaDecodeShape& shape, const MlaDecodeInputs& in, View o_la
   FATHOM_CHECK(tables.empty() || std::ssize(tables) == queries, "{} tables, {} queries", tables.size(), queries);
   CheckRows(in);
   const ArenaScope scope(scratch);
-  DecodeQueries({in, shape, cache.dtype() == DType::kBF16 && HasNativeBF16()}, o_latent, lse, top, scratch);
+  const DecodeArgs a{in, shape, cache.dtype() == DType::kBF16 && HasNativeBF16()};
+  TraceSlice slice("absorbed attention");
+  NoteWork(slice, a, queries);
+  if (whole) return DecodeWholeQueries(a, {o_latent, lse, top}, scratch);
+  DecodeInParts(a, {o_latent, lse, top}, scratch);
 }
 
 }  // namespace fathom

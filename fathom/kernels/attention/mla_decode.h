@@ -27,6 +27,7 @@ struct MlaDecodeInputs {
   std::span<const int32_t> chosen = {};  // or, unless empty, to chosen[m*k..m*k+k), as IndexerTopK leaves them: -1 behind the last
   int64_t k = 0;
   std::span<const BlockTable> tables = {};
+  bool whole = false;  // for many queries: the rows of each are summed in one go, not in parts that threads share
 };
 
 // o_latent [M,H*R] F32 is overwritten with softmax(scale * scores) times the latents; lse [M,H] F32, unless empty, with the log of each

@@ -44,13 +44,13 @@ void KeepByKey(const Path& path, float* scores, const BlockSight& sight, float* 
 // One block of keys against all heads: adds to o and dq, keeps p and ds.
 template <class Path>
 void BackwardKeys(const Path& path, const MlaDecodeShape& s, int64_t first, int64_t n, ConstBlock rows_sum, const DecodeBackwardScratch& w,
-                  const PackedQuery& packed) {
+                  const PackedQuery& packed, NextRows& next) {
   const int64_t width = Width(s), wide = PadBlock(width), latent_wide = PadBlock(s.latent_dim);
   const ConstBlock rows(w.rows, RowStride<Path>(width));
   for (int64_t h = 0; h < s.heads; h += kQueryBlock) {
     const BlockSight sight{HeadsFrom(s, h), n, n};
-    ScoreBlock<Path>(sight, width, rows, w.queries_t + h * RowStride<Path>(width), w.scores);
-    ScoreBlock<Path>(sight, s.latent_dim, rows, w.d_o_t + h * RowStride<Path>(s.latent_dim), w.d_scores);
+    ScoreRows<Path>(sight, width, rows, w.queries_t + h * RowStride<Path>(width), w.scores, next);
+    ScoreRows<Path>(sight, s.latent_dim, rows, w.d_o_t + h * RowStride<Path>(s.latent_dim), w.d_scores, next);
     SoftmaxGradient(w.scores, w.d_scores, sight, s.scale, w.lse + h, w.dot + h);
     const int64_t at = PackedQuery::Offset(s, first, h);
     KeepByKey(path, w.scores, sight, packed.p + at);
@@ -86,9 +86,9 @@ void BackwardQuery(const Path& path, const DecodeBackwardArgs& a, int64_t query,
     const int64_t n = std::min(kKeyBlock, keys - first);
     const Block rows{w.rows, RowStride<Path>(width)}, sums{Path::kStep == 1 ? w.rows : w.rows_sum, wide};
     LoadCache<Path>(a, query, first, n, rows);
-    PrefetchCache(a, query, first + kKeyBlock, std::min(keys, first + 2 * kKeyBlock));
     Path::Interleave(rows, kKeyBlock, width, sums);
-    BackwardKeys(path, s, first, n, sums, w, packed);
+    NextRows next{a, query, first + n, std::min(keys, first + 2 * kKeyBlock)};
+    BackwardKeys(path, s, first, n, sums, w, packed, next);
   }
   StoreHeads(a, query, w);
 }
@@ -176,7 +176,7 @@ int64_t WorkerFloats(const MlaDecodeShape& shape) {
 
 void MlaDecodeBackward(const MlaDecodeShape& shape, const MlaDecodeInputs& in, const MlaDecodeOutputs& out,
                        const MlaDecodeGradients& gradients, Arena& scratch) {
-  const auto& [q_latent, q_rope, cache, visible, chosen, k, tables] = in;
+  const auto& [q_latent, q_rope, cache, visible, chosen, k, tables, whole] = in;
   const auto& [lse, dot, d_o_latent] = out;
   FATHOM_CHECK(visible.empty() && tables.empty(), "only chosen rows of one cache have a backward");
   const int64_t queries = q_latent.dim(0), latents = shape.heads * shape.latent_dim, ropes = shape.heads * shape.rope_dim;

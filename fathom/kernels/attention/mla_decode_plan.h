@@ -22,6 +22,9 @@ static_assert(kCacheBlock == kKeyBlock, "a block of keys lies in one block of th
 struct DecodePart {
   int64_t query, head, head_end, begin, end;
 };
+struct DecodeResults {
+  View o_latent, lse, top;
+};
 struct PartialSums {
   float* sums;       // [H, PadBlock(R)]
   float *top, *sum;  // [PadBlock(H)]: largest score times log2(e), sum of e^(score - largest)

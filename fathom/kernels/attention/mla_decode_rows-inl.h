@@ -20,10 +20,17 @@ inline int64_t CacheRow(const DecodeArgs& a, int64_t query, int64_t i) {
   return a.tables[static_cast<size_t>(query)][static_cast<size_t>(row / kCacheBlock)] * kCacheBlock + row % kCacheBlock;
 }
 
-// The next block travels from memory while this one is multiplied.
-inline void PrefetchCache(const DecodeArgs& a, int64_t query, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) PrefetchRow(a.cache, CacheRow(a, query, i), 0, a.shape.latent_dim + a.shape.rope_dim);
-}
+// Entries [at, end) of what the query attends to, which travel from memory while those before them are multiplied: a few at a time, since
+// a core waits for few lines at once.
+struct NextRows {
+  const DecodeArgs& a;
+  int64_t query, at, end;
+  void Ask(int64_t rows) {
+    for (const int64_t to = std::min(end, at + rows); at < to; ++at) {
+      PrefetchRow(a.cache, CacheRow(a, query, at), 0, a.shape.latent_dim + a.shape.rope_dim);
+    }
+  }
+};
 
 // Rows [first, first + n) of the cache, or of the query's list of chosen rows; zeros behind them.
 template <class Path>
@@ -48,6 +55,21 @@ void LoadQuery(const DecodeArgs& a, int64_t query, int64_t head, int64_t n, Bloc
   }
   std::fill(rows.data + n * rows.stride, rows.data + PadBlock(n) * rows.stride, 0.0f);
   TransposeBlock(rows, PadBlock(n), rows.stride, queries_t);
+}
+
+// scores [keys][Wide()] = keys queries^T, all seen: the sum in parts, so that the queries' part stays in the nearest cache for all keys.
+template <class Path>
+void ScoreRows(const BlockSight& sight, int64_t width, ConstBlock keys, const float* queries_t, float* scores, NextRows& next) {
+  constexpr int64_t kSteps = 96, kRows = 12, kAsked = 4;
+  const int64_t wide = sight.Wide(), steps = Steps<Path>(width);
+  for (int64_t k = 0; k < steps; k += kSteps) {
+    for (int64_t j = 0; j < sight.n; j += kRows) {
+      next.Ask(kAsked);
+      Path::Product({std::min(kRows, sight.n - j), sight.rows, std::min(kSteps, steps - k)},
+                    {keys.data + j * keys.stride + k, keys.stride, 1}, ConstBlock(queries_t + k * wide, wide), {scores + j * wide, wide},
+                    k == 0 ? Into::kOverwrite : Into::kAdd);
+    }
+  }
 }
 
 }  // namespace HWY_NAMESPACE

@@ -51,7 +51,7 @@ Data MakeData(const Case& c, bool bf16) {
 // Rows of the cache that no query reads are NaN.
 template <class T>
 std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std::span<const int32_t> chosen, int64_t k,
-                             std::vector<float>* top = nullptr) {
+                             std::vector<float>* top = nullptr, bool whole = false) {
   const MlaDecodeShape& s = c.shape;
   const int64_t width = s.latent_dim + s.rope_dim, m = std::ssize(c.visible);
   std::vector<T> cache(static_cast<size_t>(c.cache_rows * (width + 5)), FromFloat<T>(kNaN));
@@ -71,7 +71,8 @@ std::vector<float> RunDecode(const Case& c, const Data& d, const Rows& rows, std
              .cache = ViewOf(cache.data(), {c.cache_rows, width}, width + 5),
              .visible = c.visible,
              .chosen = chosen,
-             .k = k},
+             .k = k,
+             .whole = whole},
             ViewOf(o.data(), {m, s.heads * s.latent_dim}), {}, scratch, top == nullptr ? View() : ViewOf(top->data(), {m, s.heads}));
   return o;
 }
@@ -92,7 +93,10 @@ TEST(MlaDecode, MatchesReferenceOnEveryTarget) {
       const Data d = MakeData(c, bf16);
       const auto want = ref::MlaDecode(c.shape, d.q_latent, d.q_rope, d.cache, rows);
       ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
-        EXPECT_TRUE(RelativeL2(bf16 ? RunDecode<BF16>(c, d, rows, {}, 0) : RunDecode<float>(c, d, rows, {}, 0), want, bf16 ? 6e-3 : 2e-6));
+        for (const bool whole : {false, true}) {
+          const auto got = bf16 ? RunDecode<BF16>(c, d, rows, {}, 0, nullptr, whole) : RunDecode<float>(c, d, rows, {}, 0, nullptr, whole);
+          EXPECT_TRUE(RelativeL2(got, want, bf16 ? 6e-3 : 2e-6));
+        }
       });
     }
   }
@@ -107,7 +111,9 @@ TEST(MlaDecode, ChosenRowsAreGathered) {
   std::vector<int32_t> chosen(3 * 80, -1);
   for (size_t m = 0; m < 3; ++m) std::copy(rows[m].begin(), rows[m].end(), chosen.begin() + static_cast<int64_t>(m) * 80);
   const auto want = ref::MlaDecode(c.shape, d.q_latent, d.q_rope, d.cache, rows);
-  ForEachTarget(SimdTargets(), PinSimdTarget, [&] { EXPECT_TRUE(RelativeL2(RunDecode<float>(c, d, rows, chosen, 80), want, 2e-6)); });
+  ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+    for (const bool whole : {false, true}) EXPECT_TRUE(RelativeL2(RunDecode<float>(c, d, rows, chosen, 80, nullptr, whole), want, 2e-6));
+  });
 }
 
 // Over parts of long caches, too; -infinity where nothing is seen.
@@ -115,8 +121,10 @@ TEST(MlaDecode, SaysTheLargestScores) {
   for (const Case& c : Cases()) {
     const MlaDecodeShape& s = c.shape;
     const Data d = MakeData(c, false);
-    std::vector<float> top(c.visible.size() * static_cast<size_t>(s.heads), kNaN);
+    std::vector<float> top(c.visible.size() * static_cast<size_t>(s.heads), kNaN), of_whole = top;
     RunDecode<float>(c, d, FirstRows(c.visible), {}, 0, &top);
+    RunDecode<float>(c, d, FirstRows(c.visible), {}, 0, &of_whole, true);
+    EXPECT_TRUE(SameBits(of_whole, top));
     for (int64_t row = 0; row < std::ssize(top); ++row) {
       double want = -std::numeric_limits<double>::infinity();
       for (int64_t key = 0; key < c.visible[static_cast<size_t>(row / s.heads)]; ++key) {
@@ -151,6 +159,7 @@ TEST(MlaDecode, SameBitsForAnyNumberOfThreads) {
   ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
     ExpectSameForAnyThreads([&] { return RunDecode<float>(c, MakeData(c, false), rows, {}, 0); });
     ExpectSameForAnyThreads([&] { return RunDecode<BF16>(c, MakeData(c, true), rows, {}, 0); });
+    ExpectSameForAnyThreads([&] { return RunDecode<float>(c, MakeData(c, false), rows, {}, 0, nullptr, true); });
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include "fathom/kernels/indexer/indexer_blocks-inl.h"
 #include "fathom/kernels/indexer/indexer_plan.h"
+#include "fathom/kernels/simd/multiply_add-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
@@ -21,38 +22,84 @@ void PackQuery(const IndexerArgs& a, const IndexerStrip& strip, int64_t query) {
   LoadWeights(a.weights, query, strip.weights + i * PadBlock(a.shape.heads));
 }
 
-// scores[j] = sum_h weights[h] max(0, dots[h][j]), head after head; NaN where a dot is: Max may drop it. Whole vectors are written.
-void SumOverHeads(const float* dots, int64_t n, int64_t heads, const float* weights, float* scores) {
+// What heads [0, kM) add to the sums over heads of kN vectors of keys, head after head; NaN where a dot is: Max may drop it.
+template <class Kind, int kM, int kN>
+HWY_INLINE void AddHeads(int64_t steps, ConstBlock heads, const float* weights, ConstBlock keys_t, VF (&sum)[kN]) {
   const DF d;
-  for (int64_t j = 0; j < n; j += LanesF()) {
-    VF sum = hn::Zero(d);
-    for (int64_t h = 0; h < heads; ++h) {
-      const VF dot = LoadF(dots + h * kKeyBlock + j);
-      sum = hn::MulAdd(hn::Set(d, weights[h]), hn::IfThenZeroElse(hn::Lt(dot, hn::Zero(d)), dot), sum);
+  VF dots[kM][kN];
+#pragma GCC unroll 8
+  for (auto& row : dots) std::fill_n(row, kN, hn::Zero(d));
+  for (int64_t k = 0; k < steps; ++k) {
+    VF keys[kN];
+#pragma GCC unroll 8
+    for (int v = 0; v < kN; ++v) keys[v] = hn::LoadU(d, keys_t.data + k * keys_t.stride + v * LanesF());
+#pragma GCC unroll 8
+    for (int h = 0; h < kM; ++h) {
+      const VF query = hn::Set(d, heads.data[h * heads.stride + k]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kN; ++v) dots[h][v] = Kind::MulAdd(query, keys[v], dots[h][v]);
     }
-    StoreF(sum, scores + j);
   }
+#pragma GCC unroll 8
+  for (int h = 0; h < kM; ++h) {
+    const VF weight = hn::Set(d, weights[h]);
+#pragma GCC unroll 8
+    for (int v = 0; v < kN; ++v) {
+      sum[v] = hn::MulAdd(weight, hn::IfThenZeroElse(hn::Lt(dots[h][v], hn::Zero(d)), dots[h][v]), sum[v]);
+    }
+  }
+}
+
+// scores[j] = sum_h weights[h] max(0, query_h . key_j) of kN vectors of keys.
+template <class Kind, int kN>
+void ScoreVectors(const IndexerShape& s, int64_t steps, ConstBlock query, const float* weights, ConstBlock keys_t, float* scores) {
+  VF sum[kN];
+  std::fill_n(sum, kN, hn::Zero(DF()));
+  int64_t h = 0;
+  const auto from = [&](int64_t head) { return ConstBlock(query.data + head * query.stride, query.stride); };
+  for (; h + 6 <= s.heads; h += 6) AddHeads<Kind, 6, kN>(steps, from(h), weights + h, keys_t, sum);
+  for (; h + 4 <= s.heads; h += 4) AddHeads<Kind, 4, kN>(steps, from(h), weights + h, keys_t, sum);
+  for (; h < s.heads; ++h) AddHeads<Kind, 1, kN>(steps, from(h), weights + h, keys_t, sum);
+  for (int v = 0; v < kN; ++v) StoreF(sum[v], scores + v * LanesF());
+}
+
+// Of n keys, which are the lanes; whole vectors are written.
+template <class Path>
+void ScoreQuery(const IndexerShape& s, int64_t n, ConstBlock query, const float* weights, const float* keys_t, float* scores) {
+  using Kind = std::conditional_t<Path::kStep == 1, F32, PairsOfBF16>;
+  constexpr int kVectors = HWY_MAX_BYTES == 64 ? 4 : 2;
+  const int64_t lanes = LanesF(), steps = Steps<Path>(s.head_dim);
+  int64_t j = 0;
+  const auto from = [&](int64_t key) { return ConstBlock(keys_t + key, kKeyBlock); };
+  for (; j + (kVectors - 1) * lanes < n; j += kVectors * lanes) ScoreVectors<Kind, kVectors>(s, steps, query, weights, from(j), scores + j);
+  for (; j < n; j += lanes) ScoreVectors<Kind, 1>(s, steps, query, weights, from(j), scores + j);
 }
 
 // Scores of the strip's queries with the segment's keys [first, first + kKeyBlock), counted from its first key. Keys are the lanes.
 template <class Path>
 void ScoreKeys(const IndexerArgs& a, const IndexerStrip& strip, int64_t first, const IndexerScratch& w) {
-  const int64_t heads = a.shape.heads, stride = RowStride<Path>(a.shape.head_dim);
+  const int64_t stride = RowStride<Path>(a.shape.head_dim);
   const Block keys{w.keys, stride};
   LoadRows<Path>(a.k, strip.KeyRow(first), std::min(kKeyBlock, strip.Keys(strip.end - 1) - first), 0, a.shape.head_dim, kKeyBlock, keys);
   TransposeBlock(keys, kKeyBlock, stride, w.keys_t);
   for (int64_t i = 0; i < strip.end - strip.begin; ++i) {
     const int64_t n = std::min(kKeyBlock, strip.Keys(strip.begin + i) - first);
     if (n <= 0) continue;
-    Path::Product({heads, n, Steps<Path>(a.shape.head_dim)}, {strip.queries + i * a.PanelFloats(), stride, 1},
-                  ConstBlock(w.keys_t, kKeyBlock), {w.dots, kKeyBlock}, Into::kOverwrite);
-    SumOverHeads(w.dots, n, heads, strip.weights + i * PadBlock(heads), strip.scores + i * strip.stride + first);
+    ScoreQuery<Path>(a.shape, n, ConstBlock(strip.queries + i * a.PanelFloats(), stride), strip.weights + i * PadBlock(a.shape.heads),
+                     w.keys_t, strip.scores + i * strip.stride + first);
   }
 }
 
 void ScoreKeysJob(const IndexerArgs& a, const IndexerStrip& strip, int64_t first, float* scratch) {
   const IndexerScratch w(a.shape, scratch);
   WithPath(a.pairs, false, [&](const auto& path) { ScoreKeys<std::decay_t<decltype(path)>>(a, strip, first, w); });
+}
+
+bool AreFinite(const float* scores, int64_t n) {
+  const DF d;
+  VF zero = hn::Zero(d);  // of each lane, until one is infinite or NaN: times 0 that is NaN
+  ForVectors(n, [&](auto at) { zero = hn::MulAdd(hn::Zero(d), at.Load(scores), zero); });
+  return hn::AllTrue(d, hn::Eq(zero, hn::Zero(d)));
 }
 
 }  // namespace
@@ -62,7 +109,6 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include <atomic>
-#include <bit>
 #include <cmath>
 
 #include "fathom/kernels/elementwise/topk.h"
@@ -74,12 +120,7 @@ namespace fathom {
 namespace {
 HWY_EXPORT(PackQuery);
 HWY_EXPORT(ScoreKeysJob);
-
-bool AreFinite(const float* scores, int64_t n) {
-  int32_t largest = 0;
-  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::bit_cast<int32_t>(scores[i]) & 0x7fffffff);
-  return largest < 0x7f800000;
-}
+HWY_EXPORT(AreFinite);
 
 // The k best scores of n keys from `first` on, in rising order. work: [n].
 void ChooseBestOf(const float* scores, int64_t n, int64_t k, int64_t first, int32_t* ids, float* chosen_scores, int32_t* work) {
@@ -120,7 +161,7 @@ bool ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> cho
     const int64_t t = strip.begin + i;
     const float* row = strip.scores + i * strip.stride;
     const int64_t n = strip.Keys(t);
-    if (!AreFinite(row, n)) finite = false;
+    if (!HWY_DYNAMIC_DISPATCH(AreFinite)(row, n)) finite = false;
     ChooseBestOf(row, n, top_k, strip.segment.k_begin, chosen.data() + t * top_k, scores.empty() ? nullptr : scores.row<float>(t),
                  reinterpret_cast<int32_t*>(own));
   });
@@ -128,6 +169,11 @@ bool ChooseBest(const IndexerStrip& strip, int64_t top_k, std::span<int32_t> cho
 }
 
 }  // namespace
+
+int64_t FirstCompared(const Segment& s, int64_t top_k) {
+  const int64_t queries = s.q_end - s.q_begin, see_all = std::clamp<int64_t>(top_k - (s.k_end - s.k_begin - queries), 0, queries);
+  return see_all == queries ? s.q_end : s.q_begin + see_all / kChoiceQueries * kChoiceQueries;
+}
 
 bool CheckIndexerInputs(const IndexerInputs& in) {
   const auto& [shape, q, k, weights] = in;
@@ -149,20 +195,22 @@ bool IndexerTopK(const IndexerInputs& in, std::span<const Segment> segments, int
   int64_t longest = 0;
   for (const Segment& s : segments) longest = std::max(longest, s.k_end - s.k_begin);
   const int64_t stride = PadBlock(longest);
-  float* packed = scratch.AllocArray<float>(kStripQueries * a.PanelFloats());
-  float* head_weights = scratch.AllocArray<float>(kStripQueries * PadBlock(in.shape.heads));
-  float* strip_scores = scratch.AllocArray<float>(kStripQueries * stride);
+  float* packed = scratch.AllocArray<float>(kChoiceQueries * a.PanelFloats());
+  float* head_weights = scratch.AllocArray<float>(kChoiceQueries * PadBlock(in.shape.heads));
+  float* strip_scores = scratch.AllocArray<float>(kChoiceQueries * stride);
   const WorkerScratch<float> workers(scratch, std::max(IndexerScratch::Floats(in.shape), stride));
   if (scratch.counting()) return true;  // lists stay full
-  std::fill(chosen.begin(), chosen.end(), -1);
+  ParallelRanges(std::ssize(chosen), int64_t{1} << 16,
+                 [&](int64_t begin, int64_t end) { std::fill(chosen.data() + begin, chosen.data() + end, -1); });
   bool finite = true;
   for (size_t i = 0; i < segments.size(); ++i) {
     const Segment& s = segments[i];
     const BlockTable table = tables.empty() ? BlockTable() : tables[i];
-    for (int64_t t = s.q_begin; t < s.q_end; t += kStripQueries) {
-      const IndexerStrip strip{s, t, std::min(s.q_end, t + kStripQueries), stride, packed, head_weights, strip_scores, table};
+    const int64_t first = FirstCompared(s, top_k);
+    for (int64_t t = s.q_begin; t < s.q_end; t += kChoiceQueries) {
+      const IndexerStrip strip{s, t, std::min(s.q_end, t + kChoiceQueries), stride, packed, head_weights, strip_scores, table};
       const int64_t keys = strip.Keys(strip.end - 1);
-      if (keys <= top_k && scores.empty()) {
+      if (strip.end <= first && scores.empty()) {
         ChooseAll(strip, top_k, chosen);
         continue;
       }

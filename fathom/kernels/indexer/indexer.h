@@ -22,6 +22,10 @@ struct IndexerInputs {
   ConstView q, k, weights;
 };
 
+// The first query of a segment whose row of q and of weights is read where no scores are asked for: those before it see no more than top_k
+// keys. The segment's end: none is.
+int64_t FirstCompared(const Segment& s, int64_t top_k);
+
 // For every query of the segments the best min(top_k, visible) of the keys it sees, exactly, equal
 // scores to the lower index, NaN as -inf: chosen [T*top_k] rows of k in rising order, -1 behind them (and outside segments).
 // scores [T,top_k] F32, unless empty: the scores of the chosen; -inf behind them. Work O(T*S) in blocks, none for queries that see

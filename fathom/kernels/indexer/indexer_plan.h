@@ -17,8 +17,9 @@ struct IndexerArgs : IndexerInputs {
 // Checks shapes and dtypes; says whether products may take pairs of BF16.
 bool CheckIndexerInputs(const IndexerInputs& in);
 
-// Queries whose scores are in memory at a time: a strip of [kStripQueries][visible].
-inline constexpr int64_t kStripQueries = 32;
+// Queries whose scores are in memory at a time: a strip of [kStripQueries][visible] in the loss, of [kChoiceQueries][visible] where keys are
+// chosen.
+inline constexpr int64_t kStripQueries = 32, kChoiceQueries = 64;
 
 // A strip of queries [begin, end) of one segment, packed, and its scores.
 struct IndexerStrip {
@@ -34,7 +35,7 @@ struct IndexerStrip {
 };
 
 struct IndexerScratch {
-  float *keys, *keys_t, *dots;
+  float *keys, *keys_t;
   IndexerScratch(const IndexerShape& s, float* base) : IndexerScratch(s, ScratchCursor(base)) {}
   static int64_t Floats(const IndexerShape& s) { return IndexerScratch(s, nullptr).floats; }
   int64_t floats;
@@ -42,7 +43,6 @@ struct IndexerScratch {
  private:
   IndexerScratch(const IndexerShape& s, ScratchCursor cursor) {
     for (float** block : {&keys, &keys_t}) *block = cursor.Take(kKeyBlock * PadBlock(s.head_dim));
-    dots = cursor.Take(kKeyBlock * PadBlock(s.heads));
     floats = cursor.used();
   }
 };

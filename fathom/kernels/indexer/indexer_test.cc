@@ -204,6 +204,24 @@ TEST(IndexerTopK, NaNScoresComeLast) {
   EXPECT_EQ(got.scores, (std::vector<float>{-kInfinity, 1, 3}));
 }
 
+// What comes before it is not read: NaN there neither changes the choice nor is reported.
+TEST(IndexerTopK, SaysWhichQueriesAreCompared) {
+  EXPECT_EQ(FirstCompared({5, 305, 5, 305}, 300), 305);
+  EXPECT_LE(FirstCompared({5, 306, 5, 306}, 300), 305);
+  EXPECT_EQ(FirstCompared({0, 4, 0, 400}, 300), 0);  // tokens that follow others
+  const Case c{{4, 32}, {{0, 200, 0, 200}}, 200, 200, 150};
+  auto in = WholeNumbers(c);
+  const Choice want = Choose<float>(c, in, false);
+  const int64_t first = FirstCompared(c.segments[0], c.top_k);
+  EXPECT_GT(first, 100);
+  EXPECT_LE(first, 150);
+  std::fill_n(in.q.begin(), first * 4 * 32, kNaN);
+  std::fill_n(in.weights.begin(), first * 4, kNaN);
+  const Choice got = Choose<float>(c, in, false);
+  EXPECT_EQ(got.chosen, want.chosen);
+  EXPECT_TRUE(got.finite);
+}
+
 TEST(IndexerTopK, SaysThatAScoreIsNotFinite) {
   const Case c{{2, 1}, {{0, 1, 0, 40}}, 1, 40, 3};
   const ref::IndexerInputs<double> good{{1.0, -1.0}, std::vector<double>(40, 1.0), {1.0, 1.0}};
