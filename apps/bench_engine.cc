@@ -53,8 +53,8 @@ EngineRate BenchDecode(const RunConfig& config, double read_gb_s) {
   for (int run = 0; run < 3; ++run)
     rates.push_back(Generate(engine, nullptr, prompt, options, [](std::string_view) {}).DecodeTokensPerSecond());
   const Rate rate = RateOf(std::move(rates));
-  const DecodePlan plan = PlanDecode(engine.config(), StoredTensors(TensorFolder::Open(dir)), compute, served.capacity());
-  return {rate, rate.median * static_cast<double>(plan.weights_per_token) * 1e-9 / read_gb_s};
+  const DecodePlan plan = PlanDecode(Sharding(engine.config(), {}), served.params(), compute, {1, kPromptTokens, served.capacity()});
+  return {rate, rate.median * static_cast<double>(plan.step.weights) * 1e-9 / read_gb_s};
 }
 
 }  // namespace fathom

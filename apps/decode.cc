@@ -1,3 +1,5 @@
+#include "apps/decode.h"
+
 #include <fmt/format.h>
 
 #include <sstream>
@@ -228,25 +230,26 @@ std::vector<Json> RunPrompts(const RunConfig& config, Engine& engine, const Toke
   return results;
 }
 
-// Rows of a batch are not divided.
-void CheckDecodingMesh(const RunConfig& config, const Mesh& mesh, const ModelConfig& model) {
-  if (mesh.world().size() == 1) return;
-  for (const Axis axis : {Axis::kData, Axis::kFsdp, Axis::kContext, Axis::kStage}) {
-    if (mesh.size(axis) == 1) continue;
-    Throw(ErrorCode::kUsage, "{}={}: decode divides experts and heads: give 1, and ici_expert_parallelism or ici_tensor_parallelism {}",
-          MeshFlag(config, axis), mesh.size(axis), mesh.world().size());
-  }
-  CheckMesh(config, mesh, model, 0);
-}
-
-// What each rank may read of the checkpoint; null of one.
+// What each rank may read of the checkpoint, its memory, and what it has sent along each axis; null of one. Collective.
 Json RanksJson(const Mesh& mesh, const MappedModel& model) {
-  std::vector<int64_t> bytes(static_cast<size_t>(mesh.world().size()));
-  if (bytes.size() == 1) return nullptr;
-  bytes[static_cast<size_t>(mesh.world().rank())] = model.WeightBytes();
-  mesh.world().AllSum(std::span(bytes));
+  constexpr size_t kFigures = 2 + kAxes.size();
+  const auto count = static_cast<size_t>(mesh.world().size());
+  if (count == 1) return nullptr;
+  std::vector<int64_t> all(count * kFigures);
+  const auto of_rank = [&](size_t r) { return std::span(all).subspan(r * kFigures, kFigures); };
+  const std::span<int64_t> mine = of_rank(static_cast<size_t>(mesh.world().rank()));
+  mine[0] = model.WeightBytes();
+  mine[1] = PeakResidentBytes();
+  for (const Axis axis : kAxes) mine[2 + static_cast<size_t>(axis)] = mesh.comm(axis).traffic().bytes_sent;
+  mesh.world().AllSum(std::span(all));
   Json ranks;
-  for (size_t r = 0; r < bytes.size(); ++r) ranks.push_back({{"rank", r}, {"bytes_read", bytes[r]}});
+  for (size_t r = 0; r < count; ++r) {
+    Json row = {{"rank", r}, {"bytes_read", of_rank(r)[0]}, {"peak_rss_bytes", of_rank(r)[1]}};
+    for (const Axis axis : kAxes) {
+      if (mesh.size(axis) > 1) row["bytes_sent"][AxisName(axis)] = of_rank(r)[2 + static_cast<size_t>(axis)];
+    }
+    ranks.push_back(std::move(row));
+  }
   return ranks;
 }
 
@@ -302,12 +305,12 @@ int DecodeOnMesh(const RunConfig& config, const Mesh& mesh) {
   int64_t capacity = 1;
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
   const MappedModel model = MapModel(config, capacity, mesh);
-  const Json ranks = RanksJson(mesh, model);
   NameSuggestedSampling(config, model.generation());
   CheckModelName(config, model.config(), (dir / "config.json").string());
   const int64_t batch = std::min<int64_t>(config.Int("batch_size"), std::ssize(prompts));
   Engine engine(model, batch, config.Bool("batch_invariant"));
   std::vector<Json> results = RunPrompts(config, engine, reader, prompts, batch, clock.Seconds(), mesh.is_first());
+  const Json ranks = RanksJson(mesh, model);
   for (Json& result : results) {
     if (!ranks.is_null()) result["ranks"] = ranks;
   }
@@ -319,6 +322,16 @@ int DecodeOnMesh(const RunConfig& config, const Mesh& mesh) {
 int Run(const RunConfig& config) { return DecodeOnMesh(config, {}); }
 
 }  // namespace
+
+void CheckDecodingMesh(const RunConfig& config, const Mesh& mesh, const ModelConfig& model) {
+  if (mesh.world().size() == 1) return;
+  for (const Axis axis : {Axis::kData, Axis::kFsdp, Axis::kContext, Axis::kStage}) {
+    if (mesh.size(axis) == 1) continue;
+    Throw(ErrorCode::kUsage, "{}={}: decode divides experts and heads: give 1, and ici_expert_parallelism or ici_tensor_parallelism {}",
+          MeshFlag(config, axis), mesh.size(axis), mesh.world().size());
+  }
+  CheckMesh(config, mesh, model, 0);
+}
 
 Command DecodeCommand() {
   return {.name = "decode",

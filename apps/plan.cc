@@ -2,41 +2,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 
 #include "apps/command.h"
 #include "apps/convert.h"
+#include "apps/plan_decode.h"
 #include "apps/plan_mesh.h"
-#include "apps/plan_report.h"
+#include "apps/plan_network.h"
 #include "apps/readable_checkpoint.h"
 #include "fathom/base/error.h"
 #include "fathom/base/progress.h"
-#include "fathom/base/threads.h"
 #include "fathom/checkpoint/convert/hub_tensors.h"
-#include "fathom/checkpoint/hub/validate.h"
 #include "fathom/config/model_from_flags.h"
-#include "fathom/infer/decode_plan.h"
 #include "fathom/machine/limits.h"
-#include "fathom/model/layer_flags.h"
 #include "fathom/train/flops.h"
 #include "fathom/train/memory.h"
 
 namespace fathom {
 namespace {
-
-// The model and its tensors: a checkpoint's, or those that the hub has of the flags' model.
-struct Planned {
-  ModelConfig config;
-  std::vector<TensorInfo> stored;
-};
-
-Planned OpenModel(const RunConfig& config, const ModelConfig& without_checkpoint) {
-  const std::filesystem::path dir = config.String("load_parameters_path");
-  if (dir.empty()) return {without_checkpoint, HubTensors(without_checkpoint, IsFp8OnHub(without_checkpoint))};
-  const Checkpoint checkpoint = OpenCheckpoint(config, dir);
-  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
-  return {checkpoint.config(), StoredTensors(checkpoint)};
-}
 
 void AddDisk(Report& report, const TrainOptions& options, const std::vector<MemoryRow>& memory, bool waits) {
   int64_t bytes = 0;
@@ -83,62 +65,9 @@ void PlanOneProcess(const RunConfig& flags, Machine& machine, Report& report) {
 }
 
 void PlanTraining(const RunConfig& flags, Machine& machine, Report& report) {
-  if (flags.Bool("search")) return SearchMesh(flags, machine, report);
+  if (flags.Bool("search")) return SearchTrainingMesh(flags, machine, report);
   if (PlannedRanks(flags) > 1) return PlanMesh(flags, machine, report);
   PlanOneProcess(flags, machine, report);
-}
-
-// What a token reads of weights that memory has no room for, if what every token reads stays there first, then as many experts as there is
-// room for.
-double DiskGbPerToken(const Machine& machine, const DecodePlan& plan) {
-  const auto room = static_cast<double>(std::max<int64_t>(0, machine.MemoryBytes() - plan.cache_bytes - plan.scratch_bytes));
-  const auto experts = static_cast<double>(plan.experts_per_token), always = static_cast<double>(plan.weights_per_token) - experts;
-  if (room < always) return (always - room + experts) * 1e-9;
-  if (plan.expert_bytes == 0) return 0;
-  return experts * std::max(0.0, 1 - (room - always) / static_cast<double>(plan.expert_bytes)) * 1e-9;
-}
-
-// Weights that don't fit into memory come from the disk for every token, but for those that stay in the page cache.
-void AddDecodeRate(Report& report, Machine& machine, const DecodePlan& plan) {
-  const double gb = static_cast<double>(plan.weights_per_token + plan.cache_per_token) * 1e-9, from_disk = DiskGbPerToken(machine, plan);
-  report.Section("time");
-  report.Bytes("weights read per token", plan.weights_per_token);
-  report.Bytes("cache read per token", plan.cache_per_token, "at the end of a full context");
-  if (from_disk > 0) report.Bytes("of it from disk", static_cast<int64_t>(from_disk * 1e9), "the weights don't fit into memory");
-  const double memory = machine.MemoryGbS();
-  if (from_disk > 0 && !machine.KnowsDisk()) {
-    report.TokensPerSecond("at most", memory / gb,
-                           fmt::format("{:.2f} GB/s from memory; the disk's speed (disk_gb_s) bounds it further", memory));
-    return;
-  }
-  const double disk = from_disk > 0 ? machine.DiskGbS(".") : 0, disk_time = from_disk > 0 ? from_disk / disk : 0;
-  const std::string note =
-      disk_time > gb / memory ? fmt::format("{:.2f} GB/s from disk", disk) : fmt::format("{:.2f} GB/s from memory", memory);
-  report.TokensPerSecond("at most", 1 / std::max(disk_time, gb / memory), note);
-}
-
-// Weights are read where they lie, in the dtype that they are stored in.
-void AddStored(Report& report, const std::vector<TensorInfo>& stored) {
-  std::map<DType, int64_t> bytes;
-  for (const TensorInfo& tensor : stored) bytes[tensor.dtype] += tensor.NumBytes();
-  for (const auto& [dtype, sum] : bytes) {
-    const char* note = dtype == DType::kF8E4M3 ? "in place, never expanded" : "in place";
-    report.Bytes(fmt::format("weights {}", DTypeName(dtype)), sum, note);
-  }
-}
-
-void PlanDecoding(const RunConfig& flags, Machine& machine, Report& report) {
-  const Planned model = OpenModel(flags, HubModel(flags));
-  const int64_t capacity = flags.Int("max_target_length"), sequences = flags.Int("batch_size");
-  DecodePlan plan = PlanDecode(model.config, model.stored, ParseComputeDType(flags, "dtype"), capacity);
-  plan.cache_bytes *= sequences;
-  AddModel(report, model.config);
-  report.Section("memory");
-  AddStored(report, model.stored);
-  report.Bytes("cache", plan.cache_bytes, fmt::format("{} tokens", sequences * capacity));
-  report.Bytes("scratch", plan.scratch_bytes, "at most");
-  AddMemoryTotal(report, machine, plan.weight_bytes + plan.cache_bytes + plan.scratch_bytes);
-  AddDecodeRate(report, machine, plan);
 }
 
 void PlanConversion(const RunConfig& flags, Machine& machine, Report& report) {
@@ -173,7 +102,6 @@ int Run(const RunConfig& config) {
   if (what == "train" || what == "sft") {
     PlanTraining(config, machine, report);
   } else if (what == "decode") {
-    ReadMesh(config, 1);  // of several ranks nothing is foreseen
     PlanDecoding(config, machine, report);
   } else if (what == "convert") {
     PlanConversion(config, machine, report);
@@ -186,9 +114,8 @@ int Run(const RunConfig& config) {
 
 // Those of the planned commands, and its own.
 std::vector<std::string> PlanFlags() {
-  std::vector<std::string> flags = {"machine",        "disk_gb_s", "batch_size", "search", "hosts",
-                                    "ranks_per_host", "memory",    "net_gb_s",   "net_us"};
-  for (const std::vector<std::string>& more : {TrainCommand().flags, ConvertFlags()}) {
+  std::vector<std::string> flags = {"machine", "disk_gb_s", "search", "hosts", "ranks_per_host", "memory", "net_gb_s", "net_us"};
+  for (const std::vector<std::string>& more : {TrainCommand().flags, DecodeCommand().flags, ConvertFlags()}) {
     for (const std::string& flag : more) {
       if (std::ranges::find(flags, flag) == flags.end()) flags.push_back(flag);
     }

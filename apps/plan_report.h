@@ -11,6 +11,7 @@
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/progress.h"
+#include "fathom/config/model_config.h"
 #include "fathom/config/run_config.h"
 #include "fathom/machine/limits.h"
 #include "fathom/tensor/dtype.h"
@@ -26,10 +27,11 @@ class Machine {
   }
 
   double Gflops(DType dtype) {
-    return Figure(dtype == DType::kBF16 ? "gemm_bf16_gflops" : "gemm_f32_gflops", [&] { return MeasureProducts(dtype); });
+    return Figure(ProductsKey(dtype), [&] { return MeasureProducts(dtype); });
   }
   double MemoryGbS() { return Figure("read_gb_s", MeasureMemoryRead); }
-  // False: the machine is described by a file that has nothing on its disk.
+  // False: the machine is described by a file that has nothing on that.
+  bool KnowsProducts(DType dtype) const { return path_.empty() || figures_.contains(ProductsKey(dtype)); }
   bool KnowsDisk() const { return disk_ > 0 || path_.empty() || figures_.contains("disk_write_gb_s"); }
   double DiskGbS(const std::filesystem::path& dir) {
     return disk_ > 0 ? disk_ : Figure("disk_write_gb_s", [&] { return MeasureDiskWrite(dir); });
@@ -38,6 +40,7 @@ class Machine {
   int64_t MemoryBytes() const { return memory_ > 0 ? memory_ : figures_.value("memory_bytes", fathom::MemoryBytes()); }
 
  private:
+  static const char* ProductsKey(DType dtype) { return dtype == DType::kBF16 ? "gemm_bf16_gflops" : "gemm_f32_gflops"; }
   template <class F>
   double Figure(const std::string& key, const F& measure) {
     if (path_.empty() && !figures_.contains(key)) figures_[key] = measure().median;
@@ -53,6 +56,9 @@ class Machine {
   Json figures_ = Json::object();
 };
 
+inline std::string ShownBytes(int64_t bytes) { return FormatBytes(static_cast<double>(bytes)); }
+inline std::string ShownSeconds(double seconds) { return seconds < 60 ? fmt::format("{:.3g} s", seconds) : FormatSeconds(seconds); }
+
 // What is printed, and the same as JSON.
 class Report {
  public:
@@ -60,11 +66,9 @@ class Report {
     section_ = name;
     text_ += name + "\n";
   }
-  void Bytes(const std::string& what, int64_t bytes, const std::string& note = "") {
-    Row(what, "bytes", bytes, FormatBytes(static_cast<double>(bytes)), note);
-  }
+  void Bytes(const std::string& what, int64_t bytes, const std::string& note = "") { Row(what, "bytes", bytes, ShownBytes(bytes), note); }
   void Seconds(const std::string& what, double seconds, const std::string& note) {
-    Row(what, "seconds", seconds, seconds < 60 ? fmt::format("{:.3g} s", seconds) : FormatSeconds(seconds), note);
+    Row(what, "seconds", seconds, ShownSeconds(seconds), note);
   }
   void TokensPerSecond(const std::string& what, double rate, const std::string& note) {
     Row(what, "tokens_per_s", rate, fmt::format("{:.3g} tokens/s", rate), note);
@@ -92,5 +96,12 @@ class Report {
   std::string section_, text_;
   Json json_ = Json::object();
 };
+
+// What every plan of a model begins with.
+void AddModel(Report& report, const ModelConfig& config);
+// Of a process beside what it computes with: code, libraries and what those keep; a rank has MPI's, too (measured with Open MPI 4.1).
+int64_t ProgramBytes(bool alone);
+// The end of a table: fits that into a host's memory?
+void AddMemoryTotal(Report& report, const Machine& machine, int64_t total);
 
 }  // namespace fathom

@@ -89,6 +89,35 @@ grep -q 'the shortest step of [0-9]* meshes that fit into' best || fail "search 
 "$fathom" plan train "${MODEL[@]}" "${COMMON[@]}" per_device_batch_size=2 machine=machine.json search=true hosts=4 memory=1MiB >best 2>plan.err
 grep -q 'none of [0-9]* meshes fits' best || fail "search finds room for a model in 1 MiB: $(tail -3 best)"
 
+# Decoding: one process's answers on every mesh, drafted or not, and what a rank sends and takes is what the plan says. The model is wide
+# enough for its weights to be most of a rank's memory.
+WIDE=(model_name=deepseek3-tiny override_model_config=true vocab_size=400 base_emb_dim=512 base_num_decoder_layers=3 first_num_dense_layers=1
+  base_num_query_heads=4 base_num_kv_heads=4 q_lora_rank=64 kv_lora_rank=64 qk_nope_head_dim=64 qk_rope_head_dim=32 v_head_dim=64
+  base_mlp_dim=2048 base_moe_mlp_dim=512 num_experts=8 num_experts_per_tok=2 n_routing_groups=4 topk_routing_group=2 rope_type=default
+  max_position_embeddings=4096 mtp_num_layers=1)
+"$fathom" train "${WIDE[@]}" "${COMMON[@]}" per_device_batch_size=1 run_name=wide steps=1 learning_rate=0 2>wide.err || fail "wide: $(tail -1 wide.err)"
+printf 'The quick brown fox\nAnd so it goes, on and on\nOnce\n' >prompts.txt
+DECODE=(load_parameters_path=runs/wide/checkpoints/0 ignore_eos=true dtype=float32 threads=1 log_level=error ici_fsdp_parallelism=1)
+MANY=("${DECODE[@]}" prompt_file=prompts.txt batch_size=2 max_new_tokens=20)
+ONE=("${DECODE[@]}" prompt_ids=5,6,7,8,9,10,11,12 max_new_tokens=40)
+"$fathom" decode "${MANY[@]}" >one.text || fail "decoding on one process"
+for axis in tensor expert; do
+  for drafts in none mtp; do
+    launch "$fathom" decode "${MANY[@]}" ici_${axis}_parallelism=2 speculative=$drafts >two.text 2>two.err || fail "decoding on $axis: $(grep fathom: two.err)"
+    cmp -s one.text two.text || fail "decoding on $axis, drafts: $drafts: other answers"
+  done
+  launch "$fathom" decode "${ONE[@]}" ici_${axis}_parallelism=2 json=two.json >/dev/null 2>two.err || fail "decoding on $axis: $(grep fathom: two.err)"
+  "$fathom" plan decode "${ONE[@]}" ici_${axis}_parallelism=2 machine=machine.json json=plan.json >/dev/null 2>plan.err || fail "plan of decoding: $(tail -1 plan.err)"
+  sent=$(grep -o "\"$axis\": [0-9]*" two.json | head -1 | grep -o '[0-9]*$')
+  mapfile -t planned < <(grep -o "\"${axis}_bytes\": [0-9]*" plan.json | grep -o '[0-9]*$')  # for the prompt, in a step
+  [ $((planned[0] + 39 * planned[1])) = "$sent" ] || fail "decoding on $axis sends $sent bytes, planned were ${planned[*]}"
+  peak=$(grep -o '"peak_rss_bytes": [0-9]*' two.json | grep -o '[0-9]*$' | sort -n | tail -1)
+  memory=$(grep -o '"in_all_bytes": [0-9]*' plan.json | grep -o '[0-9]*$')
+  [ $((10 * memory)) -ge $((9 * peak)) ] && [ $((10 * memory)) -le $((11 * peak)) ] || fail "decoding on $axis takes $peak bytes, planned were $memory"
+done
+"$fathom" plan decode "${ONE[@]}" machine=machine.json search=true hosts=4 >best 2>plan.err || fail "search: $(tail -1 plan.err)"
+grep -q 'the shortest step of 3 meshes' best || fail "search of a mesh to decode on: $(tail -3 best)"
+
 # Muon over parts of matrices, batches that grow, adapters beside what is divided, a module's own head on the last stage.
 one muon steps=3 opt_type=muon || fail "muon: $(tail -1 muon.err)"
 for axis in fsdp expert tensor; do

@@ -1,23 +1,18 @@
 #include "fathom/infer/decode_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <list>
 
 #include "fathom/base/threads.h"
-#include "fathom/checkpoint/safetensors/tensor_folder.h"
+#include "fathom/base/trace.h"
 #include "fathom/infer/engine.h"
 
 namespace fathom {
 namespace {
 
-// Of the embedding a token reads one row.
-bool IsReadByToken(const ParamSpec& param) { return param.role != ParamRole::kEmbedding && !param.is_mtp(); }
-
-// The parameter whose values or scales the tensor holds; nullptr: none.
-const ParamSpec* ParamOf(const ModelSpec& spec, std::string_view tensor) {
-  if (tensor.ends_with(kScaleSuffix)) tensor.remove_suffix(kScaleSuffix.size());
-  return spec.Find(tensor);
-}
+// The system's, and as many as it maps around one that is touched.
+constexpr int64_t kPage = 4096, kTouched = 16 * kPage;
 
 // Sparse attention reads index_topk latents, and every key of the indexer.
 int64_t CachePerToken(const ModelConfig& c, DType compute, int64_t capacity) {
@@ -30,26 +25,108 @@ int64_t CacheBytes(const ModelConfig& c, DType compute, int64_t capacity) {
   return CachePool::PlannedBytes(c, c.num_hidden_layers, capacity, compute);
 }
 
-// As the engine maps them.
-DecoderParams PlannedParams(const ModelConfig& config, const std::vector<TensorInfo>& stored) {
-  DecoderParams params = DecoderParams::For(config);
-  for (const TensorInfo& tensor : stored) {
-    const ParamSpec* param = ParamOf(*params.spec, tensor.name);
-    if (param == nullptr) continue;
-    Weight& w = params[*param];
-    (tensor.name.ends_with(kScaleSuffix) ? w.scale_inv : w.value) = Tensor(tensor.dtype, tensor.shape);
-  }
-  return params;
+// What the last chunk of a prompt that fills the cache takes.
+int64_t ScratchOfChunk(const ModelConfig& config, const DecoderParams& params, DType compute, int64_t capacity,
+                       const LayerGroups& groups = OneRank()) {
+  return PlanPass(config, params, compute, {1, std::min(capacity, Engine::kPassTokens), capacity}, groups);
 }
 
-// What the last chunk of a prompt that fills the cache takes.
-int64_t ScratchOfChunk(const ModelConfig& config, const DecoderParams& params, DType compute, int64_t capacity) {
-  return PlanPass(config, params, compute, {1, std::min(capacity, Engine::kPassTokens), capacity});
+// One rank's view of a model.
+struct Rank {
+  const Sharding& sharding;
+  const DecoderParams& params;
+  DType compute;
+  ModelConfig config = sharding.LocalConfig();
+  LayerGroups groups = {sharding.mesh().comm(Axis::kTensor), sharding.mesh().comm(Axis::kExpert), {}, {}, true};
+};
+
+// The share of the experts that so many tokens choose, if they choose evenly.
+double ChosenShare(const ModelConfig& c, int64_t tokens) {
+  const double each = static_cast<double>(c.num_experts_per_tok) / static_cast<double>(c.n_routed_experts);
+  return 1 - std::pow(1 - each, static_cast<double>(tokens));
+}
+
+int64_t Share(int64_t bytes, double share) { return std::llround(static_cast<double>(bytes) * share); }
+
+// Columns of a matrix lie in pages with the others' columns.
+int64_t PagesOf(const Rank& rank, const ParamSpec& param, const Weight& w) {
+  const Region part = rank.sharding.Computed(param);
+  const int64_t bytes = w.value.NumBytes() + w.scale_inv.NumBytes();
+  if (param.shape.rank() != 2 || part.columns() == param.shape[1]) return bytes;
+  const int64_t row = param.shape[1] * DTypeSize(w.value.dtype()), own = part.columns() * DTypeSize(w.value.dtype());
+  return part.rows() * std::min(row, own + kPage) + w.scale_inv.NumBytes();
+}
+
+void AddWeights(const Rank& rank, const DecodeShape& shape, DecodePlan& plan) {
+  const ModelConfig& c = rank.config;
+  int64_t expert_pages = 0;
+  for (const ParamSpec& param : *rank.params.spec) {
+    const Weight& w = rank.params[param];
+    if (w.value.empty()) continue;
+    const int64_t bytes = w.value.NumBytes() + w.scale_inv.NumBytes(), pages = PagesOf(rank, param, w);
+    plan.weight_bytes += bytes;
+    if (param.is_mtp()) continue;
+    if (param.role == ParamRole::kEmbedding) {  // of which a token reads one row
+      plan.page_bytes += std::min(pages, shape.sequences * shape.capacity * std::max(kTouched, pages / param.shape[0]));
+      continue;
+    }
+    (param.is_expert() ? plan.expert_bytes : plan.always_bytes) += bytes;
+    (param.is_expert() ? expert_pages : plan.page_bytes) += pages;
+  }
+  if (expert_pages > 0) plan.page_bytes += Share(expert_pages, ChosenShare(c, shape.sequences * shape.capacity));
+}
+
+int64_t WeightsRead(const Rank& rank, const DecodePlan& plan, int64_t tokens) {
+  return plan.always_bytes + (plan.expert_bytes > 0 ? Share(plan.expert_bytes, ChosenShare(rank.config, tokens)) : 0);
+}
+
+// As a pass with rows that are spread evenly over the experts costs.
+PassCost CostOf(const Rank& rank, const DecodePlan& plan, const PassShape& shape) {
+  const PlanScope even(NumThreads(), PlanScope::Rows::kEven);
+  const AxisTraffic before = TrafficByAxis(rank.sharding.mesh());
+  Trace trace;
+  {
+    const TraceScope traced(trace);
+    PlanPass(rank.config, rank.params, rank.compute, shape, rank.groups);
+  }
+  PassCost cost{.weights = WeightsRead(rank, plan, shape.sequences * shape.tokens)};
+  for (const Trace::Slice& slice : trace.slices()) cost.flops += slice.flops;
+  cost.traffic = AddTraffic(TrafficByAxis(rank.sharding.mesh()), before, -1);
+  return cost;
+}
+
+void Add(PassCost& sum, const PassCost& cost, int64_t times) {
+  sum.flops += static_cast<double>(times) * cost.flops;
+  sum.weights += times * cost.weights;
+  sum.traffic = AddTraffic(sum.traffic, cost.traffic, times);
+}
+
+// In chunks, of which the last full one sees the most tokens before it and those in between are between it and the first.
+PassCost CostOfPrompts(const Rank& rank, const DecodePlan& plan, const DecodeShape& shape) {
+  const int64_t full = shape.prompt / Engine::kPassTokens, rest = shape.prompt % Engine::kPassTokens;
+  PassCost sum;
+  if (full > 0) {
+    const PassCost first = CostOf(rank, plan, {1, Engine::kPassTokens, Engine::kPassTokens});
+    const PassCost last = full > 1 ? CostOf(rank, plan, {1, Engine::kPassTokens, full * Engine::kPassTokens}) : first;
+    Add(sum, first, full * shape.sequences);
+    sum.flops *= (first.flops + last.flops) / (2 * first.flops);
+  }
+  if (rest > 0) Add(sum, CostOf(rank, plan, {1, rest, shape.prompt}), shape.sequences);
+  return sum;
+}
+
+// Logits of a step, and what the groups keep to sum a chunk.
+int64_t BesidesScratch(const Rank& rank, const DecodeShape& shape) {
+  int64_t bytes = shape.sequences * rank.config.vocab_size * static_cast<int64_t>(sizeof(float));
+  for (const Comm* group : {&rank.groups.tensor, &rank.groups.expert}) {
+    if (group->size() > 1) bytes += Comm::SumBytes(std::min(shape.prompt, Engine::kPassTokens) * rank.config.hidden_size);
+  }
+  return bytes;
 }
 
 }  // namespace
 
-int64_t PlanPass(const ModelConfig& config, const DecoderParams& params, DType compute, const PassShape& shape) {
+int64_t PlanPass(const ModelConfig& config, const DecoderParams& params, DType compute, const PassShape& shape, const LayerGroups& groups) {
   const auto [sequences, tokens, depth] = shape;
   Decoder decoder(config);
   decoder.EnsurePositions(depth);
@@ -61,7 +138,7 @@ int64_t PlanPass(const ModelConfig& config, const DecoderParams& params, DType c
     segments.push_back({i * tokens, (i + 1) * tokens, depth - tokens, caches.back().blocks()});
   }
   Arena saved = Arena::Counting(), scratch = Arena::Counting();
-  Ctx ctx{saved, scratch, compute};
+  Ctx ctx{.saved = saved, .scratch = scratch, .compute = compute, .groups = groups};
   const View h = scratch.Alloc(DType::kF32, {sequences * tokens, config.hidden_size});
   decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(sequences * tokens)), segments, pool, h);
   Tensor logits(DType::kF32, {sequences, config.vocab_size});
@@ -69,21 +146,18 @@ int64_t PlanPass(const ModelConfig& config, const DecoderParams& params, DType c
   return scratch.peak();
 }
 
-DecodePlan PlanDecode(const ModelConfig& config, const std::vector<TensorInfo>& stored, DType compute, int64_t capacity) {
+DecodePlan PlanDecode(const Sharding& sharding, const DecoderParams& params, DType compute, const DecodeShape& shape) {
+  const Rank rank{sharding, params, compute};
   DecodePlan plan;
-  const ModelSpec spec(config);
-  for (const TensorInfo& tensor : stored) {
-    plan.weight_bytes += tensor.NumBytes();
-    const ParamSpec* param = ParamOf(spec, tensor.name);
-    if (param == nullptr || !IsReadByToken(*param)) continue;
-    (param->is_expert() ? plan.expert_bytes : plan.weights_per_token) += tensor.NumBytes();
-  }
-  if (plan.expert_bytes > 0) plan.experts_per_token = plan.expert_bytes / config.n_routed_experts * config.num_experts_per_tok;
-  plan.weights_per_token += plan.experts_per_token;
-  plan.cache_bytes = CacheBytes(config, compute, capacity);
-  plan.cache_per_token = CachePerToken(config, compute, capacity);
+  AddWeights(rank, shape, plan);
+  plan.cache_bytes = shape.sequences * CacheBytes(rank.config, compute, shape.capacity);
+  plan.cache_per_step = shape.sequences * CachePerToken(rank.config, compute, shape.capacity);
   const PlanScope scope(NumThreads());
-  plan.scratch_bytes = ScratchOfChunk(config, PlannedParams(config, stored), compute, capacity);
+  const int64_t chunk = ScratchOfChunk(rank.config, params, compute, shape.prompt, rank.groups);
+  const int64_t of_step = PlanPass(rank.config, params, compute, {shape.sequences, 1, shape.capacity}, rank.groups);
+  plan.scratch_bytes = std::max(chunk, of_step) + BesidesScratch(rank, shape);
+  plan.prompts = CostOfPrompts(rank, plan, shape);
+  plan.step = CostOf(rank, plan, {shape.sequences, 1, shape.capacity});
   return plan;
 }
 

@@ -37,33 +37,16 @@ int64_t MomentBytes(const Optimizer& optimizer) {
   return bytes;
 }
 
-using MeshTraffic = std::array<Traffic, kAxes.size()>;
-
-MeshTraffic TrafficOf(const Mesh& mesh) {
-  MeshTraffic traffic;
-  for (const Axis axis : kAxes) traffic[static_cast<size_t>(axis)] = mesh.comm(axis).traffic();
-  return traffic;
-}
-
-// a + f b
-MeshTraffic Combine(MeshTraffic a, const MeshTraffic& b, int64_t f) {
-  for (size_t i = 0; i < a.size(); ++i) {
-    for (int64_t Traffic::*count : {&Traffic::bytes_sent, &Traffic::messages, &Traffic::far_bytes, &Traffic::far_messages})
-      a[i].*count += f * (b[i].*count);
-  }
-  return a;
-}
-
 // Of a step, by the step's own code. It is linear in the passes, of which there may be hundreds.
-MeshTraffic PlanStep(TrainSession& session, const TrainOptions& options) {
+AxisTraffic PlanStep(TrainSession& session, const TrainOptions& options) {
   const PlanScope plan(NumThreads(), PlanScope::Rows::kEven);
   const auto step = [&](int64_t passes) {
-    const MeshTraffic before = TrafficOf(options.mesh);
+    const AxisTraffic before = TrafficByAxis(options.mesh);
     session.Step(FullBatch(options.rows * passes, options.length), 0);
-    return Combine(TrafficOf(options.mesh), before, -1);
+    return AddTraffic(TrafficByAxis(options.mesh), before, -1);
   };
-  const MeshTraffic one = step(1);
-  return options.accumulation == 1 ? one : Combine(one, Combine(step(2), one, -1), options.accumulation - 1);
+  const AxisTraffic one = step(1);
+  return options.accumulation == 1 ? one : AddTraffic(one, AddTraffic(step(2), one, -1), options.accumulation - 1);
 }
 
 }  // namespace

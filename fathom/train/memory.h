@@ -2,11 +2,11 @@
 // answer is the code's own; also for models and machines that are not here.
 #pragma once
 
-#include <array>
 #include <string>
 #include <vector>
 
 #include "fathom/base/function_ref.h"
+#include "fathom/parallel/axis_traffic.h"
 #include "fathom/train/load_model.h"
 #include "fathom/train/session.h"
 
@@ -34,8 +34,8 @@ void CheckFits(const std::vector<MemoryRow>& rows, int64_t free, const TrainOpti
 struct TrainPlan {
   ModelConfig config;  // as the run will have it
   std::vector<MemoryRow> memory;
-  int64_t mapped = 0;                              // bytes of what stays in the files that it is mapped from, which the rows leave out
-  std::array<Traffic, kAxes.size()> traffic = {};  // of a step of this rank, in the order of kAxes; on a planned mesh
+  int64_t mapped = 0;        // bytes of what stays in the files that it is mapped from, which the rows leave out
+  AxisTraffic traffic = {};  // of a step of this rank; on a planned mesh
 };
 // Of a run on so many threads that starts from what load() gives, which is called under a PlanScope. Throws Error as load does and for
 // masks that match nothing.
