@@ -143,6 +143,20 @@ one own steps=3 mtp_own_head=true || fail "own head: $(tail -1 own.err)"
 two own-pipeline pipeline steps=3 mtp_own_head=true || fail "own head on stages: $(grep fathom: own-pipeline.err | head -1)"
 same own-pipeline own >difference || fail "own head on stages: $(head -1 difference)"
 
+# Conversations are rendered once, with those that are held out; a bad one is one line.
+for i in $(seq 40); do
+  echo "{\"messages\": [{\"role\": \"user\", \"content\": \"what is $i?\"}, {\"role\": \"assistant\", \"content\": \"It is $i.\"}]}"
+done >rows.jsonl
+SFT=(use_sft=true train_data_columns=messages dataset_type=hf hf_path=rows.jsonl "tokenizer_path=$(dirname "$text")/deepseek" chat_template=v3 vocab_size=1024 max_target_length=64
+  steps=3 eval_interval=2 held_out_fraction=0.2)
+one sft "${SFT[@]}" || fail "sft: $(tail -1 sft.err)"
+two sft-tensor tensor "${SFT[@]}" json=sft.json || fail "sft on tensor: $(grep fathom: sft-tensor.err | head -1)"
+same sft-tensor sft >difference || fail "sft on tensor: $(head -1 difference)"
+grep -A2 '"bytes_read"' sft.json | grep -o '"bytes_tokenised": [0-9]*' | sed -n 2p | grep -q ': 0$' || fail "sft: two ranks have rendered rows: $(cat sft.json)"
+echo '{"messages": 5}' >>rows.jsonl
+two sft-bad data "${SFT[@]}" eval_interval=-1 && fail "a bad row is trained on"
+[ "$(grep -c '^fathom: error: .*rows.jsonl, line 41' sft-bad.err)" = 1 ] && [ "$(grep -c '^fathom: error' sft-bad.err)" = 1 ] || fail "a bad row: $(grep fathom: sft-bad.err)"
+
 # Questions and files are divided; the result is one process's.
 for i in $(seq 150); do
   echo "{\"question\": \"$i and $((i % 7))?\", \"choices\": [\"a $i\", \"b\"], \"answer\": $((i % 2)), \"subject\": \"s$((i % 2))\"}"

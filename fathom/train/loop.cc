@@ -169,6 +169,7 @@ class Run {
   bool TrainStep() {
     const Stopwatch clock;
     const MeshTraffic before = TrafficOf(mesh());
+    const double text_waits = sources_.host.traffic().seconds;
     Pulse::AtStep(step_);
     Pulse::At(Activity::kReading);
     if (!NextBatch()) {
@@ -189,7 +190,8 @@ class Run {
     tokens_ += tokens;
     timing_ = {clock.Seconds(), flops_per_token_ * tokens * 1e-12, tokens, peak_gflops_, data_seconds};
     seconds_ += timing_.seconds;
-    if (mesh().world().size() > 1) timing_.slowest = FindSlowest(mesh(), timing_.seconds - (TrafficOf(mesh()).seconds - before.seconds));
+    const double waits = TrafficOf(mesh()).seconds - before.seconds + sources_.host.traffic().seconds - text_waits;
+    if (mesh().world().size() > 1) timing_.slowest = FindSlowest(mesh(), timing_.seconds - waits);
     step_log_.Completed(step_, report_, timing_);
     const TraceSlice slice("metrics");
     Scalars scalars = StepScalars(step_, report_, timing_, rate);
