@@ -70,8 +70,10 @@ constexpr int64_t kPrefetchBytes = 4096;
 template <class W, int kM>
 constexpr int kStreams = kM == 1 ? 4 : std::clamp((HWY_MAX_BYTES == 64 ? 26 : 13) / (W::kParts + kM), 1, 4);
 #if HWY_TARGET == HWY_AVX3_DL
-// As many of them as are joined; more of them read more slowly (Zen 5, one thread: 37 GB/s with two, 32 with four).
-constexpr int kJoinedStreams = 2;
+// As many of them as are joined; more are slower again (Zen 5, one thread: BF16 37 GB/s with two, 32 with four; FP8 31, 33, 31 with 2 to
+// 4).
+template <class W>
+constexpr int kJoinedStreams = W::kScaled ? 3 : 2;
 #endif
 
 // x in the order in which a line of weights unpacks: [line][m][element], zeros behind the end. kM >= x's rows, the others are zero.
@@ -233,7 +235,8 @@ void RunColumnsBy(const FewRowsProduct& p, int64_t begin, int64_t end, const typ
 template <class W, int kM>
 void RunColumns(const FewRowsProduct& p, int64_t begin, int64_t end, const typename W::X* x, const Scales& scales) {
 #if HWY_TARGET == HWY_AVX3_DL
-  if (JoinedLines<W, kJoinedStreams>::Fits(p.w)) return RunColumnsBy<W, kM, kJoinedStreams, JoinedLines>(p, begin, end, x, scales);
+  constexpr int kR = std::min(kJoinedStreams<W>, kStreams<W, kM>);
+  if (JoinedLines<W, kR>::Fits(p.w)) return RunColumnsBy<W, kM, kR, JoinedLines>(p, begin, end, x, scales);
 #endif
   RunColumnsBy<W, kM, kStreams<W, kM>, StoredLines>(p, begin, end, x, scales);
 }
