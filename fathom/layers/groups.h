@@ -7,12 +7,15 @@
 
 namespace fathom {
 
+class Beside;  // parallel/beside.h
+
 struct LayerGroups {
-  Comm tensor;               // each has some heads and a part of every MLP's width; all have the same tokens
-  Comm expert;               // each has some of the experts
-  Comm context;              // each has some tokens of every sequence
-  Comm stage;                // each has some of the layers, in their order
-  bool same_tokens = false;  // the ranks of `expert` have the same tokens (decoding) rather than each its own
+  Comm tensor;                      // each has some heads and a part of every MLP's width; all have the same tokens
+  Comm expert;                      // each has some of the experts
+  Comm context;                     // each has some tokens of every sequence
+  Comm stage;                       // each has some of the layers, in their order
+  Beside* expert_beside = nullptr;  // where rows travel along `expert` beside arithmetic; null: they are waited for
+  bool same_tokens = false;         // the ranks of `expert` have the same tokens (decoding) rather than each its own
 };
 
 // The first of `layers` that stage number `stage` of so many has: as even as it goes, the first stages have the more.

@@ -11,18 +11,25 @@ Mlp::Saved Mlp::Allocate(Arena& arena, DType compute, int64_t tokens) const {
   return {arena.Alloc(compute, {tokens, width_}), arena.Alloc(compute, {tokens, width_})};
 }
 
-void Mlp::Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* saved) const {
-  ArenaScope scope(ctx.scratch);
-  const Saved s = saved ? *saved : Allocate(ctx.scratch, ctx.compute, x.dim(0));
+void Mlp::ForwardBranches(Ctx& ctx, const MlpParams& p, ConstView x, const Saved& s) const {
   LinearForward(ctx, p.gate_proj, x, s.gate);
   LinearForward(ctx, p.up_proj, x, s.up);
-  const View hidden = saved ? ctx.scratch.Alloc(ctx.compute, s.gate.shape()) : s.gate;
+}
+
+void Mlp::ForwardDown(Ctx& ctx, const MlpParams& p, const Saved& s, View hidden, View y) const {
   {
     TraceSlice slice("swiglu");
     AddBytes(slice, {s.gate, s.up, hidden});
     SwigluForward(s.gate, s.up, {}, hidden);
   }
   LinearForward(ctx, p.down_proj, hidden, y, Write::kAdd);
+}
+
+void Mlp::Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* saved) const {
+  ArenaScope scope(ctx.scratch);
+  const Saved s = saved ? *saved : Allocate(ctx.scratch, ctx.compute, x.dim(0));
+  ForwardBranches(ctx, p, x, s);
+  ForwardDown(ctx, p, s, saved ? ctx.scratch.Alloc(ctx.compute, s.gate.shape()) : s.gate, y);
 }
 
 void Mlp::Backward(Ctx& ctx, const MlpParams& p, Saved& s, ConstView x, ConstView dy, View dx, MlpParams& grad) const {

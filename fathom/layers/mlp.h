@@ -19,6 +19,9 @@ class Mlp {
 
   // x [T,D] compute dtype; y [T,D] F32 is added to. saved == nullptr: inference.
   void Forward(Ctx& ctx, const MlpParams& p, ConstView x, View y, Saved* saved) const;
+  // Its two parts: overwrites saved's gate and up; then adds to y. hidden [T,F] compute dtype is overwritten, and may be saved.gate.
+  void ForwardBranches(Ctx& ctx, const MlpParams& p, ConstView x, const Saved& saved) const;
+  void ForwardDown(Ctx& ctx, const MlpParams& p, const Saved& saved, View hidden, View y) const;
   // dy [T,D] compute dtype; dx [T,D] F32 is added to; adds to grad. saved is overwritten by the gradients of gate and up.
   void Backward(Ctx& ctx, const MlpParams& p, Saved& saved, ConstView x, ConstView dy, View dx, MlpParams& grad) const;
 

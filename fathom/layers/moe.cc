@@ -12,6 +12,7 @@
 #include "fathom/layers/context_rows.h"
 #include "fathom/layers/linear.h"
 #include "fathom/layers/router_choice.h"
+#include "fathom/parallel/beside.h"
 #include "fathom/tensor/traced_bytes.h"
 
 namespace fathom {
@@ -45,16 +46,21 @@ class Rows {
     gate = s.gate.Rows(0, held);
     up = s.up.Rows(0, held);
   }
-  // [held,D] in scratch, or the rows themselves.
-  View ToExperts(View rows) const {
+  bool travel() const { return travels_; }
+  // [held,D] in scratch, or the rows themselves; there after Await.
+  View BeginToExperts(View rows) const {
     if (!travels_) return rows;
     const View to = ctx_.scratch.Alloc(rows.dtype(), {held, rows.dim(1)});
-    exchange_.ToExperts(rows, to);
+    exchange_.ToExperts(rows, to, ctx_.groups.expert_beside);
     return to;
   }
-  // Overwrites rows, unless they are the same.
-  void FromExperts(View at_experts, View rows) const {
-    if (travels_) exchange_.FromExperts(at_experts, rows);
+  // Overwrites rows, unless they are the same, by the time of Await.
+  void BeginFromExperts(View at_experts, View rows) const {
+    if (travels_) exchange_.FromExperts(at_experts, rows, ctx_.groups.expert_beside);
+  }
+  // What was begun.
+  void Await() const {
+    if (travels_ && ctx_.groups.expert_beside != nullptr) ctx_.groups.expert_beside->AwaitAll();
   }
 
   const RowExchange& exchange() const { return exchange_; }
@@ -268,7 +274,12 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   const Rows rows(ctx, s);
   const View inputs = ctx.scratch.Alloc(ctx.compute, {rows.count, hidden_});
   TracedGather(x, rows.token, inputs);
-  const View at_experts = rows.ToExperts(inputs);
+  const View at_experts = rows.BeginToExperts(inputs);
+  if (HasShared(ctx, p)) {
+    const TraceSlice slice("shared experts");
+    shared_.ForwardBranches(ctx, p.shared_experts, x, s.shared);
+  }
+  rows.Await();
   ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), rows.begin, at_experts, rows.gate);
   ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), rows.begin, at_experts, rows.up);
   const View hidden = ctx.scratch.Alloc(ctx.compute, {rows.held, width_});
@@ -279,11 +290,12 @@ void Moe::Forward(Ctx& ctx, const MoeParams& p, int64_t sequence, ConstView x, V
   }
   // The gathered inputs are not needed any more.
   ExpertsForward(ctx, MatricesOf(ctx, p.experts, &MlpParams::down_proj), rows.begin, hidden, at_experts);
-  rows.FromExperts(at_experts, inputs);
+  rows.BeginFromExperts(at_experts, inputs);
+  rows.Await();
   TracedCombine(inputs, s.slot_row, slots(), y);
   if (!HasShared(ctx, p)) return;
   const TraceSlice slice("shared experts");
-  shared_.Forward(ctx, p.shared_experts, x, y, &s.shared);
+  shared_.ForwardDown(ctx, p.shared_experts, s.shared, ctx.scratch.Alloc(ctx.compute, s.shared.gate.shape()), y);
 }
 
 void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std::span<float> d_slots) const {
@@ -299,7 +311,14 @@ void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std:
     ExpertsBackwardWeight(ctx, MatricesOf(ctx, p.experts, matrix), rows.begin, in, d_out, MatricesOf(ctx, grad.experts, matrix));
   };
   TracedGather(dy, rows.token, wide);
-  const View d_out = rows.ToExperts(wide);
+  const View d_out = rows.BeginToExperts(wide);
+  rows.Await();
+  View at_experts;  // the experts' inputs once more, on their way beside the last product's gradients
+  if (rows.travel()) {
+    const View inputs = ctx.scratch.Alloc(ctx.compute, wide.shape());
+    TracedGather(pass.x, rows.token, inputs);
+    at_experts = rows.BeginToExperts(inputs);
+  }
   {
     TraceSlice slice("swiglu");
     AddBytes(slice, {rows.gate, rows.up, hidden});
@@ -315,13 +334,18 @@ void Moe::BackwardExperts(Ctx& ctx, const BackwardPass& pass, ConstView dy, std:
                    d_held_weight);  // the saved branches are not needed after this
   }
   ReturnWeights(ctx, rows, d_held_weight, d_slots);
-  TracedGather(pass.x, rows.token, wide);
-  const View at_experts = rows.ToExperts(wide);
-  add_gradients(&MlpParams::gate_proj, at_experts, rows.gate);
-  add_gradients(&MlpParams::up_proj, at_experts, rows.up);
-  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), rows.begin, rows.gate, at_experts, Write::kOverwrite);
-  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), rows.begin, rows.up, at_experts, Write::kAdd);
-  rows.FromExperts(at_experts, wide);
+  rows.Await();
+  const auto add_input_gradients = [&] {
+    if (!rows.travel()) TracedGather(pass.x, rows.token, at_experts = wide);
+    add_gradients(&MlpParams::gate_proj, at_experts, rows.gate);
+    add_gradients(&MlpParams::up_proj, at_experts, rows.up);
+  };
+  if (!rows.travel()) add_input_gradients();
+  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::gate_proj), rows.begin, rows.gate, d_out, Write::kOverwrite);
+  ExpertsBackwardInput(ctx, MatricesOf(ctx, p.experts, &MlpParams::up_proj), rows.begin, rows.up, d_out, Write::kAdd);
+  rows.BeginFromExperts(d_out, wide);  // beside the other products' gradients
+  if (rows.travel()) add_input_gradients();
+  rows.Await();
   TracedCombine(wide, pass.s.slot_row, slots(), pass.dx);
 }
 
@@ -338,12 +362,17 @@ void Moe::Backward(Ctx& ctx, const MoeParams& p, Saved& s, ConstView x, const Co
   ArenaScope scope(ctx.scratch);
   const std::span<float> d_slots = ctx.scratch.AllocSpan<float>(std::ssize(s.slot_weight));
   const Comm& tensor = ctx.groups.tensor;
-  AddOverRanks(tensor, ctx.scratch, dx, [&](View part) { BackwardExperts(ctx, {p, s, x, part, grad}, d.dy, d_slots); });
+  const auto add_shared = [&](View part) {
+    if (!HasShared(ctx, p)) return;
+    const TraceSlice slice("shared experts");
+    shared_.Backward(ctx, p.shared_experts, s.shared, x, d.dy, part, grad.shared_experts);
+  };
+  AddOverRanks(tensor, ctx.scratch, dx, [&](View part) {
+    BackwardExperts(ctx, {p, s, x, part, grad}, d.dy, d_slots);
+    if (tensor.size() > 1) add_shared(part);  // what is summed over ranks is summed at once
+  });
   BackwardRouter(ctx, {p, s, x, dx, grad}, ChosenOf(ctx, s, d_slots), d.d_scores);
-  if (!HasShared(ctx, p)) return;
-  const TraceSlice slice("shared experts");
-  AddOverRanks(tensor, ctx.scratch, dx,
-               [&](View part) { shared_.Backward(ctx, p.shared_experts, s.shared, x, d.dy, part, grad.shared_experts); });
+  if (tensor.size() == 1) add_shared(dx);
 }
 
 }  // namespace fathom

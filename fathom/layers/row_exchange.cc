@@ -1,9 +1,10 @@
 #include "fathom/layers/row_exchange.h"
 
 #include <algorithm>
-#include <vector>
+#include <utility>
 
 #include "fathom/base/plan_scope.h"
+#include "fathom/parallel/beside.h"
 
 namespace fathom {
 
@@ -53,7 +54,12 @@ void RowExchange::CountEven(int64_t row_bytes) const {
   comm_.CountSpread(rows * (n - 1) / n * row_bytes, std::min(rows, experts) * (n - 1) / n);
 }
 
-void RowExchange::ToExperts(ConstView rows, View to) const {
+void RowExchange::Send(std::vector<Outgoing> out, std::vector<Incoming> in, Beside* beside) const {
+  if (beside == nullptr) return comm_.Exchange(out, in);
+  beside->Begin([out = std::move(out), in = std::move(in)](const Comm& comm) { comm.Exchange(out, in); });
+}
+
+void RowExchange::ToExperts(ConstView rows, View to, Beside* beside) const {
   if (PlanScope::Active()) return CountEven(rows.dim(1) * DTypeSize(rows.dtype()));
   std::vector<Outgoing> out;
   std::vector<Incoming> in;
@@ -64,10 +70,10 @@ void RowExchange::ToExperts(ConstView rows, View to) const {
     if (mine.end > mine.begin) out.push_back({r, BytesOf(from)});
     if (held.end > held.begin) in.push_back({r, BytesOf(place)});
   });
-  comm_.Exchange(out, in);
+  Send(std::move(out), std::move(in), beside);
 }
 
-void RowExchange::FromExperts(ConstView rows, View to) const {
+void RowExchange::FromExperts(ConstView rows, View to, Beside* beside) const {
   if (PlanScope::Active()) return CountEven(rows.dim(1) * DTypeSize(rows.dtype()));
   std::vector<Outgoing> out;
   std::vector<Incoming> in;
@@ -78,7 +84,7 @@ void RowExchange::FromExperts(ConstView rows, View to) const {
     if (held.end > held.begin) out.push_back({r, BytesOf(from)});
     if (mine.end > mine.begin) in.push_back({r, BytesOf(place)});
   });
-  comm_.Exchange(out, in);
+  Send(std::move(out), std::move(in), beside);
 }
 
 }  // namespace fathom

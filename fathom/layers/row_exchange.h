@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "fathom/layers/context.h"
 
@@ -21,13 +22,15 @@ class RowExchange {
   // Fills held; collective. Under a PlanScope: every rank sends all of its rows here, or, if they are to be even, as many as go there.
   void Count();
   int64_t held() const { return held_.begin.back(); }
-  // rows [R,D], sorted by expert; to [held(),D], overwritten; contiguous, of one dtype.
-  void ToExperts(ConstView rows, View to) const;
+  // rows [R,D], sorted by expert; to [held(),D], overwritten; contiguous, of one dtype. beside: what is to be waited for (null: nothing
+  // is).
+  void ToExperts(ConstView rows, View to, Beside* beside = nullptr) const;
   // The way back: rows [held(),D], to [R,D].
-  void FromExperts(ConstView rows, View to) const;
+  void FromExperts(ConstView rows, View to, Beside* beside = nullptr) const;
 
  private:
   void CountEven(int64_t row_bytes) const;
+  void Send(std::vector<Outgoing> out, std::vector<Incoming> in, Beside* beside) const;
   template <class F>
   void ForBlocks(const F& f) const;
 

@@ -64,12 +64,13 @@ Comm Comm::Planned(int rank, int size, int host_ranks) {
   return comm;
 }
 
-Comm Comm::Part(const std::vector<int>& ranks) const {
+Comm Comm::Part(const std::vector<int>& ranks, const char* label) const {
   if (ranks.size() == 1) return {};
   Comm part;
   part.state_ = std::make_shared<State>();
   part.state_->transport = state_->transport;
   part.state_->channel = state_->channel;
+  part.state_->label = label;
   part.state_->host_ranks = state_->host_ranks;
   for (const int r : ranks) {
     if (r == rank()) part.state_->rank = static_cast<int>(part.state_->members.size());
@@ -120,6 +121,7 @@ Comm Comm::InChannel(Channel channel) const {
   other.state_->rank = state_->rank;
   other.state_->host_ranks = state_->host_ranks;
   other.state_->channel = channel;
+  other.state_->label = state_->label;
   return other;
 }
 
@@ -141,7 +143,7 @@ void Comm::Exchange(std::span<const Outgoing> out, std::span<const Incoming> in)
     }
     return;
   }
-  TraceSlice slice("communication");
+  TraceSlice slice(s.label);
   s.out.clear();
   s.in.clear();
   for (const Outgoing& message : out) {

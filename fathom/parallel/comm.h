@@ -32,8 +32,10 @@ class Comm {
 
   int rank() const { return state_ ? state_->rank : 0; }
   int size() const { return state_ ? static_cast<int>(state_->members.size()) : 1; }
-  // Those ranks of the group, this one among them, in rising order; called by all of them. Its traffic is counted apart.
-  Comm Part(const std::vector<int>& ranks) const;
+  // Those ranks of the group, this one among them, in rising order; called by all of them. Its traffic is counted apart. label: a literal,
+  // the name of what they tell each other in traces.
+  Comm Part(const std::vector<int>& ranks, const char* label = kLabel) const;
+  const char* label() const { return state_ ? state_->label : kLabel; }
   // The same group in a channel for another thread, its traffic counted apart.
   Comm InChannel(Channel channel) const;
 
@@ -64,12 +66,14 @@ class Comm {
   void CountSpread(int64_t bytes, int64_t messages) const;
 
  private:
+  static constexpr const char* kLabel = "communication";
   struct State {
     std::shared_ptr<Transport> transport;  // none: planned
     std::vector<int> members;              // ranks of the transport
     int rank = 0;                          // of this one among them
     Channel channel = Channel::kMain;
     int host_ranks = 1;  // of a planned group
+    const char* label = kLabel;
     Traffic traffic;
     std::vector<float> sums;  // [n*count]: what others sent
     std::vector<float> bucket;

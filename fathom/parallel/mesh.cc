@@ -57,12 +57,13 @@ void FillAxes(const RunConfig& config, int ranks, MeshSizes& sizes) {
   }
 }
 
-std::vector<int64_t> Fitting(int64_t most, const std::function<bool(int64_t)>& fits) {
+// "2, 4", of those up to so many; "1" if there is no other.
+std::string Fitting(int64_t most, const std::function<bool(int64_t)>& fits) {
   std::vector<int64_t> numbers;
   for (int64_t n = 2; n <= most; ++n) {
     if (fits(n)) numbers.push_back(n);
   }
-  return numbers;
+  return numbers.empty() ? "1" : fmt::format("{}", fmt::join(numbers, ", "));
 }
 
 }  // namespace
@@ -73,6 +74,8 @@ const char* AxisName(Axis axis) {
 }
 
 Mesh::Mesh(const Comm& world, const MeshSizes& sizes) : world_(world) {
+  constexpr std::array kLabels = {"communication along stage",  "communication along data",    "communication along fsdp",
+                                  "communication along expert", "communication along context", "communication along tensor"};
   FATHOM_CHECK(Product(sizes) == world.size(), "{} ranks", world.size());
   std::vector<int64_t> counts;
   for (const AxisSize& size : sizes) counts.push_back(size.dcn);
@@ -87,7 +90,7 @@ Mesh::Mesh(const Comm& world, const MeshSizes& sizes) : world_(world) {
       if (!differs) groups[axis].push_back(r);
     }
   }
-  for (size_t axis = 0; axis < sizes.size(); ++axis) comms_[axis] = world.Part(groups[axis]);
+  for (size_t axis = 0; axis < sizes.size(); ++axis) comms_[axis] = world.Part(groups[axis], kLabels[axis]);
 }
 
 void Mesh::SumOverRows(std::span<double> x) const {
@@ -176,7 +179,7 @@ void CheckMesh(const RunConfig& config, const Mesh& mesh, const ModelConfig& mod
   const int ranks = mesh.world().size();
   const auto refuse = [&](Axis axis, const std::string& why, const std::function<bool(int64_t)>& fits) {
     Throw(ErrorCode::kUsage, "{}={}: {}; up to {} ranks would do: {}", MeshFlag(config, axis), mesh.size(axis), why, ranks,
-          fmt::join(Fitting(ranks, fits), ", "));
+          Fitting(ranks, fits));
   };
   for (const Divided& d : DividedSizes(model, length)) {
     const auto fits = [&](int64_t n) { return d.size % (n * d.each) == 0; };

@@ -81,6 +81,8 @@ TEST(Mesh, NamesEveryNumberThatWouldDo) {
   EXPECT_THAT(of("ici_context_parallelism=5", 5), testing::AllOf(HasSubstr("48 tokens"), HasSubstr("2, 3, 4")));
   EXPECT_THAT(of("dcn_pipeline_parallelism=5", 5), testing::AllOf(HasSubstr("dcn_pipeline_parallelism=5"), HasSubstr("2, 3")));
   EXPECT_EQ(of("ici_tensor_parallelism=2", 2), "nothing was thrown");
+  model.num_attention_heads = 3;
+  EXPECT_THAT(of("ici_tensor_parallelism=2", 2), testing::EndsWith("would do: 1"));
 }
 
 }  // namespace

@@ -19,9 +19,9 @@ namespace {
 
 constexpr int64_t kLongestMessage = int64_t{1} << 23;  // what is longer goes in parts, so that others see it move
 constexpr size_t kNews = 256;                          // bytes, at most
-// Between looks at messages beside the main thread's, which needs the core: a thousandth of what has been waited, so that who waits for
-// long does next to nothing.
-constexpr auto kNap = std::chrono::microseconds(30), kLongestNap = std::chrono::microseconds(1000);
+// Between looks at messages beside the main thread's, which needs the core: a tenth of what has been waited at first, then a thousandth, so
+// that who waits for long does next to nothing.
+constexpr auto kNap = std::chrono::microseconds(30), kLongNap = std::chrono::microseconds(200), kLongestNap = std::chrono::microseconds(1000);
 
 class MpiTransport final : public Transport {
  public:
@@ -123,7 +123,8 @@ class MpiTransport final : public Transport {
       } else {
         MPI_Testsome(count, requests.data(), &some, done.data(), MPI_STATUSES_IGNORE);
         const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start);
-        if (some == 0) std::this_thread::sleep_for(std::clamp(waited / 1000, kNap, kLongestNap));
+        const auto nap = std::max(std::clamp(waited / 10, kNap, kLongNap), std::clamp(waited / 1000, kNap, kLongestNap));
+        if (some == 0) std::this_thread::sleep_for(nap);
       }
       parts_.fetch_add(some, std::memory_order_relaxed);
       left -= some;
@@ -144,8 +145,8 @@ class MpiTransport final : public Transport {
   MPI_Comm data_, meeting_, news_;
   int rank_ = 0, size_ = 1;
   bool several_threads_ = false;
-  std::array<std::vector<MPI_Request>, 3> requests_;  // by channel
-  std::vector<News> heard_, told_;                    // by rank
+  std::array<std::vector<MPI_Request>, kChannels> requests_;  // by channel
+  std::vector<News> heard_, told_;                            // by rank
 };
 
 }  // namespace

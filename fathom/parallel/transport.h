@@ -19,7 +19,8 @@ struct Incoming {
 };
 
 // Threads of a rank talk to other ranks apart from each other, each in a channel of its own.
-enum class Channel : int { kMain, kLayers, kSaving };
+enum class Channel : int { kMain, kLayers, kRows, kSaving };
+inline constexpr size_t kChannels = 4;
 
 class Transport {
  public:

@@ -127,7 +127,7 @@ MeshTraffic TrafficOf(const Mesh& mesh) {
   MeshTraffic traffic{.seconds = mesh.world().traffic().seconds};
   for (const Axis axis : kAxes) {
     const Traffic along = mesh.comm(axis).traffic();
-    traffic.bytes_sent[static_cast<size_t>(axis)] = along.bytes_sent;
+    traffic.along[static_cast<size_t>(axis)] = along;
     traffic.seconds += along.seconds;
     traffic.hidden_seconds += along.hidden_seconds;
   }
@@ -138,9 +138,12 @@ void AddTraffic(const Mesh& mesh, const MeshTraffic& before, Scalars& scalars) {
   if (mesh.world().size() == 1) return;
   const MeshTraffic now = TrafficOf(mesh);
   for (const Axis axis : kAxes) {
-    const auto i = static_cast<size_t>(axis);
-    if (mesh.size(axis) > 1)
-      scalars.Add(fmt::format("comm/bytes_sent/{}", AxisName(axis)), static_cast<double>(now.bytes_sent[i] - before.bytes_sent[i]));
+    if (mesh.size(axis) == 1) continue;
+    const Traffic &then = before.along[static_cast<size_t>(axis)], &after = now.along[static_cast<size_t>(axis)];
+    const double seconds = after.seconds - then.seconds, hidden = after.hidden_seconds - then.hidden_seconds;
+    scalars.Add(fmt::format("comm/bytes_sent/{}", AxisName(axis)), static_cast<double>(after.bytes_sent - then.bytes_sent));
+    scalars.Add(fmt::format("comm/seconds/{}", AxisName(axis)), seconds);
+    scalars.Add(fmt::format("comm/hidden_share/{}", AxisName(axis)), hidden > 0 ? hidden / (seconds + hidden) : 0);
   }
   scalars.Add("perf/comm_seconds", now.seconds - before.seconds);
   scalars.Add("perf/comm_hidden_seconds", now.hidden_seconds - before.hidden_seconds);

@@ -53,11 +53,12 @@ struct StepTiming {
 
 // What each axis with several ranks has cost this one so far, and all of them together.
 struct MeshTraffic {
-  std::array<int64_t, kAxes.size()> bytes_sent = {};
+  std::array<Traffic, kAxes.size()> along = {};
   double seconds = 0, hidden_seconds = 0;
 };
 MeshTraffic TrafficOf(const Mesh& mesh);
-// What it has cost since, of several ranks: comm/bytes_sent/<axis>, perf/comm_seconds, perf/comm_hidden_seconds.
+// What it has cost since, of several ranks: comm/bytes_sent/<axis>, comm/seconds/<axis> in which the rank waited, comm/hidden_share/<axis>
+// of the whole that passed beside arithmetic, perf/comm_seconds, perf/comm_hidden_seconds.
 void AddTraffic(const Mesh& mesh, const MeshTraffic& before, Scalars& scalars);
 
 Scalars StepScalars(int64_t step, const StepReport& report, const StepTiming& timing, double learning_rate);

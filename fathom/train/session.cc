@@ -108,6 +108,7 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
       decoder_(Sharding(config, options.mesh).LocalConfig(), options.layers),
       groups_{options.mesh.comm(Axis::kTensor), options.mesh.comm(Axis::kExpert), options.mesh.comm(Axis::kContext),
               options.mesh.comm(Axis::kStage)},
+      expert_rows_(groups_.expert.size() > 1 ? std::make_unique<Beside>(groups_.expert, Channel::kRows, row_courier_) : nullptr),
       params_(std::move(params)),
       placement_(*params_.spec, config, options),
       rounded_(MakeBF16Copy(params_, [&](const ParamSpec& param) { return treatments().HasBF16Copy(param); })),
@@ -132,58 +133,15 @@ TrainSession::TrainSession(const ModelConfig& config, const TrainOptions& option
     gradients_.push_back(a.adapter->a.mutable_view());
     gradients_.push_back(a.adapter->b.mutable_view());
   }
-  ListSums();
+  sums_ = std::make_unique<GradientSums>(placement_, grads_, shares_, courier_);
+  if (GradientSums::Overlaps(options.mesh)) whole_grads_.store = sums_.get();
+  groups_.expert_beside = expert_rows_.get();
   if (options.qk_clip > 0) ListClipped();
   optimizer_ = std::make_unique<Optimizer>(options.optimizer, OptimizerParams(options, placement_, params_, rounded_, grads_),
                                            [world = options.mesh.world()](double x) {
                                              world.AllSum(std::span(&x, 1));
                                              return x;
                                            });
-}
-
-// What ranks along data share is summed there first (shares_), but for the embedding's and head's over stages, and then only in the rows
-// that this rank updates.
-void TrainSession::ListSums() {
-  std::set<const std::byte*> seen;
-  const auto add = [&](const std::vector<Axis>& axes, View gradient, View shared) {
-    if (!seen.insert(gradient.raw()).second) return;
-    for (const Axis axis : axes) {
-      if (axis == Axis::kData && !shared.empty()) {
-        gradient = shared;
-      } else {
-        sums_[static_cast<size_t>(axis)].push_back(gradient);
-      }
-    }
-  };
-  for (const auto& [param, w] : ListParams(grads_)) {
-    const View kept = w->value.mutable_view();
-    const int64_t first = placement_.Kept(*param).row_begin;
-    const Region rows = placement_.Updated(*param);
-    add(placement_.SummedOver(*param), kept,
-        placement_.SharesMoments(*param) ? kept.Rows(rows.row_begin - first, rows.row_end - first) : View());
-  }
-  for (const auto& [param, adapter] : ListAdapters(grads_)) {
-    add(placement_.sharding().SummedOver(*param, Factor::kA), adapter->a.mutable_view(), View());
-    add(placement_.sharding().SummedOver(*param, Factor::kB), adapter->b.mutable_view(), View());
-  }
-}
-
-void TrainSession::SumGradients() {
-  const TraceSlice slice("sums over ranks");
-  for (const Axis axis : kAxes) {
-    if (axis == Axis::kData) shares_.SumGradients();
-    options_.mesh.comm(axis).AllSum(sums_[static_cast<size_t>(axis)]);
-  }
-}
-
-int64_t TrainSession::SumBytes() const {
-  int64_t bytes = 0;
-  for (const std::vector<View>& list : sums_) {
-    int64_t elements = 0;
-    for (const View& view : list) elements += view.NumElements();
-    bytes += Comm::SumBytes(elements);
-  }
-  return bytes;
 }
 
 TrainSession::PassMemory TrainSession::CountPasses(PlanScope::Rows rows) {
@@ -323,16 +281,21 @@ LossOptions TrainSession::LossOf(const BatchCounts& batch, double scale, double 
 }
 
 LossSums TrainSession::Gradients(const Batch& batch, double scale, double mtp_scale) {
+  return Passes(batch, LossOf(Count(batch), scale, mtp_scale), false);
+}
+
+// summed: sums_ follows.
+LossSums TrainSession::Passes(const Batch& batch, const LossOptions& loss, bool summed) {
   Ctx ctx = Context();
-  const LossOptions loss = LossOf(Count(batch), scale, mtp_scale);
   const LayerScope weights(compute_, kRootLayer), gradients(whole_grads_, kRootLayer);
   std::ranges::fill(layer_sums_, 0.0);
   std::ranges::fill(layer_counts_, 0);
   std::ranges::fill(max_logits_, -std::numeric_limits<float>::infinity());
   LossSums total;
   for (int64_t row = 0; row < batch.rows; row += options_.rows) {
-    const std::span<const TokenBatch> micro = MicroBatches(batch, row, std::min(row + options_.rows, batch.rows));
-    total += decoder_.ForwardBackward(ctx, compute_, micro, loss, options_.remat, whole_grads_);
+    const int64_t end = std::min(row + options_.rows, batch.rows);
+    if (summed && end == batch.rows) sums_->BeginLastPass();
+    total += decoder_.ForwardBackward(ctx, compute_, MicroBatches(batch, row, end), loss, options_.remat, whole_grads_);
   }
   return total;
 }
@@ -363,9 +326,9 @@ StepReport TrainSession::Step(const Batch& batch, double learning_rate) {
   const double weight = counts.targets + 1e-8;
   StepReport report{.trains_lm = options_.lm_loss};
   const double mtp_scale = options_.mtp_factor / (counts.mtp_targets + 1e-8);
-  report.sums = SumOverRanks(Gradients(batch, 1 / weight, mtp_scale));
+  report.sums = SumOverRanks(Passes(batch, LossOf(counts, 1 / weight, mtp_scale), true));
   Pulse::At(Activity::kUpdating);
-  SumGradients();
+  sums_->Sum();
   options_.mesh.SumOverTokens(std::span(layer_sums_));
   options_.mesh.SumOverTokens(std::span(layer_counts_));
   report.lm_loss = (report.sums.main.loss + report.sums.main.z_loss) / weight;

@@ -13,6 +13,7 @@
 #include "fathom/optim/optimizer.h"
 #include "fathom/optim/qk_clip.h"
 #include "fathom/train/data_shares.h"
+#include "fathom/train/gradient_sums.h"
 #include "fathom/train/placement.h"
 #include "fathom/train/split_layers.h"
 
@@ -88,7 +89,7 @@ class TrainSession {
   // What passes read: params(), or their bf16 copies where there are some, and the memory in which split layers are made whole.
   DecoderParams& compute_params() { return rounded_; }
   // What sums of gradients over ranks take.
-  int64_t SumBytes() const;
+  int64_t SumBytes() const { return sums_->NumBytes(); }
   int64_t SplitBytes() const { return shares_.NumBytes() + (weights_ ? weights_->NumBytes() + split_grads_->NumBytes() : 0); }
   Optimizer& optimizer() { return *optimizer_; }
 
@@ -103,9 +104,8 @@ class TrainSession {
   double BalanceTerms(const BatchCounts& counts) const;
   LossOptions LossOf(const BatchCounts& counts, double scale, double mtp_scale) const;
   Ctx Context() { return {saved_, scratch_, options_.compute, options_.fp8_block, Arithmetic::kFastest, groups_}; }
-  void ListSums();
   LossSums SumOverRanks(const LossSums& mine) const;
-  void SumGradients();
+  LossSums Passes(const Batch& batch, const LossOptions& loss, bool summed);
   int64_t BalancedLayers() const;
   void UpdateRouterBiases();
   void ListClipped();
@@ -119,14 +119,16 @@ class TrainSession {
   TrainOptions options_;
   Decoder decoder_;
   LayerGroups groups_;
+  Courier row_courier_;
+  std::unique_ptr<Beside> expert_rows_;  // rows that travel to experts; null: there is one rank
   DecoderParams params_;
   Placement placement_;
   DecoderParams rounded_, grads_;  // bf16 copies (or params_) and gradients of what is kept
   Courier courier_;
   std::unique_ptr<SplitLayers> weights_, split_grads_;
   DataShares shares_;
-  DecoderParams compute_, whole_grads_;               // what passes read and add to: the same, with split layers made whole
-  std::array<std::vector<View>, kAxes.size()> sums_;  // gradients that are summed along each axis
+  DecoderParams compute_, whole_grads_;  // what passes read and add to: the same, with split layers made whole
+  std::unique_ptr<GradientSums> sums_;
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<View> gradients_;  // those that exist
   struct CountedBias {

@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "fathom/base/clock.h"
 #include "fathom/base/plan_scope.h"
-#include "fathom/base/trace.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 
 namespace fathom {
@@ -23,9 +21,8 @@ Tensor Memory(int64_t bytes) { return Tensor(DType::kF32, {bytes / 4}); }
 SplitLayers::SplitLayers(const Placement& placement, DecoderParams& kept, Use use, Courier& courier)
     : placement_(placement),
       comm_(placement.sharding().mesh().comm(Axis::kFsdp)),
-      courier_comm_(comm_.InChannel(Channel::kLayers)),
+      beside_(comm_, Channel::kLayers, courier),
       use_(use),
-      courier_(courier),
       whole_(kept) {
   Lay(kept);
   whole_.store = this;
@@ -45,7 +42,7 @@ void SplitLayers::Lay(DecoderParams& kept) {
   }
   int64_t most[3] = {};
   for (const auto& [layer, bytes] : used) {
-    const int memory = layer == kRoot ? 0 : 1 + static_cast<int>(layer % 2);
+    const size_t memory = layer == kRoot ? 0 : 1 + static_cast<size_t>(layer % 2);
     layers_[layer].memory = memory;
     most[memory] = std::max(most[memory], bytes);
   }
@@ -56,7 +53,7 @@ void SplitLayers::Lay(DecoderParams& kept) {
     Tensor& tensor = made[w->value.view().raw()];
     if (tensor.empty()) {
       Layer& layer = layers_[param->layer];
-      Tensor& memory = memory_[static_cast<size_t>(layer.memory)];
+      Tensor& memory = memory_[layer.memory];
       const View whole(memory.mutable_view().raw() + offsets.at(w->value.view().raw()), w->value.dtype(),
                        ShapeOf(placement_.sharding().Computed(*param), param->shape));
       tensor = Tensor::Sharing(memory.owner(), whole);
@@ -103,51 +100,48 @@ void SplitLayers::Gather(const Comm& comm, const std::vector<SplitTensor>& list)
   comm.Exchange(out, in);
 }
 
-void SplitLayers::Post(int64_t layer, std::packaged_task<void()> errand) {
-  errand_ = std::make_unique<Errand>(layer, courier_.Post(std::move(errand)));
+// Is it whole in its memory, or on its way there? The last layers of the forward are the first of the backward.
+bool SplitLayers::IsHeld(int64_t layer) const { return held_[layers_.at(layer).memory] == layer; }
+
+void SplitLayers::Post(int64_t layer) {
+  errand_ = layer;
+  held_[layers_.at(layer).memory] = layer;
+  beside_.Begin(
+      [this, &list = layers_.at(layer).tensors](const Comm& comm) { use_ == Use::kGather ? Gather(comm, list) : Exchange(comm, list); });
 }
 
 void SplitLayers::Await() {
-  const TraceSlice slice("communication");
-  const Stopwatch clock;
-  {
-    const Pulse::Beside courier;
-    errand_->done.get();
-  }
-  const Traffic now = courier_comm_.traffic();
-  const double took = now.seconds - counted_.seconds, waited = clock.Seconds();
-  comm_.AddTraffic({.bytes_sent = now.bytes_sent - counted_.bytes_sent,
-                    .messages = now.messages - counted_.messages,
-                    .seconds = waited,
-                    .hidden_seconds = std::max(0.0, took - waited)});
-  counted_ = now;
+  beside_.Await();
+  errand_.reset();
 }
 
 // The layer that followed this one at the same place of the last pass, unless it lies in the same memory. Every rank has the same passes.
 void SplitLayers::GatherNext(int64_t layer) {
   const size_t place = order_.size();
   if (place >= last_.size() || last_[place - 1] != layer) return;
-  const Layer& next = layers_.at(last_[place]);
-  if (last_[place] != kRoot && next.memory != layers_.at(layer).memory)
-    Post(last_[place], std::packaged_task<void()>([&] { Gather(courier_comm_, next.tensors); }));
+  const int64_t next = last_[place];
+  if (next != kRoot && layers_.at(next).memory != layers_.at(layer).memory && !IsHeld(next)) Post(next);
 }
 
 // What was gathered ahead and not used: the values are about to change.
 void SplitLayers::Forget() {
   if (errand_) Await();
-  errand_.reset();
 }
 
 void SplitLayers::BeginGathered(int64_t layer) {
   order_.push_back(layer);
-  const bool ahead = errand_ && errand_->layer == layer;
   if (errand_) Await();
-  if (!ahead) {
-    Post(layer, std::packaged_task<void()>([this, layer] { Gather(courier_comm_, layers_.at(layer).tensors); }));
+  if (!IsHeld(layer)) {
+    Post(layer);
     Await();
   }
-  errand_.reset();
   GatherNext(layer);
+}
+
+void SplitLayers::PlanGathered(int64_t layer) {
+  if (IsHeld(layer)) return;
+  held_[layers_.at(layer).memory] = layer;
+  Gather(comm_, layers_.at(layer).tensors);
 }
 
 // Sends the rows of other ranks and receives those of this rank's.
@@ -174,9 +168,9 @@ void SplitLayers::Exchange(const Comm& comm, const std::vector<SplitTensor>& lis
 
 void SplitLayers::Collect() {
   if (!errand_) return;
+  const int64_t layer = *errand_;
   Await();
-  Add(layers_.at(errand_->layer).tensors);
-  errand_.reset();
+  Add(layers_.at(layer).tensors);
 }
 
 // What was exchanged to the kept rows, summed in the order of the ranks.
@@ -189,12 +183,15 @@ void SplitLayers::Add(const std::vector<SplitTensor>& list) {
 }
 
 void SplitLayers::Begin(int64_t layer) {
-  if (layer == kRoot) last_ = std::exchange(order_, {});
+  if (layer == kRoot) {
+    last_ = std::exchange(order_, {});
+    held_ = kNone;
+  }
   const auto found = layers_.find(layer);
   if (found == layers_.end()) return;
   const std::vector<SplitTensor>& list = found->second.tensors;
-  if (use_ == Use::kGather) return PlanScope::Active() ? Gather(comm_, list) : BeginGathered(layer);
-  if (errand_ && layers_.at(errand_->layer).memory == found->second.memory) Collect();
+  if (use_ == Use::kGather) return PlanScope::Active() ? PlanGathered(layer) : BeginGathered(layer);
+  if (errand_ && layers_.at(*errand_).memory == found->second.memory) Collect();
   for (const SplitTensor& tensor : list) Fill(0, tensor.whole);
 }
 
@@ -209,7 +206,7 @@ void SplitLayers::EndSummed(int64_t layer) {
     const std::vector<SplitTensor>& list = found->second.tensors;
     if (PlanScope::Active()) return Exchange(comm_, list);
     Collect();
-    Post(layer, std::packaged_task<void()>([this, &list] { Exchange(courier_comm_, list); }));
+    Post(layer);
   }
   if (layer == kRoot) Collect();
 }

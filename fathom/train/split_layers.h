@@ -2,13 +2,13 @@
 // While one runs, a thread of its own gathers the layer that came next in the last pass, or sums the gradients of the one before.
 #pragma once
 
-#include <future>
+#include <array>
 #include <map>
-#include <memory>
+#include <optional>
 #include <vector>
 
 #include "fathom/model/params.h"
-#include "fathom/parallel/courier.h"
+#include "fathom/parallel/beside.h"
 #include "fathom/train/placement.h"
 
 namespace fathom {
@@ -39,20 +39,17 @@ class SplitLayers final : public LayerStore {
  private:
   struct Layer {
     std::vector<SplitTensor> tensors;
-    int memory = 0;  // layers that follow each other lie in different ones
-  };
-  // What the courier is about.
-  struct Errand {
-    int64_t layer;
-    std::future<void> done;
+    size_t memory = 0;  // layers that follow each other lie in different ones
   };
   void Lay(DecoderParams& kept);
   View RowsOf(const SplitTensor& tensor, int r) const;
+  bool IsHeld(int64_t layer) const;
   void BeginGathered(int64_t layer);
+  void PlanGathered(int64_t layer);
   void Gather(const Comm& comm, const std::vector<SplitTensor>& list) const;
   void GatherNext(int64_t layer);
   void Forget();
-  void Post(int64_t layer, std::packaged_task<void()> errand);
+  void Post(int64_t layer);
   void Await();
   void Exchange(const Comm& comm, const std::vector<SplitTensor>& list);
   void Collect();
@@ -61,17 +58,17 @@ class SplitLayers final : public LayerStore {
 
   const Placement& placement_;
   const Comm& comm_;  // its traffic is that of both
-  Comm courier_comm_;
+  Beside beside_;
   Use use_;
-  Courier& courier_;
   DecoderParams whole_;
   std::map<int64_t, Layer> layers_;
   std::vector<Tensor> memory_;  // the root's, and two in which layers take turns
+  static constexpr std::array<int64_t, 3> kNone = {-2, -2, -2};
+  std::array<int64_t, 3> held_ = kNone;  // parameters: the layer in each memory
   Tensor received_;
   std::vector<View> pieces_;           // of the layer that is being summed, by tensor and rank
-  std::unique_ptr<Errand> errand_;     // that has not been waited for
+  std::optional<int64_t> errand_;      // the layer of the one that has not been waited for
   std::vector<int64_t> order_, last_;  // layers as they began in this pass, and in the one before
-  Traffic counted_;                    // of the courier's
 };
 
 }  // namespace fathom
