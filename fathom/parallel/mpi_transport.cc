@@ -21,7 +21,8 @@ constexpr int64_t kLongestMessage = int64_t{1} << 23;  // what is longer goes in
 constexpr size_t kNews = 256;                          // bytes, at most
 // Between looks at messages beside the main thread's, which needs the core: a tenth of what has been waited at first, then a thousandth, so
 // that who waits for long does next to nothing.
-constexpr auto kNap = std::chrono::microseconds(30), kLongNap = std::chrono::microseconds(200), kLongestNap = std::chrono::microseconds(1000);
+constexpr auto kNap = std::chrono::microseconds(30), kLongNap = std::chrono::microseconds(200),
+               kLongestNap = std::chrono::microseconds(1000);
 
 class MpiTransport final : public Transport {
  public:

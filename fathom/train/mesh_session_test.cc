@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "fathom/base/rng.h"
+#include "fathom/data/synthetic.h"
 #include "fathom/parallel/test_threads.h"
 #include "fathom/testing/close.h"
 #include "fathom/train/load_model.h"
@@ -174,6 +175,76 @@ TEST(MeshSession, ComparesTheModulesPredictionsAsOneRank) {
 TEST(MeshSession, CountsPaddingAsOneRank) {
   const Words words = {"compat=maxtext", "load_balance_loss_weight=0.1"};
   ExpectSameOnEveryMesh(words);
+  ExpectSameOnEveryMesh(Joined(words, {"use_indexer=true", "indexer_head_dim=8", "indexer_n_heads=2", "indexer_topk=4",
+                                       "indexer_loss_scaling_factor=1", "indexer_sparse_training=true"}));
+}
+
+// Numbers of a model's parameters: all, those of no layer, those of the last two layers, those of experts.
+struct Sizes {
+  double all = 0, root = 0, last = 0, experts = 0;
+};
+Sizes SizesOf(const ModelSpec& spec, int64_t layers) {
+  Sizes s;
+  for (const ParamSpec& param : spec) {
+    const auto n = static_cast<double>(param.shape.NumElements());
+    s.all += n;
+    if (param.layer < 0) s.root += n;
+    if (param.layer >= layers - 2) s.last += n;
+    if (param.is_expert()) s.experts += n;
+  }
+  return s;
+}
+
+// Bytes that a rank of two along each axis sends in a step of `tokens` a rank, in F32: the table of docs/ranks.md.
+double TheoryOf(Axis axis, const ModelConfig& c, double tokens) {
+  const Sizes p = SizesOf(ModelSpec(c), c.num_hidden_layers);
+  const auto layers = static_cast<double>(c.num_hidden_layers), moe = layers - static_cast<double>(c.first_k_dense_replace);
+  const auto d = static_cast<double>(c.hidden_size), chosen = static_cast<double>(c.num_experts_per_tok);
+  const auto latent = static_cast<double>(c.kv_lora_rank + c.qk_rope_head_dim), queries = static_cast<double>(c.q_lora_rank);
+  constexpr double kOther = 0.5, kBytes = 4;  // (n - 1) / n
+  const auto sum = [&](double numbers) { return 2 * kOther * kBytes * numbers; };
+  switch (axis) {
+    case Axis::kData:
+      return sum(p.all);
+    case Axis::kFsdp:
+      return kOther * kBytes * (3 * p.all - p.root - p.last);
+    case Axis::kExpert:
+      return moe * tokens * chosen * kOther * (5 * d + 3) * kBytes + sum(p.all - p.experts);
+    case Axis::kTensor:
+      return sum(tokens * (layers * (3 * d + queries + latent) + moe * chosen));
+    case Axis::kContext:
+      return layers * tokens * latent * 2 * kBytes + sum(p.all);
+    case Axis::kStage:
+      return tokens * d * kBytes + sum(p.root);  // of the first and of the last stage
+  }
+  return 0;
+}
+
+TEST(MeshSession, SendsWhatTheoryAsks) {
+  const Words words = {"base_emb_dim=64",         "vocab_size=256",        "base_num_decoder_layers=4", "mtp_num_layers=0",
+                       "shared_experts=1",        "max_target_length=64",  "base_moe_mlp_dim=32",       "base_mlp_dim=96",
+                       "per_device_batch_size=4", "num_experts_per_tok=4", "topk_routing_group=4"};
+  for (const Axis axis : kAxes) {
+    const RunConfig config =
+        Flags(Joined(words, {fmt::format("ici_{}_parallelism=2", axis == Axis::kStage ? "pipeline" : AxisName(axis))}));
+    std::mutex mutex;
+    double sent = 0, theory = 0;
+    RunRanks(2, [&](const Comm& world) {
+      const TrainOptions options = ReadTrainOptions(config, Mesh(world, ReadMesh(config, 2)));
+      LoadedModel model = LoadModel(config, options, {});
+      TrainSession session(model.config, options, std::move(model.params));
+      SyntheticSource source({options.rows, options.length, model.config.vocab_size, 3, static_cast<int>(options.mesh.row_rank())});
+      Batch batch;
+      ASSERT_TRUE(source.Next(&batch));
+      const auto before = options.mesh.comm(axis).traffic().bytes_sent;
+      session.Step(batch, kRate);
+      const std::scoped_lock lock(mutex);
+      sent += static_cast<double>(options.mesh.comm(axis).traffic().bytes_sent - before) / 2;
+      theory = TheoryOf(axis, model.config, static_cast<double>(batch.tokens() / options.mesh.size(Axis::kContext)));
+    });
+    EXPECT_TRUE(std::fabs(sent / theory - 1) <= 0.05)
+        << AxisName(axis) << ": " << sent << " bytes, theory asks " << theory << ": " << sent / theory;
+  }
 }
 
 // The draws belong to the elements of the whole, whichever rank keeps its rows. Rounding of the sums over ranks flips few of them.
