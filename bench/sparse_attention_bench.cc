@@ -93,7 +93,7 @@ void BM_DecodeLayer(benchmark::State& state) {
   const int64_t context = state.range(0), layers = 128 / state.range(1);
   const Kind kind{state.range(2)};
   ModelConfig c = V32Layer(state.range(1));
-  if (kind == kDense) c.family = ModelFamily::kV3;
+  if (kind == kDense) c.index_topk = 0;
   const Mla layer(c, {});
   Buffers b(DType::kBF16);
   std::vector<MlaParams> params;
