@@ -168,6 +168,30 @@ TEST_P(IndexerTest, OneNaNInAnyParameterMakesTheChoiceNone) {
 
 INSTANTIATE_TEST_SUITE_P(Rounding, IndexerTest, testing::Bool(), [](const auto& test) { return test.param ? "Official" : "None"; });
 
+// Between the queries whose scores are compared lie many that choose all they see.
+TEST_P(IndexerTest, DocumentsChooseAsTheyDoAlone) {
+  constexpr int64_t kEach = 410;
+  ModelConfig c = Config();
+  c.index_topk = 400;
+  const Indexer indexer(c, {.indexer_fp8 = GetParam()});
+  const Tensor x = RandomTensor({2 * kEach, kHidden}, 8), q_low = RandomTensor({2 * kEach, kRank}, 9);
+  std::vector<int32_t> positions(2 * kEach);
+  for (int64_t document : {0, 1}) std::iota(positions.begin() + document * kEach, positions.begin() + (document + 1) * kEach, 0);
+  const RopeTable rope(c, kEach);
+  Ctx ctx{saved_, scratch_, DType::kF32};
+  const Indexer::Inputs in{x, q_low, positions, rope};
+  Tensor k(DType::kF32, {2 * kEach, kDim});
+  indexer.Keys(ctx, p_, in, k.mutable_view());
+  const std::vector<Segment> segments{{0, kEach, 0, kEach}, {kEach, 2 * kEach, kEach, 2 * kEach}};
+  std::vector<int32_t> together(static_cast<size_t>(2 * kEach * c.index_topk)), alone(together.size() / 2);
+  EXPECT_TRUE(indexer.Choose(ctx, p_, in, segments, k, together));
+  for (const Segment& s : segments) {
+    EXPECT_TRUE(indexer.Choose(ctx, p_, in.Rows(s.q_begin, s.q_end), {segments.data(), 1}, k.view().Rows(s.k_begin, s.k_end), alone));
+    for (int32_t& row : alone) row += row < 0 ? 0 : static_cast<int32_t>(s.k_begin);
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + s.q_begin * c.index_topk));
+  }
+}
+
 TEST(Indexer, RefusesToRotateOtherSizes) {
   ModelConfig c = Config();
   c.index_head_dim = 12;
