@@ -59,7 +59,7 @@ void PlanOneProcess(const RunConfig& flags, Machine& machine, Report& report) {
   const bool waits = DropStateCopy(plan.memory, machine.MemoryBytes());
   const ModelConfig& config = plan.config;
   AddModel(report, config);
-  AddMemory(report, machine, plan);
+  AddMemory(report, machine, plan, true);
   if (options.checkpointing) AddDisk(report, options, plan.memory, waits);
   AddStepTime(report, machine, options, plan);
 }

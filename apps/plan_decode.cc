@@ -48,7 +48,7 @@ struct DecodeCost {
   double reading = 0, disk = 0, arithmetic = 0;  // seconds of a step
   double network = 0, prompts = 0;               // of a step, and of all prompts
   double local() const { return std::max({reading, disk, arithmetic}); }
-  int64_t RankBytes(bool alone) const { return plan.TotalBytes() + ProgramBytes(alone); }
+  int64_t RankBytes(bool alone) const { return plan.TotalBytes() + ProgramBytes(Program::kDecoding, alone); }
 };
 
 std::map<DType, int64_t> StoredBytes(const DecoderParams& params) {
@@ -114,7 +114,7 @@ void AddMemory(Report& report, const RunConfig& flags, const Machine& machine, c
   report.Bytes("touched", cost.plan.page_bytes, "of them: pages without MTP modules, experts and rows of the embedding that no token has");
   report.Bytes("cache", cost.plan.cache_bytes, fmt::format("{} tokens", shape.sequences * shape.capacity));
   report.Bytes("scratch", cost.plan.scratch_bytes, "at most");
-  report.Bytes("program", ProgramBytes(alone), alone ? "and its libraries" : "and its libraries, MPI's among them");
+  AddProgram(report, Program::kDecoding, alone);
   AddMemoryTotal(report, machine, cost.RankBytes(alone));
   if (!alone) AddHostMemory(report, flags, machine, cost.RankBytes(alone));
 }
@@ -175,7 +175,7 @@ void PlanDecoding(const RunConfig& flags, Machine& machine, Report& report) {
     const DecodeCost c = CostOn(flags, machine, model, sizes);
     return MeshCost{sizes, model.config, c.RankBytes(PlannedRanks(flags) == 1), c.local(), c.network, c.plan.step.traffic};
   };
-  SearchMesh(flags, machine, report, {"step", "reading", [&](const MeshSizes& sizes) { return MayDecode(flags, sizes); }, cost});
+  SearchMesh(flags, machine, report, {"step", "work", [&](const MeshSizes& sizes) { return MayDecode(flags, sizes); }, cost});
 }
 
 }  // namespace fathom

@@ -17,7 +17,7 @@ struct MeshPlan {
   double arithmetic = 0, network = 0;  // seconds
   double tokens = 0;                   // of a step
   double Seconds() const { return arithmetic + network; }
-  int64_t RankBytes() const { return TotalBytes(largest.memory); }
+  int64_t RankBytes() const { return TotalBytes(largest.memory) + ProgramBytes(Program::kTraining, false); }
 };
 
 // Ranks of the first, the second and the last stage: the others are as the second is.
@@ -63,7 +63,7 @@ MeshPlan PlanOn(const RunConfig& flags, Machine& machine, int ranks, const MeshS
                         static_cast<double>(host_ranks) / ranks * StageFactor(options, of_rank.config);
       plan.first = of_rank;
     }
-    if (plan.largest.memory.empty() || TotalBytes(of_rank.memory) > plan.RankBytes()) {
+    if (plan.largest.memory.empty() || TotalBytes(of_rank.memory) > TotalBytes(plan.largest.memory)) {
       plan.largest = std::move(of_rank);
       plan.largest_rank = rank;
     }
@@ -88,10 +88,11 @@ TrainPlan PlanOf(const RunConfig& flags, const TrainOptions& options) {
   return plan;
 }
 
-void AddMemory(Report& report, const Machine& machine, const TrainPlan& plan) {
+void AddMemory(Report& report, const Machine& machine, const TrainPlan& plan, bool alone) {
   report.Section("memory");
   for (const MemoryRow& row : plan.memory) report.Bytes(row.what, row.bytes);
-  AddMemoryTotal(report, machine, TotalBytes(plan.memory));
+  AddProgram(report, Program::kTraining, alone);
+  AddMemoryTotal(report, machine, TotalBytes(plan.memory) + ProgramBytes(Program::kTraining, alone));
   if (plan.mapped > 0)
     report.Bytes("mapped", plan.mapped, "of the checkpoint's files, read where they lie: not trained, and not counted above");
 }
@@ -102,7 +103,7 @@ void PlanMesh(const RunConfig& flags, Machine& machine, Report& report) {
   const MeshPlan plan = PlanOn(flags, machine, ranks, sizes);
   AddModel(report, plan.first.config);
   AddMesh(report, flags, sizes, plan.largest_rank);
-  AddMemory(report, machine, plan.largest);
+  AddMemory(report, machine, plan.largest, false);
   AddHostMemory(report, flags, machine, plan.RankBytes());
   AddNetwork(report, "network, sent in a step by the first rank", sizes, plan.first.traffic);
   AddTimes(report, flags, plan);

@@ -9,8 +9,8 @@ namespace fathom {
 // As the run itself would plan, with its flags checked.
 TrainPlan PlanOf(const RunConfig& flags, const TrainOptions& options);
 
-// The table of one process or one rank.
-void AddMemory(Report& report, const Machine& machine, const TrainPlan& plan);
+// The table of one process (alone) or one of several ranks.
+void AddMemory(Report& report, const Machine& machine, const TrainPlan& plan, bool alone);
 
 // Memory of the rank that takes the most, bytes sent by the first, time of a step. Throws Error as the run would.
 void PlanMesh(const RunConfig& flags, Machine& machine, Report& report);

@@ -99,8 +99,11 @@ class Report {
 
 // What every plan of a model begins with.
 void AddModel(Report& report, const ModelConfig& config);
-// Of a process beside what it computes with: code, libraries and what those keep; a rank has MPI's, too (measured with Open MPI 4.1).
-int64_t ProgramBytes(bool alone);
+// Of a process beside what it computes with: code, libraries and what those keep, in a run of either kind. A rank has MPI's, too.
+enum class Program { kTraining, kDecoding };
+int64_t ProgramBytes(Program program, bool alone);
+// The row of it in a table of memory.
+void AddProgram(Report& report, Program program, bool alone);
 // The end of a table: fits that into a host's memory?
 void AddMemoryTotal(Report& report, const Machine& machine, int64_t total);
 
