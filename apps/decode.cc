@@ -27,9 +27,15 @@ struct Prompt {
   std::vector<int32_t> ids;
 };
 
+// Standard input is the first rank's.
+std::string ReadContent(const std::string& file, const Mesh& mesh) {
+  if (file != "-" && file != "/dev/stdin") return ReadTextFile(file);
+  return AllGatherText(mesh.world(), mesh.is_first() ? ReadStandardInput() : "")[0];
+}
+
 // A prompt per line; lines may end in CR LF, those without text are skipped.
-std::vector<std::string> ReadLines(const std::string& file) {
-  const std::string content = file == "-" ? ReadStandardInput() : ReadTextFile(file);
+std::vector<std::string> ReadLines(const std::string& file, const Mesh& mesh) {
+  const std::string content = ReadContent(file, mesh);
   CheckIsText(content, file);
   std::istringstream text(content);
   std::vector<std::string> lines;
@@ -46,13 +52,13 @@ std::filesystem::path TokenizerDir(const RunConfig& config) {
   return tokenizer_path.empty() ? config.String("load_parameters_path") : tokenizer_path;
 }
 
-std::vector<Prompt> ReadPrompts(const RunConfig& config, const Tokenizer* tokenizer) {
+std::vector<Prompt> ReadPrompts(const RunConfig& config, const Tokenizer* tokenizer, const Mesh& mesh) {
   if (const std::string& file = config.String("messages_file"); !file.empty())
     return {{"", ChatPrompt(ReadChatForm(config, TokenizerDir(config)), *tokenizer, ReadMessages(file))}};
   if (!config.String("prompt_ids").empty()) return {{"", ParsePromptIds(config.String("prompt_ids"))}};
   const std::string& file = config.String("prompt_file");
   std::vector<Prompt> prompts;
-  for (std::string& text : file.empty() ? std::vector{config.String("prompt")} : ReadLines(file)) {
+  for (std::string& text : file.empty() ? std::vector{config.String("prompt")} : ReadLines(file, mesh)) {
     if (text.empty()) Throw(ErrorCode::kUsage, "the prompt is empty: give prompt=, prompt_file= or prompt_ids=");
     const bool bos = config.Bool("add_bos") && tokenizer->bos_id().has_value();
     prompts.push_back({text, tokenizer->Encode(text, {.add_bos = bos})});
@@ -301,7 +307,7 @@ int DecodeOnMesh(const RunConfig& config, const Mesh& mesh) {
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
   if (config.Bool("chat") && mesh.world().size() > 1) Throw(ErrorCode::kUsage, "chat=true: a terminal talks to one process, not to ranks");
   if (config.Bool("chat")) return RunChat(config, *tokenizer);
-  const auto prompts = ReadPrompts(config, reader);
+  const auto prompts = ReadPrompts(config, reader, mesh);
   int64_t capacity = 1;
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
   const MappedModel model = MapModel(config, capacity, mesh);

@@ -265,13 +265,13 @@ int Run(std::vector<std::string> words, Ranks& ranks) {
     return 0;
   }
   if (AsksForHelp(words) && FindCommand(words) == nullptr && PrintGroupHelp(words[0])) return 0;
+  SetUpLogging("info");
+  if (StartedAsRank()) ranks.Join();  // what is wrong from here on is said once
   const Command& command = TakeCommand(words);
   if (AsksForHelp(words)) {
-    PrintHelp(command);
+    if (ranks.is_first()) PrintHelp(command);
     return 0;
   }
-  SetUpLogging("info");
-  if (StartedAsRank()) ranks.Join();
   RunConfig config = RunConfig::Resolve(words, DefaultsOf(command, words));
   SetUpLogging(config.String("log_level"));
   if (RanksToStart(config) > 0 && command.name != "config") {

@@ -12,6 +12,7 @@
 #include "fathom/checkpoint/convert/hub_tensors.h"
 #include "fathom/config/model_from_flags.h"
 #include "fathom/infer/decode_plan.h"
+#include "fathom/infer/mapped_model.h"
 #include "fathom/model/layer_flags.h"
 #include "fathom/model/load.h"
 
@@ -37,7 +38,8 @@ DecodeShape ShapeOf(const RunConfig& flags) {
   const int64_t longest = std::max<int64_t>(1, flags.Int("max_prefill_predict_length")), answer = flags.Int("max_new_tokens");
   const int64_t prompt = ids.empty() ? longest : std::ssize(ParsePromptIds(ids));
   const int64_t capacity = answer >= 0 ? prompt + answer : flags.Int("max_target_length");
-  return {flags.Int("batch_size"), std::min(prompt, std::max<int64_t>(1, capacity - 1)), capacity};
+  const int64_t drafts = flags.String("speculative") == "mtp" ? flags.Int("draft_tokens") : 0;
+  return {flags.Int("batch_size"), std::min(prompt, std::max<int64_t>(1, capacity - 1)), capacity, drafts};
 }
 
 // Of the first rank: of those that share the experts it alone computes the shared ones, else all are alike.
@@ -46,7 +48,7 @@ struct DecodeCost {
   std::map<DType, int64_t> stored;               // bytes of its weights
   double disk_bytes = 0;                         // read for a step from where there is no room for them
   double reading = 0, disk = 0, arithmetic = 0;  // seconds of a step
-  double network = 0, prompts = 0;               // of a step, and of all prompts
+  double network = 0, prompts = 0, drafted = 0;  // of a step; of all prompts, and of a step with drafts (0: unknown)
   double local() const { return std::max({reading, disk, arithmetic}); }
   int64_t RankBytes(bool alone) const { return plan.TotalBytes() + ProgramBytes(Program::kDecoding, alone); }
 };
@@ -83,9 +85,13 @@ void AddSeconds(const RunConfig& flags, Machine& machine, DType compute, DecodeC
   cost.network = network.Seconds(plan.step.traffic);
   if (!machine.KnowsProducts(compute)) return;
   const double gflops = machine.Gflops(compute) / share;
+  const auto seconds = [&](const PassCost& pass, int64_t cache) {
+    const double reading = static_cast<double>(pass.weights + cache) * 1e-9 * share / machine.MemoryGbS();
+    return std::max(pass.flops * 1e-9 / gflops, reading) + network.Seconds(pass.traffic);
+  };
   cost.arithmetic = plan.step.flops * 1e-9 / gflops;
-  const double reading = static_cast<double>(plan.prompts.weights) * 1e-9 * share / machine.MemoryGbS();
-  cost.prompts = std::max(plan.prompts.flops * 1e-9 / gflops, reading) + network.Seconds(plan.prompts.traffic);
+  cost.prompts = seconds(plan.prompts, 0);
+  if (ShapeOf(flags).drafts > 0 && cost.disk_bytes == 0) cost.drafted = seconds(plan.drafted_step, plan.cache_per_step);
 }
 
 DecodeCost CostOn(const RunConfig& flags, Machine& machine, const Model& model, const MeshSizes& sizes) {
@@ -96,6 +102,7 @@ DecodeCost CostOn(const RunConfig& flags, Machine& machine, const Model& model, 
   const auto part = [&](const ParamSpec& param) { return sharding.Computed(param); };
   const PlanScope scope(NumThreads());
   const DecoderParams params = model.stored ? MapParams(*model.stored, part) : MapHubParams(model.config, part);
+  if (ShapeOf(flags).drafts > 0) CheckDraftingModule(params, model.stored ? model.stored->dir().string() : flags.String("model_name"));
   const DType compute = ParseComputeDType(flags, "dtype");
   DecodeCost cost{PlanDecode(sharding, params, compute, ShapeOf(flags)), StoredBytes(params)};
   AddSeconds(flags, machine, compute, cost);
@@ -143,6 +150,10 @@ void AddTimes(Report& report, const RunConfig& flags, Machine& machine, const De
   }
   const double seconds = cost.local() + cost.network;
   report.TokensPerSecond("at most", static_cast<double>(shape.sequences) / seconds, WhatBounds(machine, flags, cost));
+  if (cost.drafted > 0) {
+    report.TokensPerSecond("with drafts at most", static_cast<double>(shape.sequences * (1 + shape.drafts)) / cost.drafted,
+                           fmt::format("if all of {} are accepted", shape.sequences * shape.drafts));
+  }
 }
 
 void PlanOnMesh(const RunConfig& flags, Machine& machine, const Model& model, Report& report) {
@@ -156,6 +167,8 @@ void PlanOnMesh(const RunConfig& flags, Machine& machine, const Model& model, Re
     AddNetwork(report, "network, sent for the prompts by the first rank", sizes, cost.plan.prompts.traffic);
     AddNetwork(report, "network, sent in a step by the first rank", sizes, cost.plan.step.traffic);
   }
+  if (ranks > 1 && ShapeOf(flags).drafts > 0)
+    AddNetwork(report, "network, sent in a step with drafts by the first rank", sizes, cost.plan.drafted_step.traffic);
   AddTimes(report, flags, machine, cost);
 }
 

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <limits>
 #include <thread>
+#include <vector>
 
 #include "fathom/base/error.h"
 #include "fathom/base/log.h"
@@ -47,17 +48,27 @@ void Ranks::Watch(double patience) {
 
 // Until all have come here each is watched: one that others still need may hang.
 Ranks::~Ranks() {
-  if (watch_ == nullptr) return;
+  if (watch_ == nullptr || ended_) return;
   Pulse::At(Activity::kEnding);
   Pulse::Waiting(true);
   transport_->Meet(std::numeric_limits<double>::infinity());
+  EndTogether(false);
+}
+
+// Some ranks may have ended well.
+bool Ranks::EndTogether(bool failed) {
+  std::vector<int64_t> who(static_cast<size_t>(world_.size()));
+  who[static_cast<size_t>(world_.rank())] = failed ? 1 : 0;
+  world_.AllSum(std::span(who));
+  ended_ = true;
+  return std::ranges::find(who, 1) - who.begin() == world_.rank();
 }
 
 void Ranks::Fail(int code, const std::string& message) {
   if (world_.size() == 1) return Explain(message);
   Pulse::At(Activity::kFailed);
   if (transport_->Meet(kTogether)) {
-    if (is_first()) Explain(message);
+    if (EndTogether(true)) Explain(message);
     return;
   }
   if (watch_ == nullptr) {

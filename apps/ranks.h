@@ -30,11 +30,15 @@ class Ranks {
   void Fail(int code, const std::string& message);
 
  private:
+  // All ranks have met at their end: is this the first of those that failed? Collective.
+  bool EndTogether(bool failed);
+
   std::shared_ptr<Transport> transport_;
   Comm world_;
   Pulse pulse_;  // of the thread that joins
   std::optional<Pulse::Scope> noted_;
   std::unique_ptr<fathom::Watch> watch_;
+  bool ended_ = false;
 };
 
 }  // namespace fathom

@@ -21,8 +21,42 @@ int64_t CachePerToken(const ModelConfig& c, DType compute, int64_t capacity) {
   return c.num_hidden_layers * (latents + capacity * c.index_head_dim) * DTypeSize(compute);
 }
 
-int64_t CacheBytes(const ModelConfig& c, DType compute, int64_t capacity) {
-  return CachePool::PlannedBytes(c, c.num_hidden_layers, capacity, compute);
+int64_t CacheBytes(const ModelConfig& c, DType compute, int64_t capacity, bool drafts = false) {
+  return CachePool::PlannedBytes(c, c.num_hidden_layers + (drafts ? 1 : 0), capacity, compute);
+}
+
+// The blocks of a pass's sequences, which lie in the pool.
+class PlannedSequences {
+ public:
+  PlannedSequences(const ModelConfig& config, int64_t layers, DType compute, const PassShape& shape)
+      : pool_(config, layers, shape.sequences * CachePool::BlocksFor(shape.depth), compute) {
+    for (int64_t i = 0; i < shape.sequences; ++i) {
+      caches_.emplace_back(pool_).Own(0, shape.depth);
+      segments_.push_back({i * shape.tokens, (i + 1) * shape.tokens, shape.depth - shape.tokens, caches_.back().blocks()});
+    }
+  }
+  CachePool& pool() { return pool_; }
+  std::span<const CachedSegment> segments() const { return segments_; }
+
+ private:
+  CachePool pool_;
+  std::list<CachedSequence> caches_;
+  std::vector<CachedSegment> segments_;
+};
+
+// As Drafter runs the module over these tokens and predicts what follows each sequence.
+void PlanDraft(const ModelConfig& config, const DecoderParams& params, DType compute, const PassShape& shape, const LayerGroups& groups) {
+  const int64_t rows = shape.sequences * shape.tokens;
+  Decoder decoder(config);
+  decoder.EnsurePositions(shape.depth);
+  PlannedSequences sequences(config, config.num_hidden_layers + 1, compute, shape);
+  Arena saved = Arena::Counting(), scratch = Arena::Counting();
+  Ctx ctx{.saved = saved, .scratch = scratch, .compute = compute, .groups = groups};
+  const View states = scratch.Alloc(DType::kF32, {rows, config.hidden_size}), h = scratch.Alloc(DType::kF32, states.shape());
+  decoder.Draft(ctx, params, std::vector<int32_t>(static_cast<size_t>(rows)), states, sequences.segments(), sequences.pool(), h);
+  Tensor logits(DType::kF32, {shape.sequences, config.vocab_size});
+  decoder.DraftLogits(ctx, params, MtpInput::kAfterNorm, h.Rows(0, shape.sequences), logits.mutable_view(),
+                      states.Rows(0, shape.sequences));
 }
 
 // What the last chunk of a prompt that fills the cache takes.
@@ -57,6 +91,11 @@ int64_t PagesOf(const Rank& rank, const ParamSpec& param, const Weight& w) {
   return part.rows() * std::min(row, own + kPage) + w.scale_inv.NumBytes();
 }
 
+// Embedding and head are the main model's.
+bool IsDraftedWith(const ParamSpec& param, const DecodeShape& shape) {
+  return shape.drafts > 0 && param.mtp == 0 && param.role != ParamRole::kMtpEmbedding && param.role != ParamRole::kMtpHead;
+}
+
 void AddWeights(const Rank& rank, const DecodeShape& shape, DecodePlan& plan) {
   const ModelConfig& c = rank.config;
   int64_t expert_pages = 0;
@@ -65,7 +104,10 @@ void AddWeights(const Rank& rank, const DecodeShape& shape, DecodePlan& plan) {
     if (w.value.empty()) continue;
     const int64_t bytes = w.value.NumBytes() + w.scale_inv.NumBytes(), pages = PagesOf(rank, param, w);
     plan.weight_bytes += bytes;
-    if (param.is_mtp()) continue;
+    if (param.is_mtp()) {
+      if (IsDraftedWith(param, shape)) plan.page_bytes += pages;
+      continue;
+    }
     if (param.role == ParamRole::kEmbedding) {  // of which a token reads one row
       plan.page_bytes += std::min(pages, shape.sequences * shape.capacity * std::max(kTouched, pages / param.shape[0]));
       continue;
@@ -80,18 +122,24 @@ int64_t WeightsRead(const Rank& rank, const DecodePlan& plan, int64_t tokens) {
   return plan.always_bytes + (plan.expert_bytes > 0 ? Share(plan.expert_bytes, ChosenShare(rank.config, tokens)) : 0);
 }
 
-// As a pass with rows that are spread evenly over the experts costs.
-PassCost CostOf(const Rank& rank, const DecodePlan& plan, const PassShape& shape) {
+// What `work` does, with rows that are spread evenly over the experts.
+PassCost CostOf(const Rank& rank, FunctionRef<void()> work) {
   const PlanScope even(NumThreads(), PlanScope::Rows::kEven);
   const AxisTraffic before = TrafficByAxis(rank.sharding.mesh());
   Trace trace;
   {
     const TraceScope traced(trace);
-    PlanPass(rank.config, rank.params, rank.compute, shape, rank.groups);
+    work();
   }
-  PassCost cost{.weights = WeightsRead(rank, plan, shape.sequences * shape.tokens)};
+  PassCost cost;
   for (const Trace::Slice& slice : trace.slices()) cost.flops += slice.flops;
   cost.traffic = AddTraffic(TrafficByAxis(rank.sharding.mesh()), before, -1);
+  return cost;
+}
+
+PassCost CostOf(const Rank& rank, const DecodePlan& plan, const PassShape& shape) {
+  PassCost cost = CostOf(rank, [&] { PlanPass(rank.config, rank.params, rank.compute, shape, rank.groups); });
+  cost.weights = WeightsRead(rank, plan, shape.sequences * shape.tokens);
   return cost;
 }
 
@@ -115,6 +163,34 @@ PassCost CostOfPrompts(const Rank& rank, const DecodePlan& plan, const DecodeSha
   return sum;
 }
 
+// Bytes of the module: its experts are read as the others are.
+int64_t ModuleRead(const Rank& rank, const DecodeShape& shape, int64_t tokens) {
+  int64_t experts = 0, always = 0;
+  for (const ParamSpec& param : *rank.params.spec) {
+    const Weight& w = rank.params[param];
+    if (IsDraftedWith(param, shape)) (param.is_expert() ? experts : always) += w.value.NumBytes() + w.scale_inv.NumBytes();
+  }
+  return always + (experts > 0 ? Share(experts, ChosenShare(rank.config, tokens)) : 0);
+}
+
+// The module over the tokens that the last step gave, then over one draft after the other; the pass over all; and the ranks' clocks are
+// compared.
+PassCost CostOfDrafts(const Rank& rank, const DecodePlan& plan, const DecodeShape& shape) {
+  const int64_t taken = shape.drafts + 1;
+  const auto of_module = [&](int64_t tokens) {
+    PassCost cost = CostOf(rank, [&] {
+      PlanDraft(rank.config, rank.params, rank.compute, {shape.sequences, tokens, shape.capacity}, rank.groups);
+    });
+    cost.weights = ModuleRead(rank, shape, shape.sequences * tokens);
+    return cost;
+  };
+  PassCost sum = CostOf(rank, plan, {shape.sequences, taken, shape.capacity});
+  Add(sum, of_module(taken), 1);
+  if (shape.drafts > 1) Add(sum, of_module(1), shape.drafts - 1);
+  Add(sum, CostOf(rank, [&] { SlowestOf(rank.groups, 0); }), 1);
+  return sum;
+}
+
 // Logits of a step, and what the groups keep to sum a chunk.
 int64_t BesidesScratch(const Rank& rank, const DecodeShape& shape) {
   int64_t bytes = shape.sequences * rank.config.vocab_size * static_cast<int64_t>(sizeof(float));
@@ -127,22 +203,16 @@ int64_t BesidesScratch(const Rank& rank, const DecodeShape& shape) {
 }  // namespace
 
 int64_t PlanPass(const ModelConfig& config, const DecoderParams& params, DType compute, const PassShape& shape, const LayerGroups& groups) {
-  const auto [sequences, tokens, depth] = shape;
+  const int64_t rows = shape.sequences * shape.tokens;
   Decoder decoder(config);
-  decoder.EnsurePositions(depth);
-  CachePool pool(config, config.num_hidden_layers, sequences * CachePool::BlocksFor(depth), compute);
-  std::list<CachedSequence> caches;
-  std::vector<CachedSegment> segments;
-  for (int64_t i = 0; i < sequences; ++i) {
-    caches.emplace_back(pool).Own(0, depth);
-    segments.push_back({i * tokens, (i + 1) * tokens, depth - tokens, caches.back().blocks()});
-  }
+  decoder.EnsurePositions(shape.depth);
+  PlannedSequences sequences(config, config.num_hidden_layers, compute, shape);
   Arena saved = Arena::Counting(), scratch = Arena::Counting();
   Ctx ctx{.saved = saved, .scratch = scratch, .compute = compute, .groups = groups};
-  const View h = scratch.Alloc(DType::kF32, {sequences * tokens, config.hidden_size});
-  decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(sequences * tokens)), segments, pool, h);
-  Tensor logits(DType::kF32, {sequences, config.vocab_size});
-  decoder.Logits(ctx, params, h.Rows(0, sequences), logits.mutable_view());
+  const View h = scratch.Alloc(DType::kF32, {rows, config.hidden_size});
+  decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(rows)), sequences.segments(), sequences.pool(), h);
+  Tensor logits(DType::kF32, {shape.sequences, config.vocab_size});
+  decoder.Logits(ctx, params, h.Rows(0, shape.sequences), logits.mutable_view());
   return scratch.peak();
 }
 
@@ -150,7 +220,7 @@ DecodePlan PlanDecode(const Sharding& sharding, const DecoderParams& params, DTy
   const Rank rank{sharding, params, compute};
   DecodePlan plan;
   AddWeights(rank, shape, plan);
-  plan.cache_bytes = shape.sequences * CacheBytes(rank.config, compute, shape.capacity);
+  plan.cache_bytes = shape.sequences * CacheBytes(rank.config, compute, shape.capacity, shape.drafts > 0);
   plan.cache_per_step = shape.sequences * CachePerToken(rank.config, compute, shape.capacity);
   const PlanScope scope(NumThreads());
   const int64_t chunk = ScratchOfChunk(rank.config, params, compute, shape.prompt, rank.groups);
@@ -158,6 +228,7 @@ DecodePlan PlanDecode(const Sharding& sharding, const DecoderParams& params, DTy
   plan.scratch_bytes = std::max(chunk, of_step) + BesidesScratch(rank, shape);
   plan.prompts = CostOfPrompts(rank, plan, shape);
   plan.step = CostOf(rank, plan, {shape.sequences, 1, shape.capacity});
+  if (shape.drafts > 0) plan.drafted_step = CostOfDrafts(rank, plan, shape);
   return plan;
 }
 

@@ -14,6 +14,7 @@ struct DecodeShape {
   int64_t sequences = 1;
   int64_t prompt = 1;    // tokens
   int64_t capacity = 1;  // prompt and answer together
+  int64_t drafts = 0;    // of each sequence's next tokens in a step, by the first MTP module
 };
 
 struct PassCost {
@@ -36,6 +37,7 @@ struct DecodePlan {
   int64_t cache_per_step = 0;  // read of the cache at the end of full sequences
 
   PassCost prompts, step;  // a step: the next token of every sequence
+  PassCost drafted_step;   // with drafts, if all of them are accepted
 };
 
 // params: mapped by MapParams or MapHubParams, their values are not looked at. On a planned mesh what is sent is counted, too. compute:

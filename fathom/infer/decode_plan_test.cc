@@ -83,6 +83,23 @@ DecodePlan StoredPlan(const std::filesystem::path& dir, const DecodeShape& shape
   return PlanDecode(sharding, MapParams(checkpoint, [&](const ParamSpec& p) { return sharding.Computed(p); }), DType::kBF16, shape);
 }
 
+// The module and its cache, and more is sent: as much as if each of its tokens went through one layer more.
+TEST(DecodePlan, DraftsTakeAModule) {
+  ModelConfig model = Model("deepseek3-671b");
+  model.num_nextn_predict_layers = 1;
+  const auto plan_of = [&](int64_t drafts) {
+    MeshSizes sizes;
+    sizes[static_cast<size_t>(Axis::kExpert)].ici = 2;
+    return PlanOf(model, {4, 16, 1024, drafts}, Mesh(Comm::Planned(0, 2, 1), sizes));
+  };
+  const DecodePlan plain = plan_of(0), drafting = plan_of(2);
+  EXPECT_EQ(drafting.cache_bytes, plain.cache_bytes / 61 * 62);
+  EXPECT_GT(drafting.page_bytes, plain.page_bytes + 5'000'000'000);
+  const auto sent = [](const PassCost& cost) { return cost.traffic[static_cast<size_t>(Axis::kExpert)].bytes_sent; };
+  EXPECT_EQ(sent(plain.drafted_step), 0);
+  EXPECT_EQ(sent(drafting.drafted_step), sent(drafting.step) * 3 + sent(drafting.step) / 58 * 4 + 8);
+}
+
 // Whatever the prompt's length: in parts, and of three ranks that cannot divide a sum evenly.
 TEST(DecodePlan, BytesAreThoseThatRanksSend) {
   ModelConfig model = TinyConfig(ModelFamily::kV3, 11);

@@ -21,6 +21,11 @@ View LogitRows(Arena& scratch, std::span<const Engine::Part> parts, int64_t coun
 
 }  // namespace
 
+double SlowestOf(const LayerGroups& groups, double seconds) {
+  for (const Comm* group : {&groups.tensor, &groups.expert}) group->AllMax(std::span(&seconds, 1));
+  return seconds;
+}
+
 Engine::Engine(const MappedModel& model, int64_t sequences, bool by_row)
     : model_(model),
       by_row_(by_row),
@@ -88,11 +93,6 @@ ConstView Engine::FirstDrafts(std::span<const NextToken> next, int64_t drafts) {
 ConstView Engine::NextDrafts(std::span<const NextToken> drafted) {
   Ctx ctx = Context(Arithmetic::kFastest);
   return drafter_->Next(ctx, drafted);
-}
-
-double Engine::OfSlowestRank(double seconds) const {
-  for (const Comm* group : {&model_.groups().tensor, &model_.groups().expert}) group->AllMax(std::span(&seconds, 1));
-  return seconds;
 }
 
 }  // namespace fathom

@@ -12,6 +12,9 @@
 
 namespace fathom {
 
+// What the slowest of the ranks that decode together says: what is decided by it all of them decide alike. Collective.
+double SlowestOf(const LayerGroups& groups, double seconds);
+
 // Thrown by a pass that was to stop.
 struct Stopped {};
 
@@ -49,8 +52,6 @@ class Engine {
   // Drafts, only of a model that drafts; see Drafter.
   ConstView FirstDrafts(std::span<const NextToken> next, int64_t drafts);
   ConstView NextDrafts(std::span<const NextToken> drafted);
-  // What the slowest of the ranks that decode together says: what is decided by it all of them decide alike. Collective.
-  double OfSlowestRank(double seconds) const;
 
   // Tokens that a pass takes at most; also what may wait for the module.
   static constexpr int64_t kPassTokens = 512;

@@ -237,7 +237,7 @@ void Batch::Step() {
   TakeShortParts();
   Pass();
   FeedLongParts();
-  if (may_draft && !feeds) cost_.Note(Made() - made, engine_.OfSlowestRank(clock.Seconds()));
+  if (may_draft && !feeds) cost_.Note(Made() - made, SlowestOf(engine_.model().groups(), clock.Seconds()));
 }
 
 void Batch::Take(Active& a, int32_t id) {

@@ -220,7 +220,7 @@ TEST_P(GenerateTest, RanksGiveTheAnswersOfOneProcess) {
         const Mesh mesh(world, MeshOf(expert, tensor));
         const MappedModel model(Checkpoint::Open(dir_), DType::kF32, 1200, {.enabled = true}, {}, {}, mesh);
         Engine engine(model, 3);
-        EXPECT_EQ(engine.OfSlowestRank(world.rank() + 0.5), world.size() - 0.5);
+        EXPECT_EQ(SlowestOf(model.groups(), world.rank() + 0.5), world.size() - 0.5);
         EXPECT_EQ(Answers(engine, requests, options, 3), want) << "expert " << expert << ", tensor " << tensor;
         EXPECT_EQ(Answers(engine, requests, with_drafts, 3), want) << "drafts, expert " << expert << ", tensor " << tensor;
       });

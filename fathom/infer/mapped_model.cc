@@ -20,14 +20,17 @@ int64_t CheckedCapacity(const ModelConfig& config, int64_t capacity) {
 DecoderParams DraftingParams(const Checkpoint& checkpoint, const DraftOptions& drafts, const Sharding& sharding) {
   DecoderParams params = MapParams(checkpoint, [&](const ParamSpec& param) { return sharding.Computed(param); });
   if (!drafts.enabled) return params;
-  if (params.mtp.empty() || params.mtp[0].eh_proj.value.empty()) {
-    Throw(ErrorCode::kUsage, "speculative=mtp: {} has no MTP module to draft with; leave the flag out", checkpoint.dir().string());
-  }
+  CheckDraftingModule(params, checkpoint.dir().string());
   if (!drafts.own_head || params.mtp[0].shared_head_head.value.empty()) ShareEmbeddingAndHead(params);
   return params;
 }
 
 }  // namespace
+
+void CheckDraftingModule(const DecoderParams& params, const std::string& model) {
+  if (params.mtp.empty() || params.mtp[0].eh_proj.value.empty())
+    Throw(ErrorCode::kUsage, "speculative=mtp: {} has no MTP module to draft with; leave the flag out", model);
+}
 
 MappedModel::MappedModel(Checkpoint checkpoint, DType compute, int64_t capacity, const DraftOptions& drafts, const LayerOptions& layers,
                          const std::filesystem::path& adapter, const Mesh& mesh)

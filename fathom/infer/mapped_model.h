@@ -18,6 +18,9 @@ struct DraftOptions {
   bool own_head = false;  // the module's copies of embedding and head instead of the main model's
 };
 
+// Throws Error(kUsage) unless there is an MTP module among the parameters of `model`, as messages name it.
+void CheckDraftingModule(const DecoderParams& params, const std::string& model);
+
 class MappedModel {
  public:
   // capacity: the longest sequence, prompt and answer together. adapter: a PEFT folder to put beside the weights; empty: none.
