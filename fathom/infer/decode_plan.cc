@@ -71,7 +71,7 @@ struct Rank {
   const DecoderParams& params;
   DType compute;
   ModelConfig config = sharding.LocalConfig();
-  LayerGroups groups = {sharding.mesh().comm(Axis::kTensor), sharding.mesh().comm(Axis::kExpert), {}, {}, true};
+  LayerGroups groups = {.tensor = sharding.mesh().comm(Axis::kTensor), .expert = sharding.mesh().comm(Axis::kExpert), .same_tokens = true};
 };
 
 // The share of the experts that so many tokens choose, if they choose evenly.
