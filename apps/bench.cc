@@ -106,7 +106,7 @@ int Run(const RunConfig& config) {
   const std::string& json = config.String("json");
   const bool quiet = json == "-" || json == "/dev/stdout";
   const auto write = [&](const Json& result) {
-    if (!json.empty()) WriteOutput(json, result.dump(1) + "\n");
+    if (!json.empty()) WriteOutput(json, JsonText(result));
     return 0;
   };
   if (Named(config, "plan")) return write(BenchPlan(config, quiet));

@@ -171,7 +171,7 @@ int Run(const RunConfig& config) {
   }
   Json result = RunsJson(runs);
   result["causes"] = CausesJson(causes, fields);
-  if (!config.String("json").empty()) WriteOutput(config.String("json"), result.dump(1) + "\n");
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), JsonText(result));
   return same ? 0 : static_cast<int>(ErrorCode::kFailed);
 }
 

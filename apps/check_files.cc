@@ -118,7 +118,7 @@ int Run(const RunConfig& config) {
   options.ignore_config_keys = config.Strings("ignore_config_keys");
   const FilesReport report = CheckFiles(options);
   const std::string& json = config.String("json");
-  if (!json.empty()) WriteOutput(json, ToJson(report).dump(1) + "\n");
+  if (!json.empty()) WriteOutput(json, JsonText(ToJson(report)));
   if (json == "-" || json == "/dev/stdout") return report.ExitCode();
   PrintFindings(report);
   if (!report.comparisons.empty()) PrintComparison(report);

@@ -80,7 +80,7 @@ int Run(const RunConfig& config) {
   Json diagnosis;
   if (missed > 0 && config.String("dtype") == "float32") diagnosis = Diagnose(golden, got, rows, config.Bool("explain"));
   if (!config.String("json").empty())
-    WriteOutput(config.String("json"), Json{{"arrays", ToJson(rows)}, {"diagnosis", diagnosis}}.dump(1) + "\n");
+    WriteOutput(config.String("json"), JsonText(Json{{"arrays", ToJson(rows)}, {"diagnosis", diagnosis}}));
   return missed == 0 ? 0 : static_cast<int>(ErrorCode::kFailed);
 }
 

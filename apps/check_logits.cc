@@ -69,7 +69,7 @@ void Compare(const RunConfig& config, ForwardModel& model, const LogitBars& bars
     results.prompts.push_back(
         {{"prompt", golden.prompt}, {"max_abs", report.max_abs}, {"max_rel", report.max_rel}, {"max_kl", report.max_kl}, {"ok", passes}});
     if (!config.String("output_logits_path").empty()) {
-      results.output += Json{{"prompt", golden.prompt}, {"tokens", golden.tokens}, {"logits", logits}}.dump() + "\n";
+      results.output += JsonText({{"prompt", golden.prompt}, {"tokens", golden.tokens}, {"logits", logits}}, -1);
     }
   });
   if (results.prompts.empty()) Throw(ErrorCode::kInput, "{}: no prompt in it", config.String("golden_logits_path"));
@@ -111,7 +111,6 @@ int Run(const RunConfig& config) {
   if (config.String("golden_logits_path").empty()) Throw(ErrorCode::kUsage, "check logits needs golden_logits_path= (a JSONL file)");
   const LogitBars bars = ReadBars(config);
   const Checkpoint checkpoint = OpenCheckpoint(config, dir);
-  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
   ForwardModel model(checkpoint, ParseComputeDType(config, "dtype"), ReadLayerOptions(config), config.String("hf_lora_adapter_path"));
   Results results;
   Compare(config, model, bars, results);
@@ -119,7 +118,7 @@ int Run(const RunConfig& config) {
   PrintSummary(results);
   const Json diagnosis = results.missed > 0 ? Diagnose(config, model, bars, results) : Json(nullptr);
   if (!config.String("json").empty())
-    WriteOutput(config.String("json"), Json{{"prompts", results.prompts}, {"diagnosis", diagnosis}}.dump(1) + "\n");
+    WriteOutput(config.String("json"), JsonText(Json{{"prompts", results.prompts}, {"diagnosis", diagnosis}}));
   return results.missed == 0 ? 0 : static_cast<int>(ErrorCode::kFailed);
 }
 

@@ -49,7 +49,7 @@ int RunConfigCommand(const RunConfig& config) {
     table += fmt::format("{:<48} {:<32} {}\n", key, FormatFlag(flag.value), flag.source);
     result[key] = {{"value", ToJson(flag.value)}, {"source", flag.source}};
   }
-  if (!config.String("json").empty()) WriteOutput(config.String("json"), result.dump(1) + "\n");
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), JsonText(result));
   if (config.String("json") != "-" && config.String("json") != "/dev/stdout") fmt::print("{}", table);
   return 0;
 }

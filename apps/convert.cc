@@ -132,7 +132,7 @@ int RunConvertRank(const RunConfig& config, const Mesh& mesh) {
                        {"training_step", result.step ? Json(*result.step) : Json()},
                        {"elements_not_reproduced", result.not_reproduced},
                        {"peak_rss_bytes", PeakResidentBytes()}};
-    WriteOutput(config.String("json"), json.dump(2) + "\n");
+    WriteOutput(config.String("json"), JsonText(json, 2));
   }
   return 0;
 }

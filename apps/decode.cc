@@ -312,7 +312,6 @@ int DecodeOnMesh(const RunConfig& config, const Mesh& mesh) {
   for (const Prompt& p : prompts) capacity = std::max(capacity, static_cast<int64_t>(p.ids.size()) + NewTokens(config, p));
   const MappedModel model = MapModel(config, capacity, mesh);
   NameSuggestedSampling(config, model.generation());
-  CheckModelName(config, model.config(), (dir / "config.json").string());
   const int64_t batch = std::min<int64_t>(config.Int("batch_size"), std::ssize(prompts));
   Engine engine(model, batch, config.Bool("batch_invariant"));
   std::vector<Json> results = RunPrompts(config, engine, reader, prompts, batch, clock.Seconds(), mesh.is_first());
@@ -321,7 +320,7 @@ int DecodeOnMesh(const RunConfig& config, const Mesh& mesh) {
     if (!ranks.is_null()) result["ranks"] = ranks;
   }
   if (!config.String("json").empty() && mesh.is_first())
-    WriteOutput(config.String("json"), (results.size() == 1 ? results[0] : Json(results)).dump(1) + "\n");
+    WriteOutput(config.String("json"), JsonText((results.size() == 1 ? results[0] : Json(results))));
   return 0;
 }
 

@@ -39,21 +39,22 @@ fs::path TokenizerPath(const RunConfig& config) {
   return config.String("tokenizer_path").empty() ? config.String("load_parameters_path") : config.String("tokenizer_path");
 }
 
-Json SettingsJson(const RunConfig& config, const ChoiceSettings& s) {
+Json SettingsJson(const RunConfig& config, const ChoiceSettings& s, const ModelConfig& model) {
   return {{"scoring", static_cast<int>(s.scoring)},    {"add_bos", s.add_bos},
           {"longest_prompt", s.longest_prompt},        {"longest_sequence", s.longest_sequence},
           {"dtype", config.String("dtype")},           {"batch_invariant", config.Bool("batch_invariant")},
-          {"indexer_fp8", config.Bool("indexer_fp8")}, {"ignore_config_keys", config.Strings("ignore_config_keys")}};
+          {"indexer_fp8", config.Bool("indexer_fp8")}, {"ignore_config_keys", config.Strings("ignore_config_keys")},
+          {"indexer_topk", model.index_topk}};
 }
 
 // A converted copy of the model is new in every run.
-Json Identity(const RunConfig& config, const ChoiceSettings& settings) {
+Json Identity(const RunConfig& config, const ChoiceSettings& settings, const ModelConfig& of) {
   std::vector<fs::path> paths = {config.String("load_parameters_path")};
   const bool converted = config.flags().at("load_parameters_path").source == "converted";
   Json model = FilesIdentity(paths, converted);
   paths = {TokenizerPath(config)};
   if (!config.String("hf_lora_adapter_path").empty()) paths.emplace_back(config.String("hf_lora_adapter_path"));
-  return {{"model", model}, {"beside", FilesIdentity(paths, converted)}, {"settings", SettingsJson(config, settings)}};
+  return {{"model", model}, {"beside", FilesIdentity(paths, converted)}, {"settings", SettingsJson(config, settings, of)}};
 }
 
 bool AddBos(const RunConfig& config, const Tokenizer& tokenizer) {
@@ -112,12 +113,11 @@ std::vector<SubjectScore> EvaluateChoices(const RunConfig& config, const std::st
   const fs::path dir = config.String("load_parameters_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "{} needs load_parameters_path= (a checkpoint's folder)", command);
   Checkpoint checkpoint = OpenCheckpoint(config, dir);
-  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
   CheckEvalMesh(config, mesh, checkpoint.config());
   const Tokenizer tokenizer = Tokenizer::Load(TokenizerPath(config));
   ChoiceRun run{settings, {}, config.String("samples_output"), config.String("prompts_output"), {}, RanksOf(mesh)};
   run.settings.add_bos = AddBos(config, tokenizer);
-  run.identity = Identity(config, run.settings);
+  run.identity = Identity(config, run.settings, checkpoint.config());
   ChoiceEvaluation evaluation(subjects, tokenizer, run);
   CheckFits(tokenizer, checkpoint.config(), evaluation.Capacity());
   const bool by_row = config.Bool("batch_invariant");
@@ -141,7 +141,7 @@ void ReportChoices(const RunConfig& config, const std::string& table, Json json,
   json["config"]["limit"] = config.Int("limit");
   for (const char* key : {"prompt_style", "scoring", "dtype", "load_parameters_path", "hf_lora_adapter_path", "compat"})
     json["config"][key] = config.String(key);
-  WriteOutput(config.String("json"), json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  WriteOutput(config.String("json"), JsonText(json));
 }
 
 }  // namespace fathom

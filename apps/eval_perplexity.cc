@@ -141,7 +141,7 @@ bool WriteJson(const RunConfig& config, const Mesh& mesh, Json result, int64_t b
   read.Note("bytes_tokenised", bytes_read);
   if (!mesh.is_first()) return false;
   if (!read.json().is_null()) result["ranks"] = read.json();
-  if (!json.empty()) WriteOutput(json, result.dump(1) + "\n");
+  if (!json.empty()) WriteOutput(json, JsonText(result));
   return json != "-" && json != "/dev/stdout";
 }
 
@@ -206,7 +206,6 @@ int RunOnRanks(const RunConfig& config, const Mesh& mesh) {
   const std::filesystem::path dir = config.String("load_parameters_path"), tokenizer_path = config.String("tokenizer_path");
   if (dir.empty()) Throw(ErrorCode::kUsage, "eval perplexity needs load_parameters_path= (a checkpoint's folder)");
   Checkpoint checkpoint = OpenCheckpoint(config, dir);
-  CheckModelName(config, checkpoint.config(), (dir / "config.json").string());
   CheckEvalMesh(config, mesh, checkpoint.config());
   const Tokenizer tokenizer = Tokenizer::Load(tokenizer_path.empty() ? dir : tokenizer_path);
   CheckVocabulary(tokenizer, checkpoint.config());

@@ -242,7 +242,7 @@ std::filesystem::path InputOf(const RunConfig& config) {
 int Run(const RunConfig& config) {
   const Inspected inspected = Open(InputOf(config), config.Strings("ignore_config_keys"));
   const std::string& json = config.String("json");
-  if (!json.empty()) WriteOutput(json, ToJson(inspected).dump(1) + "\n");
+  if (!json.empty()) WriteOutput(json, JsonText(ToJson(inspected)));
   if (json == "-" || json == "/dev/stdout") return 0;
   if (inspected.config) PrintModel(*inspected.config);
   PrintStored(inspected);

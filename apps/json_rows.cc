@@ -1,6 +1,5 @@
 #include "apps/json_rows.h"
 
-
 #include "fathom/base/file.h"
 
 namespace fathom {
@@ -34,7 +33,7 @@ void AppendError(const std::string& error, std::string& out) {
 std::string OutputPath(const RunConfig& config) { return config.String("output").empty() ? "-" : config.String("output"); }
 
 void WriteResult(const RunConfig& config, const Json& result) {
-  if (!config.String("json").empty()) WriteOutput(config.String("json"), result.dump(2) + "\n");
+  if (!config.String("json").empty()) WriteOutput(config.String("json"), JsonText(result, 2));
 }
 
 Tokenizer LoadTokenizer(const RunConfig& config) {

@@ -61,20 +61,24 @@ void PrintUsage() {
   PrintExitCodes();
 }
 
-void PrintFlags(const std::vector<std::string>& names) {
+// With the values that stand where nothing else is said.
+void PrintFlags(const std::vector<std::string>& names, const RunConfig& defaults) {
   for (const std::string& name : names) {
     const FlagSpec& flag = FindFlag(name, "help");
-    fmt::print("  {:<44} {}\n", fmt::format("{}={}", name, FormatFlag(flag.default_value)), flag.help);
+    const Flag& value = defaults.flags().at(name);
+    const bool derived = value.source == "derived" || value.source.starts_with("environment");
+    fmt::print("  {:<44} {}\n", fmt::format("{}={}", name, FormatFlag(derived ? flag.default_value : value.value)), flag.help);
   }
 }
 
 void PrintHelp(const Command& command) {
   fmt::print("fathom {}: {}\n\nusage: fathom {} {}{}[config.yml] [key=value ...]\n", command.name, command.summary, command.name,
              command.operands, command.operands.empty() ? "" : " ");
+  const RunConfig defaults = RunConfig::Resolve({}, command.defaults);
   if (!command.flags.empty()) fmt::print("\nflags, with their defaults:\n");
-  PrintFlags(command.flags);
+  PrintFlags(command.flags, defaults);
   fmt::print("\nof every command:\n");
-  PrintFlags(CommonFlags());
+  PrintFlags(CommonFlags(), defaults);
   PrintExitCodes();
 }
 
@@ -200,12 +204,26 @@ bool IsMisplaced(const RunConfig& config, const std::string& key) {
   return spec.role != FlagRole::kAccepted && flag->second.value != spec.default_value;
 }
 
-// Without its adapter a checkpoint is another model.
-void RefuseUnreadAdapter(const Command& command, const RunConfig& config) {
-  constexpr const char* kAdapter = "hf_lora_adapter_path";
-  if (config.String(kAdapter).empty() || ReadBy(command).contains(kAdapter)) return;
-  Throw(ErrorCode::kUsage, "{}={}: fathom {} takes no adapter; fathom convert merges it into its base", kAdapter, config.String(kAdapter),
-        command.name);
+// Without its adapter a checkpoint is another model; where tokens are dropped, its answers are others.
+void RefuseUnread(const Command& command, const RunConfig& config) {
+  constexpr const char *kAdapter = "hf_lora_adapter_path", *kCapacity = "capacity_factor";
+  const std::set<std::string> read = ReadBy(command);
+  if (!config.String(kAdapter).empty() && !read.contains(kAdapter)) {
+    Throw(ErrorCode::kUsage, "{}={}: fathom {} takes no adapter; fathom convert merges it into its base", kAdapter, config.String(kAdapter),
+          command.name);
+  }
+  const bool runs_model = command.name == "decode" || command.name.starts_with("eval ") || command.name.starts_with("check ");
+  if (runs_model && !read.contains(kCapacity) && config.Float(kCapacity) > 0 && IsFromHere(config.flags().at(kCapacity)))
+    Throw(ErrorCode::kUsage, "{}={}: fathom {} drops no tokens; leave it out", kCapacity, config.Float(kCapacity), command.name);
+}
+
+// Files that a command writes in the end: what is wrong with their folder is said before the work.
+void CheckOutputs(const RunConfig& config) {
+  for (const char* flag : {"json", "samples_output", "prompts_output", "output_logits_path", "metrics_file"}) {
+    if (!config.String(flag).empty()) CheckOutput(flag, config.String(flag));
+  }
+  if (config.String("metrics_file") == "-")
+    Throw(ErrorCode::kUsage, "metrics_file=-: standard output has the run's own lines; name a file, or /dev/stderr");
 }
 
 void NameUnread(const Command& command, const RunConfig& config) {
@@ -288,9 +306,10 @@ int Run(std::vector<std::string> words, Ranks& ranks) {
     const bool runs_here = command.name != "plan";  // which plans for ranks that are elsewhere
     if (ranks.world().size() > 1 || (runs_here && FindFlag("num_slices", "flags").IsRefusedBy(command.name)))
       ReadMesh(config, ranks.world().size());
-    RefuseUnreadAdapter(command, config);
+    RefuseUnread(command, config);
     NameUnread(command, config);
   }
+  if (ranks.is_first()) CheckOutputs(config);
   SetNumaPolicy(config.String("numa"));
   UseThreads(command, static_cast<int>(config.Int("threads")));
   CheckAddressSpace(NumThreads());

@@ -95,7 +95,7 @@ void PlanConversion(const RunConfig& flags, Machine& machine, Report& report) {
 int Run(const RunConfig& config) {
   const std::string what = config.words().empty() ? "train" : config.words()[0];
   if (config.words().size() > 1) Throw(ErrorCode::kUsage, "plan {}: unexpected {}; flags are written key=value", what, config.words()[1]);
-  if (what != "convert" && !config.String("hf_lora_adapter_path").empty())
+  if (what == "decode" && !config.String("hf_lora_adapter_path").empty())
     Throw(ErrorCode::kUsage, "hf_lora_adapter_path={}: fathom plan {} takes no adapter", config.String("hf_lora_adapter_path"), what);
   Machine machine(config);
   Report report;

@@ -81,7 +81,7 @@ class Report {
   }
 
   void Write(const std::string& json) const {
-    if (!json.empty()) WriteOutput(json, json_.dump(1) + "\n");
+    if (!json.empty()) WriteOutput(json, JsonText(json_));
     if (json != "-" && json != "/dev/stdout") fmt::print("{}", text_);
   }
 

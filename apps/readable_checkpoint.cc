@@ -79,7 +79,11 @@ void ConvertAll(const ConvertOptions& options) {
 }  // namespace
 
 Checkpoint OpenCheckpoint(const RunConfig& config, const fs::path& dir) {
-  return Checkpoint::Open(dir, {.ignore_config_keys = config.Strings("ignore_config_keys")});
+  return Checkpoint::Open(
+      dir, {.ignore_config_keys = config.Strings("ignore_config_keys"), .adjust = [&](ModelConfig& model, const std::string& where) {
+              FollowGivenFlags(config, model, where);
+              CheckModelName(config, model, where);
+            }});
 }
 
 bool IsPlannedByName(const RunConfig& config, const fs::path& given) {

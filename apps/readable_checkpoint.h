@@ -10,7 +10,7 @@
 
 namespace fathom {
 
-// Checkpoint::Open with what the flags say about it (ignore_config_keys).
+// Checkpoint::Open with what the flags say about it: ignore_config_keys, FollowGivenFlags, CheckModelName.
 Checkpoint OpenCheckpoint(const RunConfig& config, const std::filesystem::path& dir);
 
 // For a plan: nothing lies at this path, and the flags say which model would (model_name=). Says so in a line.

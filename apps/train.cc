@@ -60,6 +60,7 @@ std::vector<std::string> TrainFlags() {
           "lora.lora_alpha",
           "lora.lora_module_path",
           "lora.lora_restore_path",
+          "hf_lora_adapter_path",
           "gradient_clipping_threshold",
           "dataset_type",
           "hf_path",

@@ -72,9 +72,28 @@ expect 0 0 '^learning_rate +2e-05 +sft.yml' config src/maxtext/configs/post_trai
 expect 2 1 'dataset_type=text: use_sft=true reads conversations: dataset_type=hf' train "$yml"
 expect 0 0 '^use_sft +true' config "$yml"
 # An adapter that the command would leave out.
-for command in train 'check golden' 'check files' inspect 'plan decode'; do
+for command in 'check golden' 'check files' inspect 'plan decode'; do
   expect 2 1 'error: hf_lora_adapter_path=a: fathom .* takes no adapter' $command hf_lora_adapter_path=a log_level=off
 done
+for command in train sft 'plan train'; do
+  expect 2 1 'hf_lora_adapter_path needs lora.enable_lora=true' $command hf_lora_adapter_path=a "load_parameters_path=$data/golden/v3" hf_path=x
+done
+# Outputs that have no place, before anything is read.
+for command in 'eval perplexity' train 'check files' bench report inspect; do
+  expect 2 1 'json=/nonexistent/x.json: /nonexistent is no folder' $command json=/nonexistent/x.json
+done
+expect 2 1 'metrics_file=/nonexistent/x: /nonexistent is no folder' train metrics_file=/nonexistent/x
+expect 2 1 "json=$data: a folder; name a file" decode json="$data"
+expect 2 1 'metrics_file=-: standard output has' train metrics_file=-
+# Another model than the checkpoint's.
+for flag in num_experts_per_tok=1 first_num_dense_layers=0 n_routing_groups=1; do
+  for command in decode 'eval perplexity' 'check logits'; do
+    expect 2 1 "$flag is given, but .*config.json has" $command override_model_config=true "$flag" "load_parameters_path=$data/golden/v3" \
+      "golden_logits_path=$data/golden/v3/golden_logits.jsonl" max_kl_div=1 prompt_ids=1 "tokenizer_path=$data/golden/v3" input=x
+  done
+done
+expect 2 1 'indexer_topk=2 is given, but .* give override_model_config=true' decode indexer_topk=2 "load_parameters_path=$data/golden/v32-fp8" prompt_ids=1
+expect 2 1 'capacity_factor=1.25: fathom decode drops no tokens' decode capacity_factor=1.25 "load_parameters_path=$data/golden/v3" prompt_ids=1
 # Flags that would change the result and can't be honoured, whatever the log level.
 for flag in use_dpo=true ici_tensor_parallelism=4 dropout_rate=0.1; do
   expect 2 1 "error: (command line: )?$flag: " train $flag log_level=off
@@ -132,6 +151,16 @@ expect 2 1 'dataset_type=synthetic: use_sft=true' sft model_name=deepseek3-tiny 
 expect 2 1 'lora.lora_rank needs lora.enable_lora=true' sft "load_parameters_path=$v3" hf_path=x lora.lora_rank=4
 expect 2 1 'init_missing with lora.enable_lora=true' train "load_parameters_path=$v3" dataset_path=x lora.enable_lora=true init_missing=mtp lora.lora_rank=4 lora.lora_alpha=8
 expect 0 0 'learning_rate +2e-05' config sft
+expect 0 0 '^  learning_rate=2e-05 ' sft --help
+expect 0 0 '^  learning_rate=3e-05 ' train --help
+# Names that are not UTF-8.
+odd=$(mktemp -d)/$'b\xe4'
+cp -r "$v3" "$odd"
+expect 0 0 '"exit_code": 0' check files input="$odd" json=-
+expect 0 0 '"run_name": "r' train "load_parameters_path=$odd" dataset_type=synthetic steps=1 max_target_length=16 per_device_batch_size=1 \
+  "base_output_directory=$odd" run_name=$'r\xe4' json=- log_level=warning
+expect 0 0 '"name": "r' report "$odd"/$'r\xe4' output="$odd/report.html" json=- log_level=warning
+rm -rf "$(dirname "$odd")"
 FATHOM_SIMD=mmx expect 2 1 'mmx' config
 
 # full ARGUMENT...: standard output is full, and standard error too or closed.

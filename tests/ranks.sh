@@ -238,11 +238,11 @@ kill -9 "$(ranks_of killed | tail -1)"
 ended killed 137 "has ended without a word"
 
 # A rank stands still: the other notices.
-two stopped fsdp steps=100000 hang_seconds=2 >/dev/null &
+two stopped fsdp steps=100000 hang_seconds=3 >/dev/null &
 job=$!
 begun stopped $job
 kill -STOP "$(ranks_of stopped | tail -1)"
-ended stopped 1 "has not been heard of for 2 s"
+ended stopped 1 "has not been heard of for 3 s"
 
 # A signal to one of them stops all after the same step, which is saved; likewise one that mpirun hands on to all.
 for signal in TERM USR1; do

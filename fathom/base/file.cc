@@ -212,6 +212,18 @@ void WriteOutput(const std::string& path, std::string_view content) {
   if (!standard) ::close(fd);
 }
 
+void CheckOutput(const std::string& flag, const std::string& path) {
+  if (path == "-") return;
+  std::error_code ignored;
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path(), folder = parent.empty() ? "." : parent;
+  if (std::filesystem::is_directory(path, ignored)) Throw(ErrorCode::kUsage, "{}={}: a folder; name a file", flag, path);
+  if (!std::filesystem::is_directory(folder, ignored))
+    Throw(ErrorCode::kUsage, "{}={}: {} is no folder; make it first, or name another file", flag, path, folder.string());
+  const bool special = std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored);
+  if (::access(special ? path.c_str() : folder.c_str(), W_OK) != 0)
+    Throw(ErrorCode::kResource, "{}={}: cannot write: {}", flag, path, Reason());
+}
+
 ScratchFile::ScratchFile(const std::filesystem::path& folder) : folder_(folder), fd_(OpenNameless(folder)) {
   if (fd_ < 0) Throw(ErrorCode::kResource, "{}: cannot create a scratch file: {}", folder.string(), Reason());
 }

@@ -69,6 +69,10 @@ void WriteFileAtomically(const std::filesystem::path& path, std::string_view con
 // goes through WriteFileAtomically. Throws Error(kResource).
 void WriteOutput(const std::string& path, std::string_view content);
 
+// For an output that a user names with a flag, before the work whose result it takes: throws Error(kUsage) where it is a folder or its
+// folder is not there, Error(kResource) where that cannot be written.
+void CheckOutput(const std::string& flag, const std::string& path);
+
 // A file being written from front to back, never through a link of its name. Throws Error(kResource) with the path and the system's reason.
 class OutputFile {
  public:

@@ -47,4 +47,6 @@ Json ParseJson(std::string_view text, const std::string& where, int max_depth) {
 
 Json ReadJsonFile(const std::filesystem::path& path, int max_depth) { return ParseJson(ReadTextFile(path), path.string(), max_depth); }
 
+std::string JsonText(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
 }  // namespace fathom

@@ -165,6 +165,21 @@ std::vector<Difference> Differing(const RunConfig& config, const ModelConfig& mo
   return all;
 }
 
+// The family is not among a model's numbers; an indexer or a bias may be trained without being there.
+void AddFamily(const RunConfig& config, const ModelConfig& model, std::vector<Difference>& all) {
+  const auto add = [&](const char* flag, bool asked, bool found) {
+    if (asked != found) all.push_back({flag, asked ? "true" : "false", found ? "true" : "false"});
+  };
+  const bool sigmoid = model.scoring_func == ScoringFunc::kSigmoid;
+  add("use_indexer", config.Bool("use_indexer"), model.has_indexer());
+  add("routed_bias", config.Bool("routed_bias"), model.topk_method == TopkMethod::kNoauxTc);
+  if ((config.String("routed_score_func") == "sigmoid") != sigmoid)
+    all.push_back({"routed_score_func", config.String("routed_score_func"), sigmoid ? "sigmoid" : "softmax"});
+}
+
+// They are not of the network.
+bool IsOfFreshWeightsOrText(const std::string& flag) { return flag == "initializer_range" || flag == "bos_token_id"; }
+
 // Without its loss an indexer has no gradient, whatever the mask says.
 void CheckIndexerTraining(const RunConfig& config, const ModelConfig& model) {
   const double factor = config.Float("indexer_loss_scaling_factor");
@@ -272,6 +287,19 @@ void CheckGivenSizes(const RunConfig& config, const ModelConfig& model, const st
     Throw(ErrorCode::kUsage,
           "{}={} is given, but {} has {}: leave the flag out, or start from another checkpoint (run_name, load_parameters_path)", flag.name,
           config.Int(flag.name), where, model.*flag.field);
+  }
+}
+
+void FollowGivenFlags(const RunConfig& config, ModelConfig& model, const std::string& where) {
+  const bool may_override = config.Bool("override_model_config");
+  if (may_override && config.Given("indexer_topk") && model.has_indexer()) model.index_topk = config.Int("indexer_topk");
+  std::vector<Difference> all = Differing(config, model);
+  AddFamily(config, model, all);
+  for (const Difference& d : all) {
+    if (!config.Given(d.flag) || IsOfFreshWeightsOrText(d.flag)) continue;
+    Throw(ErrorCode::kUsage, "{}={} is given, but {} has {}: {}", d.flag, d.asked, where, d.found,
+          d.flag == "indexer_topk" ? "give override_model_config=true, too, or leave the flag out"
+                                   : "a checkpoint's model is used as it is; leave the flag out");
   }
 }
 

@@ -28,6 +28,10 @@ void CheckModelName(const RunConfig& config, const ModelConfig& model, const std
 // model_name sets is CheckModelName's.
 void CheckGivenSizes(const RunConfig& config, const ModelConfig& model, const std::string& where);
 
+// Of a model that is not trained: what was given (RunConfig::Given) and this checkpoint's model has otherwise is Error(kUsage), but for
+// indexer_topk with override_model_config=true, as MaxText's check of V3.2 gives it: the model takes it.
+void FollowGivenFlags(const RunConfig& config, ModelConfig& model, const std::string& where);
+
 // Makes a V3 model one of V3.2: the family, and the indexer's sizes as indexer_n_heads, indexer_head_dim and indexer_topk give them.
 void AddIndexer(const RunConfig& config, ModelConfig& model);
 

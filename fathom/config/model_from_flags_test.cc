@@ -125,6 +125,27 @@ TEST(CheckModelName, NamesAllThatDiffers) {
   EXPECT_EQ(given.find("model_name"), given.npos) << given;
 }
 
+TEST(FollowGivenFlags, RefusesAnotherModelAndTakesTheIndexersWindow) {
+  const auto follow = [](ModelConfig model, const Words& words) {
+    return ErrorOf([&] { FollowGivenFlags(RunConfig::Resolve(words), model, "D/config.json"); });
+  };
+  const ModelConfig tiny = ModelOf({"model_name=deepseek3-tiny"});
+  ModelConfig v32 = ModelOf({"model_name=deepseek3.2-671b"});
+  EXPECT_EQ(follow(tiny, {}), "");
+  EXPECT_EQ(follow(tiny, {"model_name=deepseek3-671b"}), "") << "CheckModelName's";
+  EXPECT_EQ(follow(tiny, {"base_emb_dim=64", "routed_scaling_factor=2.5", "use_indexer=false", "initializer_range=7", "bos_token_id=7"}),
+            "");
+  for (const std::string flag : {"num_experts_per_tok=1", "first_num_dense_layers=0", "routed_scaling_factor=3", "rope_type=default",
+                                 "n_routing_groups=2", "use_indexer=true", "routed_bias=false", "routed_score_func=softmax"}) {
+    const std::string error = follow(tiny, {"override_model_config=true", flag});
+    EXPECT_EQ(error.find(flag + " is given, but D/config.json has "), 0U) << flag << ": " << error;
+  }
+  EXPECT_NE(follow(v32, {"indexer_topk=2"}).find("give override_model_config=true"), std::string::npos);
+  const RunConfig flags = RunConfig::Resolve({"model_name=deepseek3.2-671b", "override_model_config=true", "indexer_topk=2"});
+  FollowGivenFlags(flags, v32, "D/config.json");
+  EXPECT_EQ(v32.index_topk, 2);
+}
+
 TEST(CheckTrainingFlags, FitTheModel) {
   const ModelConfig v3 = ModelOf({"model_name=deepseek3-tiny"}), lite = ModelOf({"model_name=deepseek2-16b"});
   const auto check = [&](const ModelConfig& model, const Words& words) {

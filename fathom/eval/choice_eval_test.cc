@@ -235,7 +235,13 @@ TEST_F(ChoiceEvalTest, AnotherRunsRowsAreRefused) {
   ExpectRefused(other, " line 9: a row of another run");
   run_.identity = {{"model", "another"}};
   ExpectRefused(Subjects(1), " line 1: a row of another run");
-  const std::string first = Rows()[0].dump() + "\n";
+  Json changed = Rows()[0];
+  changed["correct"] = !changed["correct"].get<bool>();
+  WriteFileAtomically(run_.samples_path, changed.dump() + "\n");
+  run_.identity = {{"model", "tiny"}};
+  ExpectRefused(Subjects(1), " line 1: not as it was written");
+  changed["correct"] = !changed["correct"].get<bool>();
+  const std::string first = changed.dump() + "\n";
   run_.identity = {{"model", "tiny"}};
   WriteFileAtomically(run_.samples_path, first + first);
   ExpectRefused(Subjects(1), " line 2: a question for the second time");

@@ -4,12 +4,14 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
+#include "fathom/checkpoint/safetensors/manifest.h"
 
 namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kSeal = "seal";
 constexpr std::string_view kRowStart = R"({"answer":)";  // keys are in alphabetical order
 
 bool IsRegularOrAbsent(const std::string& path) {
@@ -18,7 +20,25 @@ bool IsRegularOrAbsent(const std::string& path) {
   return path != "-" && (type == fs::file_type::regular || type == fs::file_type::not_found);
 }
 
-std::string Line(const Json& row) { return row.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+// Of a row without its seal, as it is written: who changes an answer by hand breaks it.
+std::string SealOf(const Json& row) {
+  Hasher hasher;
+  hasher.Update(std::as_bytes(std::span<const char>(JsonText(row, -1))));
+  return hasher.Hex();
+}
+
+std::string Line(const Json& row) {
+  Json sealed = Json::parse(JsonText(row, -1));  // as it will be read
+  sealed[kSeal] = SealOf(sealed);
+  return JsonText(sealed, -1);
+}
+
+// Takes the seal off; false: it is not this row's.
+bool Unseal(Json& row) {
+  const Json seal = row[kSeal];
+  row.erase(kSeal);
+  return seal == SealOf(row);
+}
 
 // Its question, if the line is a row of this kind at all.
 std::optional<QuestionKey> KeyOf(const Json& row) {
@@ -39,7 +59,7 @@ SampleRows ReadSamples(const std::string& path, const std::function<std::string(
   const std::string text = ReadTextFile(path, size_t{1} << 40);
   int64_t number = 0;
   for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
-    const Json row =
+    Json row =
         Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin), text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
     const auto key = KeyOf(row);
     ++number;
@@ -52,6 +72,8 @@ SampleRows ReadSamples(const std::string& path, const std::function<std::string(
           "another one",
           path, number);
     }
+    if (!Unseal(row))
+      Throw(ErrorCode::kInput, "{} line {}: not as it was written: remove the line, and its question is asked again", path, number);
     if (!rows.emplace(*key, row).second) Throw(ErrorCode::kInput, "{} line {}: a question for the second time", path, number);
   }
   // What a killed run leaves behind its last whole row begins as one.

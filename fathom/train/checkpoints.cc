@@ -9,11 +9,12 @@
 #include "fathom/checkpoint/hub/staged_folder.h"
 #include "fathom/checkpoint/hub/train_state.h"
 #include "fathom/model/adapters.h"
+#include "fathom/train/base_identity.h"
 
 namespace fathom {
 namespace {
 
-constexpr const char *kSpikes = "spikes", *kMuonName = "muon";
+constexpr const char *kSpikes = "spikes", *kMuonName = "muon", *kBase = "base";
 
 // What a rank saves of a tensor, of which `kept` is the region that it keeps: it, if it is the first rank that does.
 SavedTensor SavedPart(TensorInfo whole, const Region& region, bool first, const Tensor& kept) {
@@ -237,6 +238,7 @@ PendingSave PrepareSave(const TrainOptions& options, const LoadedModel& loaded, 
     save.config = adapter.config();
     save.tensors = adapter.tensors();
     save.options = {.overwrite = true, .adapter = true};
+    if (loaded.stored) save.state.values[kBase] = BaseIdentity(*loaded.stored);
   } else {
     const SavedModel model(options, loaded, session);
     save.config = model.Config();
@@ -292,6 +294,16 @@ std::optional<ResumePoint> FindResumePoint(const TrainOptions& options) {
   if (dir.empty()) return std::nullopt;
   const SavedTrainState state = SavedTrainState::Open(dir);
   return ResumePoint{dir, state.step(), step ? state.values().value("data", Json()) : Json()};
+}
+
+void CheckSameBase(const ResumePoint& point, const Checkpoint& base) {
+  const SavedTrainState state = SavedTrainState::Open(point.dir);
+  const auto noted = state.values().find(kBase);
+  if (noted == state.values().end() || *noted == BaseIdentity(base)) return;
+  Throw(ErrorCode::kInput,
+        "{}: its adapters were trained beside other weights than {} has: give the load_parameters_path that they began with, or another "
+        "run_name",
+        point.dir.string(), base.dir().string());
 }
 
 void RestoreOptimizer(const ResumePoint& point, TrainSession& session) {

@@ -45,6 +45,9 @@ struct ResumePoint {
 // The latest checkpoint of the run; before there is one, load_full_state_path. Throws Error(kInput): broken, no training state.
 std::optional<ResumePoint> FindResumePoint(const TrainOptions& options);
 
+// Throws Error(kInput) if the step's adapters were trained beside another base than this: each step notes which (train/base_identity.h).
+void CheckSameBase(const ResumePoint& point, const Checkpoint& base);
+
 // Moments and step count of the optimizer; the weights were loaded with the model. Throws Error(kInput): one of them is missing or does not
 // fit, or the state is another optimizer's.
 void RestoreOptimizer(const ResumePoint& point, TrainSession& session);

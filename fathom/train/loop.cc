@@ -416,7 +416,7 @@ int TrainOnMesh(const RunConfig& config, const Mesh& mesh) {
     const int code = run->Loop();
     if (config.String("json").empty()) return code;
     const Json summary = run->Summary();
-    if (mesh.is_first()) WriteOutput(config.String("json"), summary.dump(1) + "\n");
+    if (mesh.is_first()) WriteOutput(config.String("json"), JsonText(summary));
     return code;
   } catch (const std::exception&) {
     if (mesh.world().size() > 1) run.release();  // its threads may wait for ranks that wait for this one, which ends with its process

@@ -200,6 +200,47 @@ TEST_F(Lora, MergingGivesTheSameLogits) {
   EXPECT_FALSE(RelativeL2(plain, ToDoubles(beside), 1e-3));
 }
 
+TEST_F(Lora, GoesOnBesideTheBaseItBeganWithAlone) {
+  const fs::path base = Write(TinyConfig());
+  Train("run", 2);
+  const auto error = [&] {
+    try {
+      Train("run", 4);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInput);
+      return std::string(e.what());
+    }
+    return std::string("none");
+  };
+  std::string file = Content(base / kSingleFile);
+  const std::string before = file;
+  for (size_t i = 1; i <= 2000; ++i) file[file.size() - i] ^= 1;  // another model of the same shape
+  WriteFileAtomically(base / kSingleFile, file);
+  EXPECT_THAT(error(), HasSubstr("were trained beside other weights than"));
+  Json config = TinyConfig();
+  config["routed_scaling_factor"] = 7;
+  WriteFileAtomically(base / kSingleFile, before);
+  WriteFileAtomically(base / "config.json", config.dump());
+  EXPECT_THAT(error(), HasSubstr("were trained beside other weights than"));
+  WriteFileAtomically(base / "config.json", TinyConfig().dump());
+  EXPECT_EQ(error(), "none");
+}
+
+TEST_F(Lora, BeginsWithTheAdapterThatIsNamed) {
+  Write(TinyConfig());
+  const fs::path first = Train("first", 2);
+  const std::vector<std::string> shape = {"lora.lora_rank=3", "lora.lora_alpha=6", "learning_rate=0"};
+  const auto saved = [&](const std::string& name, const char* flag) {
+    std::vector<std::string> flags = shape;
+    flags.push_back(flag + first.string());
+    return Content(Train(name, 1, flags) / "adapter_model.safetensors");
+  };
+  EXPECT_EQ(saved("named", "hf_lora_adapter_path="), Content(first / "adapter_model.safetensors"));
+  EXPECT_EQ(saved("restored", "lora.lora_restore_path="), Content(first / "adapter_model.safetensors"));
+  EXPECT_THAT(ErrorOf({"lora.lora_rank=3", "lora.lora_alpha=6", "hf_lora_adapter_path=a", "lora.lora_restore_path=b"}),
+              HasSubstr("both name the adapter"));
+}
+
 TEST_F(Lora, FlagsAndAdaptersThatDoNotFit) {
   Write(TinyConfig());
   EXPECT_THAT(ErrorOf({"lora.lora_rank=0", "lora.lora_alpha=6"}), HasSubstr("lora.lora_rank=0"));

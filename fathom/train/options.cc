@@ -116,8 +116,9 @@ void ReadBalance(const RunConfig& config, TrainOptions& o) {
 void ReadLora(const RunConfig& config, TrainOptions& o) {
   o.lora = {config.Bool("lora.enable_lora"), config.Int("lora.lora_rank"), config.Float("lora.lora_alpha"),
             config.String("lora.lora_module_path"), config.String("lora.lora_restore_path")};
+  const std::string& adapter = config.String("hf_lora_adapter_path");
   if (!o.lora.enabled) {
-    for (const char* flag : {"lora.lora_module_path", "lora.lora_restore_path"}) {
+    for (const char* flag : {"lora.lora_module_path", "lora.lora_restore_path", "hf_lora_adapter_path"}) {
       if (!config.String(flag).empty()) Throw(ErrorCode::kUsage, "{} needs lora.enable_lora=true", flag);
     }
     for (const char* flag : {"lora.lora_rank", "lora.lora_alpha"}) {
@@ -125,6 +126,9 @@ void ReadLora(const RunConfig& config, TrainOptions& o) {
     }
     return;
   }
+  if (!adapter.empty() && !o.lora.restore.empty())
+    Throw(ErrorCode::kUsage, "hf_lora_adapter_path and lora.lora_restore_path both name the adapter to begin with: give one of them");
+  if (!adapter.empty()) o.lora.restore = adapter;
   if (!config.Strings("init_missing").empty())
     Throw(ErrorCode::kUsage,
           "init_missing with lora.enable_lora=true: a run saves its adapters only, so what is fresh beside them would be lost");

@@ -100,6 +100,6 @@ void RunJournal::End(int code, const std::string& why) {
   }
 }
 
-void RunJournal::WriteAbout() const { WriteFileAtomically(run_dir_ / "metrics" / "run.json", about_.dump(1) + "\n"); }
+void RunJournal::WriteAbout() const { WriteFileAtomically(run_dir_ / "metrics" / "run.json", JsonText(about_)); }
 
 }  // namespace fathom

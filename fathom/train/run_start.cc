@@ -41,7 +41,11 @@ std::filesystem::path RunFolder(const TrainOptions& options) {
 LoadedModel LoadStart(const RunConfig& config, const TrainOptions& options, const std::optional<ResumePoint>& resume) {
   CheckAdaptersHaveBase(options, options.load_parameters_path);
   const std::filesystem::path resumed = resume ? resume->dir : "";
-  if (options.lora.enabled) return LoadModel(config, options, options.load_parameters_path, resumed);
+  if (options.lora.enabled) {
+    LoadedModel model = LoadModel(config, options, options.load_parameters_path, resumed);
+    if (resume && model.stored) CheckSameBase(*resume, *model.stored);
+    return model;
+  }
   return LoadModel(config, options, resume ? resumed : options.load_parameters_path);
 }
 

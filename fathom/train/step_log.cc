@@ -23,7 +23,9 @@ void StepLog::Completed(int64_t step, const StepReport& report, const StepTiming
   const bool due =
       step == first_step_ || step + 1 == options_.steps || step % options_.log_period == 0 || since_log_.Seconds() >= options_.log_seconds;
   if (due) End();
-  if (due || since_draw_.Seconds() >= kDrawPeriod) Draw(step, report.loss);
+  const bool at_once = due && options_.mesh.world().size() == 1;  // a launcher prints a rank's lines a moment later
+  if (due) since_draw_.Restart();
+  if (at_once || since_draw_.Seconds() >= kDrawPeriod) Draw(step, report.loss);
 }
 
 void StepLog::End() {

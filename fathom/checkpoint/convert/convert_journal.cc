@@ -76,7 +76,7 @@ ConvertJournal::ConvertJournal(const fs::path& folder, const Json& work) : path_
   }
   // Written anew, so that no half line of a killed process stays in front of the next one.
   std::string text = identity + "\n";
-  for (const auto& [unit, record] : done_) text += Json{{"unit", unit}, {"record", record}}.dump() + "\n";
+  for (const auto& [unit, record] : done_) text += JsonText({{"unit", unit}, {"record", record}}, -1);
   WriteFileAtomically(path_, text);
 }
 
@@ -86,7 +86,7 @@ const Json* ConvertJournal::Find(const std::string& unit) const {
 }
 
 void ConvertJournal::Add(const std::string& unit, const Json& record) {
-  AppendToFile(path_, Json{{"unit", unit}, {"record", record}}.dump() + "\n");
+  AppendToFile(path_, JsonText({{"unit", unit}, {"record", record}}, -1));
   done_[unit] = record;
 }
 

@@ -21,6 +21,7 @@ std::string LeaveOutAbsentMtp(const TensorFolder& folder, ModelConfig& config) {
 Checkpoint Checkpoint::Open(const std::filesystem::path& dir, const OpenOptions& options) {
   RefuseRunFolder(dir);
   ModelConfig config = ReadModelConfig(dir, options.ignore_config_keys);
+  if (options.adjust) options.adjust(config, (dir / "config.json").string());
   Checkpoint checkpoint(std::move(config), TensorFolder::Open(dir));
   checkpoint.generation_ = ReadGenerationConfig(dir);
   if (!checkpoint.generation_.eos_token_ids.empty()) checkpoint.config_.eos_token_ids = checkpoint.generation_.eos_token_ids;

@@ -1,6 +1,8 @@
 // A model on disk in the Hugging Face layout: config.json and its tensors. The one door through which every command opens such a folder.
 #pragma once
 
+#include <functional>
+
 #include "fathom/checkpoint/safetensors/tensor_folder.h"
 #include "fathom/config/generation_config.h"
 #include "fathom/config/model_config.h"
@@ -10,6 +12,8 @@ namespace fathom {
 struct OpenOptions {
   bool allow_missing_indexer = false;           // no tensor of an indexer need be there
   std::vector<std::string> ignore_config_keys;  // fields of config.json that are not understood and that the user vouches for
+  // What the user says about the model, who may change what no tensor depends on; where names the config.json.
+  std::function<void(ModelConfig& model, const std::string& where)> adjust;
 };
 
 class Checkpoint : public TensorFolder {

@@ -73,7 +73,7 @@ std::vector<TensorFile> FilesOf(const std::vector<SavedTensor>& params, const Tr
 void WriteSmallFiles(const fs::path& dir, const Json& config, const std::vector<SavedTensor>& params, const TrainState& state,
                      const SaveOptions& options) {
   if (options.adapter)
-    WriteFileAtomically(dir / kAdapterConfig, config.dump(2) + "\n");
+    WriteFileAtomically(dir / kAdapterConfig, JsonText(config, 2));
   else
     WriteModelJson(dir, config, params, options.max_shard_size);
   CopyFiles(options.companions, dir);
@@ -110,7 +110,7 @@ void SaveTrainCheckpoint(const fs::path& checkpoints, const Json& config, const 
 void WriteTrainStateFile(const fs::path& folder, int64_t step, Json values) {
   values["format"] = kFormat;
   values["step"] = step;
-  WriteFileAtomically(TrainStateFolder(folder) / kStateFile, values.dump(1) + "\n");
+  WriteFileAtomically(TrainStateFolder(folder) / kStateFile, JsonText(values));
 }
 
 std::vector<int64_t> CompleteSteps(const fs::path& checkpoints) {
