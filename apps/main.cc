@@ -27,6 +27,7 @@
 #include "fathom/base/threads.h"
 #include "fathom/config/flag_table.h"
 #include "fathom/config/flag_text.h"
+#include "fathom/config/model_from_flags.h"
 #include "fathom/config/run_rules.h"
 #include "fathom/kernels/simd/simd.h"
 #include "fathom/machine/cpu_quota.h"
@@ -166,8 +167,18 @@ const Command& TakeCommand(std::vector<std::string>& words) {
   Throw(ErrorCode::kUsage, "unknown command {}{} (fathom --help lists all)", words[0], DidYouMean(near.empty() ? name : words[0], names));
 }
 
+// What FollowGivenFlags does not compare.
+constexpr const char* kNotOfTheModel[] = {"base_num_kv_heads",      "mtp_num_layers", "mlp_activations", "logits_via_embedding",
+                                          "global_parameter_scale", "bos_token_id",   "eos_token_id",    "initializer_range"};
+
+// A command that opens a checkpoint holds the flags of its model against it.
 std::set<std::string> ReadBy(const Command& command) {
   std::set<std::string> read(command.flags.begin(), command.flags.end());
+  if (read.contains("load_parameters_path")) {
+    for (const std::string& flag : ModelFlags()) {
+      if (std::ranges::find(kNotOfTheModel, flag) == std::end(kNotOfTheModel)) read.insert(flag);
+    }
+  }
   read.insert(CommonFlags().begin(), CommonFlags().end());
   read.insert(ResolvedFlags().begin(), ResolvedFlags().end());
   return read;

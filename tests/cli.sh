@@ -76,7 +76,7 @@ for command in 'check golden' 'check files' inspect 'plan decode'; do
   expect 2 1 'error: hf_lora_adapter_path=a: fathom .* takes no adapter' $command hf_lora_adapter_path=a log_level=off
 done
 for command in train sft 'plan train'; do
-  expect 2 1 'hf_lora_adapter_path needs lora.enable_lora=true' $command hf_lora_adapter_path=a "load_parameters_path=$data/golden/v3" hf_path=x
+  expect 2 1 'hf_lora_adapter_path needs lora.enable_lora=true' $command hf_lora_adapter_path=a "load_parameters_path=$data/golden/v3" hf_path=x dataset_path=x
 done
 # Outputs that have no place, before anything is read.
 for command in 'eval perplexity' train 'check files' bench report inspect; do
@@ -87,10 +87,11 @@ expect 2 1 "json=$data: a folder; name a file" decode json="$data"
 expect 2 1 'metrics_file=-: standard output has' train metrics_file=-
 # Another model than the checkpoint's.
 for flag in num_experts_per_tok=1 first_num_dense_layers=0 n_routing_groups=1; do
-  for command in decode 'eval perplexity' 'check logits'; do
-    expect 2 1 "$flag is given, but .*config.json has" $command override_model_config=true "$flag" "load_parameters_path=$data/golden/v3" \
-      "golden_logits_path=$data/golden/v3/golden_logits.jsonl" max_kl_div=1 prompt_ids=1 "tokenizer_path=$data/golden/v3" input=x
-  done
+  given="$flag is given, but .*config.json has"
+  model=(override_model_config=true "$flag" "load_parameters_path=$data/golden/v3")
+  expect 2 1 "$given" decode "${model[@]}" prompt_ids=1
+  expect 2 1 "$given" eval perplexity "${model[@]}" input=x
+  expect 2 1 "$given" check logits "${model[@]}" "golden_logits_path=$data/golden/v2-lite/golden_logits.jsonl" max_kl_div=1
 done
 expect 2 1 'indexer_topk=2 is given, but .* give override_model_config=true' decode indexer_topk=2 "load_parameters_path=$data/golden/v32-fp8" prompt_ids=1
 expect 2 1 'capacity_factor=1.25: fathom decode drops no tokens' decode capacity_factor=1.25 "load_parameters_path=$data/golden/v3" prompt_ids=1
