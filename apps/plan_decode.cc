@@ -29,7 +29,6 @@ Model OpenModel(const RunConfig& flags) {
   const std::filesystem::path dir = flags.String("load_parameters_path");
   if (dir.empty()) return {HubModel(flags), std::nullopt};
   Checkpoint checkpoint = OpenCheckpoint(flags, dir);
-  CheckModelName(flags, checkpoint.config(), (dir / "config.json").string());
   return {checkpoint.config(), std::move(checkpoint)};
 }
 
