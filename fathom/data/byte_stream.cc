@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "fathom/base/error.h"
+#include "fathom/base/pulse.h"
 #include "fathom/base/zstd.h"
 
 namespace fathom {
@@ -24,6 +25,7 @@ class PlainStream final : public ByteStream {
     const int64_t want = std::min(left_, static_cast<int64_t>(n));
     if (want <= 0) return 0;
     if (!in_.read(out, want)) Throw(ErrorCode::kInput, "{}: ends early; it has changed since it was opened", path_.string());
+    Pulse::NoteBlock();
     left_ -= want;
     return static_cast<size_t>(want);
   }
@@ -47,6 +49,7 @@ class ZstdStream final : public ByteStream {
  private:
   size_t Compressed(std::span<std::byte> out) {
     in_.read(reinterpret_cast<char*>(out.data()), std::ssize(out));
+    Pulse::NoteBlock();
     if (in_.bad()) Throw(ErrorCode::kInput, "{}: can't be read", path_.string());
     return static_cast<size_t>(in_.gcount());
   }
