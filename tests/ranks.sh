@@ -116,8 +116,9 @@ for axis in tensor expert; do
   [ $((10 * memory)) -ge $((9 * peak)) ] && [ $((10 * memory)) -le $((11 * peak)) ] || fail "decoding on $axis takes $peak bytes, planned were $memory"
 done
 # What the first rank alone finds is said once, and nobody is waited for; standard input is its own.
-launch "$fathom" decode "${ONE[@]}" ici_tensor_parallelism=2 json=nowhere/x.json >/dev/null 2>two.err && fail "a result that cannot be written is none"
-[ "$(grep -c '^fathom: error: ' two.err)" = 1 ] && grep -q '^fathom: error: nowhere/x.json' two.err || fail "an output that cannot be: $(grep fathom: two.err)"
+mkdir blocked.json.tmp
+launch "$fathom" decode "${ONE[@]}" ici_tensor_parallelism=2 json=blocked.json >/dev/null 2>two.err && fail "a result that cannot be written is none"
+[ "$(grep -c '^fathom: error: ' two.err)" = 1 ] && grep -q '^fathom: error: blocked.json' two.err || fail "an output that cannot be: $(grep fathom: two.err)"
 launch "$fathom" decode "${MANY[@]}" ici_expert_parallelism=2 prompt_file=- <prompts.txt >two.text 2>two.err || fail "standard input: $(grep fathom: two.err)"
 cmp -s one.text two.text || fail "decoding what standard input says: other answers"
 launch "$fathom" serve 2>two.err
