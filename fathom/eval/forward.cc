@@ -15,7 +15,7 @@ constexpr int64_t kScratchSpace = int64_t{64} << 30;  // address space; memory i
 ForwardModel::ForwardModel(const Checkpoint& checkpoint, DType compute, const LayerOptions& layers, const std::filesystem::path& adapter,
                            const Mesh& mesh)
     : sharding_(checkpoint.config(), mesh),
-      groups_{mesh.comm(Axis::kTensor), mesh.comm(Axis::kExpert), {}, {}, true},
+      groups_{.tensor = mesh.comm(Axis::kTensor), .expert = mesh.comm(Axis::kExpert), .same_tokens = true},
       params_(MapParams(checkpoint, [this](const ParamSpec& param) { return sharding_.Computed(param); })),
       decoder_(sharding_.LocalConfig(), layers),
       compute_(compute),
