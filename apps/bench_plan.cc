@@ -135,7 +135,7 @@ Json BenchPlan(const RunConfig& config, bool quiet) {
   const TrainOptions options = ReadTrainOptions(config);
   const ModelConfig model = HubModel(config);
   const auto share = 1.0 / NumThreads();
-  const Speed speed{1e9 * share * MeasureProducts(options.compute).median, 1e9 * share * MeasureMemoryRead().median};
+  const Speed speed{1e9 * share * QuickProductRate(options.compute), 1e9 * share * MeasureMemoryRead().median};
   Json tables = Json::object(), uneven = Json::array();
   const auto add = [&](const std::string& what, const Work& work) {
     tables[what] = TableOf(KernelsOf(work, speed));

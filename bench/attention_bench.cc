@@ -7,25 +7,21 @@
 #include <string>
 #include <vector>
 
+#include "bench/rates.h"
 #include "fathom/kernels/attention/mla_decode.h"
-#include "fathom/kernels/simd/simd.h"
 #include "fathom/layers/chosen_attention.h"
-#include "fathom/machine/limits.h"
 
 namespace fathom {
 namespace {
 
+// Of each measurement, the median of which is what counts: the long ones take one turn each.
+constexpr int kRepetitions = 3;
 constexpr MlaShape kBenchTrain{8, 64, 32, 64, 0.102f};
-
-double ProductRate(DType type) {
-  static const double f32 = MeasureProducts(DType::kF32).median * 1e9;
-  static const double bf16 = HasNativeBF16() ? MeasureProducts(DType::kBF16).median * 1e9 : f32;
-  return type == DType::kBF16 ? bf16 : f32;
-}
 
 void Report(benchmark::State& state, double flops, double tokens, DType dtype) {
   const double n = static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(flops * n * 1e-9, benchmark::Counter::kIsRate);
+  state.counters["of_peak"] = benchmark::Counter(flops * n / UnitRate(dtype), benchmark::Counter::kIsRate);
   state.counters["of_gemm_rate"] = benchmark::Counter(flops * n / ProductRate(dtype), benchmark::Counter::kIsRate);
   state.counters["s/token"] = benchmark::Counter(tokens * n, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
   state.SetLabel(std::string(DTypeName(dtype)));
@@ -44,14 +40,11 @@ void BM_Training(benchmark::State& state) {
   const View o = b.Matrix(tokens, s.heads * s.v_dim), d_o = b.Matrix(tokens, s.heads * s.v_dim),
              lse = b.Matrix(tokens, s.heads, DType::kF32);
   const View dq = b.Matrix(q.dim(0), q.dim(1)), dkv = b.Matrix(kv.dim(0), kv.dim(1)), dk_rope = b.Matrix(tokens, s.rope_dim);
-  MlaAttentionForward(s, segments, {q, kv, k_rope}, o, lse, b.scratch());
-  for (auto _ : state) {
-    if (state.range(4) != 0) {
-      MlaAttentionBackward(s, segments, {q, kv, k_rope}, {o, lse, d_o}, {dq, dkv, dk_rope}, b.scratch());
-    } else {
-      MlaAttentionForward(s, segments, {q, kv, k_rope}, o, lse, b.scratch());
-    }
-  }
+  const auto forward = [&] { MlaAttentionForward(s, segments, {q, kv, k_rope}, o, lse, b.scratch()); };
+  const auto backward = [&] { MlaAttentionBackward(s, segments, {q, kv, k_rope}, {o, lse, d_o}, {dq, dkv, dk_rope}, b.scratch()); };
+  forward();
+  if (state.range(4) != 0) backward();
+  for (auto _ : state) state.range(4) != 0 ? backward() : forward();
   const double pairs = static_cast<double>(count * s.heads) * static_cast<double>(length * (length + 1)) / 2;
   const int64_t per_pair = state.range(4) != 0 ? 3 * width + 2 * s.v_dim : width + s.v_dim;
   Report(state, 2 * pairs * static_cast<double>(per_pair), static_cast<double>(tokens), dtype);
@@ -65,7 +58,12 @@ void TrainingCases(benchmark::internal::Benchmark* b) {
     }
   }
 }
-BENCHMARK(BM_Training)->Apply(TrainingCases)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_Training)
+    ->Apply(TrainingCases)
+    ->Repetitions(kRepetitions)
+    ->ReportAggregatesOnly()
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 // n of rows 0..context, rising.
 std::vector<int32_t> RandomRows(int64_t n, int64_t context, int64_t stream) {
@@ -82,7 +80,6 @@ std::vector<int32_t> RandomRows(int64_t n, int64_t context, int64_t stream) {
 void BM_Decode(benchmark::State& state) {
   const int64_t heads = state.range(0), context = state.range(1);
   const auto dtype = static_cast<DType>(state.range(2));
-  static const double read_rate = MeasureMemoryRead().median * 1e9;
   Buffers b(dtype);
   const MlaDecodeShape s{heads, kLatent, kRope, 0.0722f};
   const View q_latent = b.Matrix(1, heads * kLatent, DType::kF32), q_rope = b.Matrix(1, heads * kRope, DType::kF32);
@@ -100,7 +97,7 @@ void BM_Decode(benchmark::State& state) {
   const double rows = static_cast<double>(chosen.empty() ? context : std::min(context, kTopK));
   Report(state, 2 * rows * static_cast<double>(heads * (2 * kLatent + kRope)), 1, dtype);
   const double bytes = rows * static_cast<double>((kLatent + kRope) * DTypeSize(dtype)) * static_cast<double>(state.iterations());
-  state.counters["of_read_rate"] = benchmark::Counter(bytes / read_rate, benchmark::Counter::kIsRate);
+  state.counters["of_read_rate"] = benchmark::Counter(bytes / ReadRate(), benchmark::Counter::kIsRate);
 }
 void DecodeCases(benchmark::internal::Benchmark* b) {
   for (const int64_t heads : {16, 128}) {
@@ -110,7 +107,7 @@ void DecodeCases(benchmark::internal::Benchmark* b) {
     b->Args({heads, 4096, static_cast<int64_t>(DType::kF32), 0});
   }
 }
-BENCHMARK(BM_Decode)->Apply(DecodeCases)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(BM_Decode)->Apply(DecodeCases)->Repetitions(kRepetitions)->ReportAggregatesOnly()->UseRealTime()->Unit(benchmark::kMicrosecond);
 
 // Each query's keys: at random, the worst case for sharing, or half of them its neighbours and half the same for all queries.
 enum Overlap : int64_t { kRandom, kNeighbours };
@@ -136,7 +133,7 @@ void ContextCases(benchmark::internal::Benchmark* b, const std::vector<int64_t>&
       }
     }
   }
-  b->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(0.2);
+  b->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(0.2)->Repetitions(kRepetitions)->ReportAggregatesOnly();
 }
 
 // A pass of prefill: 512 tokens at the end of a context whose latents lie in the cache. What attention needs of them is expanded.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/rates.h"
 #include "fathom/base/rng.h"
 #include "fathom/base/threads.h"
 #include "fathom/kernels/attention/rope.h"
@@ -23,7 +24,6 @@
 #include "fathom/kernels/moe/router.h"
 #include "fathom/kernels/norm/rms_norm.h"
 #include "fathom/kernels/quant/fp8_quantize.h"
-#include "fathom/machine/limits.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -184,7 +184,7 @@ void Register(const Case& c, double read_rate) {
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   fathom::SetThreads(0);
-  const double read_rate = fathom::MeasureMemoryRead().median * 1e9;
+  const double read_rate = fathom::ReadRate();
   benchmark::AddCustomContext("read rate, GB/s", std::to_string(read_rate * 1e-9));
   std::vector<fathom::Case> cases;
   fathom::Norms(cases);

@@ -3,9 +3,9 @@
 
 #include <vector>
 
+#include "bench/rates.h"
 #include "fathom/base/threads.h"
 #include "fathom/kernels/gemm/gemm.h"
-#include "fathom/machine/limits.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -30,7 +30,6 @@ WeightView WeightOf(const Tensor& all, const Tensor& scales, int64_t expert) {
 void BM_FewRows(benchmark::State& state) {
   const int64_t m = state.range(0);
   const auto type = static_cast<DType>(state.range(1)), x_type = static_cast<DType>(state.range(2));
-  static const double read_rate = MeasureMemoryRead().median * 1e9;
   Tensor weights(type, {kExperts * kColumns, kSum}), x(x_type, {m, kSum}), y(DType::kF32, {m, kColumns});
   Tensor scales(DType::kF32, {(kColumns + kScaleBlock - 1) / kScaleBlock, kSum / kScaleBlock});
   Fill(weights);
@@ -40,7 +39,7 @@ void BM_FewRows(benchmark::State& state) {
   }
   const double bytes = static_cast<double>(weights.NumBytes()) * static_cast<double>(state.iterations());
   state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsRate);
-  state.counters["of_read_rate"] = benchmark::Counter(bytes / read_rate, benchmark::Counter::kIsRate);
+  state.counters["of_read_rate"] = benchmark::Counter(bytes / ReadRate(), benchmark::Counter::kIsRate);
   state.SetLabel(std::string(DTypeName(type)) + " weights, " + std::string(DTypeName(x_type)) + " x");
 }
 void Cases(benchmark::internal::Benchmark* b) {
@@ -57,7 +56,6 @@ BENCHMARK(BM_FewRows)->Apply(Cases)->UseRealTime()->Unit(benchmark::kMillisecond
 // One decoded token: 6 of the experts, a row each, all in one call.
 void BM_GroupedOneRowEach(benchmark::State& state) {
   const auto type = static_cast<DType>(state.range(0));
-  static const double read_rate = MeasureMemoryRead().median * 1e9;
   constexpr int64_t kChosen = 6;
   Tensor weights(type, {kExperts * kColumns, kSum}), x(DType::kF32, {kChosen, kSum}), y(DType::kF32, {kChosen, kColumns});
   Tensor scales(DType::kF32, {(kColumns + kScaleBlock - 1) / kScaleBlock, kSum / kScaleBlock});
@@ -74,7 +72,7 @@ void BM_GroupedOneRowEach(benchmark::State& state) {
   }
   const double bytes = static_cast<double>(kChosen * kColumns * kSum * DTypeSize(type)) * static_cast<double>(state.iterations());
   state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsRate);
-  state.counters["of_read_rate"] = benchmark::Counter(bytes / read_rate, benchmark::Counter::kIsRate);
+  state.counters["of_read_rate"] = benchmark::Counter(bytes / ReadRate(), benchmark::Counter::kIsRate);
   state.SetLabel(std::string(DTypeName(type)) + " weights, F32 x");
 }
 BENCHMARK(BM_GroupedOneRowEach)->Arg(static_cast<int64_t>(DType::kBF16))->Arg(static_cast<int64_t>(DType::kF8E4M3))->UseRealTime();

@@ -2,14 +2,12 @@
 // it) and beside the machine's rate on large square products (of_gemm_rate; ours or oneDNN's, whichever is faster).
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <vector>
 
+#include "bench/rates.h"
 #include "fathom/base/rng.h"
 #include "fathom/kernels/elementwise/vector_ops.h"
 #include "fathom/kernels/gemm/gemm.h"
-#include "fathom/kernels/simd/simd.h"
-#include "fathom/machine/limits.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -38,23 +36,11 @@ Tensor Random(DType type, Shape shape, uint64_t seed) {
   return out;
 }
 
-// BF16 without an instruction of its own is multiplied as F32.
-double UnitRate(DType type) {
-  static const double f32 = MeasureVectorUnits(DType::kF32).median * 1e9;
-  static const double bf16 = HasPairInstruction() ? MeasureVectorUnits(DType::kBF16).median * 1e9 : f32;
-  return type == DType::kF32 ? f32 : std::max(f32, bf16);
-}
-
-double GemmRate(DType type) {
-  static const double f32 = MeasureProducts(DType::kF32).median * 1e9, bf16 = MeasureProducts(DType::kBF16).median * 1e9;
-  return type == DType::kF32 ? f32 : bf16;
-}
-
 void Report(benchmark::State& state, const Layer& layer, Kind kind, DType x, DType w, int64_t rows) {
   const double flops = 2.0 * static_cast<double>(rows * layer.n * layer.k) * static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsRate);
   state.counters["of_peak"] = benchmark::Counter(flops / UnitRate(x), benchmark::Counter::kIsRate);
-  state.counters["of_gemm_rate"] = benchmark::Counter(flops / GemmRate(x), benchmark::Counter::kIsRate);
+  state.counters["of_gemm_rate"] = benchmark::Counter(flops / ProductRate(x), benchmark::Counter::kIsRate);
   state.SetLabel(std::string(layer.name) + " " + kKindNames[kind] + " " + std::string(DTypeName(x)) + " x, " + std::string(DTypeName(w)) +
                  " w");
 }

@@ -57,6 +57,13 @@ expect 0 0 'mapped +31\.41 GB' plan sft model_name=deepseek2-16b lora.enable_lor
 expect 0 0 'written +1\.37 TB' plan convert model_name=deepseek3-671b dtype=bfloat16 disk_gb_s=1
 expect 0 1 'written +1\.37 TB' plan convert model_name=deepseek3-671b --hf_model_path=/nonexistent --save_dtype=bfloat16 disk_gb_s=1
 expect 3 1 'no such folder' plan convert input=/nonexistent
+# Every kernel that takes more than 1 % of the time is shared evenly by 16 to 256 threads.
+for model in deepseek2-16b deepseek3-671b; do
+  expect 0 0 '^above 1.25: none' bench plan model_name=$model max_target_length=4096 per_device_batch_size=1
+done
+# Bound threads are as many as there are places, and no more than cores: the program that starts itself anew has them all again.
+cores=$("$fathom" inspect "$data/golden/v3" threads=9999 2>&1 >/dev/null | grep -oE 'has [0-9]+ cores, and uses as many threads')
+OMP_PROC_BIND=close OMP_PLACES=cores expect 0 1 "${cores:-no line}" inspect "$data/golden/v3" threads=9999
 machine=$(mktemp)
 echo '{"read_gb_s": 10}' >"$machine"
 expect 0 1 'planned with the sizes that the flags say' plan decode model_name=deepseek3-671b load_parameters_path=/nonexistent "machine=$machine"

@@ -11,6 +11,7 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/rng.h"
+#include "fathom/base/threads.h"
 
 namespace fathom {
 namespace {
@@ -67,7 +68,12 @@ class TextSource::Reader {
 
   // Waits for the next window; null after the last one.
   std::unique_ptr<TextWindow> Take() {
-    if (!thread_.joinable()) thread_ = std::jthread([this] { Run(); });
+    if (!thread_.joinable()) {
+      thread_ = std::jthread([this] {
+        UnbindThread();
+        Run();
+      });
+    }
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return ready_ != nullptr || finished_; });
     if (ready_ == nullptr && failure_) std::rethrow_exception(failure_);

@@ -36,6 +36,7 @@ std::future<void> Courier::Post(std::packaged_task<void()> errand) {
 }
 
 void Courier::Run() {
+  UnbindThread();
   SetThreads(1);
   for (;;) {
     std::unique_lock lock(mutex_);

@@ -61,7 +61,10 @@ void AsyncSaver::Start(PendingSave save, TrainSession& session) {
     for (SavedTensor& tensor : tensors) Copy(tensor);
   }
   step_ = save.state.step;
-  writing_ = std::async(std::launch::async, [save = std::move(save)] { WriteSave(save); });
+  writing_ = std::async(std::launch::async, [save = std::move(save)] {
+    UnbindThread();
+    WriteSave(save);
+  });
 }
 
 int64_t AsyncSaver::Wait() {

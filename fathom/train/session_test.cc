@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "fathom/base/error.h"
+#include "fathom/base/threads.h"
 #include "fathom/base/trace.h"
 #include "fathom/model/load.h"
 #include "fathom/testing/close.h"
@@ -63,6 +64,17 @@ TEST(TrainSession, MicroBatchesEqualOneBatch) {
     EXPECT_NEAR(cut.report.mtp_loss, whole.report.mtp_loss, 1e-6);
     EXPECT_TRUE(RelativeL2(cut.gradients, ToDoubles(whole.gradients), 1e-6)) << rows << " rows";
   }
+}
+
+// A real team, far larger than the cores: work is cut finer, and the bits are those of one thread.
+TEST(TrainSession, ManyThreadsHaveTheBitsOfOne) {
+  SetThreads(1);
+  const Result one = StepInMicroBatches(4);
+  SetThreads(64);
+  const Result many = StepInMicroBatches(4);
+  SetThreads(0);
+  EXPECT_EQ(many.report.loss, one.report.loss);
+  EXPECT_EQ(many.gradients, one.gradients);
 }
 
 // One step of full rows, recorded: a batch without padding does what the program counts.

@@ -8,6 +8,7 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
+#include "fathom/base/threads.h"
 
 namespace fathom {
 namespace {
@@ -52,7 +53,12 @@ std::vector<std::shared_ptr<const SafetensorsFile>> OpenFiles(const std::vector<
   };
   {
     std::vector<std::jthread> openers;
-    for (size_t t = 1; t < std::min(kOpeners, paths.size()); ++t) openers.emplace_back(open_some);
+    for (size_t t = 1; t < std::min(kOpeners, paths.size()); ++t) {
+      openers.emplace_back([&] {
+        UnbindThread();
+        open_some();
+      });
+    }
     open_some();
   }
   for (const std::exception_ptr& error : errors) {
