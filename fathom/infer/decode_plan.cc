@@ -44,6 +44,9 @@ class PlannedSequences {
   std::vector<CachedSegment> segments_;
 };
 
+// As the engine computes: each row has the bits that it has alone, unless a prompt's part is long.
+Arithmetic ArithmeticOf(const PassShape& shape) { return shape.tokens > Engine::kSharedPart ? Arithmetic::kFastest : Arithmetic::kByRow; }
+
 // As Drafter runs the module over these tokens and predicts what follows each sequence.
 void PlanDraft(const ModelConfig& config, const DecoderParams& params, DType compute, const PassShape& shape, const LayerGroups& groups) {
   const int64_t rows = shape.sequences * shape.tokens;
@@ -51,7 +54,7 @@ void PlanDraft(const ModelConfig& config, const DecoderParams& params, DType com
   decoder.EnsurePositions(shape.depth);
   PlannedSequences sequences(config, config.num_hidden_layers + 1, compute, shape);
   Arena saved = Arena::Counting(), scratch = Arena::Counting();
-  Ctx ctx{.saved = saved, .scratch = scratch, .compute = compute, .groups = groups};
+  Ctx ctx{.saved = saved, .scratch = scratch, .compute = compute, .arithmetic = ArithmeticOf(shape), .groups = groups};
   const View states = scratch.Alloc(DType::kF32, {rows, config.hidden_size}), h = scratch.Alloc(DType::kF32, states.shape());
   decoder.Draft(ctx, params, std::vector<int32_t>(static_cast<size_t>(rows)), states, sequences.segments(), sequences.pool(), h);
   Tensor logits(DType::kF32, {shape.sequences, config.vocab_size});
@@ -208,7 +211,7 @@ int64_t PlanPass(const ModelConfig& config, const DecoderParams& params, DType c
   decoder.EnsurePositions(shape.depth);
   PlannedSequences sequences(config, config.num_hidden_layers, compute, shape);
   Arena saved = Arena::Counting(), scratch = Arena::Counting();
-  Ctx ctx{.saved = saved, .scratch = scratch, .compute = compute, .groups = groups};
+  Ctx ctx{.saved = saved, .scratch = scratch, .compute = compute, .arithmetic = ArithmeticOf(shape), .groups = groups};
   const View h = scratch.Alloc(DType::kF32, {rows, config.hidden_size});
   decoder.Decode(ctx, params, std::vector<int32_t>(static_cast<size_t>(rows)), sequences.segments(), sequences.pool(), h);
   Tensor logits(DType::kF32, {shape.sequences, config.vocab_size});

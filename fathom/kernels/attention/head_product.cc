@@ -209,12 +209,12 @@ void PerHeadMatMul(HeadProduct kind, const HeadWeights& weight, ConstView x, Vie
   }
   const ArenaScope scope(scratch);
   const WorkerScratch<float> workers(scratch, kTileRows * columns);
-  const int64_t out = to_latent ? columns : rows, units = (out + kPartUnit - 1) / kPartUnit;
+  const int64_t out = to_latent ? columns : rows, unit = to_latent ? kPartColumns : kPartRows, units = (out + unit - 1) / unit;
   const int64_t parts = EvenParts(heads, units, NumWorkers());
   workers.Run(heads * parts, [&](int64_t job, float* tile) {
     const auto [begin, end] = OwnRange(units, job % parts, parts);
     HWY_DYNAMIC_DISPATCH(HeadProductJob)
-    ({weight, kind, x, y}, {job / parts, begin * kPartUnit, std::min(out, end * kPartUnit)}, tile);
+    ({weight, kind, x, y}, {job / parts, begin * unit, std::min(out, end * unit)}, tile);
   });
 }
 

@@ -15,8 +15,8 @@ inline constexpr int64_t kTileRows = 16, kTileRowsAlone = 4;
 struct HeadPart {
   int64_t head, begin, end;
 };
-// Parts end at multiples of this many.
-inline constexpr int64_t kPartUnit = 16;
+// Parts end at multiples of this many columns of latents, or of rows on the way back.
+inline constexpr int64_t kPartColumns = 16, kPartRows = 4;
 
 struct HeadProductArgs : HeadWeights {
   HeadProduct kind;

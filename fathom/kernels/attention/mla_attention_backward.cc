@@ -130,6 +130,7 @@ HWY_EXPORT(AddRopeRows);
 
 // Zeros in the rows outside every segment.
 void ZeroUncovered(const View& v, const uint8_t* covered) {
+  if (std::all_of(covered, covered + v.dim(0), [](uint8_t row) { return row != 0; })) return;
   const int64_t bytes = v.dim(1) * DTypeSize(v.dtype());
   ParallelRanges(v.dim(0), RowGrain(v.dim(1)), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {

@@ -318,7 +318,7 @@ int64_t WorkerBytes(int64_t n, int64_t k) {
          ((n / kScaleBlock + 2) * (k / kScaleBlock + 1) * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64;
 }
 // Less weight than this is not worth another thread.
-constexpr int64_t kLeastBytes = 32768;
+constexpr int64_t kLeastBytes = 8192;
 
 // Whether the kernel reads such weights as they lie.
 bool IsReadAsStored(const FewRowsProduct& p) {
