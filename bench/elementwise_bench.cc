@@ -1,6 +1,7 @@
 // The kernels that are not matrix products, at the sizes of training and decoding: GB/s of what they read and write, and that as a
 // fraction of the rate at which this machine reads memory, measured in the same run.
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <functional>
@@ -56,7 +57,7 @@ struct Case {
 void Norms(std::vector<Case>& cases) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const int64_t t = 8192, d = 2048, size = DTypeSize(dtype);
-    const std::string tail = "/" + std::string(DTypeName(dtype));
+    const std::string tail = fmt::format("/{}", DTypeName(dtype));
     auto x = RandomMatrix(t, d, dtype), w = RandomMatrix(1, d), y = RandomMatrix(t, d, dtype), dy = RandomMatrix(t, d, dtype);
     auto rstd = RandomMatrix(t, 1), dw = RandomMatrix(1, d);
     auto scratch = std::make_shared<Arena>(int64_t{1} << 24);
@@ -70,7 +71,7 @@ void Norms(std::vector<Case>& cases) {
 void Gates(std::vector<Case>& cases) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const int64_t t = 8192, f = 1408, size = DTypeSize(dtype);
-    const std::string tail = "/" + std::string(DTypeName(dtype));
+    const std::string tail = fmt::format("/{}", DTypeName(dtype));
     auto gate = RandomMatrix(t, f, dtype), up = RandomMatrix(t, f, dtype), y = RandomMatrix(t, f, dtype), dup = RandomMatrix(t, f, dtype);
     auto weight = RandomMatrix(t, 1), d_weight = RandomMatrix(t, 1);
     cases.push_back(
@@ -122,7 +123,7 @@ void Losses(std::vector<Case>& cases) {
     auto logits = RandomMatrix(t, v), d = RandomMatrix(t, v);
     auto targets = RandomIds(t, v);
     const std::vector<float> weight(static_cast<size_t>(t), 1.0f);
-    cases.push_back({"cross_entropy/" + std::to_string(t) + "x" + std::to_string(v), 2 * t * v * 4, [=]() mutable {
+    cases.push_back({fmt::format("cross_entropy/{}x{}", t, v), 2 * t * v * 4, [=]() mutable {
                        CrossEntropy(logits, {targets, weight, 1e-4f, 1.0f}, d.mutable_view(), {});
                      }});
   }
