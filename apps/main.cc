@@ -1,7 +1,6 @@
 // fathom COMMAND [config.yml] [key=value ...]
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -18,6 +17,7 @@
 #include "apps/launch.h"
 #include "apps/ranks.h"
 #include "apps/readable_checkpoint.h"
+#include "apps/short_spins.h"
 #include "fathom/base/cut_files.h"
 #include "fathom/base/env.h"
 #include "fathom/base/error.h"
@@ -377,18 +377,6 @@ int RunGuarded(std::vector<std::string> words) {
   if (OutputWasWritten()) return code;
   PrintError("standard output: cannot be written");
   return static_cast<int>(ErrorCode::kResource);
-}
-
-// libgomp's threads wait for each other by spinning for milliseconds; where another program wants the core, that is time in which the
-// thread they wait for cannot run. A tenth of a millisecond suffices on quiet cores. libgomp reads its environment before main, so this
-// process starts over with it. If it cannot, it goes on as it is.
-void StartOverWithShortSpins(char** argv) {
-  if (GetEnv("GOMP_SPINCOUNT") || GetEnv("OMP_WAIT_POLICY")) return;
-  std::error_code error;
-  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error || ::setenv("GOMP_SPINCOUNT", "10000", 1) != 0) return;
-  UnbindThread();  // the new start would take this thread's one place for all that there are
-  ::execv(self.c_str(), argv);
 }
 
 }  // namespace
