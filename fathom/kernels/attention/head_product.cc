@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "fathom/kernels/attention/head_stream-inl.h"
 #include "fathom/kernels/quant/fp8-inl.h"
 #include "fathom/kernels/simd/prefetch-inl.h"
 #include "fathom/kernels/simd/simd-inl.h"
@@ -168,6 +169,10 @@ void HeadProductJob(const HeadProductArgs& a, const HeadPart& part, float* tile)
   for (int64_t m = 0; to_latent && m < queries; ++m) std::fill_n(a.y.row<float>(m) + h * a.w.value.dim(1) + begin, end - begin, 0.0f);
   const int64_t first_column = to_latent ? begin : 0, end_column = to_latent ? end : a.w.value.dim(1), columns = end_column - first_column;
   const int64_t first = to_latent ? 0 : begin, last = to_latent ? a.rows : end, tile_rows = queries == 1 ? kTileRowsAlone : kTileRows;
+  if (queries == 1 && columns == a.w.value.dim(1)) {
+    const Queries<1> q(a, part, 0);
+    if (StreamHead({a.w, h * per_head + a.first + first, last - first, q.x[0], q.y[0]}, to_latent)) return;
+  }
   for (int64_t i = first; i < last; i += tile_rows) {
     const WeightTile w{tile, i - (to_latent ? 0 : begin), std::min(tile_rows, last - i), columns};
     for (int64_t r = 0; r < w.rows; ++r) WidenRow(a.w, {h * per_head + a.first + i + r, first_column, end_column}, tile + r * columns);

@@ -106,5 +106,46 @@ TEST(PerHeadMatMul, ARowHasTheBitsThatItHasAlone) {
   });
 }
 
+// The same of weights that lie anywhere in a line of the cache, NaN around them.
+template <class T>
+void CheckAloneAt(int64_t offset, ConstView scale, int64_t rows) {
+  constexpr int64_t kHeads = 2, kPerHead = 24, kColumns = 192, kQueries = 3;
+  std::vector<std::byte> bytes(kHeads * kPerHead * kColumns * sizeof(T) + 256, std::byte{0xff});
+  auto* stored = reinterpret_cast<T*>(bytes.data() + (128 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) + offset);
+  const auto drawn = RandomVector(kHeads * kPerHead * kColumns, 3);
+  for (size_t i = 0; i < drawn.size(); ++i) stored[i] = FromFloat<T>(static_cast<float>(drawn[i]));
+  const WeightView weight{ViewOf(static_cast<const T*>(stored), {kHeads * kPerHead, kColumns}), scale};
+  Arena scratch = DirtyArena(1 << 20);
+  for (const auto& [kind, in, out] :
+       {std::tuple(HeadProduct::kToLatent, rows, kColumns), std::tuple(HeadProduct::kFromLatent, kColumns, rows)}) {
+    const auto values = ToFloats(RandomVector(kQueries * kHeads * in, 4));
+    const ConstView x = ViewOf(values.data(), {kQueries, kHeads * in});
+    const auto run = [&, kind = kind, out = out](ConstView some) {
+      std::vector<float> y(static_cast<size_t>(some.dim(0) * kHeads * out));
+      PerHeadMatMul(kind, {kHeads, weight, 1, rows}, some, ViewOf(y.data(), {some.dim(0), kHeads * out}), scratch);
+      return y;
+    };
+    const auto all = run(x);
+    for (int64_t m = 0; m < kQueries; ++m) {
+      const auto from = all.begin() + m * kHeads * out;
+      EXPECT_TRUE(SameBits(run(x.Rows(m, m + 1)), std::vector<float>(from, from + kHeads * out))) << offset << " bytes behind a line";
+    }
+  }
+}
+
+TEST(PerHeadMatMul, ARowAloneHasItsBitsWhereverWeightsLie) {
+  const std::vector<float> scale = {0.5f, 1.7f, 0.9f, 1.1f};
+  SetThreads(2);
+  ForEachTarget(SimdTargets(), PinSimdTarget, [&] {
+    for (const int64_t offset : {0, 4, 8, 24, 56}) {
+      for (const int64_t rows : {1, 2, 7, 20}) {
+        CheckAloneAt<BF16>(offset, {}, rows);
+        CheckAloneAt<F8E4M3>(offset, ViewOf(scale.data(), {1, 2}), rows);
+      }
+    }
+  });
+  SetThreads(0);
+}
+
 }  // namespace
 }  // namespace fathom
