@@ -182,7 +182,7 @@ int RunDivergence(const RunConfig& config, const Mesh& mesh, Checkpoint checkpoi
   const int64_t window = config.Int("max_target_length");
   const DType dtype = ParseComputeDType(config, "dtype");
   const ReadableCheckpoint readable(config, "against");
-  Checkpoint against = OpenCheckpoint(config, readable.dir());
+  Checkpoint against = OpenReference(config, readable.dir());
   CheckEvalMesh(config, mesh, against.config());
   const MappedModel reference(std::move(against), dtype, window, {}, {}, {}, mesh);
   CheckVocabulary(tokenizer, reference.config());

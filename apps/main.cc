@@ -13,6 +13,7 @@
 #include <set>
 #include <system_error>
 
+#include "apps/check_outputs.h"
 #include "apps/command.h"
 #include "apps/launch.h"
 #include "apps/ranks.h"
@@ -228,15 +229,6 @@ void RefuseUnread(const Command& command, const RunConfig& config) {
     Throw(ErrorCode::kUsage, "{}={}: fathom {} drops no tokens; leave it out", kCapacity, config.Float(kCapacity), command.name);
 }
 
-// Files that a command writes in the end: what is wrong with their folder is said before the work.
-void CheckOutputs(const RunConfig& config) {
-  for (const char* flag : {"json", "samples_output", "prompts_output", "output_logits_path", "metrics_file"}) {
-    if (!config.String(flag).empty()) CheckOutput(flag, config.String(flag));
-  }
-  if (config.String("metrics_file") == "-")
-    Throw(ErrorCode::kUsage, "metrics_file=-: standard output has the run's own lines; name a file, or /dev/stderr");
-}
-
 void NameUnread(const Command& command, const RunConfig& config) {
   const auto unread = Unread(command, config);
   if (unread.empty()) return;
@@ -320,7 +312,7 @@ int Run(std::vector<std::string> words, Ranks& ranks) {
     RefuseUnread(command, config);
     NameUnread(command, config);
   }
-  if (ranks.is_first()) CheckOutputs(config);
+  if (ranks.is_first()) CheckOutputs(command.name, ReadBy(command), config);
   SetNumaPolicy(config.String("numa"));
   UseThreads(command, static_cast<int>(config.Int("threads")));
   CheckAddressSpace(NumThreads());

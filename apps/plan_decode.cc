@@ -99,12 +99,13 @@ DecodeCost CostOn(const RunConfig& flags, Machine& machine, const Model& model, 
   CheckDecodingMesh(flags, mesh, model.config);
   const Sharding sharding(model.config, mesh);
   const auto part = [&](const ParamSpec& param) { return sharding.Computed(param); };
-  const PlanScope scope(NumThreads());
+  auto scope = std::make_optional<PlanScope>(NumThreads());  // loops run nothing while it lives
   const DecoderParams params = model.stored ? MapParams(*model.stored, part) : MapHubParams(model.config, part);
   if (ShapeOf(flags).drafts > 0) CheckDraftingModule(params, model.stored ? model.stored->dir().string() : flags.String("model_name"));
   const DType compute = ParseComputeDType(flags, "dtype");
   DecodeCost cost{PlanDecode(sharding, params, compute, ShapeOf(flags)), StoredBytes(params)};
-  AddSeconds(flags, machine, compute, cost);
+  scope.reset();
+  AddSeconds(flags, machine, compute, cost);  // may measure this machine
   return cost;
 }
 

@@ -86,6 +86,10 @@ Checkpoint OpenCheckpoint(const RunConfig& config, const fs::path& dir) {
             }});
 }
 
+Checkpoint OpenReference(const RunConfig& config, const fs::path& dir) {
+  return Checkpoint::Open(dir, {.ignore_config_keys = config.Strings("ignore_config_keys")});
+}
+
 bool IsPlannedByName(const RunConfig& config, const fs::path& given) {
   if (given.empty() || fs::exists(given) || !DescribedModel(config)) return false;
   spdlog::warn("{}: not here; planned with the sizes that the flags say", given.string());

@@ -12,6 +12,8 @@ namespace fathom {
 
 // Checkpoint::Open with what the flags say about it: ignore_config_keys, FollowGivenFlags, CheckModelName.
 Checkpoint OpenCheckpoint(const RunConfig& config, const std::filesystem::path& dir);
+// The one that it is compared with: the flags of the model do not speak of it.
+Checkpoint OpenReference(const RunConfig& config, const std::filesystem::path& dir);
 
 // For a plan: nothing lies at this path, and the flags say which model would (model_name=). Says so in a line.
 bool IsPlannedByName(const RunConfig& config, const std::filesystem::path& given);

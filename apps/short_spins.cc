@@ -5,10 +5,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <system_error>
-#include <thread>
 
 #include "fathom/base/env.h"
 #include "fathom/base/threads.h"
+#include "fathom/machine/cpu_quota.h"
 
 namespace fathom {
 
@@ -17,7 +17,7 @@ void StartOverWithShortSpins(char** argv) {
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   // Waking many threads takes longer than waking a few.
-  const char* spins = std::thread::hardware_concurrency() <= 8 ? "2000" : "10000";
+  const char* spins = UsableCores() <= 8 ? "2000" : "10000";
   if (error || ::setenv("GOMP_SPINCOUNT", spins, 1) != 0) return;
   UnbindThread();  // the new start would take this thread's one place for all that there are
   ::execv(self.c_str(), argv);

@@ -30,16 +30,8 @@ double Longest(int64_t jobs, int64_t threads, FunctionRef<double(int64_t)> cost)
   return longest;
 }
 
-}  // namespace
-
-// Where threads are bound (OMP_PROC_BIND), this one may run in its place alone, and OpenMP knows the others'.
-int AllowedCores() {
-  int cores = 0;
-  for (int place = 0; place < omp_get_num_places(); ++place) cores += omp_get_place_num_procs(place);
-  return cores > 0 ? cores : std::max(1, omp_get_num_procs());
-}
-
-void UnbindThread() {
+// The cores of all places that OpenMP has, which may overlap; none where threads are not bound.
+cpu_set_t CoresOfPlaces() {
   cpu_set_t set;
   CPU_ZERO(&set);
   for (int place = 0; place < omp_get_num_places(); ++place) {
@@ -47,7 +39,21 @@ void UnbindThread() {
     omp_get_place_proc_ids(place, ids.data());
     for (const int id : ids) CPU_SET(id, &set);
   }
-  if (CPU_COUNT(&set) > 0) sched_setaffinity(0, sizeof(set), &set);
+  return set;
+}
+
+}  // namespace
+
+// Where threads are bound (OMP_PROC_BIND), this one may run in its place alone, and OpenMP knows the others'.
+int AllowedCores() {
+  const cpu_set_t places = CoresOfPlaces();
+  const int cores = CPU_COUNT(&places);
+  return cores > 0 ? cores : std::max(1, omp_get_num_procs());
+}
+
+void UnbindThread() {
+  const cpu_set_t places = CoresOfPlaces();
+  if (CPU_COUNT(&places) > 0) sched_setaffinity(0, sizeof(places), &places);
 }
 
 void SetThreads(int n) { omp_set_num_threads(n > 0 ? n : AllowedCores()); }

@@ -292,6 +292,8 @@ void CheckGivenSizes(const RunConfig& config, const ModelConfig& model, const st
 
 void FollowGivenFlags(const RunConfig& config, ModelConfig& model, const std::string& where) {
   const bool may_override = config.Bool("override_model_config");
+  if (config.Given("indexer_topk") && config.Int("indexer_topk") <= 0)
+    Throw(ErrorCode::kUsage, "indexer_topk={}: allowed is 1 or more", config.Int("indexer_topk"));
   if (may_override && config.Given("indexer_topk") && model.has_indexer()) model.index_topk = config.Int("indexer_topk");
   std::vector<Difference> all = Differing(config, model);
   AddFamily(config, model, all);

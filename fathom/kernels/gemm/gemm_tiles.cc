@@ -56,7 +56,7 @@ Tile TileOf(const Product& p, int64_t most_columns, int64_t i) {
 
 // The widest tiles that the threads can share evenly, or those that they share best.
 int64_t WidestEvenTiles(int64_t count, FunctionRef<Product(int64_t)> product, int64_t threads) {
-  if (threads <= kFewThreads) return kTileColumns;
+  if (threads <= kFewThreads || HasMatrixUnit()) return kTileColumns;  // whose sums may depend on how wide a tile is
   const int64_t unit = ColumnUnit();
   int64_t best = kTileColumns;
   double least = std::numeric_limits<double>::infinity();
