@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstring>
@@ -106,10 +107,7 @@ Ended RunJob(const std::vector<std::string>& words) {
 class Job {
  public:
   Job(const std::string& command, const std::vector<std::string>& arguments, const RunConfig& config)
-      : config_(config),
-        ranks_(RanksToStart(config)),
-        rows_(config.Float("per_device_batch_size") * static_cast<double>(ranks_)),
-        launcher_(Split(config.String("launcher"))) {
+      : config_(config), ranks_(RanksToStart(config)), launcher_(Split(config.String("launcher"))) {
     program_ = Split(command);
     program_.insert(program_.begin(), std::filesystem::read_symlink("/proc/self/exe").string());
     program_.insert(program_.end(), arguments.begin(), arguments.end());
@@ -120,7 +118,7 @@ class Job {
       Throw(ErrorCode::kUsage,
             "restart=auto: no number of ranks below ranks={} fits the mesh and divides {} rows; give an axis -1, or another "
             "per_device_batch_size",
-            ranks_, rows_);
+            ranks_, Rows("per_device_batch_size"));
     }
   }
 
@@ -147,7 +145,9 @@ class Job {
       if (const size_t at = word.find("{n}"); at != word.npos) word.replace(at, 3, std::to_string(ranks));
     }
     words.insert(words.end(), program_.begin(), program_.end());
-    if (ranks != ranks_) words.push_back(fmt::format("per_device_batch_size={}", rows_ / static_cast<double>(ranks)));
+    for (const std::string& flag : RowFlags()) {
+      if (ranks != ranks_) words.push_back(fmt::format("{}={}", flag, Rows(flag) / static_cast<double>(ranks)));
+    }
     return words;
   }
 
@@ -163,11 +163,25 @@ class Job {
     return true;
   }
 
+  // Flags that say rows of a rank.
+  std::vector<std::string> RowFlags() const {
+    std::vector<std::string> flags = {"per_device_batch_size"};
+    if (config_.Float("eval_per_device_batch_size") > 0) flags.push_back("eval_per_device_batch_size");
+    if (config_.Bool("enable_rampup_batch_size"))
+      flags.insert(flags.end(), {"per_device_batch_size_start", "per_device_batch_size_increment"});
+    return flags;
+  }
+  // Of all ranks together, whatever their number.
+  double Rows(const std::string& flag) const { return config_.Float(flag) * static_cast<double>(ranks_); }
+
   // The most ranks below `ranks` that the mesh and the batch allow.
   std::optional<int64_t> Fewer(int64_t ranks) const {
     while (--ranks > 0) {
-      const double each = rows_ / static_cast<double>(ranks);
-      if (each != static_cast<double>(static_cast<int64_t>(each))) continue;
+      const bool divides = std::ranges::all_of(RowFlags(), [&](const std::string& flag) {
+        const double each = Rows(flag) / static_cast<double>(ranks);
+        return each == static_cast<double>(static_cast<int64_t>(each));
+      });
+      if (!divides) continue;
       try {
         ReadMesh(config_, static_cast<int>(ranks));
         return ranks;
@@ -190,7 +204,6 @@ class Job {
 
   const RunConfig& config_;
   int64_t ranks_;
-  double rows_;  // of a micro-batch of all ranks
   std::vector<std::string> launcher_, program_;
   std::filesystem::path folder_;  // of the checkpoints; empty: a job that fails is not started again
 };

@@ -18,6 +18,7 @@
 #include "apps/launch.h"
 #include "apps/ranks.h"
 #include "apps/readable_checkpoint.h"
+#include "apps/same_flags.h"
 #include "apps/short_spins.h"
 #include "fathom/base/cut_files.h"
 #include "fathom/base/env.h"
@@ -302,6 +303,7 @@ int Run(std::vector<std::string> words, Ranks& ranks) {
   }
   ranks.Join(config.String("ranks") == "mpi");
   ranks.Watch(config.Float("hang_seconds"));
+  CheckSameFlags(ranks.world(), command.name, config);
   if (!config.words().empty() && command.operands.empty()) RefuseWord(command, config.words()[0]);
   if (command.name != "config") {  // which shows what was given, and does nothing with it
     CheckHonoured(Purpose(command, config), config);

@@ -118,7 +118,8 @@ void AddMemory(Report& report, const RunConfig& flags, const Machine& machine, c
     const char* note = dtype == DType::kF8E4M3 ? "in place, never expanded" : "in place";
     report.Bytes(fmt::format("weights {}", DTypeName(dtype)), bytes, note);
   }
-  report.Bytes("touched", cost.plan.page_bytes, "of them: pages without MTP modules, experts and rows of the embedding that no token has");
+  report.Bytes("touched", cost.plan.page_bytes,
+               "pages that hold them, other ranks' columns too; without MTP modules, experts and rows of the embedding that no token has");
   report.Bytes("cache", cost.plan.cache_bytes, fmt::format("{} tokens", shape.sequences * shape.capacity));
   report.Bytes("scratch", cost.plan.scratch_bytes, "at most");
   AddProgram(report, Program::kDecoding, alone);

@@ -92,6 +92,7 @@ done
 expect 2 1 'metrics_file=/nonexistent/x: /nonexistent is no folder' train metrics_file=/nonexistent/x
 expect 2 1 "json=$data: a folder; name a file" decode json="$data"
 expect 2 1 'metrics_file=-: standard output has' train metrics_file=-
+expect 0 0 '' config metrics_file=/nonexistent/x log_level=off
 # Another model than the checkpoint's.
 for flag in num_experts_per_tok=1 first_num_dense_layers=0 n_routing_groups=1; do
   given="$flag is given, but .*config.json has"

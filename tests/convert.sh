@@ -81,7 +81,9 @@ for planned in decode train; do
   [[ -n $(sizes "$hub" $planned) && $(sizes "$hub" $planned) == "$(TMPDIR=$work sizes orbax $planned)" ]] || fail "plan $planned of Orbax: $(sizes orbax $planned)"
   ! grep -q 'through a copy' stderr || fail "plan $planned copies: $(cat stderr)"
 done
-"$fathom" plan decode load_parameters_path="$hub" max_target_length=64 batch_size=4 2>&1 | grep -q 'cache .* 256 tokens' || fail "plan decode leaves batch_size out"
+"$fathom" plan decode load_parameters_path="$hub" max_target_length=64 batch_size=4 >planned 2>&1 || fail "plan decode"
+grep -q 'cache .* 256 tokens' planned || fail "plan decode leaves batch_size out"
+grep -qE ' [0-9.]{2,6} GB/s from memory|products at [0-9]{1,6} GFLOP/s' planned || fail "plan decode measured nothing: $(tail -1 planned)"
 TMPDIR=$work "$fathom" decode load_parameters_path=orbax prompt_ids=5 max_new_tokens=1 2>&1 | grep 'a copy of .*B in .*TMPDIR' >/dev/null || fail "the copy is not named"
 ls "$work" | grep fathom && fail "a temporary folder is left behind"
 same_after_kills "$hub" orbax "${to_orbax[@]}"

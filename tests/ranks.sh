@@ -231,6 +231,12 @@ ended() {
   [ -z "$(processes "$1")" ] || fail "$1: processes are left"
 }
 
+# Ranks that are asked for different things do nothing.
+mpirun --allow-run-as-root --oversubscribe --bind-to none -np 1 "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name=apart : \
+  -np 1 -x M_LEARNING_RATE=0.1 "$fathom" train "${MODEL[@]}" "${COMMON[@]}" run_name=apart >/dev/null 2>apart.err &
+job=$!
+ended apart 2 "rank 1 is asked for learning_rate=0.1, rank 0 for learning_rate="
+
 # A rank is killed: the other says so and goes with it.
 two killed fsdp steps=100000 >/dev/null &
 job=$!

@@ -112,6 +112,7 @@ constexpr Range kRanges[] = {
     {"global_rampup_samples", 1, kMax},
     {"gradient_accumulation_steps", 1, kMax},
     {"gradient_clipping_threshold", 0, kMax},
+    {"hang_seconds", 0, kMax},
     {"held_out_fraction", 0, 1},
     {"indexer_loss_scaling_factor", 0, kMax},
     {"learning_rate", 0, kMax},

@@ -1,6 +1,7 @@
 // Every parameter of a model. The same type holds weights, gradients and copies: slots that are found through the model's spec.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,8 +50,9 @@ class LayerScope {
     Pulse::AtLayer(layer);
     if (store_ != nullptr) store_->Begin(layer_);
   }
-  ~LayerScope() {
-    if (store_ != nullptr) store_->End(layer_);
+  // Who unwinds has nothing more to tell the ranks that share the layer.
+  ~LayerScope() noexcept(false) {
+    if (store_ != nullptr && std::uncaught_exceptions() == unwinding_) store_->End(layer_);
   }
   LayerScope(const LayerScope&) = delete;
   LayerScope& operator=(const LayerScope&) = delete;
@@ -58,6 +60,7 @@ class LayerScope {
  private:
   LayerStore* store_;
   int64_t layer_;
+  int unwinding_ = std::uncaught_exceptions();
 };
 
 // Gives every MTP module the main model's embedding and head in place of copies of its own: one memory under both names.

@@ -1,6 +1,8 @@
 #include "fathom/parallel/host.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <array>
 #include <fstream>
@@ -27,7 +29,9 @@ uint64_t MachineId() {
 
 Comm HostPart(const Comm& world) {
   if (world.size() == 1) return {};
-  const std::string mine = std::to_string(MachineId());
+  struct stat users = {};
+  ::stat("/proc/self/ns/user", &users);  // memory of others opens within one namespace and for one user
+  const std::string mine = fmt::format("{} {} {}", MachineId(), users.st_ino, ::geteuid());
   const std::vector<std::string> machines = AllGatherText(world, mine);
   std::vector<int> ranks;
   for (int r = 0; r < world.size(); ++r) {
