@@ -57,6 +57,10 @@ struct ColumnsFP8 {
   };
 };
 
+// How far ahead memory is asked for: a head's part is short, and the hardware's own prefetch begins anew with each (Zen 5, one thread:
+// BF16 22 to 25 GB/s without, 26 to 30 with). Past the end this asks for nothing that is touched.
+constexpr uintptr_t kHeadPrefetchBytes = 4096;
+
 // kR streams of rows: begin_row(i), f(stream, column, values) for the vectors in the order of the columns, end_row(i), for row i of each.
 template <class W, int kR, class Begin, class F, class End>
 HWY_INLINE void ForHeadRows(const HeadRows& a, const Begin& begin_row, const F& f, const End& end_row) {
@@ -70,6 +74,7 @@ HWY_INLINE void ForHeadRows(const HeadRows& a, const Begin& begin_row, const F& 
 #pragma GCC unroll 4
       for (int r = 0; r < kR; ++r) {
         const typename W::Scale scale(a.w, a.first + r * stretch + i, at);
+        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(lines.row[r] + at) + kHeadPrefetchBytes));
         const typename W::Parts parts = stored ? as_they_lie.Line(r, at) : lines.Line(r, at);
 #pragma GCC unroll 4
         for (int64_t v = 0; v < W::kLine / kLanes; ++v) f(r, at + v * kLanes, scale.Of(parts.v[v]));
