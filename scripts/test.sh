@@ -15,4 +15,4 @@ configure checked -DFATHOM_BUILD_TESTS=ON
 build checked
 say "Running the unit tests with sanitizers"
 # But for one and for the shell's, which take minutes there and go where the others go.
-ctest --preset checked -j2 -L unit -E '^(memory_test|(.*_)?cli|guide|ranks)$'
+ctest --preset checked -j2 -L unit -E '^(memory_test|first_touch_test|(.*_)?cli|guide|ranks)$'
